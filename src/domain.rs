@@ -1,0 +1,34 @@
+//! The nouns of the service, each parsed once at the edge and valid from then on.
+//!
+//! Nothing here knows of a clock, a disk, a network or an actor. Constructors named `parse` take what a caller sent and
+//! answer with the value or with a [`FieldError`] that names the field and the remedy, and that never repeats the input:
+//! what was sent in the wrong place may be a secret.
+
+mod channels;
+mod credentials;
+mod field;
+mod id;
+mod key;
+mod plan;
+mod port;
+mod provider;
+mod secret;
+mod slug;
+mod spec;
+mod status;
+
+pub use channels::{ChannelKind, Channels, Discord, Slack, Telegram};
+pub use credentials::Credentials;
+pub use field::{FieldError, Problems};
+pub use id::{AgentId, InstallationId, KeyId, UserId};
+pub use key::{ApiKey, Scope, Scopes};
+pub use plan::{Limits, Plan};
+pub use port::HostPort;
+pub use provider::{MemoryBackend, Provider};
+pub use secret::Secret;
+pub use slug::Slug;
+pub use spec::{AgentSpec, SpecDraft};
+pub use status::Status;
+
+/// A point in time, UTC, nanosecond precision; RFC 3339 when shown.
+pub type Timestamp = jiff::Timestamp;

@@ -1,0 +1,138 @@
+//! Messaging channels of an agent. Their tokens are secrets, the shapes are the API's.
+
+use serde::{Deserialize, Serialize};
+
+use super::field::{Problems, opaque, text};
+use super::secret::Secret;
+
+/// The channels that an agent listens on. An empty `allowed_users` allows everyone, as users of the API expect.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Channels {
+    pub telegram: Option<Telegram>,
+    pub discord: Option<Discord>,
+    pub slack: Option<Slack>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Telegram {
+    pub bot_token: Secret<String>,
+    #[serde(default)]
+    pub allowed_users: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Discord {
+    pub bot_token: Secret<String>,
+    pub guild_id: Option<String>,
+    #[serde(default)]
+    pub allowed_users: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Slack {
+    pub bot_token: Secret<String>,
+    pub app_token: Option<Secret<String>>,
+    pub channel_id: Option<String>,
+}
+
+/// Which channel, without its secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelKind {
+    Telegram,
+    Discord,
+    Slack,
+}
+
+/// Longest list of allowed users, and longest entry, that a channel takes.
+const ALLOWED_USERS: usize = 200;
+const TOKEN_LENGTH: usize = 512;
+const ID_LENGTH: usize = 128;
+
+impl Channels {
+    pub fn kinds(&self) -> Vec<ChannelKind> {
+        let present = [
+            self.telegram.as_ref().map(|_| ChannelKind::Telegram),
+            self.discord.as_ref().map(|_| ChannelKind::Discord),
+            self.slack.as_ref().map(|_| ChannelKind::Slack),
+        ];
+        present.into_iter().flatten().collect()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Notes every field that no channel could use.
+    pub fn check(&self, problems: &mut Problems) {
+        if let Some(telegram) = &self.telegram {
+            token(problems, "/channels/telegram/botToken", &telegram.bot_token);
+            users(problems, "/channels/telegram/allowedUsers", &telegram.allowed_users);
+        }
+        if let Some(discord) = &self.discord {
+            token(problems, "/channels/discord/botToken", &discord.bot_token);
+            id(problems, "/channels/discord/guildId", discord.guild_id.as_deref());
+            users(problems, "/channels/discord/allowedUsers", &discord.allowed_users);
+        }
+        if let Some(slack) = &self.slack {
+            token(problems, "/channels/slack/botToken", &slack.bot_token);
+            if let Some(app) = &slack.app_token {
+                token(problems, "/channels/slack/appToken", app);
+            }
+            id(problems, "/channels/slack/channelId", slack.channel_id.as_deref());
+        }
+    }
+
+    /// The channels as JSON with their secrets in clear text, for sealing and for their owner's eyes alone.
+    pub fn expose_json(&self) -> serde_json::Value {
+        let mut channels = serde_json::Map::new();
+        if let Some(t) = &self.telegram {
+            channels.insert(
+                "telegram".into(),
+                serde_json::json!({"botToken": t.bot_token.expose(), "allowedUsers": t.allowed_users}),
+            );
+        }
+        if let Some(d) = &self.discord {
+            channels.insert(
+                "discord".into(),
+                serde_json::json!({
+                    "botToken": d.bot_token.expose(), "guildId": d.guild_id, "allowedUsers": d.allowed_users
+                }),
+            );
+        }
+        if let Some(s) = &self.slack {
+            channels.insert(
+                "slack".into(),
+                serde_json::json!({
+                    "botToken": s.bot_token.expose(),
+                    "appToken": s.app_token.as_ref().map(Secret::expose),
+                    "channelId": s.channel_id
+                }),
+            );
+        }
+        serde_json::Value::Object(channels)
+    }
+}
+
+fn token(problems: &mut Problems, pointer: &str, token: &Secret<String>) {
+    problems.keep(pointer, opaque(token.expose(), TOKEN_LENGTH));
+}
+
+fn id(problems: &mut Problems, pointer: &str, id: Option<&str>) {
+    if let Some(id) = id {
+        problems.keep(pointer, text(id, 1, ID_LENGTH));
+    }
+}
+
+fn users(problems: &mut Problems, pointer: &str, users: &[String]) {
+    if users.len() > ALLOWED_USERS {
+        problems.push(pointer, format!("must have at most {ALLOWED_USERS} entries"));
+    }
+    for (index, user) in users.iter().enumerate().take(ALLOWED_USERS) {
+        problems.keep(&format!("{pointer}/{index}"), text(user, 1, ID_LENGTH));
+    }
+}

@@ -1,0 +1,61 @@
+//! What is wrong with a field, for people: where it is and how to mend it, without what was sent.
+
+use serde::Serialize;
+
+/// One field that cannot be accepted.
+///
+/// `pointer` is a JSON Pointer (RFC 6901) into the request body, `detail` a sentence with the remedy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    pub pointer: String,
+    pub detail: String,
+}
+
+/// The field errors met while a request is read; all of them, so that one round trip mends all.
+#[derive(Debug, Default)]
+pub struct Problems(Vec<FieldError>);
+
+impl Problems {
+    pub fn push(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
+        self.0.push(FieldError { pointer: pointer.into(), detail: detail.into() });
+    }
+
+    /// Keeps the value of a good field; notes a bad one under `pointer` and gives `None`.
+    pub fn keep<T>(&mut self, pointer: &str, parsed: Result<T, String>) -> Option<T> {
+        parsed.map_err(|detail| self.push(pointer, detail)).ok()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn into_vec(self) -> Vec<FieldError> {
+        self.0
+    }
+}
+
+/// A required text of `min..=max` characters (Unicode scalar values) without control characters.
+///
+/// # Errors
+/// A sentence that names the allowed length or the control character's ban.
+pub(super) fn text(value: &str, min: usize, max: usize) -> Result<String, String> {
+    let length = value.chars().count();
+    if length < min || length > max {
+        return Err(format!("must have {min} to {max} characters, has {length}"));
+    }
+    if let Some(found) = value.chars().find(|c| c.is_control() && *c != '\n' && *c != '\t') {
+        return Err(format!("must not contain control characters, has U+{:04X}", found as u32));
+    }
+    Ok(value.to_owned())
+}
+
+/// A secret as it is sent in a header or an environment variable: 1 to `max` visible characters, no spaces.
+pub(super) fn opaque(value: &str, max: usize) -> Result<(), String> {
+    if value.is_empty() || value.len() > max {
+        return Err(format!("must have 1 to {max} characters"));
+    }
+    if value.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err("must not contain spaces, line breaks or control characters".into());
+    }
+    Ok(())
+}

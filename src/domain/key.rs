@@ -1,0 +1,106 @@
+//! API keys of the service and what they may do.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::secret::Secret;
+
+/// A bearer key of a user: `zo_` and 256 random bits in hex. Shown once; only its hash is stored.
+///
+/// A plain SHA-256 is enough: there is nothing to guess in 256 random bits, so a slow hash would protect nothing.
+#[derive(Debug, Clone)]
+pub struct ApiKey(Secret<String>);
+
+impl ApiKey {
+    pub const PREFIX: &str = "zo_";
+
+    pub fn generate() -> Self {
+        let random: [u8; 32] = rand::random();
+        let hex = random.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        Self(Secret::new(format!("{}{hex}", Self::PREFIX)))
+    }
+
+    pub const fn expose(&self) -> &String {
+        self.0.expose()
+    }
+
+    /// What the store keeps of the key, and looks it up by.
+    pub fn hash(&self) -> [u8; 32] {
+        Self::hash_of(self.0.expose())
+    }
+
+    pub fn hash_of(presented: &str) -> [u8; 32] {
+        Sha256::digest(presented.as_bytes()).into()
+    }
+}
+
+/// One thing that a key may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Scope {
+    #[serde(rename = "agents:read")]
+    AgentsRead,
+    #[serde(rename = "agents:write")]
+    AgentsWrite,
+    #[serde(rename = "messages:send")]
+    MessagesSend,
+    #[serde(rename = "admin")]
+    Admin,
+}
+
+impl Scope {
+    pub const ALL: [Self; 4] = [Self::AgentsRead, Self::AgentsWrite, Self::MessagesSend, Self::Admin];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AgentsRead => "agents:read",
+            Self::AgentsWrite => "agents:write",
+            Self::MessagesSend => "messages:send",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// # Errors
+    /// A sentence that lists the scopes.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|scope| scope.as_str() == text)
+            .ok_or_else(|| "must be one of agents:read, agents:write, messages:send, admin".into())
+    }
+}
+
+/// A set of scopes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Scopes(Vec<Scope>);
+
+impl Scopes {
+    /// Everything a user may do with agents of their own.
+    pub fn user() -> Self {
+        Self(vec![Scope::AgentsRead, Scope::AgentsWrite, Scope::MessagesSend])
+    }
+
+    pub fn all() -> Self {
+        Self(Scope::ALL.to_vec())
+    }
+
+    pub fn contains(&self, scope: Scope) -> bool {
+        self.0.contains(&scope)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Scope> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+        let mut kept = Vec::new();
+        for scope in scopes {
+            if !kept.contains(&scope) {
+                kept.push(scope);
+            }
+        }
+        Self(kept)
+    }
+}

@@ -1,0 +1,306 @@
+//! What runs instances: the one interface between the control plane and a container engine or the local system.
+//!
+//! Level-triggered: the control plane compares what it wants with what [`ContainerRuntime::observe`] shows, and acts until
+//! they agree. Every call may be repeated: "already so" and "not there" are success. Every call ends within a bounded
+//! time. Calls for one [`InstanceKey`] come one after the other; calls for different ones come side by side.
+//!
+//! No type of an engine's client library appears here, so that another engine needs another file and nothing else.
+
+#[cfg(feature = "docker")]
+pub mod docker;
+#[cfg(feature = "process")]
+pub mod process;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{AgentId, HostPort, Secret, Slug, Timestamp};
+
+/// The name of an agent's instance: ours, known before it exists, never an engine's id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct InstanceKey {
+    pub agent: AgentId,
+    pub slug: Slug,
+}
+
+/// Which run of which instance: changes with every start, whoever starts it.
+///
+/// Docker: container id and start time; process: kernel boot, pid and start time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BootId(pub Arc<str>);
+
+impl fmt::Display for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An instance as it should be. Two equal specs mean the same instance; [`InstanceSpec::hash`] tells them apart.
+#[derive(Debug, Clone)]
+pub struct InstanceSpec {
+    pub key: InstanceKey,
+    /// The agent's generation, for the ownership label; not part of the hash.
+    pub generation: u64,
+    /// Arguments after the program, e.g. `gateway`.
+    pub command: Vec<String>,
+    /// Environment of the instance. May hold the model's API key, so the values cannot be printed.
+    pub env: Vec<(String, Secret<String>)>,
+    /// Staged into a new instance before its first start.
+    pub files: Vec<StagedFile>,
+    pub port: HostPort,
+    /// Cores, e.g. 0.5.
+    pub cpu: f64,
+    /// MiB.
+    pub memory_mb: u32,
+    /// Public host name, for a reverse proxy's labels.
+    pub host_name: Option<String>,
+}
+
+impl InstanceSpec {
+    /// A digest of all that only a newly created instance can take on: command, environment, port, limits, host name.
+    /// Files are not part of it: they can be staged again.
+    pub fn hash(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let mut digest = Sha256::new();
+        let mut field = |text: &str| {
+            digest.update((text.len() as u64).to_le_bytes());
+            digest.update(text.as_bytes());
+        };
+        for argument in &self.command {
+            field(argument);
+        }
+        for (name, value) in &self.env {
+            field(name);
+            field(value.expose());
+        }
+        for text in [
+            self.port.to_string(),
+            self.cpu.to_string(),
+            self.memory_mb.to_string(),
+            self.host_name.clone().unwrap_or_default(),
+        ] {
+            field(&text);
+        }
+        digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// A file inside an instance's data folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StagedFile {
+    /// Relative to the data folder, e.g. `.zeroclaw/config.toml`.
+    pub path: &'static str,
+    pub content: Secret<Vec<u8>>,
+    /// Unix permission bits.
+    pub mode: u32,
+}
+
+/// What the engine shows of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    pub key: InstanceKey,
+    pub state: InstanceState,
+    /// The engine's own id, for people: a container id, a pid.
+    pub engine_id: String,
+    /// Hash of the spec it was created from.
+    pub spec_hash: String,
+    /// Set by [`ContainerRuntime::ensure_created`] when that very call created it and so staged its files.
+    pub created_now: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstanceState {
+    /// Exists, was never started.
+    Created,
+    Running(Run),
+    /// Alive but not scheduled: a paused container, a stopped process.
+    Paused(Run),
+    Exited(Exit),
+}
+
+/// A run of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    pub boot: BootId,
+    /// By the engine's clock; log lines of this run are not older.
+    pub started_at: Timestamp,
+    /// Where its gateway listens, as seen from the control plane.
+    pub endpoint: SocketAddr,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Exit {
+    /// Exit status; 128 + n for signal n; `None` where nobody could see it.
+    pub code: Option<i32>,
+    pub oom: bool,
+}
+
+impl Observed {
+    pub const fn run(&self) -> Option<&Run> {
+        match &self.state {
+            InstanceState::Running(run) => Some(run),
+            InstanceState::Created | InstanceState::Paused(_) | InstanceState::Exited(_) => None,
+        }
+    }
+}
+
+/// A wake-up from [`ContainerRuntime::watch`]: look again, here or everywhere. It carries no state on purpose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed {
+    Instance(AgentId),
+    /// Something may have been missed: list everything again.
+    Gap,
+}
+
+/// What happens to an instance's data when it is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataPolicy {
+    Keep,
+    Remove,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogStream {
+    Stdout,
+    Stderr,
+}
+
+/// One whole line of an instance's output, without its line break, at most [`LogLine::MAX`] bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LogLine {
+    pub time: Timestamp,
+    pub stream: LogStream,
+    pub text: String,
+}
+
+impl LogLine {
+    /// Longer lines are cut here: a line without an end must not fill the memory.
+    pub const MAX: usize = 16 * 1024;
+}
+
+/// Which log lines are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct LogQuery {
+    /// Only lines of this run.
+    pub boot: Option<BootId>,
+    /// Only lines at or after this time, exact to the nanosecond.
+    pub since: Option<Timestamp>,
+    /// Only the last so many lines; `None` for all that is kept.
+    pub tail: Option<usize>,
+    /// Go on with new lines. The stream ends when the run ends.
+    pub follow: bool,
+}
+
+/// What an instance uses now.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// Percent of one core since the sample before; 0 in the first one.
+    pub cpu_percent: f64,
+    pub memory_mb: f64,
+    pub memory_limit_mb: Option<f64>,
+    pub pids: u64,
+    pub network_rx_bytes: u64,
+    pub network_tx_bytes: u64,
+    pub at: Timestamp,
+}
+
+/// What an engine can promise, shown to operators.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Caps {
+    /// `docker`, `process`, or a test's own.
+    pub name: &'static str,
+    pub enforces_cpu: bool,
+    pub enforces_memory: bool,
+    /// Each instance has a network of its own.
+    pub isolates_network: bool,
+}
+
+/// Why a call could not be done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuntimeError {
+    #[error("no such instance")]
+    NotFound,
+    #[error("the instance is in the way of the call: {0}")]
+    Conflict(String),
+    /// The request can never succeed as it is: an image that does not exist, a program that cannot be run.
+    #[error("cannot be done: {0}")]
+    Invalid(String),
+    /// Someone else listens on the port.
+    #[error("port {0} is taken")]
+    PortTaken(HostPort),
+    /// The machine has no room: memory, processes, disk.
+    #[error("no capacity: {0}")]
+    Capacity(String),
+    /// The engine does not answer; says nothing about the instance.
+    #[error("the engine does not answer: {0}")]
+    Unavailable(String),
+    /// The call was sent and its answer lost.
+    #[error("the outcome is unknown: {0}")]
+    UnknownOutcome(String),
+    /// Something of that name exists and is not ours.
+    #[error("not ours: {0}")]
+    NotOwned(String),
+}
+
+pub type RuntimeResult<T> = Result<T, RuntimeError>;
+
+/// Tells how the preparation goes on, for people, e.g. `pulling image 40%`.
+pub type Progress = Arc<dyn Fn(String) + Send + Sync>;
+
+/// Something that runs instances. See the module for the rules that all calls keep.
+pub trait ContainerRuntime: Send + Sync + 'static {
+    fn caps(&self) -> Caps;
+
+    /// Whether the engine answers now.
+    fn ping(&self) -> BoxFuture<'_, RuntimeResult<()>>;
+
+    /// Makes ready what all instances need: network, image. May take long, may be dropped at any time.
+    fn prepare(&self, progress: Progress) -> BoxFuture<'_, RuntimeResult<()>>;
+
+    /// An instance with this spec exists afterwards. One with the same owner and hash is adopted as it is, running or
+    /// not; one with another hash is removed (its data kept) and made anew. Files are staged only into a new one.
+    fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<Observed>>;
+
+    /// Replaces the given files of an instance that is not running.
+    fn stage<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>>;
+
+    /// The instance runs afterwards; one that runs already goes on undisturbed.
+    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Run>>;
+
+    /// Asks the instance to end, and after `grace` makes it.
+    fn stop<'a>(&'a self, key: &'a InstanceKey, grace: Duration) -> BoxFuture<'a, RuntimeResult<()>>;
+
+    /// Ends the instance at once, paused or not, with all its processes.
+    fn kill<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<()>>;
+
+    /// Ends the instance if need be and removes it.
+    fn remove<'a>(&'a self, key: &'a InstanceKey, data: DataPolicy) -> BoxFuture<'a, RuntimeResult<()>>;
+
+    /// What is there of this instance. `Ok(None)` is certainty that nothing is; an engine that is away is an error.
+    fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Observed>>>;
+
+    /// All instances of this installation: the only truth to reconcile with.
+    fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<Observed>>>;
+
+    /// Wake-ups. The stream goes on for ever: an engine that went away shows as a [`Changed::Gap`] when it is back.
+    fn watch(&self) -> BoxStream<'static, Changed>;
+
+    fn logs<'a>(
+        &'a self,
+        key: &'a InstanceKey,
+        query: LogQuery,
+    ) -> BoxFuture<'a, RuntimeResult<BoxStream<'static, RuntimeResult<LogLine>>>>;
+
+    fn usage<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Usage>>;
+}

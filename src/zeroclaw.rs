@@ -1,0 +1,6 @@
+//! What the control plane knows of ZeroClaw: its HTTP calls, its pairing lines, its files, and what differs by version.
+
+pub mod client;
+pub mod pairing;
+pub mod profile;
+pub mod workspace;

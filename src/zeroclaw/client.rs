@@ -1,0 +1,118 @@
+//! The calls that the control plane makes to an agent's gateway.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::domain::Secret;
+
+/// A running instance's gateway. Object-safe, so that tests can put one in memory behind it.
+pub trait Gateway: Send + Sync + 'static {
+    /// `GET /health`. Any answer is an `Ok`; see [`HealthReport::healthy`].
+    fn health(&self, at: SocketAddr, within: Duration) -> BoxFuture<'_, Result<HealthReport, GatewayError>>;
+
+    /// Whether the gateway takes this token, by an authenticated call that changes nothing (`GET /api/status`).
+    fn accepts_token<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<bool, GatewayError>>;
+
+    /// `POST /pair` with a one-time code. Sent once, never again by itself: failures count towards a lockout.
+    fn pair<'a>(
+        &'a self,
+        at: SocketAddr,
+        code: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Pairing, GatewayError>>;
+
+    /// `POST /webhook` with a JSON body. Sent at most once; see [`GatewayError`] for what a failure means.
+    fn webhook<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        call: WebhookCall,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<WebhookAnswer, GatewayError>>;
+}
+
+/// An answer of `/health`.
+#[derive(Debug, Clone)]
+pub struct HealthReport {
+    pub status: u16,
+    pub body: Bytes,
+}
+
+impl HealthReport {
+    pub const fn healthy(&self) -> bool {
+        self.status == 200
+    }
+}
+
+/// How `POST /pair` ended.
+#[derive(Debug, Clone)]
+pub enum Pairing {
+    /// The bearer token, and whether the gateway will know it after a restart.
+    Paired { token: Secret<String>, persisted: bool },
+    /// Wrong or used code.
+    Refused,
+    /// Too many failures; seconds until the gateway listens again.
+    LockedOut { retry_after_secs: u64 },
+}
+
+/// A message on its way to `/webhook`.
+#[derive(Debug, Clone)]
+pub struct WebhookCall {
+    pub body: Bytes,
+    /// Passed on as `X-Request-Id` and `traceparent`.
+    pub request_id: Option<String>,
+    pub traceparent: Option<String>,
+    /// Called when the body was handed to the transport: from then on the gateway may have seen the message.
+    pub sent: SentMark,
+}
+
+/// Set once the transport took the message.
+#[derive(Debug, Clone, Default)]
+pub struct SentMark(std::sync::Arc<tokio_util::sync::CancellationToken>);
+
+impl SentMark {
+    pub fn set(&self) {
+        self.0.cancel();
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// Resolves when the message was handed to the transport.
+    pub async fn wait(&self) {
+        self.0.cancelled().await;
+    }
+}
+
+/// An answer of `/webhook`, whatever its status.
+#[derive(Debug, Clone)]
+pub struct WebhookAnswer {
+    pub status: u16,
+    pub content_type: Option<String>,
+    pub body: Bytes,
+}
+
+/// A call that got no whole answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GatewayError {
+    /// Nothing of the request reached the gateway: it is safe to send it again.
+    #[error("the gateway could not be reached: {0}")]
+    NotSent(String),
+    /// The request may have been acted on.
+    #[error("the connection ended before the answer: {0}")]
+    Unknown(String),
+    #[error("the gateway did not answer in time")]
+    TimedOut,
+    /// An answer that is none of ZeroClaw's, or too long.
+    #[error("the gateway's answer cannot be used: {0}")]
+    Garbage(String),
+}
