@@ -11,7 +11,6 @@ pub mod docker;
 #[cfg(feature = "process")]
 pub mod process;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,25 +20,13 @@ use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{AgentId, HostPort, Secret, Slug, Timestamp};
+pub use crate::domain::{BootId, Exit};
 
 /// The name of an agent's instance: ours, known before it exists, never an engine's id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct InstanceKey {
     pub agent: AgentId,
     pub slug: Slug,
-}
-
-/// Which run of which instance: changes with every start, whoever starts it.
-///
-/// Docker: container id and start time; process: kernel boot, pid and start time.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct BootId(pub Arc<str>);
-
-impl fmt::Display for BootId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// An instance as it should be. Two equal specs mean the same instance; [`InstanceSpec::hash`] tells them apart.
@@ -133,14 +120,6 @@ pub struct Run {
     pub started_at: Timestamp,
     /// Where its gateway listens, as seen from the control plane.
     pub endpoint: SocketAddr,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Exit {
-    /// Exit status; 128 + n for signal n; `None` where nobody could see it.
-    pub code: Option<i32>,
-    pub oom: bool,
 }
 
 impl Observed {

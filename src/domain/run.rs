@@ -1,0 +1,27 @@
+//! Runs of an instance: which one it is and how it ended.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Which run of which instance: changes with every start, whoever starts it.
+///
+/// Docker: container id and start time; process: kernel boot, pid and start time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BootId(pub Arc<str>);
+
+impl fmt::Display for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit status; 128 + n for signal n; `None` where nobody could see it.
+    pub code: Option<i32>,
+    pub oom: bool,
+}

@@ -1,0 +1,93 @@
+//! Why an agent is in its status: a code for programs, a sentence for people.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The reason of a transition. The detail never holds a secret: it is shown to the agent's owner and logged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    pub code: Code,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Arc<str>>,
+}
+
+impl Cause {
+    pub const fn new(code: Code) -> Self {
+        Self { code, detail: None }
+    }
+
+    pub fn because(code: Code, detail: impl Into<Arc<str>>) -> Self {
+        Self { code, detail: Some(detail.into()) }
+    }
+
+    /// The whole sentence: what the code means, and the detail if there is one.
+    pub fn message(&self) -> String {
+        match &self.detail {
+            Some(detail) => format!("{}: {detail}", self.code.meaning()),
+            None => self.code.meaning().to_owned(),
+        }
+    }
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $meaning:literal;)*) => {
+        /// What happened; kebab-case in the API.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum Code {
+            $($(#[$doc])* #[serde(rename = $text)] $name,)*
+        }
+
+        impl Code {
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $meaning,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    Created = "created", "the agent was created";
+    StartRequested = "start-requested", "a start was asked for";
+    StopRequested = "stop-requested", "a stop was asked for";
+    RestartRequested = "restart-requested", "a restart was asked for";
+    DeleteRequested = "delete-requested", "the deletion was asked for";
+    SpecChanged = "spec-changed", "the configuration was changed";
+    Deploying = "deploying", "the deployment goes on";
+    InstanceCreated = "instance-created", "the instance exists";
+    InstanceStarted = "instance-started", "the instance was started";
+    InstanceHealthy = "instance-healthy", "the gateway answers";
+    Paired = "paired", "paired with the gateway";
+    TokenValid = "token-valid", "the gateway takes the token";
+    Stopped = "stopped", "the instance has stopped";
+    ServiceRestarted = "service-restarted", "the service was restarted";
+    RetryDue = "retry-due", "the time to try again has come";
+    Exited = "exited", "the instance ended by itself";
+    OomKilled = "oom-killed", "the instance was out of memory and was killed";
+    InstanceGone = "instance-gone", "the instance was removed from outside";
+    RestartedOutside = "restarted-outside", "the instance was restarted from outside";
+    HealthMissed = "health-missed", "the gateway did not answer a health check";
+    HealthBack = "health-back", "the gateway answers again";
+    HealthLost = "health-lost", "the gateway stopped answering";
+    HealthTimeout = "health-timeout", "the gateway did not answer in time after the start";
+    TokenRefused = "token-refused", "the gateway refused the token";
+    PairingTimeout = "pairing-timeout", "no pairing code appeared in time";
+    PairingRefused = "pairing-refused", "the gateway refused the pairing code";
+    PairingLocked = "pairing-locked", "the gateway accepts no pairing for now";
+    PairingDisabled = "pairing-disabled", "the gateway does not ask for pairing";
+    PortTaken = "port-taken", "the port is used by someone else";
+    NoFreePort = "no-free-port", "no port is free";
+    StartFailed = "start-failed", "the instance could not be started";
+    CrashLoop = "crash-loop", "the agent failed too often";
+    CannotRun = "cannot-run", "the agent cannot run as it is configured";
+    NoCapacity = "no-capacity", "the machine has no room";
+    RuntimeUnavailable = "runtime-unavailable", "the container engine does not answer";
+    StopTimeout = "stop-timeout", "the instance could not be stopped in time";
+    DeleteTimeout = "delete-timeout", "the instance could not be removed in time";
+    SecretsUnreadable = "secrets-unreadable", "the agent's secrets cannot be opened with the keys at hand";
+    Internal = "internal", "the service failed inside";
+}

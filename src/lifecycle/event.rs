@@ -1,0 +1,129 @@
+//! What can happen to an agent, and what can be done about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cause::{Cause, Code};
+use crate::domain::{BootId, Exit, Timestamp};
+
+/// What a user asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Command {
+    Start,
+    Stop,
+    Restart,
+    Delete,
+    /// The spec was changed; `inside` when a running instance must be started anew to see it.
+    Update {
+        inside: bool,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    Command(Command),
+    /// The actor took the agent up from the store.
+    Recovered,
+    /// A job of this attempt ended.
+    Job {
+        attempt: u64,
+        job: Job,
+        outcome: Outcome,
+    },
+    /// The engine was asked for the instance when the life had this revision.
+    Seen {
+        revision: u64,
+        sighting: Sighting,
+    },
+    /// The engine says that something happened to the instance.
+    Nudged,
+    /// A health check of this attempt came back.
+    Health {
+        attempt: u64,
+        alive: bool,
+    },
+    /// A message was answered with 401 in this attempt.
+    TokenRefused {
+        attempt: u64,
+    },
+    /// The timer that was set at this revision is due.
+    Wake {
+        revision: u64,
+    },
+}
+
+/// Work on the instance, one at a time for each agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Job {
+    Halt,
+    Create,
+    Rebind,
+    Launch,
+    Probe,
+    Pair,
+    Stop,
+    Remove,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Halt, Rebind, Probe, Stop, Remove: done.
+    Done,
+    /// The instance exists; `up` when it runs already.
+    Created {
+        engine_id: Arc<str>,
+        up: Option<BootId>,
+    },
+    Launched {
+        boot: BootId,
+    },
+    /// The token in hand works, by what means is in the cause.
+    Paired(Code),
+    Failed(Failure),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub kind: FailureKind,
+    pub cause: Cause,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// May go better next time.
+    Transient,
+    /// Will fail in the same way until someone changes something.
+    Permanent,
+    /// The engine did not answer: says nothing about the agent.
+    EngineAway,
+    PortTaken,
+}
+
+/// What the engine showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sighting {
+    Absent,
+    Down(Exit),
+    Up {
+        boot: BootId,
+    },
+    Paused,
+    /// The engine did not answer.
+    Unknown,
+}
+
+/// What to do after a transition is committed, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Starts a job; one that is still under way is told to end, and waited for.
+    Run(Job),
+    /// Asks the engine for the instance; answers with [`Event::Seen`].
+    Look,
+    /// Asks the gateway for its health after this delay; answers with [`Event::Health`].
+    CheckHealth(Duration),
+    /// [`Event::Wake`] at this time.
+    WakeAt(Timestamp),
+    /// The agent is gone: its actor ends.
+    End,
+}

@@ -1,0 +1,162 @@
+//! Where an agent is in its life, with exactly the data that the place needs.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::cause::Cause;
+use crate::backoff::Restarts;
+use crate::domain::{BootId, Status, Timestamp};
+
+/// All that is decided about an agent; stored as part of its record.
+///
+/// Three counters, never mixed: `generation` counts accepted changes of the spec (the ETag), `attempt` counts starts (the
+/// fence for everything asynchronous), and the [`BootId`] is what the engine shows. `revision` counts commits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Life {
+    pub phase: Phase,
+    pub generation: u64,
+    pub attempt: u64,
+    pub revision: u64,
+    /// Restarts that nobody asked for, ever.
+    pub restart_count: u64,
+    pub restarts: Restarts,
+    /// Why it is in its status; `None` where all is well and nothing is to be said.
+    pub reason: Option<Cause>,
+    /// The instance last seen, running or not.
+    pub instance: Option<Arc<InstanceRef>>,
+}
+
+/// An instance and its last known run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRef {
+    /// The engine's own id, for people.
+    pub engine_id: Arc<str>,
+    pub boot: Option<BootId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Accepted; the deployment begins as soon as its actor takes it up.
+    Pending,
+    /// `stage`: the files are written anew. Not after a mere crash: they are as they were, and it costs time.
+    /// `rebinds`: ports that strangers held. `since`: when this series of attempts began.
+    Starting {
+        step: Step,
+        stage: bool,
+        rebinds: u8,
+        since: Timestamp,
+    },
+    /// `misses`: health checks failed in a row.
+    Running {
+        misses: u8,
+    },
+    /// `retry_at`: the engine failed, and is asked again then.
+    Stopping {
+        then: Then,
+        since: Timestamp,
+        retry_at: Option<Timestamp>,
+    },
+    Stopped,
+    /// At `retry_at`, if any, `resume` goes on.
+    Failed {
+        resume: Resume,
+        retry_at: Option<Timestamp>,
+    },
+}
+
+/// What an attempt to start is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Ends what is left of an older run.
+    Halting,
+    Creating,
+    /// Gets another port, because a stranger holds ours.
+    Rebinding,
+    Launching,
+    Probing,
+    Pairing,
+    /// Waits before the next attempt, which begins with a halt if need be.
+    BackingOff {
+        until: Timestamp,
+        halt: bool,
+    },
+}
+
+/// What follows a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Then {
+    Stay,
+    Restart,
+    Delete,
+}
+
+/// What a failed agent goes on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resume {
+    Start,
+    Stop,
+    Delete,
+}
+
+impl Life {
+    /// A newly created agent.
+    pub fn new() -> Self {
+        Self {
+            phase: Phase::Pending,
+            generation: 1,
+            attempt: 0,
+            revision: 1,
+            restart_count: 0,
+            restarts: Restarts::default(),
+            reason: None,
+            instance: None,
+        }
+    }
+
+    pub const fn status(&self) -> Status {
+        match &self.phase {
+            Phase::Pending => Status::Pending,
+            Phase::Starting { .. } => Status::Starting,
+            Phase::Running { .. } => Status::Running,
+            Phase::Stopping { .. } => Status::Stopping,
+            Phase::Stopped => Status::Stopped,
+            Phase::Failed { .. } => Status::Error,
+        }
+    }
+
+    /// When something is tried again by itself.
+    pub const fn next_attempt_at(&self) -> Option<Timestamp> {
+        match &self.phase {
+            Phase::Starting { step: Step::BackingOff { until, .. }, .. } => Some(*until),
+            Phase::Failed { retry_at, .. } | Phase::Stopping { retry_at, .. } => *retry_at,
+            Phase::Pending | Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopped => None,
+        }
+    }
+
+    /// Whether it is on its way to RUNNING by itself, so that a message for it is worth holding.
+    pub const fn will_run(&self) -> bool {
+        match &self.phase {
+            Phase::Pending | Phase::Starting { .. } | Phase::Stopping { then: Then::Restart, .. } => true,
+            Phase::Running { .. }
+            | Phase::Stopping { then: Then::Stay | Then::Delete, .. }
+            | Phase::Stopped
+            | Phase::Failed { .. } => false,
+        }
+    }
+
+    /// Whether the user asked for its end, done or not.
+    pub const fn deleting(&self) -> bool {
+        matches!(&self.phase, Phase::Stopping { then: Then::Delete, .. } | Phase::Failed { resume: Resume::Delete, .. })
+    }
+
+    pub fn boot(&self) -> Option<&BootId> {
+        self.instance.as_ref().and_then(|instance| instance.boot.as_ref())
+    }
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self::new()
+    }
+}
