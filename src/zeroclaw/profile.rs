@@ -1,1 +1,251 @@
-//! (being built)
+//! What differs between ZeroClaw's versions, in one place: command, environment, persona path, form of the code.
+//!
+//! A profile stands for a family of versions that behave alike from outside. What is the same in all of them, such as
+//! the pairing calls or the config file's older keys, is not here but in [`workspace`](super::workspace) and
+//! [`client`](super::client).
+
+use std::fmt;
+
+use crate::domain::{AgentSpec, Credentials, Provider, Secret};
+
+/// The port that every gateway listens on inside its instance; a runtime without a network of its own for each instance
+/// sets another one.
+pub const GATEWAY_PORT: u16 = 42_617;
+
+/// Where an instance keeps its data, as its own paths have it.
+pub const DATA_DIR: &str = "/zeroclaw-data";
+
+/// A family of versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Profile {
+    /// 0.1 to 0.5.
+    V01,
+    /// 0.6 and 0.7: as before, but some images start unpaired and as `daemon`, so that nothing is left to their defaults.
+    V06,
+    /// 0.8 and later: the older environment variables are ignored, the persona lives elsewhere, codes may be long.
+    V08,
+    /// Our own gateway, which keeps 0.1.7's contract and runs its channels by itself.
+    Embedded,
+}
+
+impl Profile {
+    /// By the name that the configuration has for it.
+    ///
+    /// # Errors
+    /// A sentence that lists the names.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        [Self::V01, Self::V06, Self::V08, Self::Embedded]
+            .into_iter()
+            .find(|profile| profile.as_str() == text)
+            .ok_or_else(|| "must be one of 0.1, 0.6, 0.8, embedded".into())
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V01 => "0.1",
+            Self::V06 => "0.6",
+            Self::V08 => "0.8",
+            Self::Embedded => "embedded",
+        }
+    }
+
+    /// By a version such as `0.1.7`, `v0.6.9` or `0.8.7-debian`; `None` where the text is no version. A version newer
+    /// than all that were measured counts as the newest of them.
+    pub fn of_version(version: &str) -> Option<Self> {
+        let mut numbers = version.strip_prefix('v').unwrap_or(version).split(['.', '-', '+']);
+        let major: u32 = numbers.next()?.parse().ok()?;
+        let minor: u32 = numbers.next()?.parse().ok()?;
+        Some(match (major, minor) {
+            (0, 0..=5) => Self::V01,
+            (0, 6 | 7) => Self::V06,
+            _ => Self::V08,
+        })
+    }
+
+    /// By an image: its version label, else its tag. `None` where neither tells, as with `latest` or a bare digest.
+    pub fn of_image(reference: &str, version_label: Option<&str>) -> Option<Self> {
+        let name = reference.split('@').next().unwrap_or(reference);
+        // The colon of `registry:5000/name` is no tag's.
+        let tag = name.rsplit('/').next().and_then(|last| last.split_once(':')).map(|(_, tag)| tag);
+        version_label.and_then(Self::of_version).or_else(|| tag.and_then(Self::of_version))
+    }
+
+    /// The program's arguments. Mind that ZeroClaw's `gateway` runs no channels: only its `daemon` does, beside the same
+    /// gateway.
+    pub fn command(self, credentials: &Credentials) -> Vec<String> {
+        let daemon = self != Self::Embedded && !credentials.channels.is_empty();
+        vec![if daemon { "daemon" } else { "gateway" }.to_owned()]
+    }
+
+    /// The environment, always in the same order: it is part of what tells two instances apart.
+    pub fn env(self, spec: &AgentSpec, credentials: &Credentials) -> Vec<(String, Secret<String>)> {
+        let provider = provider(spec);
+        let port = GATEWAY_PORT.to_string();
+        let mut env = Vec::new();
+        let mut set = |name: &str, value: &str| env.push((name.to_owned(), Secret::from(value)));
+        if let Some(key) = credentials.api_key.as_ref().filter(|_| self.reads_key_from_env()) {
+            set("API_KEY", key.expose());
+        }
+        set("PROVIDER", &provider);
+        set("ZEROCLAW_MODEL", &spec.model);
+        set("ZEROCLAW_ALLOW_PUBLIC_BIND", "true");
+        set("ZEROCLAW_GATEWAY_PORT", &port);
+        set("HOME", DATA_DIR);
+        set("ZEROCLAW_WORKSPACE", "/zeroclaw-data/workspace");
+        if self != Self::V08 {
+            // PROVIDER is ignored once the config names a provider of its own, which the first pairing writes into it.
+            set("ZEROCLAW_PROVIDER", &provider);
+            set("ZEROCLAW_GATEWAY_HOST", GATEWAY_HOST);
+        }
+        env
+    }
+
+    /// Whether `API_KEY` is read. Where it is not, the key goes into the config file and stays out of the environment,
+    /// which anyone who may inspect the instance can read.
+    pub(super) fn reads_key_from_env(self) -> bool {
+        self != Self::V08
+    }
+
+    /// Where IDENTITY.md, USER.md and SOUL.md are read from, in this order, relative to the data folder.
+    pub(super) const fn persona_paths(self) -> [&'static str; 3] {
+        match self {
+            Self::V01 | Self::V06 | Self::Embedded => {
+                ["workspace/IDENTITY.md", "workspace/USER.md", "workspace/SOUL.md"]
+            }
+            Self::V08 => [
+                ".zeroclaw/agents/default/workspace/IDENTITY.md",
+                ".zeroclaw/agents/default/workspace/USER.md",
+                ".zeroclaw/agents/default/workspace/SOUL.md",
+            ],
+        }
+    }
+
+    /// Whether a text has the form of this version's pairing codes.
+    pub fn is_code(self, text: &str) -> bool {
+        let digits = text.len() == 6 && text.bytes().all(|b| b.is_ascii_digit());
+        let grouped = text.len() == 9
+            && text.bytes().enumerate().all(|(at, b)| if at == 4 { b == b'-' } else { b.is_ascii_alphanumeric() });
+        let long = (8..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+        match self {
+            Self::V01 | Self::V06 => digits,
+            Self::V08 => digits || long,
+            Self::Embedded => digits || grouped,
+        }
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Without it a gateway listens on the loopback inside its instance, where nobody reaches it. `0.0.0.0` rather than `[::]`:
+/// `zeroclaw gateway get-paircode` does not find its own gateway on the latter.
+pub(super) const GATEWAY_HOST: &str = "0.0.0.0";
+
+/// The provider in ZeroClaw's grammar: a base URL of one's own is part of the name.
+pub(super) fn provider(spec: &AgentSpec) -> String {
+    match (&spec.provider_url, spec.provider) {
+        (None, provider) => provider.as_str().to_owned(),
+        // ZeroClaw puts `/v1/messages` behind this one, and `/chat/completions` behind all others.
+        (Some(url), Provider::Anthropic) => format!("anthropic-custom:{}", url.strip_suffix("/v1").unwrap_or(url)),
+        (Some(url), _) => format!("custom:{url}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Channels, Problems, SpecDraft, Telegram};
+
+    fn spec(provider: &str, url: Option<&str>) -> AgentSpec {
+        let draft = SpecDraft {
+            name: Some("a".into()),
+            provider: Some(provider.into()),
+            model: Some("m".into()),
+            provider_url: url.map(Into::into),
+            ..SpecDraft::default()
+        };
+        draft.check(&mut Problems::default()).unwrap()
+    }
+
+    fn names(profile: Profile, credentials: &Credentials) -> Vec<String> {
+        profile.env(&spec("groq", None), credentials).into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn versions_labels_and_tags_choose_the_family() {
+        for (reference, label, profile) in [
+            ("zeroclaw:0.1.7", None, Some(Profile::V01)),
+            ("ghcr.io/zeroclaw-labs/zeroclaw:v0.6.9", None, Some(Profile::V06)),
+            ("localhost:5000/zeroclaw:0.7.0-debian", None, Some(Profile::V06)),
+            ("zeroclaw:0.8.7@sha256:00ff", None, Some(Profile::V08)),
+            ("zeroclaw:1.2.0", None, Some(Profile::V08)),
+            ("zeroclaw:latest", Some("0.1.7"), Some(Profile::V01)),
+            ("zeroclaw:0.8.7", Some("0.6.9"), Some(Profile::V06)),
+            ("zeroclaw:0.8.7", Some("unknown"), Some(Profile::V08)),
+            ("ghcr.io/zeroclaw-labs/zeroclaw:latest", None, None),
+            ("localhost:5000/zeroclaw", None, None),
+            ("zeroclaw", None, None),
+        ] {
+            assert_eq!(Profile::of_image(reference, label), profile, "{reference} {label:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for profile in [Profile::V01, Profile::V06, Profile::V08, Profile::Embedded] {
+            assert_eq!(Profile::parse(profile.as_str()), Ok(profile));
+        }
+        assert!(Profile::parse("0.2").is_err());
+    }
+
+    #[test]
+    fn only_a_real_zeroclaw_with_channels_needs_its_daemon() {
+        let telegram = Telegram { bot_token: "1:t".into(), allowed_users: vec![] };
+        let channels = Channels { telegram: Some(telegram), ..Channels::default() };
+        let with = Credentials { channels, ..Credentials::default() };
+        for profile in [Profile::V01, Profile::V06, Profile::V08] {
+            assert_eq!(profile.command(&with), ["daemon"]);
+            assert_eq!(profile.command(&Credentials::default()), ["gateway"]);
+        }
+        assert_eq!(Profile::Embedded.command(&with), ["gateway"]);
+    }
+
+    #[test]
+    fn the_environment_is_the_missions_list_and_what_the_version_needs() {
+        let with_key = Credentials { api_key: Some("sk-1".into()), ..Credentials::default() };
+        let mission = [
+            "API_KEY",
+            "PROVIDER",
+            "ZEROCLAW_MODEL",
+            "ZEROCLAW_ALLOW_PUBLIC_BIND",
+            "ZEROCLAW_GATEWAY_PORT",
+            "HOME",
+            "ZEROCLAW_WORKSPACE",
+        ];
+        assert_eq!(names(Profile::V01, &with_key)[..7], mission);
+        assert_eq!(names(Profile::V06, &with_key)[7..], ["ZEROCLAW_PROVIDER", "ZEROCLAW_GATEWAY_HOST"]);
+        assert_eq!(names(Profile::V08, &with_key), mission[1..], "an ignored key is only a leak");
+        assert_eq!(names(Profile::Embedded, &Credentials::default())[..6], mission[1..]);
+    }
+
+    #[test]
+    fn a_base_url_becomes_part_of_the_provider() {
+        assert_eq!(provider(&spec("openai", None)), "openai");
+        assert_eq!(provider(&spec("openai", Some("http://m:1/v1"))), "custom:http://m:1/v1");
+        assert_eq!(provider(&spec("anthropic", Some("http://m:1/v1"))), "anthropic-custom:http://m:1");
+        assert_eq!(provider(&spec("anthropic", Some("http://m:1"))), "anthropic-custom:http://m:1");
+    }
+
+    #[test]
+    fn codes_are_told_from_other_words() {
+        assert!(Profile::V01.is_code("622406"));
+        assert!(!Profile::V01.is_code("ABCD-1234"));
+        assert!(Profile::V08.is_code("a8Kd03kdLq92mXc7a8Kd03kdLq92mXc7"));
+        assert!(Profile::Embedded.is_code("ABCD-1234"));
+        assert!(!Profile::Embedded.is_code("ABCD1234"));
+        assert!(!Profile::V08.is_code("423-654"));
+    }
+}
