@@ -1,0 +1,189 @@
+//! The master key: where it comes from, and the keys that are derived from it.
+//!
+//! Nothing is ever sealed with a master key itself. Each purpose has a key of its own by HKDF, so that a key for one
+//! purpose says nothing about another.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::alphabet::{STANDARD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::domain::Secret;
+
+const LENGTH: usize = 32;
+
+/// Longest key file that is read: a ring of a hundred keys, so that a wrong path cannot fill the memory.
+const FILE_LIMIT: u64 = 8 * 1024;
+
+/// Where the master key is.
+#[derive(Debug, Clone)]
+pub enum MasterKeySource {
+    /// The key itself, as text.
+    Value(Secret<String>),
+    /// A file that must be there.
+    File(PathBuf),
+    /// A file that is made, with a new random key, where there is none.
+    FileOrNew(PathBuf),
+}
+
+/// Why there is no master key. Never holds what was read.
+#[derive(Debug, thiserror::Error)]
+pub enum MasterKeyError {
+    #[error("{origin} is no master key: expected 32 bytes as 64 hex digits or base64, several separated by commas")]
+    Malformed { origin: String },
+    #[error("the master key file {path} can be read by others (mode {mode:03o}); run: chmod 600 {path}")]
+    Exposed { path: String, mode: u32 },
+    #[error("cannot {action} the master key file {path}")]
+    Io {
+        action: &'static str,
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A ring of master keys, the active one first.
+pub struct MasterKey {
+    ring: Vec<RootKey>,
+    created: bool,
+}
+
+impl MasterKey {
+    /// Reads the key, or makes it: [`MasterKeySource`] says which.
+    ///
+    /// As text a key is 64 hex digits or the base64 of 32 bytes. Several keys are separated by commas or line breaks.
+    /// A file must belong to its owner alone; a new one has mode 0600 and is on the disk before this returns.
+    ///
+    /// # Errors
+    /// If the text is no key, the file is readable by others, or the file system fails.
+    pub fn load(source: MasterKeySource) -> Result<Self, MasterKeyError> {
+        match source {
+            MasterKeySource::Value(text) => Self::parse(text.expose(), || "the given value".into()),
+            MasterKeySource::File(path) => Self::read(&path).map_err(|source| cannot("read", &path, source))?,
+            MasterKeySource::FileOrNew(path) => match Self::read(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(&path),
+                other => other.map_err(|source| cannot("read", &path, source))?,
+            },
+        }
+    }
+
+    /// Whether [`MasterKey::load`] has just made it: then its owner must be told to keep it safe.
+    pub const fn was_created(&self) -> bool {
+        self.created
+    }
+
+    pub(super) fn ring(&self) -> impl Iterator<Item = &RootKey> {
+        self.ring.iter()
+    }
+
+    /// A key for one purpose, derived from the active key.
+    pub fn subkey(&self, purpose: &str) -> Secret<[u8; LENGTH]> {
+        self.ring[0].derive(purpose)
+    }
+
+    fn parse(text: &str, origin: impl Fn() -> String) -> Result<Self, MasterKeyError> {
+        let mut ring: Vec<RootKey> = Vec::new();
+        for part in text.split([',', '\n']).map(str::trim).filter(|part| !part.is_empty()) {
+            let key = RootKey::parse(part).ok_or_else(|| MasterKeyError::Malformed { origin: origin() })?;
+            if !ring.contains(&key) {
+                ring.push(key);
+            }
+        }
+        if ring.is_empty() {
+            return Err(MasterKeyError::Malformed { origin: origin() });
+        }
+        Ok(Self { ring, created: false })
+    }
+
+    /// The outer error is the file system's, for the caller to judge.
+    fn read(path: &Path) -> io::Result<Result<Self, MasterKeyError>> {
+        let file = File::open(path)?;
+        let mode = file.metadata()?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Ok(Err(MasterKeyError::Exposed { path: path.display().to_string(), mode }));
+        }
+        let mut text = Zeroizing::new(String::new());
+        file.take(FILE_LIMIT).read_to_string(&mut text)?;
+        Ok(Self::parse(&text, || format!("the file {}", path.display())))
+    }
+
+    /// Writes the key next to its place and moves it there whole, so that a crash leaves a key or none, never half of
+    /// one. Two processes that do this at once end with the same key: the second finds the place taken, and reads.
+    fn create(path: &Path) -> Result<Self, MasterKeyError> {
+        let key = RootKey(Secret::new(rand::random()));
+        let line = Zeroizing::new(format!("{}\n", key.to_hex().as_str()));
+        let draft = path.with_extension(format!("new-{:08x}", rand::random::<u32>()));
+        let written = write_private(&draft, line.as_bytes()).and_then(|()| fs::hard_link(&draft, path));
+        let removed = fs::remove_file(&draft);
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Self::read(path).map_err(|source| cannot("read", path, source))?;
+            }
+            outcome => outcome.and(removed).map_err(|source| cannot("create", path, source))?,
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| cannot("create", path, source))?;
+        Ok(Self { ring: vec![key], created: true })
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MasterKey").field("keys", &self.ring.len()).field("created", &self.created).finish()
+    }
+}
+
+/// One key of the ring.
+#[derive(PartialEq, Eq)]
+pub(super) struct RootKey(Secret<[u8; LENGTH]>);
+
+impl RootKey {
+    fn parse(text: &str) -> Option<Self> {
+        let bytes = Zeroizing::new(if text.len() == 2 * LENGTH { from_hex(text)? } else { from_base64(text)? });
+        <[u8; LENGTH]>::try_from(bytes.as_slice()).ok().map(|key| Self(Secret::new(key)))
+    }
+
+    fn to_hex(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.0.expose().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// `N` bytes for one purpose.
+    pub(super) fn derive<const N: usize>(&self, purpose: &str) -> Secret<[u8; N]>
+    where
+        [u8; N]: zeroize::Zeroize,
+    {
+        let mut bytes = [0; N];
+        Hkdf::<Sha256>::new(Some(b"zeroone master key v1"), self.0.expose())
+            .expand(purpose.as_bytes(), &mut bytes)
+            .expect("HKDF refuses only more than 8160 bytes, and no purpose asks for that");
+        Secret::new(bytes)
+    }
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn cannot(action: &'static str, path: &Path, source: io::Error) -> MasterKeyError {
+    MasterKeyError::Io { action, path: path.display().to_string(), source }
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect::<Option<Vec<_>>>()?;
+    Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    [STANDARD, URL_SAFE].iter().find_map(|alphabet| GeneralPurpose::new(alphabet, lenient).decode(text).ok())
+}
