@@ -5,6 +5,7 @@ pub mod domain;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 pub mod lifecycle;
+mod plain;
 pub mod runtime;
 pub mod store;
 pub mod vault;

@@ -1,5 +1,8 @@
 //! The calls that the control plane makes to an agent's gateway.
 
+mod handover;
+mod http;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,6 +10,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::domain::Secret;
+
+pub use http::HttpGateway;
 
 /// A running instance's gateway. Object-safe, so that tests can put one in memory behind it.
 pub trait Gateway: Send + Sync + 'static {
@@ -53,7 +58,7 @@ impl HealthReport {
 }
 
 /// How `POST /pair` ended.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pairing {
     /// The bearer token, and whether the gateway will know it after a restart.
     Paired { token: Secret<String>, persisted: bool },
