@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, elapsed};
 
 /// How patient to be. All of it is configuration (`[restart]`).
 #[derive(Debug, Clone, PartialEq)]
@@ -120,11 +120,6 @@ impl Restarts {
         self.given_up += 1;
         Decision::GiveUp(jittered(rest, seed, self.given_up))
     }
-}
-
-fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
-    // A clock that was set back shows a negative span: nothing has elapsed then.
-    Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 
 fn doubled(base: Duration, times: u32, cap: Duration) -> Duration {

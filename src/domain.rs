@@ -17,6 +17,7 @@ mod secret;
 mod slug;
 mod spec;
 mod status;
+mod time;
 
 pub use channels::{ChannelKind, Channels, Discord, Slack, Telegram};
 pub use credentials::Credentials;
@@ -31,6 +32,7 @@ pub use secret::Secret;
 pub use slug::Slug;
 pub use spec::{AgentSpec, SpecDraft};
 pub use status::Status;
+pub(crate) use time::{elapsed, later};
 
 /// A point in time, UTC, nanosecond precision; RFC 3339 when shown.
 pub type Timestamp = jiff::Timestamp;

@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod domain;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+pub mod ledger;
 pub mod lifecycle;
 mod plain;
 pub mod runtime;

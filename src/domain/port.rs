@@ -17,6 +17,11 @@ impl HostPort {
     /// All ports that agents may have.
     pub const RANGE: RangeInclusive<u16> = 40_000..=50_000;
 
+    /// All of them, lowest first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::RANGE.map(Self)
+    }
+
     pub const fn get(self) -> u16 {
         self.0
     }

@@ -8,7 +8,7 @@ use super::cause::{Cause, Code};
 use super::event::{Command, Effect, Event, Failure, FailureKind, Job, Outcome, Sighting};
 use super::phase::{InstanceRef, Life, Phase, Resume, Step, Then};
 use crate::backoff::{Decision, RestartPolicy};
-use crate::domain::{BootId, Exit, Timestamp};
+use crate::domain::{BootId, Exit, Timestamp, elapsed, later};
 
 /// What a decision may depend on besides the life and the event.
 #[derive(Debug, Clone)]
@@ -308,7 +308,7 @@ const fn pairing_is_lost(code: Code) -> bool {
 
 /// The engine is away: wait for it without counting against the agent, as long as patience lasts.
 fn engine_away(life: &Life, stage: bool, since: Timestamp, cause: Cause, context: &Context<'_>) -> Transition {
-    let waited = waited(since, context.now);
+    let waited = elapsed(since, context.now);
     if waited >= context.timing.engine_patience {
         return give_up(changed(life), Some(later(context.now, context.restart.rest)), cause);
     }
@@ -397,7 +397,7 @@ fn stopped(life: &Life, then: Then, context: &Context<'_>) -> Transition {
 
 fn stop_failed(life: &Life, then: Then, since: Timestamp, failure: Failure, context: &Context<'_>) -> Transition {
     let mut next = changed(life);
-    let waited = waited(since, context.now);
+    let waited = elapsed(since, context.now);
     let cause = if waited < context.timing.stop_patience {
         let retry_at = Some(later(context.now, patience(waited)));
         next.phase = Phase::Stopping { then, since, retry_at };
@@ -590,15 +590,6 @@ fn exit_cause(exit: &Exit) -> Cause {
         (false, Some(code)) => Cause::because(Code::Exited, format!("exit code {code}")),
         (false, None) => Cause::new(Code::Exited),
     }
-}
-
-fn later(now: Timestamp, delay: Duration) -> Timestamp {
-    now.checked_add(delay).unwrap_or(Timestamp::MAX)
-}
-
-/// Time since then; none where the clock was set back.
-fn waited(since: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 
 /// The wait before something outside is tried again: a quarter of what was waited already, so that it grows by itself.

@@ -1,0 +1,187 @@
+//! Who has how many agents, which slug is whose, which port is whose: pure bookkeeping, without clock or I/O.
+//!
+//! One ledger knows all agents of an installation, and one owner asks it, one question after the other: so "is there
+//! room" and "take it" are one step, and a thousand creates at once can't get past a quota. The store is the truth; the
+//! ledger is rebuilt from it at boot. A claim is made before its commit and released if that fails; what is given up is
+//! released after its commit, and after the engine confirmed that nothing uses it any more.
+
+mod ports;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+pub use self::ports::PORT_QUARANTINE;
+use self::ports::Ports;
+use crate::domain::{AgentId, HostPort, Limits, Slug, Timestamp, UserId};
+
+/// Quotas, slugs and ports of all agents.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    claims: HashMap<AgentId, Claim>,
+    slugs: HashMap<Slug, AgentId>,
+    ports: Ports,
+    used: HashMap<UserId, u32>,
+}
+
+/// What an agent holds.
+#[derive(Debug)]
+struct Claim {
+    user: UserId,
+    seat: Seat,
+}
+
+/// An agent's place in the installation: shared with no other agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seat {
+    pub slug: Slug,
+    pub port: HostPort,
+}
+
+/// The slug that an agent would have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SlugWish {
+    /// This one or none: the user chose it.
+    Exact(Slug),
+    /// This one, with a suffix if it is taken: it was made from the agent's name.
+    Suggested(Slug),
+}
+
+/// Why something can't be had. Nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the plan allows {limit} agents, {used} are there")]
+    Quota { limit: u32, used: u32 },
+    #[error("the slug is taken")]
+    SlugTaken,
+    #[error("no host port is free")]
+    NoFreePort,
+    #[error("the agent holds no seat")]
+    NoSeat,
+}
+
+/// Why stored claims can't all be true: the store contradicts itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Clash {
+    #[error("the agent is there twice")]
+    Agent,
+    #[error("its slug belongs to agent {0}")]
+    Slug(AgentId),
+    #[error("port {0} belongs to another agent")]
+    Port(HostPort),
+}
+
+impl Ledger {
+    /// Takes up a stored claim. Quotas are not asked: what was granted stays granted, whatever became of the plan.
+    ///
+    /// # Errors
+    /// Another claim holds what this one says is its own; it is not taken up.
+    pub fn restore(&mut self, agent: AgentId, user: UserId, slug: Slug, port: HostPort) -> Result<(), Clash> {
+        let Entry::Vacant(claim) = self.claims.entry(agent) else { return Err(Clash::Agent) };
+        let owner = match self.slugs.entry(slug.clone()) {
+            Entry::Vacant(owner) => owner,
+            Entry::Occupied(owner) => return Err(Clash::Slug(*owner.get())),
+        };
+        if !self.ports.hold(port) {
+            return Err(Clash::Port(port));
+        }
+        owner.insert(agent);
+        claim.insert(Claim { user, seat: Seat { slug, port } });
+        *self.used.entry(user).or_default() += 1;
+        Ok(())
+    }
+
+    /// Gives an agent its seat. One that has a seat keeps it, whatever is wished for.
+    ///
+    /// # Errors
+    /// The user's quota is used up, the slug is taken, or no port is free.
+    pub fn claim(
+        &mut self,
+        agent: AgentId,
+        user: UserId,
+        limits: &Limits,
+        wish: SlugWish,
+        now: Timestamp,
+    ) -> Result<Seat, Refusal> {
+        if let Some(claim) = self.claims.get(&agent) {
+            return Ok(claim.seat.clone());
+        }
+        let used = self.used(user);
+        if let Some(limit) = limits.max_agents
+            && used >= limit
+        {
+            return Err(Refusal::Quota { limit, used });
+        }
+        let slug = self.free_slug(agent, wish).ok_or(Refusal::SlugTaken)?;
+        let port = self.ports.take(now).ok_or(Refusal::NoFreePort)?;
+        let seat = Seat { slug: slug.clone(), port };
+        self.slugs.insert(slug, agent);
+        self.claims.insert(agent, Claim { user, seat: seat.clone() });
+        self.used.insert(user, used + 1);
+        Ok(seat)
+    }
+
+    /// Takes everything back that the agent holds. Does nothing for one that holds nothing.
+    pub fn release(&mut self, agent: AgentId) {
+        let Some(Claim { user, seat }) = self.claims.remove(&agent) else { return };
+        self.slugs.remove(&seat.slug);
+        self.ports.free(seat.port);
+        if let Entry::Occupied(mut used) = self.used.entry(user) {
+            *used.get_mut() -= 1;
+            if *used.get() == 0 {
+                used.remove();
+            }
+        }
+    }
+
+    /// Another port for an agent that found a stranger on its own, which nobody gets for [`PORT_QUARANTINE`].
+    ///
+    /// # Errors
+    /// No other port is free, or the agent has no seat.
+    pub fn swap_port(&mut self, agent: AgentId, now: Timestamp) -> Result<HostPort, Refusal> {
+        let claim = self.claims.get_mut(&agent).ok_or(Refusal::NoSeat)?;
+        let port = self.ports.take(now).ok_or(Refusal::NoFreePort)?;
+        self.ports.quarantine(claim.seat.port, now);
+        claim.seat.port = port;
+        Ok(port)
+    }
+
+    /// Takes a swap back that could not be committed. `false`, and nothing done, if the agent is gone or another one
+    /// holds the old port by now, which takes longer than a commit: the quarantine must have ended first.
+    pub fn unswap_port(&mut self, agent: AgentId, back_to: HostPort) -> bool {
+        let Some(claim) = self.claims.get_mut(&agent) else { return false };
+        if claim.seat.port == back_to {
+            return true;
+        }
+        if !self.ports.hold(back_to) {
+            return false;
+        }
+        self.ports.free(claim.seat.port);
+        claim.seat.port = back_to;
+        true
+    }
+
+    /// How many agents the user has.
+    pub fn used(&self, user: UserId) -> u32 {
+        self.used.get(&user).copied().unwrap_or_default()
+    }
+
+    pub fn seat(&self, agent: AgentId) -> Option<&Seat> {
+        self.claims.get(&agent).map(|claim| &claim.seat)
+    }
+
+    fn free_slug(&self, agent: AgentId, wish: SlugWish) -> Option<Slug> {
+        let free = |slug: &Slug| !self.slugs.contains_key(slug);
+        match wish {
+            SlugWish::Exact(slug) => Some(slug).filter(free),
+            SlugWish::Suggested(slug) if free(&slug) => Some(slug),
+            SlugWish::Suggested(slug) => {
+                // Short first; the whole of it is as unique as the agent.
+                let unique = format!("{:016x}", agent.seed());
+                [4, 8, 16].iter().map(|digits| slug.with_suffix(&unique[unique.len() - digits..])).find(free)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

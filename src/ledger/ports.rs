@@ -1,0 +1,87 @@
+//! Which host port is free, held, or better left alone for a while.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::domain::{HostPort, Timestamp, elapsed};
+
+/// How long a port is left alone after a stranger was found on it: the stranger may be a client connection that ends
+/// within minutes, or a server that never does. Then it costs one failed start in this time to find out again.
+pub const PORT_QUARANTINE: Duration = Duration::from_secs(600);
+
+/// All host ports in a ring. The search for a free one goes on where the last one ended, so that a port that was given
+/// back is the last to be given out again: its old user's connections have died down by then.
+#[derive(Debug)]
+pub(super) struct Ports {
+    ring: Vec<(HostPort, State)>,
+    next: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Free,
+    Held,
+    Quarantined { since: Timestamp },
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self::first(usize::MAX)
+    }
+}
+
+impl Ports {
+    /// At most so many ports, from the lowest on.
+    pub(super) fn first(count: usize) -> Self {
+        Self { ring: HostPort::all().take(count).map(|port| (port, State::Free)).collect(), next: 0 }
+    }
+
+    /// The next free port, held from now on. Costs a step for each neighbour in use, and never allocates.
+    pub(super) fn take(&mut self, now: Timestamp) -> Option<HostPort> {
+        let (before, after) = (0..self.next, self.next..self.ring.len());
+        for index in after.chain(before) {
+            let (port, state) = &mut self.ring[index];
+            if state.is_free(now) {
+                *state = State::Held;
+                self.next = index + 1;
+                return Some(*port);
+            }
+        }
+        None
+    }
+
+    /// Holds this very port. `false`, and nothing done, if it is held already; a quarantine is no hindrance.
+    pub(super) fn hold(&mut self, port: HostPort) -> bool {
+        let state = self.state(port);
+        let ours = *state != State::Held;
+        *state = State::Held;
+        ours
+    }
+
+    pub(super) fn free(&mut self, port: HostPort) {
+        *self.state(port) = State::Free;
+    }
+
+    pub(super) fn quarantine(&mut self, port: HostPort, now: Timestamp) {
+        *self.state(port) = State::Quarantined { since: now };
+    }
+
+    fn state(&mut self, port: HostPort) -> &mut State {
+        const RANGE: RangeInclusive<u16> = HostPort::RANGE;
+        &mut self.ring[usize::from(port.get() - RANGE.start())].1
+    }
+}
+
+impl State {
+    fn is_free(&mut self, now: Timestamp) -> bool {
+        match self {
+            Self::Free => true,
+            Self::Held => false,
+            Self::Quarantined { since } => {
+                // A clock that was set back must not make it longer than it was meant to be.
+                *since = (*since).min(now);
+                elapsed(*since, now) >= PORT_QUARANTINE
+            }
+        }
+    }
+}
