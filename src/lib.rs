@@ -1,6 +1,9 @@
 //! ZeroClaw as a service: every AI agent is a supervised actor that owns one ZeroClaw instance.
 
+pub mod accounts;
+pub mod actor;
 pub mod backoff;
+pub mod control;
 pub mod domain;
 #[cfg(feature = "gateway")]
 pub mod gateway;
@@ -10,4 +13,5 @@ mod plain;
 pub mod runtime;
 pub mod store;
 pub mod vault;
+pub mod view;
 pub mod zeroclaw;

@@ -1,0 +1,144 @@
+//! The actors: one for each agent, one that owns the ledger, one above them all.
+//!
+//! ```text
+//! Supervisor ─┬─ Registry            owns the ledger: create, retire, ports, plans
+//!             ├─ Agent 0195…a1 ──┐
+//!             ├─ Agent 0195…b7   ├── each: event → lifecycle::step → commit → reply → effects as jobs
+//!             └─ Agent …       ──┘
+//! ```
+//! An actor here is a thin shell: it decides nothing itself. A handler awaits the store and nothing else; what takes
+//! longer is a job that ends in a message. A panic or an error ends one actor, which its supervisor rebuilds from the
+//! store. Actors have no global names, so that two control planes fit into one process.
+
+mod agent;
+mod clock;
+mod jobs;
+mod lane;
+mod registry;
+mod supervisor;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort};
+use tokio::sync::broadcast;
+
+pub use agent::{AgentMsg, Asked, Change};
+pub use clock::Clock;
+pub use jobs::{API_KEY_FIELD, CHANNELS_FIELD, key_of, open_credentials};
+pub use registry::{CreateRefusal, Creation, RegistryMsg};
+pub use supervisor::{Directory, RegistrySlot, Supervisor, SupervisorArgs, SupervisorMsg};
+
+use crate::backoff::RestartPolicy;
+use crate::domain::{AgentId, UserId};
+use crate::lifecycle::Timing;
+use crate::runtime::ContainerRuntime;
+use crate::store::{LogEntry, Store};
+use crate::vault::Vault;
+use crate::view::Views;
+use crate::zeroclaw::client::Gateway;
+use crate::zeroclaw::profile::Profile;
+
+/// What all actors of one control plane share. Two of these in one process know nothing of each other.
+pub struct World {
+    pub store: Store,
+    pub vault: Vault,
+    pub runtime: Arc<dyn ContainerRuntime>,
+    pub gateway: Arc<dyn Gateway>,
+    pub profile: Profile,
+    pub views: Views,
+    pub accounts: crate::accounts::Accounts,
+    pub clock: Clock,
+    pub settings: Settings,
+    /// Every committed transition, as it happens. Slow listeners lose the oldest and are told so.
+    pub feed: broadcast::Sender<Arc<FeedEntry>>,
+}
+
+/// A line of some agent's timeline.
+#[derive(Debug, Clone)]
+pub struct FeedEntry {
+    pub agent: AgentId,
+    pub user: UserId,
+    pub entry: LogEntry,
+}
+
+/// How the actors behave. All of it is configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub restart: RestartPolicy,
+    pub timing: Timing,
+    pub limits: JobLimits,
+    /// Public domain of agents: `<slug>.<domain>`.
+    pub domain: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            restart: RestartPolicy::default(),
+            timing: Timing::default(),
+            limits: JobLimits::default(),
+            domain: None,
+        }
+    }
+}
+
+/// How long the jobs of an agent may take. Every job ends within its limit, whatever the engine does.
+#[derive(Debug, Clone)]
+pub struct JobLimits {
+    /// Network and image; a large image on a slow line takes minutes.
+    pub prepare: Duration,
+    /// One call of the engine.
+    pub engine_call: Duration,
+    /// From the start of an instance to its first healthy answer.
+    pub start: Duration,
+    /// From there to a token that works.
+    pub pairing: Duration,
+    /// One health check.
+    pub health: Duration,
+    /// How long a stopped instance may take to end by itself.
+    pub stop_grace: Duration,
+}
+
+impl Default for JobLimits {
+    fn default() -> Self {
+        Self {
+            prepare: Duration::from_secs(900),
+            engine_call: Duration::from_secs(30),
+            start: Duration::from_secs(30),
+            pairing: Duration::from_secs(15),
+            health: Duration::from_secs(1),
+            stop_grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why an actor did not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// It lives, but has too much to do.
+    #[error("the actor is busy")]
+    Busy,
+    /// It is gone, or was rebuilt while it worked on the question: the outcome is unknown.
+    #[error("the actor is gone")]
+    Gone,
+}
+
+/// Asks an actor and waits at most `within`. The one way to do so: ractor's own `call!` waits for ever.
+///
+/// A question that timed out may still be acted on, so commands are idempotent.
+pub async fn ask<M: Message, T: Send + 'static>(
+    actor: &ActorRef<M>,
+    message: impl FnOnce(RpcReplyPort<T>) -> M,
+    within: Duration,
+) -> Result<T, AskError> {
+    use ractor::rpc::CallResult;
+    match actor.call(message, Some(within)).await {
+        Ok(CallResult::Success(answer)) => Ok(answer),
+        Ok(CallResult::Timeout) => Err(AskError::Busy),
+        Ok(CallResult::SenderError) => Err(AskError::Gone),
+        Err(MessagingErr::SendErr(_) | MessagingErr::ChannelClosed | MessagingErr::InvalidActorType) => {
+            Err(AskError::Gone)
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! The work on an instance: one job, some calls, one end. Jobs decide nothing; they report.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::World;
+use crate::domain::{AgentId, Credentials, HostPort, Limits, Secret};
+use crate::lifecycle::{Cause, Code, Failure, FailureKind, Job, Outcome};
+use crate::runtime::{DataPolicy, InstanceKey, InstanceSpec, InstanceState, LogQuery, Run, RuntimeError};
+use crate::store::AgentRecord;
+use crate::vault::Binding;
+use crate::zeroclaw::client::{GatewayError, Pairing};
+use crate::zeroclaw::pairing::{Announcement, CodeScanner};
+use crate::zeroclaw::workspace;
+
+/// What a job works with: a copy, so that the actor is free meanwhile.
+#[derive(Clone)]
+pub struct Order {
+    pub record: AgentRecord,
+    pub port: HostPort,
+    pub limits: Limits,
+    pub stage: bool,
+    pub token: Option<Secret<String>>,
+    pub run: Option<Run>,
+}
+
+/// How a job ended, with what it learnt.
+pub struct Ended {
+    pub outcome: Outcome,
+    pub run: Option<Run>,
+    pub token: Option<Secret<String>>,
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, run: None, token: None }
+    }
+}
+
+type JobResult = Result<Ended, Failure>;
+
+/// Does a job of the runtime or the gateway, within its limit; a panic in it is a failure like others.
+pub async fn run(world: Arc<World>, job: Job, order: Order, cancel: CancellationToken) -> Ended {
+    let limits = &world.settings.limits;
+    let limit = match job {
+        Job::Create => limits.prepare + limits.engine_call * 2,
+        Job::Halt | Job::Launch | Job::Rebind => limits.engine_call,
+        Job::Remove => limits.engine_call * 2,
+        Job::Stop => limits.stop_grace + limits.engine_call,
+        Job::Probe => limits.start + limits.health,
+        Job::Pair => limits.pairing + limits.health * 2,
+    };
+    let work = AssertUnwindSafe(perform(&world, job, &order, &cancel)).catch_unwind();
+    match timeout(limit, work).await {
+        Ok(Ok(Ok(ended))) => ended,
+        Ok(Ok(Err(failure))) => Outcome::Failed(failure).into(),
+        Ok(Err(_panic)) => failed(FailureKind::Transient, Cause::because(Code::Internal, "a job panicked")),
+        Err(_elapsed) => {
+            let cause = Cause::because(Code::RuntimeUnavailable, format!("no answer within {} s", limit.as_secs()));
+            failed(FailureKind::EngineAway, cause)
+        }
+    }
+}
+
+fn failed(kind: FailureKind, cause: Cause) -> Ended {
+    Outcome::Failed(Failure { kind, cause }).into()
+}
+
+async fn perform(world: &World, job: Job, order: &Order, cancel: &CancellationToken) -> JobResult {
+    let key = key_of(&order.record);
+    let runtime = &world.runtime;
+    match job {
+        Job::Create => create(world, order, cancel).await,
+        Job::Launch => {
+            let run = runtime.start(&key).await.map_err(|error| runtime_failure(&error))?;
+            Ok(Ended { outcome: Outcome::Launched { boot: run.boot.clone() }, run: Some(run), token: None })
+        }
+        Job::Probe => probe(world, order, cancel).await,
+        Job::Pair => pair(world, order, cancel).await,
+        Job::Halt => done(runtime.kill(&key).await),
+        Job::Stop => done(runtime.stop(&key, world.settings.limits.stop_grace).await),
+        Job::Remove => done(runtime.remove(&key, DataPolicy::Remove).await),
+        // The registry's business: the agent asks it instead of running this.
+        Job::Rebind => Ok(Outcome::Done.into()),
+    }
+}
+
+pub fn key_of(record: &AgentRecord) -> InstanceKey {
+    InstanceKey { agent: record.id, slug: record.slug.clone() }
+}
+
+fn done(result: Result<(), RuntimeError>) -> JobResult {
+    match result {
+        Ok(()) | Err(RuntimeError::NotFound) => Ok(Outcome::Done.into()),
+        Err(error) => Err(runtime_failure(&error)),
+    }
+}
+
+async fn create(world: &World, order: &Order, cancel: &CancellationToken) -> JobResult {
+    let (agent, views) = (order.record.id, world.views.get(order.record.id));
+    let progress = Arc::new(move |text: String| {
+        tracing::info!(%agent, slug = views.as_ref().map(|v| v.record.slug.as_str()), "{text}");
+    });
+    let prepared = tokio::select! {
+        prepared = world.runtime.prepare(progress) => prepared,
+        // Only the preparation is left half done; it belongs to no instance.
+        () = cancel.cancelled() => return Err(superseded()),
+    };
+    prepared.map_err(|error| runtime_failure(&error))?;
+
+    let credentials = open_credentials(world, &order.record)?;
+    let spec = instance_spec(world, order, &credentials);
+    let seen = world.runtime.ensure_created(&spec).await.map_err(|error| runtime_failure(&error))?;
+    let run = seen.run().cloned();
+    if run.is_none() && order.stage && !seen.created_now {
+        // A paused or hung run has its files open: it is ended first.
+        if matches!(seen.state, InstanceState::Paused(_)) {
+            world.runtime.kill(&spec.key).await.map_err(|error| runtime_failure(&error))?;
+        }
+        world.runtime.stage(&spec.key, &spec.files).await.map_err(|error| runtime_failure(&error))?;
+    }
+    let up = run.as_ref().map(|run| run.boot.clone());
+    Ok(Ended { outcome: Outcome::Created { engine_id: seen.engine_id.into(), up }, run, token: None })
+}
+
+fn instance_spec(world: &World, order: &Order, credentials: &Credentials) -> InstanceSpec {
+    let record = &order.record;
+    let token_hash = order.token.as_ref().map(workspace::token_hash);
+    InstanceSpec {
+        key: key_of(record),
+        generation: record.life.generation,
+        command: world.profile.command(credentials),
+        env: world.profile.env(&record.spec, credentials),
+        files: workspace::files(world.profile, &record.spec, credentials, token_hash.as_deref()),
+        port: order.port,
+        cpu: order.limits.cpu,
+        memory_mb: order.limits.memory_mb,
+        host_name: world.settings.domain.as_ref().map(|domain| format!("{}.{domain}", record.slug)),
+    }
+}
+
+/// The agent's secrets in clear text.
+pub fn open_credentials(world: &World, record: &AgentRecord) -> Result<Credentials, Failure> {
+    let open = |field, sealed| {
+        world.vault.open(&Binding::agent(record.id, field), sealed).map_err(|error| Failure {
+            kind: FailureKind::Permanent,
+            cause: Cause::because(Code::SecretsUnreadable, error.to_string()),
+        })
+    };
+    let api_key = record.api_key.as_ref().map(|sealed| open(API_KEY_FIELD, sealed)).transpose()?;
+    let channels = record.channels.as_ref().map(|sealed| open(CHANNELS_FIELD, sealed)).transpose()?;
+    let unreadable = || Failure {
+        kind: FailureKind::Permanent,
+        cause: Cause::because(Code::SecretsUnreadable, "they are not what was sealed"),
+    };
+    Ok(Credentials {
+        api_key: api_key.map(|bytes| text(&bytes).ok_or_else(unreadable)).transpose()?,
+        channels: channels
+            .map(|bytes| serde_json::from_slice(bytes.expose()).map_err(|_| unreadable()))
+            .transpose()?
+            .unwrap_or_default(),
+    })
+}
+
+/// The names that an agent's secrets are sealed under.
+pub const API_KEY_FIELD: &str = "api_key";
+pub const CHANNELS_FIELD: &str = "channels";
+pub const TOKEN_FIELD: &str = "token";
+
+/// The held token in clear text; `None` where there is none, or none that can be read: the agent then pairs anew.
+pub fn open_token(world: &World, record: &AgentRecord) -> Option<Secret<String>> {
+    let sealed = record.token.as_ref()?;
+    world.vault.open(&Binding::agent(record.id, TOKEN_FIELD), sealed).ok().and_then(|bytes| text(&bytes))
+}
+
+fn text(bytes: &Secret<Vec<u8>>) -> Option<Secret<String>> {
+    std::str::from_utf8(bytes.expose()).ok().map(Secret::from)
+}
+
+/// First wait between probes, and the longest: an agent that is up in milliseconds is seen in milliseconds.
+const PROBE_PAUSE: Duration = Duration::from_millis(2);
+const PROBE_PAUSE_MAX: Duration = Duration::from_millis(100);
+/// First patience with one probe: one that was sent too early may hang, and the next one would not.
+const PROBE_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Waits until the gateway is healthy.
+async fn probe(world: &World, order: &Order, cancel: &CancellationToken) -> JobResult {
+    let endpoint = endpoint_of(order)?;
+    let limits = &world.settings.limits;
+    let deadline = Instant::now() + limits.start;
+    let (mut pause, mut patience) = (PROBE_PAUSE, PROBE_PATIENCE.min(limits.health));
+    loop {
+        let last = tokio::select! {
+            answer = world.gateway.health(endpoint, patience) => answer,
+            () = cancel.cancelled() => return Err(superseded()),
+        };
+        let trouble = match last {
+            Ok(report) if report.healthy() => return Ok(Outcome::Done.into()),
+            Ok(report) => format!("status {}", report.status),
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() + pause >= deadline {
+            let cause = Cause::because(Code::HealthTimeout, trouble);
+            return Err(Failure { kind: FailureKind::Transient, cause });
+        }
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = cancel.cancelled() => return Err(superseded()),
+        }
+        pause = (pause * 2).min(PROBE_PAUSE_MAX);
+        patience = (patience * 2).min(limits.health);
+    }
+}
+
+/// Makes sure of a token: the held one if the gateway takes it, else one for a code that is newer than this run.
+async fn pair(world: &World, order: &Order, cancel: &CancellationToken) -> JobResult {
+    let endpoint = endpoint_of(order)?;
+    let work = async {
+        if let Some(token) = &order.token {
+            if token_accepted(world, endpoint, token).await? {
+                let token = Some(token.clone());
+                return Ok(Ended { outcome: Outcome::Paired(Code::TokenValid), run: None, token });
+            }
+        }
+        if !requires_pairing(world, endpoint).await {
+            // Anyone could talk to it: an agent that cannot be protected is not run.
+            let cause = Cause::new(Code::PairingDisabled);
+            return Err(Failure { kind: FailureKind::Permanent, cause });
+        }
+        let code = await_code(world, order).await?;
+        redeem(world, endpoint, &code).await
+    };
+    tokio::select! {
+        ended = work => ended,
+        () = cancel.cancelled() => Err(superseded()),
+    }
+}
+
+async fn token_accepted(world: &World, at: SocketAddr, token: &Secret<String>) -> Result<bool, Failure> {
+    let limits = &world.settings.limits;
+    let deadline = Instant::now() + limits.pairing;
+    let mut pause = PROBE_PAUSE;
+    loop {
+        match world.gateway.accepts_token(at, token, limits.health).await {
+            Ok(accepted) => return Ok(accepted),
+            // Asking changes nothing, so it may be asked again.
+            Err(error) if Instant::now() + pause >= deadline => return Err(gateway_failure(&error)),
+            Err(_) => sleep(pause).await,
+        }
+        pause = (pause * 2).min(PROBE_PAUSE_MAX);
+    }
+}
+
+/// What `/health` says about pairing. A gateway that does not say is taken to require it: then a code must come.
+async fn requires_pairing(world: &World, at: SocketAddr) -> bool {
+    let report = world.gateway.health(at, world.settings.limits.health).await.ok();
+    let body = report.and_then(|report| serde_json::from_slice::<serde_json::Value>(&report.body).ok());
+    body.and_then(|body| body.get("require_pairing")?.as_bool()).unwrap_or(true)
+}
+
+/// The pairing code in the log of exactly this run.
+async fn await_code(world: &World, order: &Order) -> Result<Secret<String>, Failure> {
+    let Some(run) = &order.run else { return Err(no_endpoint()) };
+    let query = LogQuery {
+        boot: Some(run.boot.clone()),
+        since: Some(run.started_at),
+        tail: None,
+        follow: true,
+    };
+    let deadline = Instant::now() + world.settings.limits.pairing;
+    let refused = |detail: &'static str| Failure {
+        kind: FailureKind::Transient,
+        cause: Cause::because(if order.token.is_some() { Code::TokenRefused } else { Code::PairingTimeout }, detail),
+    };
+    let mut lines = world
+        .runtime
+        .logs(&key_of(&order.record), query)
+        .await
+        .map_err(|error| runtime_failure(&error))?;
+    let mut scanner = CodeScanner::new();
+    loop {
+        match timeout_at(deadline, lines.next()).await {
+            Ok(Some(Ok(line))) => {
+                match scanner.read(&line.text) {
+                    Some(Announcement::Code(code)) => return Ok(code),
+                    Some(Announcement::Active) => {
+                        return Err(refused("the gateway is paired already and gives no code"));
+                    }
+                    None => {}
+                }
+            }
+            Ok(Some(Err(error))) => return Err(runtime_failure(&error)),
+            Ok(None) => return Err(refused("the log ended before a code appeared")),
+            Err(_elapsed) => return Err(refused("no code appeared in the log")),
+        }
+    }
+}
+
+/// Sends the code once: a failure counts towards the gateway's lockout.
+async fn redeem(world: &World, at: SocketAddr, code: &Secret<String>) -> JobResult {
+    match world.gateway.pair(at, code, world.settings.limits.pairing).await {
+        Ok(Pairing::Paired { token, persisted }) => {
+            if !persisted {
+                tracing::warn!(%at, "the gateway could not persist the token: it will ask for a new pairing when it restarts");
+            }
+            Ok(Ended { outcome: Outcome::Paired(Code::Paired), run: None, token: Some(token) })
+        }
+        Ok(Pairing::Refused) => {
+            Err(Failure { kind: FailureKind::Transient, cause: Cause::new(Code::PairingRefused) })
+        }
+        Ok(Pairing::LockedOut { retry_after_secs }) => {
+            let cause = Cause::because(Code::PairingLocked, format!("for {retry_after_secs} s"));
+            Err(Failure { kind: FailureKind::Transient, cause })
+        }
+        // The code may be spent: a restart gives another one.
+        Err(error) => {
+            let cause = Cause::because(Code::PairingRefused, error.to_string());
+            Err(Failure { kind: FailureKind::Transient, cause })
+        }
+    }
+}
+
+fn endpoint_of(order: &Order) -> Result<SocketAddr, Failure> {
+    order.run.as_ref().map(|run| run.endpoint).ok_or_else(no_endpoint)
+}
+
+fn no_endpoint() -> Failure {
+    Failure { kind: FailureKind::Transient, cause: Cause::because(Code::Internal, "the run is not known") }
+}
+
+fn superseded() -> Failure {
+    Failure { kind: FailureKind::Transient, cause: Cause::because(Code::Internal, "superseded") }
+}
+
+fn gateway_failure(error: &GatewayError) -> Failure {
+    Failure { kind: FailureKind::Transient, cause: Cause::because(Code::HealthTimeout, error.to_string()) }
+}
+
+/// What an engine's error means for an agent.
+fn runtime_failure(error: &RuntimeError) -> Failure {
+    let (kind, code) = match error {
+        RuntimeError::PortTaken(_) => (FailureKind::PortTaken, Code::PortTaken),
+        RuntimeError::Invalid(_) | RuntimeError::NotOwned(_) => (FailureKind::Permanent, Code::CannotRun),
+        RuntimeError::Unavailable(_) | RuntimeError::UnknownOutcome(_) => {
+            (FailureKind::EngineAway, Code::RuntimeUnavailable)
+        }
+        RuntimeError::Capacity(_) => (FailureKind::Transient, Code::NoCapacity),
+        RuntimeError::NotFound | RuntimeError::Conflict(_) => (FailureKind::Transient, Code::StartFailed),
+    };
+    Failure { kind, cause: Cause::because(code, error.to_string()) }
+}
+
+/// Asks the engine what there is of the instance.
+pub async fn look(world: &World, agent: AgentId, key: &InstanceKey) -> (crate::lifecycle::Sighting, Option<Run>) {
+    use crate::lifecycle::Sighting;
+    let seen = timeout(world.settings.limits.engine_call, world.runtime.observe(key)).await;
+    let known = matches!(seen, Ok(Ok(_)));
+    let now = world.clock.now();
+    world.views.update_vitals(agent, |vitals| {
+        vitals.unknown_since = if known { None } else { vitals.unknown_since.or(Some(now)) };
+    });
+    match seen {
+        Ok(Ok(None)) => (Sighting::Absent, None),
+        Ok(Ok(Some(seen))) => match seen.state {
+            InstanceState::Created => (Sighting::Down(crate::domain::Exit::default()), None),
+            InstanceState::Running(run) => (Sighting::Up { boot: run.boot.clone() }, Some(run)),
+            InstanceState::Paused(run) => (Sighting::Paused, Some(run)),
+            InstanceState::Exited(exit) => (Sighting::Down(exit), None),
+        },
+        Ok(Err(_)) | Err(_) => (Sighting::Unknown, None),
+    }
+}
+
+/// Whether the gateway answers; notes when it did, and what the instance uses.
+pub async fn check_health(world: &World, agent: AgentId, key: &InstanceKey, at: SocketAddr) -> bool {
+    let alive = world.gateway.health(at, world.settings.limits.health).await.is_ok_and(|report| report.healthy());
+    if alive {
+        let usage = timeout(world.settings.limits.health, world.runtime.usage(key)).await;
+        let now = world.clock.now();
+        world.views.update_vitals(agent, |vitals| {
+            vitals.last_health_at = Some(now);
+            if let Ok(Ok(usage)) = usage {
+                vitals.usage = Some(usage);
+            }
+        });
+    }
+    alive
+}

@@ -1,0 +1,232 @@
+//! The registry: the one who gives out quota, slugs and ports, and the one writer of users and keys.
+//!
+//! It answers after the store has it. A claim that the store refuses is given back. When it crashes it is rebuilt from
+//! the store, which holds the same claims in the same transactions as the records.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+
+use super::World;
+use super::supervisor::SupervisorMsg;
+use crate::domain::{AgentId, HostPort, KeyId, Limits, Status, UserId};
+use crate::ledger::{Ledger, Refusal, SlugWish};
+use crate::lifecycle::{Cause, Code};
+use crate::store::{
+    AgentRecord, Batch, Conflict, IdempotencyClaim, KeyRecord, LogEntry, Snapshot, StoreError, UserRecord,
+};
+use crate::view::AgentView;
+
+pub enum RegistryMsg {
+    Create { creation: Box<Creation>, reply: RpcReplyPort<Result<AgentView, CreateRefusal>> },
+    /// Another port for an agent whose port a stranger holds.
+    SwapPort { agent: AgentId, reply: RpcReplyPort<Result<HostPort, Cause>> },
+    /// The agent's instance is gone: its record and claims go, too.
+    Retire { agent: AgentId, reply: RpcReplyPort<Result<(), StoreError>> },
+    PutUser { user: Box<UserRecord>, new: bool, reply: RpcReplyPort<Result<(), StoreError>> },
+    RemoveUser { user: UserId, reply: RpcReplyPort<Result<(), StoreError>> },
+    PutKey { key: Box<KeyRecord>, reply: RpcReplyPort<Result<(), StoreError>> },
+    RemoveKey { key: KeyId, user: UserId, reply: RpcReplyPort<Result<(), StoreError>> },
+    Used { user: UserId, reply: RpcReplyPort<u32> },
+}
+
+#[cfg(feature = "ractor-cluster")]
+impl ractor::Message for RegistryMsg {}
+
+/// A new agent, valid and sealed; the slug in the record is replaced by the one that is given out.
+pub struct Creation {
+    pub record: AgentRecord,
+    pub slug: SlugWish,
+    /// Written in the same transaction, so that a retry after a crash finds the agent.
+    pub idempotency: Option<IdempotencyClaim>,
+}
+
+/// Why no agent was created.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CreateRefusal {
+    #[error(transparent)]
+    Ledger(#[from] Refusal),
+    #[error("no such user")]
+    NoSuchUser,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+pub struct RegistryActor;
+
+pub struct RegistryArgs {
+    pub world: Arc<World>,
+    pub supervisor: ActorRef<SupervisorMsg>,
+    pub snapshot: Snapshot,
+}
+
+pub struct RegistryState {
+    world: Arc<World>,
+    supervisor: ActorRef<SupervisorMsg>,
+    ledger: Ledger,
+}
+
+impl Actor for RegistryActor {
+    type Msg = RegistryMsg;
+    type State = RegistryState;
+    type Arguments = RegistryArgs;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<RegistryMsg>,
+        args: RegistryArgs,
+    ) -> Result<RegistryState, ActorProcessingErr> {
+        let RegistryArgs { world, supervisor, snapshot } = args;
+        let mut ledger = Ledger::default();
+        for agent in snapshot.agents {
+            let record = agent.record;
+            ledger.restore(record.id, record.user, record.slug, agent.port);
+        }
+        world.accounts.restore(snapshot.users, snapshot.keys);
+        Ok(RegistryState { world, supervisor, ledger })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<RegistryMsg>,
+        message: RegistryMsg,
+        state: &mut RegistryState,
+    ) -> Result<(), ActorProcessingErr> {
+        // Whoever asked may have gone meanwhile: what was committed stands all the same.
+        match message {
+            RegistryMsg::Create { creation, reply } => {
+                if reply.is_closed() {
+                    return Ok(());
+                }
+                let created = state.create(*creation).await;
+                let unknown = matches!(&created, Err(CreateRefusal::Store(StoreError::Unknown(_))));
+                let _ = reply.send(created);
+                rebuild_if(unknown)
+            }
+            RegistryMsg::SwapPort { agent, reply } => {
+                let swapped = state.swap_port(agent).await;
+                let _ = reply.send(swapped.map_err(|error| error.cause));
+                Ok(())
+            }
+            RegistryMsg::Retire { agent, reply } => {
+                let retired = state.retire(agent).await;
+                let unknown = matches!(&retired, Err(StoreError::Unknown(_)));
+                let _ = reply.send(retired);
+                rebuild_if(unknown)
+            }
+            RegistryMsg::PutUser { user, new, reply } => {
+                let batch = if new { Batch::create_user(&user) } else { Batch::update_user(&user) };
+                let stored = state.world.store.commit(batch).await;
+                if stored.is_ok() {
+                    state.world.accounts.put_user(*user);
+                }
+                answer(reply, stored)
+            }
+            RegistryMsg::RemoveUser { user, reply } => {
+                let stored = state.world.store.commit(Batch::remove_user(user)).await;
+                if stored.is_ok() {
+                    state.world.accounts.remove_user(user);
+                }
+                answer(reply, stored)
+            }
+            RegistryMsg::PutKey { key, reply } => {
+                let stored = state.world.store.commit(Batch::put_key(&key)).await;
+                if stored.is_ok() {
+                    state.world.accounts.put_key(*key);
+                }
+                answer(reply, stored)
+            }
+            RegistryMsg::RemoveKey { key, user, reply } => {
+                let stored = state.world.store.commit(Batch::remove_key(user, key)).await;
+                if stored.is_ok() {
+                    state.world.accounts.remove_key(key);
+                }
+                answer(reply, stored)
+            }
+            RegistryMsg::Used { user, reply } => {
+                let _ = reply.send(state.ledger.used(user));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn answer(
+    reply: RpcReplyPort<Result<(), StoreError>>,
+    stored: Result<(), StoreError>,
+) -> Result<(), ActorProcessingErr> {
+    let unknown = matches!(&stored, Err(StoreError::Unknown(_)));
+    let _ = reply.send(stored);
+    rebuild_if(unknown)
+}
+
+/// A commit whose outcome is unknown: only the store knows what is true, so the registry is rebuilt from it.
+fn rebuild_if(unknown: bool) -> Result<(), ActorProcessingErr> {
+    if unknown { Err("a commit's outcome is unknown".into()) } else { Ok(()) }
+}
+
+/// Why an agent got no other port.
+struct NoPort {
+    cause: Cause,
+}
+
+impl RegistryState {
+    async fn create(&mut self, creation: Creation) -> Result<AgentView, CreateRefusal> {
+        let Creation { mut record, slug, idempotency } = creation;
+        let user = self.world.accounts.user(record.user).ok_or(CreateRefusal::NoSuchUser)?;
+        let limits: Limits = user.effective_limits();
+        let now = self.world.clock.now();
+        let seat = self.ledger.claim(record.id, record.user, &limits, slug, now)?;
+        record.slug = seat.slug;
+        let entry = LogEntry {
+            seq: record.life.revision,
+            time: now,
+            from: Status::Pending,
+            to: Status::Pending,
+            cause: Code::Created.as_str().to_owned(),
+            attempt: 0,
+            detail: None,
+        };
+        let batch = Batch::create_agent(&record, seat.port, limits.max_agents, &entry, idempotency.as_ref());
+        if let Err(error) = self.world.store.commit(batch).await {
+            self.ledger.release(record.id);
+            return Err(error.into());
+        }
+        tracing::info!(agent = %record.id, slug = %record.slug, port = %seat.port, "created");
+        let view = AgentView { record, port: seat.port, access: None };
+        self.world.views.put(view.clone());
+        // The supervisor ends only with the whole service; the store has the agent for the next one.
+        let _ = self.supervisor.cast(SupervisorMsg::TakeUp { record: Box::new(view.record.clone()), port: seat.port });
+        Ok(view)
+    }
+
+    async fn swap_port(&mut self, agent: AgentId) -> Result<HostPort, NoPort> {
+        let Some(seat) = self.ledger.seat(agent) else {
+            return Err(NoPort { cause: Cause::because(Code::Internal, "the agent has no seat") });
+        };
+        let from = seat.port;
+        let now = self.world.clock.now();
+        let to = self
+            .ledger
+            .swap_port(agent, now)
+            .map_err(|refusal| NoPort { cause: Cause::because(Code::NoFreePort, refusal.to_string()) })?;
+        match self.world.store.commit(Batch::swap_port(agent, from, to)).await {
+            Ok(()) => Ok(to),
+            Err(error) => {
+                self.ledger.unswap_port(agent, from);
+                Err(NoPort { cause: Cause::because(Code::Internal, error.to_string()) })
+            }
+        }
+    }
+
+    async fn retire(&mut self, agent: AgentId) -> Result<(), StoreError> {
+        match self.world.store.commit(Batch::remove_agent(agent)).await {
+            // Removed before: a deletion that was repeated after a crash.
+            Ok(()) | Err(StoreError::Rejected(Conflict::NotFound)) => {
+                self.ledger.release(agent);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The supervisor: parent of the registry and of all agents. It rebuilds from the store what crashed, and nothing else.
+//!
+//! ractor reports a kill and a cancelled task as a plain termination, so an end is sorted out here: only an actor that
+//! says [`GONE`] has really ended. Everything else is rebuilt, at first at once, then with growing delays, for ever: an
+//! agent whose actor cannot live must not take the others with it, and must not be forgotten either.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tokio::time::Instant;
+
+use super::World;
+use super::agent::{AgentActor, AgentArgs, AgentMsg, GONE};
+use super::registry::{RegistryActor, RegistryArgs, RegistryMsg};
+use crate::domain::{AgentId, HostPort};
+use crate::store::{AgentRecord, Snapshot, StoredAgent};
+
+/// Where the registry is at present: it changes when it is rebuilt.
+pub type RegistrySlot = Arc<ArcSwap<ActorRef<RegistryMsg>>>;
+
+/// Where the agents' actors are at present.
+pub type Directory = Arc<DashMap<AgentId, ActorRef<AgentMsg>>>;
+
+pub enum SupervisorMsg {
+    /// Start an actor for a new agent.
+    TakeUp { record: Box<AgentRecord>, port: HostPort },
+    /// Rebuild an agent's actor from the store.
+    Rebuild(AgentId),
+    RebuildRegistry,
+    /// Tell every agent, or one, that the engine shows something new.
+    Nudge(Option<AgentId>),
+    /// End all actors, in order.
+    Shutdown(RpcReplyPort<()>),
+}
+
+#[cfg(feature = "ractor-cluster")]
+impl ractor::Message for SupervisorMsg {}
+
+pub struct Supervisor;
+
+pub struct SupervisorArgs {
+    pub world: Arc<World>,
+    pub snapshot: Snapshot,
+    pub directory: Directory,
+    /// Filled with the registry once it is up.
+    pub registry: tokio::sync::oneshot::Sender<RegistrySlot>,
+}
+
+pub struct SupervisorState {
+    world: Arc<World>,
+    directory: Directory,
+    registry: Option<RegistrySlot>,
+    children: HashMap<ActorId, Child>,
+    crashes: HashMap<Child, Crashes>,
+    /// What the first start works with; gone afterwards.
+    first: Option<(Snapshot, tokio::sync::oneshot::Sender<RegistrySlot>)>,
+    closing: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Child {
+    Registry,
+    Agent(AgentId),
+}
+
+/// How often a child crashed lately.
+struct Crashes {
+    in_a_row: u32,
+    last: Instant,
+}
+
+/// Delay before the second rebuild in a row; doubles up to the maximum. The first is immediate.
+const REBUILD_DELAY: Duration = Duration::from_millis(50);
+const REBUILD_DELAY_MAX: Duration = Duration::from_secs(60);
+/// A child that lived this long starts a new count.
+const REBUILD_FORGET: Duration = Duration::from_secs(60);
+/// How long one child may take to end in a shutdown: a commit under way, no more.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Actor for Supervisor {
+    type Msg = SupervisorMsg;
+    type State = SupervisorState;
+    type Arguments = SupervisorArgs;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<SupervisorMsg>,
+        args: SupervisorArgs,
+    ) -> Result<SupervisorState, ActorProcessingErr> {
+        let SupervisorArgs { world, snapshot, directory, registry } = args;
+        Ok(SupervisorState {
+            world,
+            directory,
+            registry: None,
+            children: HashMap::new(),
+            crashes: HashMap::new(),
+            first: Some((snapshot, registry)),
+            closing: false,
+        })
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<SupervisorMsg>,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some((snapshot, found)) = state.first.take() else { return Ok(()) };
+        let agents = snapshot.agents.clone();
+        let actor = state.spawn_registry(&myself, snapshot).await?;
+        let slot: RegistrySlot = Arc::new(ArcSwap::from_pointee(actor));
+        state.registry = Some(Arc::clone(&slot));
+        for StoredAgent { record, port } in agents {
+            state.spawn_agent(&myself, record, port).await?;
+        }
+        // Whoever built us waits for this; if it has gone there is nobody to serve.
+        let _ = found.send(slot);
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<SupervisorMsg>,
+        message: SupervisorMsg,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            // What is closing takes up nobody; the store keeps them for the next start.
+            SupervisorMsg::TakeUp { .. } | SupervisorMsg::Rebuild(_) | SupervisorMsg::RebuildRegistry
+                if state.closing => {}
+            SupervisorMsg::TakeUp { record, port } => state.spawn_agent(&myself, *record, port).await?,
+            SupervisorMsg::Rebuild(agent) => state.rebuild(&myself, agent).await?,
+            SupervisorMsg::RebuildRegistry => state.rebuild_registry(&myself).await?,
+            SupervisorMsg::Nudge(Some(agent)) => {
+                if let Some(actor) = state.directory.get(&agent).map(|entry| entry.value().clone()) {
+                    let _ = actor.cast(AgentMsg::Nudge);
+                }
+            }
+            SupervisorMsg::Nudge(None) => {
+                for actor in state.agents() {
+                    let _ = actor.cast(AgentMsg::Nudge);
+                }
+            }
+            SupervisorMsg::Shutdown(reply) => {
+                state.shutdown().await;
+                let _ = reply.send(());
+                myself.stop(None);
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<SupervisorMsg>,
+        event: SupervisionEvent,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        let (id, crash) = match event {
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => return Ok(()),
+            SupervisionEvent::ActorTerminated(cell, boxed, reason) => {
+                // The state holds the agent's jobs and timers: they end here.
+                drop(boxed);
+                let asked = reason.as_deref() == Some(GONE);
+                (cell.get_id(), (!asked).then(|| reason.unwrap_or_else(|| "terminated".into())))
+            }
+            SupervisionEvent::ActorFailed(cell, error) => (cell.get_id(), Some(error.to_string())),
+        };
+        let Some(child) = state.children.remove(&id) else { return Ok(()) };
+        if let Child::Agent(agent) = child {
+            state.directory.remove_if(&agent, |_, actor| actor.get_id() == id);
+        }
+        match crash {
+            Some(crash) if !state.closing => {
+                let delay = state.delay(child);
+                tracing::error!(?child, crash, delay_ms = delay.as_millis(), "an actor crashed and will be rebuilt");
+                myself.send_after(delay, move || match child {
+                    Child::Registry => SupervisorMsg::RebuildRegistry,
+                    Child::Agent(agent) => SupervisorMsg::Rebuild(agent),
+                });
+            }
+            Some(_) => {}
+            None => {
+                state.crashes.remove(&child);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SupervisorState {
+    async fn spawn_registry(
+        &mut self,
+        myself: &ActorRef<SupervisorMsg>,
+        snapshot: Snapshot,
+    ) -> Result<ActorRef<RegistryMsg>, ActorProcessingErr> {
+        let args = RegistryArgs { world: Arc::clone(&self.world), supervisor: myself.clone(), snapshot };
+        let (actor, _) = Actor::spawn_linked(None, RegistryActor, args, myself.get_cell()).await?;
+        self.children.insert(actor.get_id(), Child::Registry);
+        Ok(actor)
+    }
+
+    async fn spawn_agent(
+        &mut self,
+        myself: &ActorRef<SupervisorMsg>,
+        record: AgentRecord,
+        port: HostPort,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(registry) = self.registry.clone() else { return Ok(()) };
+        let id = record.id;
+        if self.directory.contains_key(&id) {
+            return Ok(());
+        }
+        let view = crate::view::AgentView { record: record.clone(), port, access: None };
+        self.world.views.put(view);
+        let args = AgentArgs { world: Arc::clone(&self.world), record, port, registry };
+        let (actor, _) = Actor::spawn_linked(None, AgentActor, args, myself.get_cell()).await?;
+        self.children.insert(actor.get_id(), Child::Agent(id));
+        self.directory.insert(id, actor);
+        Ok(())
+    }
+
+    async fn rebuild(
+        &mut self,
+        myself: &ActorRef<SupervisorMsg>,
+        agent: AgentId,
+    ) -> Result<(), ActorProcessingErr> {
+        match self.world.store.agent(agent).await {
+            Ok(Some(StoredAgent { record, port })) => self.spawn_agent(myself, record, port).await,
+            Ok(None) => {
+                self.world.views.remove(agent);
+                self.crashes.remove(&Child::Agent(agent));
+                Ok(())
+            }
+            Err(error) => {
+                let delay = self.delay(Child::Agent(agent));
+                tracing::error!(%agent, %error, "the agent's record cannot be read at present");
+                myself.send_after(delay, move || SupervisorMsg::Rebuild(agent));
+                Ok(())
+            }
+        }
+    }
+
+    async fn rebuild_registry(&mut self, myself: &ActorRef<SupervisorMsg>) -> Result<(), ActorProcessingErr> {
+        match self.world.store.load().await {
+            Ok(snapshot) => {
+                // A creation may have been committed whose actor was never asked for: its record is in the snapshot.
+                let unseen: Vec<StoredAgent> = snapshot
+                    .agents
+                    .iter()
+                    .filter(|agent| self.world.views.get(agent.record.id).is_none())
+                    .cloned()
+                    .collect();
+                let actor = self.spawn_registry(myself, snapshot).await?;
+                if let Some(slot) = &self.registry {
+                    slot.store(Arc::new(actor));
+                }
+                for StoredAgent { record, port } in unseen {
+                    self.spawn_agent(myself, record, port).await?;
+                }
+            }
+            Err(error) => {
+                let delay = self.delay(Child::Registry);
+                tracing::error!(%error, "the store cannot be read at present: no agent can be created or deleted");
+                myself.send_after(delay, || SupervisorMsg::RebuildRegistry);
+            }
+        }
+        Ok(())
+    }
+
+    /// How long to wait before a child is rebuilt; counts the crash.
+    fn delay(&mut self, child: Child) -> Duration {
+        let now = Instant::now();
+        let crashes = self.crashes.entry(child).or_insert(Crashes { in_a_row: 0, last: now });
+        if now.duration_since(crashes.last) > REBUILD_FORGET {
+            crashes.in_a_row = 0;
+        }
+        let delay = match crashes.in_a_row {
+            0 => Duration::ZERO,
+            n => REBUILD_DELAY.saturating_mul(2_u32.saturating_pow(n - 1)).min(REBUILD_DELAY_MAX),
+        };
+        crashes.in_a_row += 1;
+        crashes.last = now;
+        delay
+    }
+
+    fn agents(&self) -> Vec<ActorRef<AgentMsg>> {
+        self.directory.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    /// Ends the children before the parent: a parent that ends first kills them in the middle of a commit.
+    async fn shutdown(&mut self) {
+        self.closing = true;
+        let agents = self.agents();
+        for actor in &agents {
+            actor.stop(None);
+        }
+        for actor in agents {
+            // One that takes longer is killed with us; its commit is whole or not there.
+            let _ = actor.wait(Some(SHUTDOWN_PATIENCE)).await;
+        }
+        if let Some(slot) = &self.registry {
+            let registry = slot.load_full();
+            registry.stop(None);
+            let _ = registry.wait(Some(SHUTDOWN_PATIENCE)).await;
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The control plane as its users hold it: embedders, and the HTTP facade.
+//!
+//! ```no_run
+//! # async fn run(store: zeroone::store::Store, vault: zeroone::vault::Vault,
+//! #     runtime: std::sync::Arc<dyn zeroone::runtime::ContainerRuntime>,
+//! #     user: zeroone::domain::UserId, wanted: zeroone::control::NewAgent) -> Result<(), Box<dyn std::error::Error>> {
+//! use zeroone::control::ControlPlane;
+//!
+//! let plane = ControlPlane::builder(store, vault, runtime).start().await?;
+//! let agent = plane.create_agent(user, wanted).await?;
+//! agent.wait(&[zeroone::domain::Status::Running], std::time::Duration::from_secs(60)).await?;
+//! # Ok(()) }
+//! ```
+//! All calls go by messages to actors, or read the views; none needs a lock of the caller's. Two control planes in one
+//! process know nothing of each other.
+
+mod accounts;
+mod builder;
+mod explain;
+mod handle;
+mod message;
+mod new_agent;
+mod reconcile;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::ActorRef;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+pub use accounts::{AccountError, NewKey, NewUser};
+pub use builder::{Builder, StartError};
+pub use explain::Explanation;
+pub use handle::{AgentHandle, CommandError, Followed, WaitError};
+pub use message::{DeliveryError, Message};
+pub use new_agent::{AgentPatch, CreateError, NewAgent};
+
+use crate::accounts::Accounts;
+use crate::actor::{Directory, FeedEntry, SupervisorMsg, World, ask};
+use crate::domain::{AgentId, Status, UserId};
+use crate::runtime::{Caps, RuntimeError};
+use crate::store::Store;
+use crate::vault::Vault;
+use crate::view::Page;
+
+/// How long an actor may take to answer: it waits for nothing but the store.
+const ACTOR_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an orderly shutdown may take.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A running control plane. Cheap to clone; all clones are the same one.
+#[derive(Clone)]
+pub struct ControlPlane {
+    world: Arc<World>,
+    supervisor: ActorRef<SupervisorMsg>,
+    registry: crate::actor::RegistrySlot,
+    directory: Directory,
+    /// Ends the reconciler.
+    closing: CancellationToken,
+}
+
+impl ControlPlane {
+    pub fn builder(
+        store: Store,
+        vault: Vault,
+        runtime: Arc<dyn crate::runtime::ContainerRuntime>,
+    ) -> Builder {
+        Builder::new(store, vault, runtime)
+    }
+
+    /// The agent, if there is one.
+    pub fn agent(&self, id: AgentId) -> Option<AgentHandle> {
+        self.world.views.get(id).map(|_| AgentHandle::new(self.clone(), id))
+    }
+
+    /// Agents in order of creation: one user's, or all.
+    pub fn agents(
+        &self,
+        user: Option<UserId>,
+        after: Option<AgentId>,
+        limit: usize,
+        statuses: &[Status],
+    ) -> Page {
+        self.world.views.page(user, after, limit, statuses)
+    }
+
+    pub fn accounts(&self) -> &Accounts {
+        &self.world.accounts
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.world.store
+    }
+
+    pub fn vault(&self) -> &Vault {
+        &self.world.vault
+    }
+
+    pub fn now(&self) -> crate::domain::Timestamp {
+        self.world.clock.now()
+    }
+
+    /// How many agents are in each status.
+    pub fn count_by_status(&self) -> [(Status, usize); 6] {
+        self.world.views.count_by_status()
+    }
+
+    /// Every committed transition from now on.
+    pub fn feed(&self) -> broadcast::Receiver<Arc<FeedEntry>> {
+        self.world.feed.subscribe()
+    }
+
+    /// What the runtime can promise.
+    pub fn caps(&self) -> Caps {
+        self.world.runtime.caps()
+    }
+
+    /// Whether the runtime answers now.
+    ///
+    /// # Errors
+    /// What the runtime says, or that it says nothing.
+    pub async fn ping_runtime(&self) -> Result<(), RuntimeError> {
+        let within = self.world.settings.limits.health;
+        tokio::time::timeout(within, self.world.runtime.ping())
+            .await
+            .unwrap_or_else(|_| Err(RuntimeError::Unavailable("no answer in time".into())))
+    }
+
+    /// Public host name suffix of agents, if configured.
+    pub fn domain(&self) -> Option<&str> {
+        self.world.settings.domain.as_deref()
+    }
+
+    /// Ends all actors in order; instances run on. Commits under way are finished.
+    pub async fn shutdown(&self) {
+        self.closing.cancel();
+        if ask(&self.supervisor, SupervisorMsg::Shutdown, SHUTDOWN_PATIENCE).await.is_err() {
+            tracing::warn!("the actors did not end in time; what they had committed is safe");
+        }
+        self.world.store.close().await;
+    }
+}

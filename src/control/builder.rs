@@ -1,0 +1,124 @@
+//! How a control plane comes up: key checked, records loaded, actors started, the engine looked at.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use ractor::Actor;
+use tokio::sync::{broadcast, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{ControlPlane, reconcile};
+use crate::accounts::Accounts;
+use crate::actor::{Clock, Settings, Supervisor, SupervisorArgs, World};
+use crate::runtime::ContainerRuntime;
+use crate::store::{OpenError, Store, StoreError};
+use crate::vault::Vault;
+use crate::view::Views;
+use crate::zeroclaw::client::{Gateway, GatewayError, HttpGateway};
+use crate::zeroclaw::profile::Profile;
+
+/// Transitions kept for listeners who are slow; those who are slower still are told that they missed some.
+const FEED_LENGTH: usize = 4096;
+
+/// What a control plane is made of; everything but store, vault and runtime has a default.
+pub struct Builder {
+    store: Store,
+    vault: Vault,
+    runtime: Arc<dyn ContainerRuntime>,
+    gateway: Option<Arc<dyn Gateway>>,
+    profile: Profile,
+    settings: Settings,
+    clock: Clock,
+}
+
+/// Why a control plane does not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Key(#[from] OpenError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("no HTTP client: {0}")]
+    Client(#[from] GatewayError),
+    #[error("the actors did not start: {0}")]
+    Actors(String),
+}
+
+impl Builder {
+    pub(super) fn new(store: Store, vault: Vault, runtime: Arc<dyn ContainerRuntime>) -> Self {
+        Self {
+            store,
+            vault,
+            runtime,
+            gateway: None,
+            profile: Profile::Embedded,
+            settings: Settings::default(),
+            clock: Clock::System,
+        }
+    }
+
+    /// How gateways are called; real HTTP by default.
+    #[must_use]
+    pub fn gateway(mut self, gateway: Arc<dyn Gateway>) -> Self {
+        self.gateway = Some(gateway);
+        self
+    }
+
+    /// Which ZeroClaw the runtime runs; the embedded gateway by default.
+    #[must_use]
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Brings it up: answers when every stored agent has its actor again.
+    ///
+    /// # Errors
+    /// A master key that is not the store's, a store that cannot be read. Nothing was changed then.
+    pub async fn start(self) -> Result<ControlPlane, StartError> {
+        self.store.check_key(&self.vault).await?;
+        let snapshot = self.store.load().await?;
+        let gateway = match self.gateway {
+            Some(gateway) => gateway,
+            None => Arc::new(HttpGateway::new()?),
+        };
+        let world = Arc::new(World {
+            store: self.store,
+            vault: self.vault,
+            runtime: self.runtime,
+            gateway,
+            profile: self.profile,
+            views: Views::default(),
+            accounts: Accounts::default(),
+            clock: self.clock,
+            settings: self.settings,
+            feed: broadcast::Sender::new(FEED_LENGTH),
+        });
+        let directory = Arc::new(DashMap::new());
+        let (found, registry) = oneshot::channel();
+        let args = SupervisorArgs {
+            world: Arc::clone(&world),
+            snapshot,
+            directory: Arc::clone(&directory),
+            registry: found,
+        };
+        let (supervisor, _) =
+            Supervisor::spawn(None, Supervisor, args).await.map_err(|error| StartError::Actors(error.to_string()))?;
+        let registry = registry.await.map_err(|_| StartError::Actors("the supervisor ended".into()))?;
+        let closing = CancellationToken::new();
+        reconcile::spawn(Arc::clone(&world), supervisor.clone(), closing.clone());
+        Ok(ControlPlane { world, supervisor, registry, directory, closing })
+    }
+}

@@ -1,0 +1,227 @@
+//! One agent, for those who use it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::BoxStream;
+use tokio::time::{Instant, timeout_at};
+
+use super::{ACTOR_PATIENCE, ControlPlane};
+use crate::actor::{AgentMsg, Asked, AskError, Change, ask, key_of, open_credentials};
+use crate::domain::{AgentId, Credentials, Status};
+use crate::lifecycle::Command;
+use crate::runtime::{LogLine, LogQuery, RuntimeError, RuntimeResult, Usage};
+use crate::store::{LogEntry, StoreError};
+use crate::view::{AgentView, Vitals};
+use crate::zeroclaw::client::{GatewayError, HealthReport};
+
+/// An agent that existed when the handle was made; every call finds out whether it still does.
+#[derive(Clone)]
+pub struct AgentHandle {
+    pub(super) plane: ControlPlane,
+    id: AgentId,
+}
+
+/// How a command went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Followed {
+    /// Stored; what it leads to goes on by itself.
+    Done,
+    /// It was so already.
+    Already,
+}
+
+/// Why a command was not followed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CommandError {
+    #[error("the agent is gone")]
+    Gone,
+    #[error("not possible while the agent is {status}")]
+    Illegal { status: Status, allowed: Vec<&'static str> },
+    #[error("the agent was changed by someone else meanwhile")]
+    Stale,
+    /// The actor had no time, or was rebuilt in the middle: the command may have been followed. It can be repeated.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+/// Why a wait ended without the status.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WaitError {
+    #[error("not reached in time")]
+    TimedOut,
+    /// It cannot be reached any more without a new command.
+    #[error("out of reach: the agent is {0}")]
+    OutOfReach(Status),
+    #[error("the agent is gone")]
+    Gone,
+}
+
+impl AgentHandle {
+    pub(super) const fn new(plane: ControlPlane, id: AgentId) -> Self {
+        Self { plane, id }
+    }
+
+    pub const fn id(&self) -> AgentId {
+        self.id
+    }
+
+    /// The agent as it is now; `None` once it is gone.
+    pub fn view(&self) -> Option<Arc<AgentView>> {
+        self.plane.world.views.get(self.id)
+    }
+
+    pub fn vitals(&self) -> Vitals {
+        self.plane.world.views.vitals(self.id)
+    }
+
+    /// The agent's secrets in clear text, for their owner; `None` where they cannot be opened.
+    pub fn credentials(&self) -> Option<Credentials> {
+        open_credentials(&self.plane.world, &self.view()?.record).ok()
+    }
+
+    /// # Errors
+    /// See [`CommandError`]; the same for all commands.
+    pub async fn start(&self) -> Result<Followed, CommandError> {
+        self.command(Command::Start, None).await
+    }
+
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn stop(&self) -> Result<Followed, CommandError> {
+        self.command(Command::Stop, None).await
+    }
+
+    /// Restarts it with a new pairing code and a new token.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn restart(&self) -> Result<Followed, CommandError> {
+        self.command(Command::Restart, None).await
+    }
+
+    /// Begins the deletion: instance, data, port and record. [`AgentHandle::gone`] waits for its end.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn delete(&self) -> Result<Followed, CommandError> {
+        match self.command(Command::Delete, None).await {
+            Err(CommandError::Gone) => Ok(Followed::Already),
+            followed => followed,
+        }
+    }
+
+    pub(super) async fn command(
+        &self,
+        command: Command,
+        change: Option<Box<Change>>,
+    ) -> Result<Followed, CommandError> {
+        let actor = self.plane.directory.get(&self.id).map(|entry| entry.value().clone());
+        let Some(actor) = actor else {
+            return Err(match self.view() {
+                // Created a moment ago, or being rebuilt.
+                Some(_) => CommandError::Unknown("the agent's actor is not up at present".into()),
+                None => CommandError::Gone,
+            });
+        };
+        let asked = ask(&actor, |reply| AgentMsg::Command(command, change, reply), ACTOR_PATIENCE).await;
+        match asked {
+            Ok(Asked::Done) => Ok(Followed::Done),
+            Ok(Asked::Already) => Ok(Followed::Already),
+            Ok(Asked::Refused { status, allowed }) => Err(CommandError::Illegal { status, allowed }),
+            Ok(Asked::Stale) => Err(CommandError::Stale),
+            Ok(Asked::NotStored(StoreError::Unknown(reason))) => Err(CommandError::Unknown(reason.to_string())),
+            Ok(Asked::NotStored(error)) => Err(CommandError::Store(error)),
+            Err(AskError::Gone) if self.view().is_none() => Err(CommandError::Gone),
+            Err(error) => Err(CommandError::Unknown(error.to_string())),
+        }
+    }
+
+    /// Waits until the agent has one of the statuses.
+    ///
+    /// # Errors
+    /// At the timeout, when the agent is gone, or as soon as none of them can be reached without a new command.
+    pub async fn wait(&self, statuses: &[Status], within: Duration) -> Result<Arc<AgentView>, WaitError> {
+        let deadline = Instant::now() + within;
+        let mut views = self.plane.world.views.subscribe(self.id).ok_or(WaitError::Gone)?;
+        loop {
+            let view = Arc::clone(&views.borrow_and_update());
+            if statuses.contains(&view.status()) {
+                return Ok(view);
+            }
+            if out_of_reach(&view, statuses) {
+                return Err(WaitError::OutOfReach(view.status()));
+            }
+            match timeout_at(deadline, views.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_closed)) => return Err(WaitError::Gone),
+                Err(_elapsed) => return Err(WaitError::TimedOut),
+            }
+        }
+    }
+
+    /// Waits until the agent is gone; false at the timeout.
+    pub async fn gone(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        let Some(mut views) = self.plane.world.views.subscribe(self.id) else { return true };
+        loop {
+            match timeout_at(deadline, views.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_closed)) => return true,
+                Err(_elapsed) => return false,
+            }
+        }
+    }
+
+    /// The timeline after `after`, oldest first, at most `limit` entries.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn events(&self, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
+        self.plane.world.store.events(self.id, after, limit).await
+    }
+
+    /// The instance's output.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`] before the instance was ever created.
+    pub async fn logs(&self, query: LogQuery) -> RuntimeResult<BoxStream<'static, RuntimeResult<LogLine>>> {
+        let view = self.view().ok_or(RuntimeError::NotFound)?;
+        self.plane.world.runtime.logs(&key_of(&view.record), query).await
+    }
+
+    /// What the instance uses now.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`] when it does not run.
+    pub async fn usage(&self) -> RuntimeResult<Usage> {
+        let view = self.view().ok_or(RuntimeError::NotFound)?;
+        let usage = self.plane.world.runtime.usage(&key_of(&view.record)).await?;
+        self.plane.world.views.update_vitals(self.id, |vitals| vitals.usage = Some(usage.clone()));
+        Ok(usage)
+    }
+
+    /// The gateway's own health answer; `None` while the agent is not running.
+    ///
+    /// # Errors
+    /// When the gateway does not answer.
+    pub async fn health(&self) -> Option<Result<HealthReport, GatewayError>> {
+        let access = self.view()?.access.clone()?;
+        let within = self.plane.world.settings.limits.health;
+        Some(self.plane.world.gateway.health(access.endpoint, within).await)
+    }
+}
+
+/// Whether only a new command could lead to one of the statuses. ERROR is final for those who wait for something else,
+/// even if it is retried later: they should hear of it now.
+fn out_of_reach(view: &AgentView, statuses: &[Status]) -> bool {
+    match view.status() {
+        Status::Error | Status::Stopped => true,
+        Status::Stopping if !view.record.life.will_run() => {
+            !statuses.contains(&Status::Stopped) && !statuses.contains(&Status::Error)
+        }
+        Status::Pending | Status::Starting | Status::Running | Status::Stopping => false,
+    }
+}

@@ -1,0 +1,170 @@
+//! A message on its way to an agent: held while the agent comes up, in order, delivered at most once.
+//!
+//! ```text
+//! enter ──► queue ──► my turn ──► RUNNING? ──► send ──► bytes handed over: next one's turn ──► answer
+//!             │           │           │          └─ not sent: hold on      └─ connection lost: unknown, never again
+//!             └───────────┴───────────┴─ not within the wait: refused, certainly not sent
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::AgentHandle;
+use crate::actor::AgentMsg;
+use crate::domain::Status;
+use crate::lifecycle::allowed;
+use crate::view::{Access, AgentView};
+use crate::zeroclaw::client::{GatewayError, SentMark, WebhookAnswer, WebhookCall};
+
+/// A message with how long its sender waits.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// JSON as `/webhook` takes it.
+    pub body: Bytes,
+    pub request_id: Option<String>,
+    pub traceparent: Option<String>,
+    /// How long it may be held while the agent is not ready.
+    pub hold: Duration,
+    /// How long the answer may take once it is sent.
+    pub answer_within: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DeliveryError {
+    #[error("the agent is gone")]
+    Gone,
+    /// Certainly not sent: it does not run, and will not by itself.
+    #[error("the agent is {status}")]
+    NotRunning { status: Status, allowed: Vec<&'static str> },
+    /// Certainly not sent: it did not become ready in time.
+    #[error("the agent did not become ready within {} s", held.as_secs())]
+    NotReady { status: Status, held: Duration },
+    /// Certainly not sent: too many messages wait already.
+    #[error("too many messages wait for this agent")]
+    QueueFull,
+    /// It was sent and the answer was lost.
+    #[error("the message was sent and the answer was lost: {0}")]
+    Unknown(String),
+    #[error("the agent did not answer in time")]
+    TimedOut,
+    #[error("the agent's answer cannot be used: {0}")]
+    Garbage(String),
+    /// Refused even with a token that was just proven.
+    #[error("the agent's gateway refuses the token")]
+    Unauthorized,
+}
+
+/// Messages that may wait for one agent or be under way to it. More would only wait to fail.
+const MAX_HELD: u32 = 256;
+/// Pause before a message that could not be sent is tried again: by then a death is noticed, or the gateway is back.
+const RESEND_PAUSE: Duration = Duration::from_millis(10);
+
+impl AgentHandle {
+    /// Delivers a message and gives the gateway's answer, whatever its status. Dropping the future cancels the call.
+    ///
+    /// # Errors
+    /// See [`DeliveryError`]; it says whether the message was sent.
+    pub async fn deliver(&self, message: Message) -> Result<WebhookAnswer, DeliveryError> {
+        let gate = self.plane.world.views.gate(self.id()).ok_or(DeliveryError::Gone)?;
+        let _held = gate.enter(MAX_HELD).ok_or(DeliveryError::QueueFull)?;
+        let deadline = Instant::now() + message.hold;
+        let mut refused_in = None;
+        loop {
+            // Those who will not be let in at all need not queue for it.
+            self.check_open()?;
+            let turn = match timeout_at(deadline, gate.turn.acquire()).await {
+                Ok(Ok(turn)) => turn,
+                Ok(Err(_closed)) => return Err(DeliveryError::Gone),
+                Err(_elapsed) => return Err(self.not_ready(&message)),
+            };
+            let access = match timeout_at(deadline, self.ready(refused_in)).await {
+                Ok(access) => access?,
+                Err(_elapsed) => return Err(self.not_ready(&message)),
+            };
+            let mark = SentMark::default();
+            let call = WebhookCall {
+                body: message.body.clone(),
+                request_id: message.request_id.clone(),
+                traceparent: message.traceparent.clone(),
+                sent: mark.clone(),
+            };
+            let gateway = &self.plane.world.gateway;
+            let sending = gateway.webhook(access.endpoint, &access.token, call, message.answer_within);
+            tokio::pin!(sending);
+            let outcome = tokio::select! {
+                biased;
+                outcome = &mut sending => outcome,
+                () = mark.wait() => {
+                    // It is on the wire: the next one may follow while this one waits for its answer.
+                    drop(turn);
+                    sending.await
+                }
+            };
+            match outcome {
+                Ok(answer) if answer.status == 401 && refused_in.is_none() => {
+                    // The gateway refused it unread: one new pairing, then once more.
+                    refused_in = Some(access.attempt);
+                    self.tell(AgentMsg::TokenRefused { attempt: access.attempt });
+                }
+                Ok(answer) if answer.status == 401 => return Err(DeliveryError::Unauthorized),
+                Ok(answer) => return Ok(answer),
+                Err(GatewayError::NotSent(_)) if Instant::now() < deadline => {
+                    self.tell(AgentMsg::Nudge);
+                    sleep(RESEND_PAUSE).await;
+                }
+                Err(GatewayError::NotSent(_)) => return Err(self.not_ready(&message)),
+                Err(GatewayError::Unknown(reason)) => return Err(DeliveryError::Unknown(reason)),
+                Err(GatewayError::TimedOut) => return Err(DeliveryError::TimedOut),
+                Err(GatewayError::Garbage(reason)) => return Err(DeliveryError::Garbage(reason)),
+            }
+        }
+    }
+
+    fn not_ready(&self, message: &Message) -> DeliveryError {
+        match self.view() {
+            Some(view) => DeliveryError::NotReady { status: view.status(), held: message.hold },
+            None => DeliveryError::Gone,
+        }
+    }
+
+    fn check_open(&self) -> Result<(), DeliveryError> {
+        let view = self.view().ok_or(DeliveryError::Gone)?;
+        if is_open(&view) { Ok(()) } else { Err(closed(&view)) }
+    }
+
+    /// Waits for a way to the gateway, of a later attempt than `after`.
+    async fn ready(&self, after: Option<u64>) -> Result<Arc<Access>, DeliveryError> {
+        let mut views = self.plane.world.views.subscribe(self.id()).ok_or(DeliveryError::Gone)?;
+        loop {
+            {
+                let view = views.borrow_and_update();
+                if !is_open(&view) {
+                    return Err(closed(&view));
+                }
+                if let Some(access) = view.access.as_ref().filter(|access| Some(access.attempt) > after) {
+                    return Ok(Arc::clone(access));
+                }
+            }
+            views.changed().await.map_err(|_| DeliveryError::Gone)?;
+        }
+    }
+
+    fn tell(&self, message: AgentMsg) {
+        if let Some(actor) = self.plane.directory.get(&self.id()) {
+            // An actor that is being rebuilt looks for itself when it is up.
+            let _ = actor.value().cast(message);
+        }
+    }
+}
+
+fn is_open(view: &AgentView) -> bool {
+    view.status() == Status::Running || view.record.life.will_run()
+}
+
+fn closed(view: &AgentView) -> DeliveryError {
+    DeliveryError::NotRunning { status: view.status(), allowed: allowed(&view.record.life.phase) }
+}

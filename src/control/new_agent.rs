@@ -1,0 +1,142 @@
+//! Creating an agent, and changing what it is.
+
+use std::sync::Arc;
+
+use super::handle::{AgentHandle, CommandError, Followed};
+use super::{ACTOR_PATIENCE, ControlPlane};
+use crate::actor::{API_KEY_FIELD, AskError, CHANNELS_FIELD, Change, CreateRefusal, Creation, RegistryMsg, ask};
+use crate::domain::{AgentId, AgentSpec, Channels, Credentials, Secret, Slug, UserId};
+use crate::ledger::{Refusal, SlugWish};
+use crate::lifecycle::{Command, Life};
+use crate::store::{AgentRecord, IdempotencyClaim, StoreError};
+use crate::vault::{Binding, Sealed};
+
+/// An agent to be; valid by construction.
+#[derive(Debug, Clone)]
+pub struct NewAgent {
+    /// Given by callers who must find the agent again after a crash; a new one by default.
+    pub id: AgentId,
+    pub spec: AgentSpec,
+    pub credentials: Credentials,
+    /// Exactly this slug, or none at all; `None` for one made from the name.
+    pub slug: Option<Slug>,
+    /// Recorded in the same transaction as the agent.
+    pub idempotency: Option<IdempotencyClaim>,
+}
+
+impl NewAgent {
+    pub fn new(spec: AgentSpec, credentials: Credentials) -> Self {
+        Self { id: AgentId::new(), spec, credentials, slug: None, idempotency: None }
+    }
+}
+
+/// A change: what is `None` stays.
+#[derive(Debug, Clone, Default)]
+pub struct AgentPatch {
+    /// Only if the agent still has this generation.
+    pub if_generation: Option<u64>,
+    pub spec: Option<AgentSpec>,
+    /// `Some(None)` takes the key away.
+    pub api_key: Option<Option<Secret<String>>>,
+    pub channels: Option<Channels>,
+}
+
+/// Why no agent was created. Nothing is left of it then, unless the outcome is unknown.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CreateError {
+    #[error("the plan allows {limit} agents, and {used} exist")]
+    Quota { limit: u32, used: u32 },
+    #[error("the slug is taken")]
+    SlugTaken,
+    #[error("no port is free")]
+    NoFreePort,
+    #[error("no such user")]
+    NoSuchUser,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the registry: {0}")]
+    Registry(#[from] AskError),
+}
+
+impl From<CreateRefusal> for CreateError {
+    fn from(refusal: CreateRefusal) -> Self {
+        match refusal {
+            CreateRefusal::Ledger(Refusal::Quota { limit, used }) => Self::Quota { limit, used },
+            CreateRefusal::Ledger(Refusal::SlugTaken) => Self::SlugTaken,
+            CreateRefusal::Ledger(Refusal::NoFreePort) => Self::NoFreePort,
+            CreateRefusal::NoSuchUser => Self::NoSuchUser,
+            CreateRefusal::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl ControlPlane {
+    /// Creates an agent: stored when this answers; the deployment goes on by itself.
+    ///
+    /// # Errors
+    /// See [`CreateError`].
+    pub async fn create_agent(&self, user: UserId, new: NewAgent) -> Result<AgentHandle, CreateError> {
+        let NewAgent { id, spec, credentials, slug, idempotency } = new;
+        let (slug, wish) = match slug {
+            Some(slug) => (slug.clone(), SlugWish::Exact(slug)),
+            None => {
+                let slug = Slug::suggest(&spec.name);
+                (slug.clone(), SlugWish::Suggested(slug))
+            }
+        };
+        let now = self.world.clock.now();
+        let record = AgentRecord {
+            id,
+            user,
+            slug,
+            created_at: now,
+            updated_at: now,
+            spec: Arc::new(spec),
+            api_key: credentials.api_key.as_ref().map(|key| self.seal_key(id, key)),
+            channels: self.seal_channels(id, &credentials.channels),
+            channel_kinds: credentials.channels.kinds(),
+            token: None,
+            life: Life::new(),
+        };
+        let creation = Box::new(Creation { record, slug: wish, idempotency });
+        let registry = self.registry.load_full();
+        let view = ask(&registry, |reply| RegistryMsg::Create { creation, reply }, ACTOR_PATIENCE).await??;
+        Ok(AgentHandle::new(self.clone(), view.record.id))
+    }
+
+    fn seal_key(&self, agent: AgentId, key: &Secret<String>) -> Sealed {
+        self.world.vault.seal(&Binding::agent(agent, API_KEY_FIELD), key.expose().as_bytes())
+    }
+
+    fn seal_channels(&self, agent: AgentId, channels: &Channels) -> Option<Sealed> {
+        (!channels.is_empty()).then(|| {
+            let json = Secret::new(channels.expose_json().to_string().into_bytes());
+            self.world.vault.seal(&Binding::agent(agent, CHANNELS_FIELD), json.expose())
+        })
+    }
+}
+
+impl AgentHandle {
+    /// Changes what the agent is; one that runs is restarted if it must see the change.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn update(&self, patch: AgentPatch) -> Result<Followed, CommandError> {
+        let view = self.view().ok_or(CommandError::Gone)?;
+        let record = &view.record;
+        let spec = patch.spec.map_or_else(|| Arc::clone(&record.spec), Arc::new);
+        let inside = record.spec.differs_inside(&spec) || patch.api_key.is_some() || patch.channels.is_some();
+        let api_key = match &patch.api_key {
+            Some(key) => key.as_ref().map(|key| self.plane.seal_key(record.id, key)),
+            None => record.api_key.clone(),
+        };
+        let (channels, channel_kinds) = match &patch.channels {
+            Some(channels) => (self.plane.seal_channels(record.id, channels), channels.kinds()),
+            None => (record.channels.clone(), record.channel_kinds.clone()),
+        };
+        // Built on what this view shows: if the agent was changed since, it is refused rather than half undone.
+        let if_generation = patch.if_generation.unwrap_or(record.life.generation);
+        let change = Change { if_generation, spec, api_key, channels, channel_kinds };
+        self.command(Command::Update { inside }, Some(Box::new(change))).await
+    }
+}

@@ -1,0 +1,217 @@
+//! The read side: what is known of every agent, without asking its actor.
+//!
+//! One writer for each entry (the registry while it is created, its actor from then on), any number of readers, none of
+//! whom waits for a mailbox. A view is replaced as a whole and never changed, so a reader sees one moment. Those who wait
+//! for a change subscribe; when an agent is gone its subscribers see the end of the channel.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use dashmap::DashMap;
+use tokio::sync::{Semaphore, watch};
+
+use crate::domain::{AgentId, HostPort, Secret, Status, Timestamp, UserId};
+use crate::runtime::Usage;
+use crate::store::AgentRecord;
+
+/// One agent at one moment.
+#[derive(Debug, Clone)]
+pub struct AgentView {
+    /// As it is committed.
+    pub record: AgentRecord,
+    pub port: HostPort,
+    /// How to reach its gateway; only while it is RUNNING and its run is known.
+    pub access: Option<Arc<Access>>,
+}
+
+impl AgentView {
+    pub const fn status(&self) -> Status {
+        self.record.life.status()
+    }
+}
+
+/// The way to a running agent's gateway.
+#[derive(Debug)]
+pub struct Access {
+    pub endpoint: SocketAddr,
+    pub token: Secret<String>,
+    pub attempt: u64,
+}
+
+/// What is measured, not decided: kept in memory only.
+#[derive(Debug, Clone, Default)]
+pub struct Vitals {
+    pub last_health_at: Option<Timestamp>,
+    pub usage: Option<Usage>,
+    /// Since when the engine does not say anything about the instance.
+    pub unknown_since: Option<Timestamp>,
+}
+
+/// The queue of messages in front of an agent.
+#[derive(Debug)]
+pub struct Gate {
+    /// One at a time passes from waiting to sending, first come first served: held messages keep their order.
+    pub turn: Semaphore,
+    /// Messages waiting or under way.
+    pub held: AtomicU32,
+}
+
+struct Entry {
+    view: watch::Sender<Arc<AgentView>>,
+    vitals: Arc<RwLock<Vitals>>,
+    gate: Arc<Gate>,
+}
+
+/// All agents.
+#[derive(Default)]
+pub struct Views {
+    entries: DashMap<AgentId, Entry>,
+    order: RwLock<Order>,
+}
+
+/// Who has which agents, in the order of creation, which is that of their ids.
+#[derive(Default)]
+struct Order {
+    all: BTreeSet<AgentId>,
+    by_user: HashMap<UserId, BTreeSet<AgentId>>,
+}
+
+/// One page of a list.
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub agents: Vec<Arc<AgentView>>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<AgentId>,
+}
+
+impl Views {
+    /// Puts a view in place of the one before it.
+    pub fn put(&self, view: AgentView) {
+        let (id, user) = (view.record.id, view.record.user);
+        let view = Arc::new(view);
+        if let Some(entry) = self.entries.get(&id) {
+            entry.view.send_replace(view);
+            return;
+        }
+        let gate = Gate { turn: Semaphore::new(1), held: AtomicU32::new(0) };
+        let entry =
+            Entry { view: watch::Sender::new(view), vitals: Arc::default(), gate: Arc::new(gate) };
+        self.entries.insert(id, entry);
+        let mut order = self.order.write().unwrap_or_else(PoisonError::into_inner);
+        order.all.insert(id);
+        order.by_user.entry(user).or_default().insert(id);
+    }
+
+    /// Forgets an agent; its subscribers see the end.
+    pub fn remove(&self, id: AgentId) {
+        let Some((_, entry)) = self.entries.remove(&id) else { return };
+        let user = entry.view.borrow().record.user;
+        let mut order = self.order.write().unwrap_or_else(PoisonError::into_inner);
+        order.all.remove(&id);
+        if let Some(theirs) = order.by_user.get_mut(&user) {
+            theirs.remove(&id);
+            if theirs.is_empty() {
+                order.by_user.remove(&user);
+            }
+        }
+    }
+
+    pub fn get(&self, id: AgentId) -> Option<Arc<AgentView>> {
+        self.entries.get(&id).map(|entry| Arc::clone(&entry.view.borrow()))
+    }
+
+    pub fn subscribe(&self, id: AgentId) -> Option<watch::Receiver<Arc<AgentView>>> {
+        self.entries.get(&id).map(|entry| entry.view.subscribe())
+    }
+
+    pub fn gate(&self, id: AgentId) -> Option<Arc<Gate>> {
+        self.entries.get(&id).map(|entry| Arc::clone(&entry.gate))
+    }
+
+    pub fn vitals(&self, id: AgentId) -> Vitals {
+        let vitals = self.entries.get(&id).map(|entry| Arc::clone(&entry.vitals));
+        vitals.map(|v| v.read().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default()
+    }
+
+    pub fn update_vitals(&self, id: AgentId, change: impl FnOnce(&mut Vitals)) {
+        let vitals = self.entries.get(&id).map(|entry| Arc::clone(&entry.vitals));
+        if let Some(vitals) = vitals {
+            change(&mut vitals.write().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All ids, in order of creation.
+    pub fn ids(&self) -> Vec<AgentId> {
+        self.order.read().unwrap_or_else(PoisonError::into_inner).all.iter().copied().collect()
+    }
+
+    /// Up to `limit` agents after `after`, of one user or of all, whose status is among `statuses` (all if empty).
+    pub fn page(&self, user: Option<UserId>, after: Option<AgentId>, limit: usize, statuses: &[Status]) -> Page {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
+        let ids = match user {
+            Some(user) => order.by_user.get(&user),
+            None => Some(&order.all),
+        };
+        let mut agents = Vec::new();
+        let mut next = None;
+        for &id in ids.into_iter().flat_map(|ids| ids.range((from, Bound::Unbounded))) {
+            let Some(view) = self.get(id) else { continue };
+            if !statuses.is_empty() && !statuses.contains(&view.status()) {
+                continue;
+            }
+            if agents.len() == limit {
+                next = agents.last().map(|last: &Arc<AgentView>| last.record.id);
+                break;
+            }
+            agents.push(view);
+        }
+        Page { agents, next }
+    }
+
+    /// How many agents are in each status, for metrics.
+    pub fn count_by_status(&self) -> [(Status, usize); 6] {
+        let mut counts = Status::ALL.map(|status| (status, 0));
+        for entry in &self.entries {
+            let status = entry.view.borrow().status();
+            for (counted, count) in &mut counts {
+                if *counted == status {
+                    *count += 1;
+                }
+            }
+        }
+        counts
+    }
+}
+
+impl Gate {
+    /// Counts a message in, unless `max` are there already.
+    pub fn enter(self: &Arc<Self>, max: u32) -> Option<Held> {
+        let entered = self
+            .held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| (held < max).then_some(held + 1))
+            .is_ok();
+        entered.then(|| Held(Arc::clone(self)))
+    }
+}
+
+/// A message that is counted in; counted out when dropped.
+#[derive(Debug)]
+pub struct Held(Arc<Gate>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
