@@ -1,1 +1,295 @@
-//! (being built)
+//! The store: every agent's state, durable before it is acknowledged.
+//!
+//! A redb file with one writer. Batches go through a queue to a thread that commits what has piled up in one go; each
+//! batch is checked against the store in the transaction that writes it, so quotas, ports and slugs cannot be claimed
+//! twice. Reads see the last commit and never wait for a write.
+//!
+//! ```text
+//! commit(batch) ─► queue ─► writer thread ─► one transaction, one durable commit ─► answers
+//!                                  └─ the disk failed ─► close, open anew, go on
+//! ```
+//!
+//! The store decides nothing: what may follow what is the lifecycle's business. It keeps no measurements, which would
+//! wear it out for nothing, and no secrets that are not sealed.
+//!
+//! In memory ([`Store::in_memory`]) it is the same store on another medium, without thread and clock: a commit is done
+//! when the call returns, so that simulations are reproducible.
+
+mod apply;
+mod batch;
+mod codec;
+mod disk;
+mod engine;
+mod error;
+mod memory;
+mod place;
+mod queue;
+mod read;
+mod records;
+mod schema;
+mod tables;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redb::ReadTransaction;
+
+use crate::domain::{AgentId, InstallationId, Timestamp, UserId};
+use crate::vault::{Binding, Vault};
+
+use engine::{Engine, ReadError};
+use place::{Opening, Place};
+use queue::Queue;
+
+pub use batch::Batch;
+pub use disk::Disk;
+pub use error::{Conflict, OpenError, StoreError};
+pub use memory::{CommitFault, Crash, MemoryDisk};
+pub use records::{
+    AgentRecord, IdempotencyRecord, IdempotencyState, KeyRecord, LogEntry, Snapshot, StoredAgent, UserRecord,
+};
+
+/// How long a read may take: far longer than the largest one needs, so that only a hanging disk gets there.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Entries kept of each agent's timeline: those whose sequence number is within this many of the newest.
+    pub events_per_agent: u64,
+    /// Verify every page before the store is used. Costs a read of the whole file (50 ms for 10,000 agents) and finds
+    /// what decayed before it is taken for data.
+    pub check_integrity: bool,
+    /// Becomes the installation's id, if the store is new.
+    pub installation: InstallationId,
+    /// The present, if the store is new.
+    pub now: Timestamp,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            events_per_agent: 200,
+            check_integrity: true,
+            installation: InstallationId::new(),
+            now: Timestamp::now(),
+        }
+    }
+}
+
+/// Numbers for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Rows of each table.
+    pub rows: Vec<(&'static str, u64)>,
+    /// Batches that wait or are being written.
+    pub queued: usize,
+    pub bytes: u64,
+}
+
+/// A handle to the store. Clones share it; the last one to go closes it.
+#[derive(Clone)]
+pub struct Store(Arc<Shared>);
+
+struct Shared {
+    engine: Arc<Engine>,
+    /// None in memory, where commits run on their caller's task.
+    queue: Option<Queue>,
+}
+
+impl Store {
+    /// Opens the store in a file, or makes one where there is none. Blocks while it reads.
+    ///
+    /// A new file has mode 0600. Beside it lies a lock, `<path>.lock`, held as long as the store is open.
+    ///
+    /// # Errors
+    /// If another process has it, or it is damaged, empty, newer than this program or cannot be read. It is then left
+    /// as it is.
+    pub fn open(path: impl Into<PathBuf>, options: StoreOptions) -> Result<Self, OpenError> {
+        let path = path.into();
+        let engine = Arc::new(Self::engine(Place::File(path.clone()), options)?);
+        let queue = Queue::start(engine.clone()).map_err(|error| OpenError::Io {
+            action: "start a writer for",
+            path: path.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self(Arc::new(Shared { engine, queue: Some(queue) })))
+    }
+
+    /// Opens the store on a disk in memory, or makes one if the disk is empty. Only one store may use a disk at a time.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn in_memory(disk: impl Disk, options: StoreOptions) -> Result<Self, OpenError> {
+        let engine = Self::engine(Place::Memory(Arc::new(disk)), options)?;
+        Ok(Self(Arc::new(Shared { engine: Arc::new(engine), queue: None })))
+    }
+
+    fn engine(place: Place, options: StoreOptions) -> Result<Engine, OpenError> {
+        let opening = Opening {
+            installation: options.installation,
+            created_at: options.now,
+            check_integrity: options.check_integrity,
+            migrations: schema::MIGRATIONS,
+        };
+        Engine::open(place, opening, options.events_per_agent)
+    }
+
+    /// Writes a batch. When this returns `Ok`, the batch is durable.
+    ///
+    /// A caller that stops waiting does not stop the batch.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`] if it may or may not have been written; with every other error it was not.
+    pub async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        match &self.0.queue {
+            Some(queue) => queue.commit(batch).await,
+            None => self.commit_inline(batch),
+        }
+    }
+
+    fn commit_inline(&self, batch: Batch) -> Result<(), StoreError> {
+        // There is no thread to bring a failed store back, so each commit tries.
+        if self.0.engine.reopen().is_err() {
+            tracing::debug!(store = %self.0.engine.place, "still down");
+        }
+        self.0.engine.write(&[batch]).pop().unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// All agents with their ports, all users and all keys, for boot.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if any of it is not what was written, [`StoreError::Unavailable`] while the disk fails.
+    pub async fn load(&self) -> Result<Snapshot, StoreError> {
+        self.read(read::snapshot).await
+    }
+
+    /// # Errors
+    /// As [`Store::load`], for this agent alone.
+    pub async fn agent(&self, id: AgentId) -> Result<Option<StoredAgent>, StoreError> {
+        self.read(move |txn| read::agent(txn, id)).await
+    }
+
+    /// Up to `limit` entries of an agent's timeline that come after `after_seq`, oldest first.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub async fn events(&self, agent: AgentId, after_seq: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
+        self.read(move |txn| read::events(txn, agent, after_seq, limit)).await
+    }
+
+    /// What became of an earlier request with this key. A record that has expired may still be given: the caller has
+    /// the clock.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub async fn idempotency(&self, user: UserId, key: &str) -> Result<Option<IdempotencyRecord>, StoreError> {
+        let key = key.to_owned();
+        self.read(move |txn| read::idempotency(txn, user, &key)).await
+    }
+
+    /// # Errors
+    /// [`StoreError::Unavailable`] while the disk fails.
+    pub async fn stats(&self) -> Result<StoreStats, StoreError> {
+        let queued = self.0.queue.as_ref().map_or(0, Queue::len);
+        let place = self.0.engine.place.clone();
+        self.read(move |txn| {
+            let bytes = place.bytes().map_err(redb::StorageError::Io)?;
+            Ok(StoreStats { rows: tables::count_rows(txn)?, queued, bytes })
+        })
+        .await
+    }
+
+    /// Makes sure that the vault has the key that this store's secrets are sealed with. Comes before anything is opened
+    /// or sealed.
+    ///
+    /// A store without secrets takes the vault's active key. A store whose secrets are all sealed with the active key
+    /// by now no longer needs the older ones.
+    ///
+    /// # Errors
+    /// [`OpenError::WrongKey`] names the key that is missing. Nothing is changed then.
+    pub async fn check_key(&self, vault: &Vault) -> Result<(), OpenError> {
+        let binding = Binding::named("canary", self.0.engine.identity.installation.as_bytes());
+        let canary = self.read(read::canary).await?;
+        if let Some(canary) = &canary {
+            vault.open(&binding, canary).map_err(|_| OpenError::WrongKey {
+                path: self.0.engine.place.to_string(),
+                sealed_with: canary.key(),
+                active: vault.active_key(),
+            })?;
+            if !vault.is_outdated(canary) {
+                return Ok(());
+            }
+        }
+        let active = vault.active_key();
+        let state = self.read(move |txn| read::sealed_state(txn, active)).await?;
+        match (canary, state) {
+            (None, state) if state.any => Err(OpenError::NoCanary { path: self.0.engine.place.to_string() }),
+            (Some(_), state) if state.outdated => Ok(()),
+            _ => Ok(self.commit(Batch::put_canary(&vault.seal(&binding, b"canary"))).await?),
+        }
+    }
+
+    pub fn installation(&self) -> InstallationId {
+        self.0.engine.identity.installation
+    }
+
+    /// When the store was made.
+    pub fn created_at(&self) -> Timestamp {
+        self.0.engine.identity.created_at
+    }
+
+    /// Writes what is in the queue, closes the file and lets others have it. Other handles then get
+    /// [`StoreError::Closed`].
+    pub async fn close(&self) {
+        let shared = self.0.clone();
+        if shared.queue.is_none() {
+            return shared.close();
+        }
+        if tokio::task::spawn_blocking(move || shared.close()).await.is_err() {
+            tracing::error!("closing the store panicked");
+        }
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let engine = self.0.engine.clone();
+        if self.0.queue.is_none() {
+            return engine.read(read);
+        }
+        match tokio::time::timeout(READ_WITHIN, tokio::task::spawn_blocking(move || engine.read(read))).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(StoreError::Closed),
+            Err(_) => Err(StoreError::Unavailable("the disk does not answer".into())),
+        }
+    }
+}
+
+impl Shared {
+    fn close(&self) {
+        if let Some(queue) = &self.queue {
+            queue.finish();
+        }
+        self.engine.close();
+    }
+}
+
+impl Drop for Shared {
+    /// Waits for the writer, so that whoever opens the store next finds it free.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.0.engine.place)
+    }
+}
+
+#[cfg(test)]
+mod tests;

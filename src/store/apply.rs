@@ -1,0 +1,320 @@
+//! A batch inside a transaction: first all its preconditions, then all its writes.
+//!
+//! The order matters: batches share a transaction, so one that is rejected must not have written anything.
+
+use redb::{ReadableTable, StorageError};
+use serde::Deserialize;
+
+use crate::domain::{AgentId, HostPort, KeyId, UserId};
+
+use super::batch::{AgentRow, Batch, Change, EventRow, IdempotencyRow};
+use super::codec::Place;
+use super::error::{Conflict, StoreError};
+use super::records::{IdempotencyRecord, KeyRecord};
+use super::tables::{FIRST, LAST, Tables, agent_place, idempotency_place, joined, key_place};
+
+/// How many expired idempotency records a claim clears away: more than one, so that they cannot pile up.
+const PRUNED_PER_CLAIM: usize = 8;
+
+/// Why a batch was not applied.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// This batch cannot be; the transaction goes on.
+    Batch(StoreError),
+    /// The medium failed; the transaction is lost.
+    Medium(StorageError),
+}
+
+impl From<Conflict> for Failure {
+    fn from(conflict: Conflict) -> Self {
+        Self::Batch(conflict.into())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Batch(error)
+    }
+}
+
+impl From<StorageError> for Failure {
+    fn from(error: StorageError) -> Self {
+        Self::Medium(error)
+    }
+}
+
+impl Failure {
+    /// A batch that fails after its first write takes the transaction with it. The checks read all that the writes
+    /// depend on, so only a store that contradicts itself gets here.
+    fn half_written(self) -> Self {
+        match self {
+            Self::Batch(error) => Self::Medium(StorageError::Corrupted(error.to_string())),
+            Self::Medium(error) => Self::Medium(error),
+        }
+    }
+}
+
+type Outcome<T = ()> = Result<T, Failure>;
+
+/// What an update needs to know of the stored record.
+#[derive(Deserialize)]
+struct Stored {
+    user: UserId,
+    slug: String,
+    life: StoredLife,
+}
+
+#[derive(Deserialize)]
+struct StoredLife {
+    revision: u64,
+}
+
+/// A transaction's tables, and what bounds them.
+pub(super) struct Ledger<'txn> {
+    pub(super) tables: Tables<'txn>,
+    pub(super) events_per_agent: u64,
+}
+
+impl Ledger<'_> {
+    pub(super) fn apply(&mut self, batch: &Batch) -> Outcome {
+        if let Some(change) = &batch.change {
+            self.check(change)?;
+        }
+        if let Some(row) = &batch.idempotency {
+            self.check_idempotency(row)?;
+        }
+        self.write_all(batch).map_err(Failure::half_written)
+    }
+
+    fn write_all(&mut self, batch: &Batch) -> Outcome {
+        if let Some(change) = &batch.change {
+            self.write(change)?;
+        }
+        if let Some(row) = &batch.idempotency {
+            self.write_idempotency(row)?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, change: &Change) -> Outcome {
+        match change {
+            Change::CreateAgent { agent, port, max_agents, .. } => self.check_create(agent, *port, *max_agents),
+            Change::UpdateAgent { agent, entry } => self.check_update(agent, entry.as_ref()),
+            Change::SwapPort { agent, from, to } => {
+                let owns = self.port_of(*agent)? == Some(*from);
+                let free = from == to || self.tables.ports.get(to.get())?.is_none();
+                ensure(owns && free, Conflict::Port)
+            }
+            Change::RemoveAgent(agent) => ensure(self.stored(*agent)?.is_some(), Conflict::NotFound),
+            Change::RemoveUser(user) => {
+                ensure(self.tables.users.get(user.as_bytes())?.is_some(), Conflict::NotFound)?;
+                ensure(self.count_agents(*user, 1)? == 0, Conflict::HasAgents)
+            }
+            Change::PutKey { user, key, hash, .. } => {
+                ensure(self.tables.users.get(user.as_bytes())?.is_some(), Conflict::NotFound)?;
+                let taken = match self.tables.keys.get(hash)? {
+                    Some(value) => key_place(hash).decode::<KeyRecord>(value.value())?.id != *key,
+                    None => false,
+                };
+                ensure(!taken, Conflict::Exists)
+            }
+            Change::RemoveKey { user, key } => ensure(self.hash_of(*user, *key)?.is_some(), Conflict::NotFound),
+            Change::RemoveIdempotency { user, key } => self.idempotency(*user, key).map(drop),
+            Change::PutUser { .. } | Change::PutCanary { .. } | Change::Touch => Ok(()),
+        }
+    }
+
+    fn check_create(&self, agent: &AgentRow, port: HostPort, max_agents: Option<u32>) -> Outcome {
+        ensure(self.tables.agents.get(agent.id.as_bytes())?.is_none(), Conflict::Exists)?;
+        ensure(self.tables.slugs.get(agent.slug.as_str())?.is_none(), Conflict::Slug)?;
+        if let Some(max) = max_agents {
+            ensure(self.count_agents(agent.user, max as usize)? < max as usize, Conflict::Quota)?;
+        }
+        ensure(self.tables.ports.get(port.get())?.is_none(), Conflict::Port)
+    }
+
+    fn check_update(&self, agent: &AgentRow, entry: Option<&EventRow>) -> Outcome {
+        let id = agent.id.as_bytes();
+        let stored = self.stored(agent.id)?.ok_or(Conflict::NotFound)?;
+        ensure(agent.revision > stored.life.revision, Conflict::Stale)?;
+        ensure(agent.slug.as_str() == stored.slug, Conflict::Slug)?;
+        ensure(agent.user == stored.user, Conflict::Exists)?;
+        if let Some(entry) = entry {
+            let newest = self.tables.events.range((id, 0)..=(id, u64::MAX))?.next_back().transpose()?;
+            ensure(newest.is_none_or(|(key, _)| entry.seq > key.value().1), Conflict::Stale)?;
+        }
+        Ok(())
+    }
+
+    fn check_idempotency(&self, row: &IdempotencyRow) -> Outcome {
+        let stored = self.idempotency(row.user, &row.key)?;
+        let held = row.claimed_at.is_some_and(|now| stored.is_some_and(|stored| stored.expires_at > now));
+        ensure(!held, Conflict::IdempotencyKey)
+    }
+
+    fn write(&mut self, change: &Change) -> Outcome {
+        match change {
+            Change::CreateAgent { agent, port, entry, .. } => {
+                let id = agent.id.as_bytes();
+                self.tables.agents.insert(id, agent.value.as_slice())?;
+                self.tables.slugs.insert(agent.slug.as_str(), id)?;
+                self.tables.owners.insert((agent.user.as_bytes(), id), ())?;
+                self.give_port(agent.id, *port)?;
+                self.log(agent.id, entry)
+            }
+            Change::UpdateAgent { agent, entry } => {
+                self.tables.agents.insert(agent.id.as_bytes(), agent.value.as_slice())?;
+                entry.as_ref().map_or(Ok(()), |entry| self.log(agent.id, entry))
+            }
+            Change::SwapPort { agent, from, to } => {
+                self.tables.ports.remove(from.get())?;
+                self.give_port(*agent, *to)
+            }
+            Change::RemoveAgent(agent) => self.remove_agent(*agent),
+            Change::PutUser { user, value } => {
+                self.tables.users.insert(user.as_bytes(), value.as_slice())?;
+                Ok(())
+            }
+            Change::RemoveUser(user) => self.remove_user(*user),
+            Change::PutKey { user, key, hash, value } => {
+                self.remove_key(*user, *key)?;
+                self.tables.keys.insert(hash, value.as_slice())?;
+                self.tables.user_keys.insert((user.as_bytes(), key.as_bytes()), hash)?;
+                Ok(())
+            }
+            Change::RemoveKey { user, key } => self.remove_key(*user, *key),
+            Change::RemoveIdempotency { user, key } => self.remove_idempotency(*user, key),
+            Change::PutCanary { value } => {
+                self.tables.meta.insert("canary", value.as_slice())?;
+                Ok(())
+            }
+            Change::Touch => {
+                self.tables.meta.insert("touched", [].as_slice())?;
+                Ok(())
+            }
+        }
+    }
+
+    fn give_port(&mut self, agent: AgentId, port: HostPort) -> Outcome {
+        self.tables.ports.insert(port.get(), agent.as_bytes())?;
+        self.tables.agent_ports.insert(agent.as_bytes(), port.get())?;
+        Ok(())
+    }
+
+    /// Keeps the entry, and of the older ones those within the bound.
+    fn log(&mut self, agent: AgentId, entry: &EventRow) -> Outcome {
+        let id = agent.as_bytes();
+        self.tables.events.insert((id, entry.seq), entry.value.as_slice())?;
+        if let Some(oldest) = entry.seq.checked_sub(self.events_per_agent) {
+            self.tables.events.retain_in((id, 0)..=(id, oldest), |_, _| false)?;
+        }
+        Ok(())
+    }
+
+    fn remove_agent(&mut self, agent: AgentId) -> Outcome {
+        let id = agent.as_bytes();
+        if let Some(stored) = self.stored(agent)? {
+            self.tables.agents.remove(id)?;
+            self.tables.slugs.remove(stored.slug.as_str())?;
+            self.tables.owners.remove((stored.user.as_bytes(), id))?;
+        }
+        if let Some(port) = self.tables.agent_ports.remove(id)? {
+            self.tables.ports.remove(port.value())?;
+        }
+        self.tables.events.retain_in((id, 0)..=(id, u64::MAX), |_, _| false)?;
+        Ok(())
+    }
+
+    fn remove_user(&mut self, user: UserId) -> Outcome {
+        let id = user.as_bytes();
+        let mut hashes = Vec::new();
+        for row in self.tables.user_keys.range((id, FIRST)..=(id, LAST))? {
+            hashes.push(*row?.1.value());
+        }
+        for hash in hashes {
+            self.tables.keys.remove(&hash)?;
+        }
+        self.tables.user_keys.retain_in((id, FIRST)..=(id, LAST), |_, _| false)?;
+        self.tables.users.remove(id)?;
+        Ok(())
+    }
+
+    fn remove_key(&mut self, user: UserId, key: KeyId) -> Outcome {
+        let hash = self.tables.user_keys.remove((user.as_bytes(), key.as_bytes()))?.map(|hash| *hash.value());
+        if let Some(hash) = hash {
+            self.tables.keys.remove(&hash)?;
+        }
+        Ok(())
+    }
+
+    fn write_idempotency(&mut self, row: &IdempotencyRow) -> Outcome {
+        self.remove_idempotency(row.user, &row.key)?;
+        if let Some(now) = row.claimed_at {
+            self.prune_idempotency(now.as_millisecond())?;
+        }
+        let id = row.user.as_bytes();
+        self.tables.idempotency.insert((id, row.key.as_str()), row.value.as_slice())?;
+        self.tables.expiries.insert((row.expires_at.as_millisecond(), id, row.key.as_str()), ())?;
+        Ok(())
+    }
+
+    fn remove_idempotency(&mut self, user: UserId, key: &str) -> Outcome {
+        if let Some(stored) = self.idempotency(user, key)? {
+            self.tables.expiries.remove((stored.expires_at.as_millisecond(), user.as_bytes(), key))?;
+            self.tables.idempotency.remove((user.as_bytes(), key))?;
+        }
+        Ok(())
+    }
+
+    /// Removes some of the records that have expired by `now`, in milliseconds since 1970.
+    fn prune_idempotency(&mut self, now: i64) -> Outcome {
+        for _ in 0..PRUNED_PER_CLAIM {
+            let Some((oldest, _)) = self.tables.expiries.first()? else { break };
+            let (expiry, user, key) = oldest.value();
+            let (user, key) = (*user, key.to_owned());
+            drop(oldest);
+            if expiry > now {
+                break;
+            }
+            self.tables.expiries.remove((expiry, &user, key.as_str()))?;
+            self.tables.idempotency.remove((&user, key.as_str()))?;
+        }
+        Ok(())
+    }
+
+    fn idempotency(&self, user: UserId, key: &str) -> Outcome<Option<IdempotencyRecord>> {
+        let row = joined(user.as_bytes(), key.as_bytes());
+        let value = self.tables.idempotency.get((user.as_bytes(), key))?;
+        Ok(value.map(|value| idempotency_place(&row).decode(value.value())).transpose()?)
+    }
+
+    fn stored(&self, agent: AgentId) -> Outcome<Option<Stored>> {
+        let value = self.tables.agents.get(agent.as_bytes())?;
+        Ok(value.map(|value| agent_place(agent.as_bytes()).decode(value.value())).transpose()?)
+    }
+
+    fn port_of(&self, agent: AgentId) -> Outcome<Option<HostPort>> {
+        let Some(port) = self.tables.agent_ports.get(agent.as_bytes())? else { return Ok(None) };
+        let place = Place { table: "agent-ports", key: agent.as_bytes() };
+        Ok(Some(HostPort::try_from(port.value()).map_err(|_| place.corrupt())?))
+    }
+
+    fn hash_of(&self, user: UserId, key: KeyId) -> Outcome<Option<[u8; 32]>> {
+        Ok(self.tables.user_keys.get((user.as_bytes(), key.as_bytes()))?.map(|hash| *hash.value()))
+    }
+
+    /// The user's agents, counted up to `limit`.
+    fn count_agents(&self, user: UserId, limit: usize) -> Outcome<usize> {
+        let id = user.as_bytes();
+        let mut count = 0;
+        for row in self.tables.owners.range((id, FIRST)..=(id, LAST))?.take(limit) {
+            row?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+fn ensure(holds: bool, conflict: Conflict) -> Outcome {
+    if holds { Ok(()) } else { Err(conflict.into()) }
+}

@@ -1,0 +1,193 @@
+//! What can be written: each batch is one change that happens whole or not at all.
+//!
+//! A batch is built and encoded on its caller's task. Its precondition is checked on the writer's, in the transaction
+//! that writes it: between the check and the write nothing can come.
+
+use std::fmt;
+
+use crate::domain::{AgentId, HostPort, KeyId, Slug, Timestamp, UserId};
+
+use crate::vault::Sealed;
+
+use super::records::{AgentRecord, IdempotencyRecord, IdempotencyState, KeyRecord, LogEntry, UserRecord};
+use super::tables::{CANARY, agent_place, event_place, idempotency_place, joined, key_place, user_place};
+
+/// One change to the store.
+#[must_use = "a batch does nothing until it is committed"]
+#[derive(Clone)]
+pub struct Batch {
+    pub(super) change: Option<Change>,
+    pub(super) idempotency: Option<IdempotencyRow>,
+}
+
+#[derive(Clone)]
+pub(super) enum Change {
+    CreateAgent { agent: AgentRow, port: HostPort, entry: EventRow, max_agents: Option<u32> },
+    UpdateAgent { agent: AgentRow, entry: Option<EventRow> },
+    SwapPort { agent: AgentId, from: HostPort, to: HostPort },
+    RemoveAgent(AgentId),
+    PutUser { user: UserId, value: Vec<u8> },
+    RemoveUser(UserId),
+    PutKey { user: UserId, key: KeyId, hash: [u8; 32], value: Vec<u8> },
+    RemoveKey { user: UserId, key: KeyId },
+    RemoveIdempotency { user: UserId, key: String },
+    PutCanary { value: Vec<u8> },
+    Touch,
+}
+
+#[derive(Clone)]
+pub(super) struct AgentRow {
+    pub(super) id: AgentId,
+    pub(super) user: UserId,
+    pub(super) slug: Slug,
+    pub(super) revision: u64,
+    pub(super) value: Vec<u8>,
+}
+
+#[derive(Clone)]
+pub(super) struct EventRow {
+    pub(super) seq: u64,
+    pub(super) value: Vec<u8>,
+}
+
+#[derive(Clone)]
+pub(super) struct IdempotencyRow {
+    pub(super) user: UserId,
+    pub(super) key: String,
+    /// For a claim: the present, which decides what has expired.
+    pub(super) claimed_at: Option<Timestamp>,
+    pub(super) expires_at: Timestamp,
+    pub(super) value: Vec<u8>,
+}
+
+impl Batch {
+    /// A new agent with its claims on a port, a slug and a place in its user's quota.
+    ///
+    /// `max_agents` is how many agents the user may have with this one; `None` is no limit.
+    /// Rejected with `Exists`, `Slug`, `Port` or `Quota`.
+    pub fn create_agent(agent: &AgentRecord, port: HostPort, entry: &LogEntry, max_agents: Option<u32>) -> Self {
+        let (agent, entry) = (AgentRow::of(agent), EventRow::of(agent.id, entry));
+        Self::only(Change::CreateAgent { agent, port, entry, max_agents })
+    }
+
+    /// The next revision of an agent. Its user and slug never change.
+    ///
+    /// Rejected with `NotFound` if it is not there (a removed agent never comes back), `Stale` if its revision, or the
+    /// entry's sequence number, is not above the stored one, `Slug` or `Exists` if slug or user differ.
+    pub fn update_agent(agent: &AgentRecord, entry: Option<&LogEntry>) -> Self {
+        let entry = entry.map(|entry| EventRow::of(agent.id, entry));
+        Self::only(Change::UpdateAgent { agent: AgentRow::of(agent), entry })
+    }
+
+    /// Gives an agent another port. Rejected with `Port` if `from` is not its port or `to` is taken.
+    pub fn swap_port(agent: AgentId, from: HostPort, to: HostPort) -> Self {
+        Self::only(Change::SwapPort { agent, from, to })
+    }
+
+    /// Removes an agent: record, port, slug, quota and events. Rejected with `NotFound` if it is not there.
+    pub fn remove_agent(agent: AgentId) -> Self {
+        Self::only(Change::RemoveAgent(agent))
+    }
+
+    /// A new user, or a change of one.
+    pub fn put_user(user: &UserRecord) -> Self {
+        let value = user_place(user.id.as_bytes()).encode(user);
+        Self::only(Change::PutUser { user: user.id, value })
+    }
+
+    /// Removes a user with all keys. Rejected with `NotFound`, or with `HasAgents` while there are any.
+    pub fn remove_user(user: UserId) -> Self {
+        Self::only(Change::RemoveUser(user))
+    }
+
+    /// A new API key, or a change of one. Rejected with `NotFound` if the user is not there, `Exists` if another key has
+    /// the same hash.
+    pub fn put_key(key: &KeyRecord) -> Self {
+        let value = key_place(&key.hash).encode(key);
+        Self::only(Change::PutKey { user: key.user, key: key.id, hash: key.hash, value })
+    }
+
+    /// Rejected with `NotFound` if it is not there.
+    pub fn remove_key(user: UserId, key: KeyId) -> Self {
+        Self::only(Change::RemoveKey { user, key })
+    }
+
+    /// Remembers what became of a request.
+    ///
+    /// `InFlight` is a claim: rejected with `IdempotencyKey` if the user has a record of the same key that has not
+    /// expired when this request started. `Done` replaces whatever is there.
+    pub fn put_idempotency(user: UserId, key: &str, record: &IdempotencyRecord) -> Self {
+        Self { change: None, idempotency: Some(IdempotencyRow::of(user, key, record)) }
+    }
+
+    /// Frees an idempotency key. If it is not there, nothing happens.
+    pub fn remove_idempotency(user: UserId, key: &str) -> Self {
+        Self::only(Change::RemoveIdempotency { user, key: key.to_owned() })
+    }
+
+    /// Writes next to nothing: shows that the store can.
+    pub fn touch() -> Self {
+        Self::only(Change::Touch)
+    }
+
+    /// Marks the store as sealed with the key of this value.
+    pub(super) fn put_canary(canary: &Sealed) -> Self {
+        Self::only(Change::PutCanary { value: CANARY.encode(canary) })
+    }
+
+    /// This change together with [`Batch::put_idempotency`]: both or neither.
+    pub fn with_idempotency(mut self, user: UserId, key: &str, record: &IdempotencyRecord) -> Self {
+        self.idempotency = Some(IdempotencyRow::of(user, key, record));
+        self
+    }
+
+    fn only(change: Change) -> Self {
+        Self { change: Some(change), idempotency: None }
+    }
+}
+
+impl AgentRow {
+    fn of(agent: &AgentRecord) -> Self {
+        let value = agent_place(agent.id.as_bytes()).encode(agent);
+        Self { id: agent.id, user: agent.user, slug: agent.slug.clone(), revision: agent.life.revision, value }
+    }
+}
+
+impl EventRow {
+    fn of(agent: AgentId, entry: &LogEntry) -> Self {
+        let key = joined(agent.as_bytes(), &entry.seq.to_be_bytes());
+        Self { seq: entry.seq, value: event_place(&key).encode(entry) }
+    }
+}
+
+impl IdempotencyRow {
+    fn of(user: UserId, key: &str, record: &IdempotencyRecord) -> Self {
+        let claimed_at = match record.state {
+            IdempotencyState::InFlight { started_at, .. } => Some(started_at),
+            IdempotencyState::Done { .. } => None,
+        };
+        let value = idempotency_place(&joined(user.as_bytes(), key.as_bytes())).encode(record);
+        Self { user, key: key.to_owned(), claimed_at, expires_at: record.expires_at, value }
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.change {
+            Some(Change::CreateAgent { agent, port, .. }) => write!(f, "create agent {} on port {port}", agent.id),
+            Some(Change::UpdateAgent { agent, .. }) => {
+                write!(f, "update agent {} to revision {}", agent.id, agent.revision)
+            }
+            Some(Change::SwapPort { agent, from, to }) => write!(f, "move agent {agent} from port {from} to {to}"),
+            Some(Change::RemoveAgent(agent)) => write!(f, "remove agent {agent}"),
+            Some(Change::PutUser { user, .. }) => write!(f, "put user {user}"),
+            Some(Change::RemoveUser(user)) => write!(f, "remove user {user}"),
+            Some(Change::PutKey { key, .. }) => write!(f, "put key {key}"),
+            Some(Change::RemoveKey { key, .. }) => write!(f, "remove key {key}"),
+            Some(Change::RemoveIdempotency { user, .. }) => write!(f, "free an idempotency key of user {user}"),
+            Some(Change::PutCanary { .. }) => f.write_str("put the canary"),
+            Some(Change::Touch) => f.write_str("touch"),
+            None => f.write_str("put an idempotency record"),
+        }
+    }
+}

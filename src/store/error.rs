@@ -1,0 +1,83 @@
+//! What can go wrong with the store, by what the caller knows afterwards.
+
+use std::sync::Arc;
+
+use crate::vault::RingKeyId;
+
+/// Why a batch was not written. The store is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Conflict {
+    #[error("the slug is taken")]
+    Slug,
+    #[error("the port is taken, or not the agent's")]
+    Port,
+    #[error("the user has as many agents as the plan allows")]
+    Quota,
+    #[error("it exists already")]
+    Exists,
+    #[error("it does not exist")]
+    NotFound,
+    #[error("the store has a newer revision")]
+    Stale,
+    #[error("the user still has agents")]
+    HasAgents,
+    #[error("the idempotency key is in use")]
+    IdempotencyKey,
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Not written: what it builds on is not there.
+    #[error("the store refused the change: {0}")]
+    Rejected(#[from] Conflict),
+    /// Perhaps written, perhaps not: only reading it back tells.
+    #[error("the store failed while it wrote, so the outcome is unknown: {0}")]
+    Unknown(Arc<str>),
+    /// Not written or not read: the disk fails at present. The store tries by itself to get it back.
+    #[error("the store is not available: {0}")]
+    Unavailable(Arc<str>),
+    /// Not written: the queue did not get shorter in time.
+    #[error("the store has more to write than it can")]
+    Busy,
+    #[error("the store is closed")]
+    Closed,
+    /// A record is not what was written. The rest of the store can still be read.
+    #[error("the store's record {table}/{key} is damaged; restore a backup of the store")]
+    Corrupt { table: &'static str, key: String },
+}
+
+/// Why a store cannot be opened. Whatever it is, the file is left as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error("{path} is in use by another process{holder}; stop it, or give this one a data folder of its own")]
+    InUse { path: String, holder: String },
+    #[error("{path} is damaged ({reason}); it was left as it is: move it away and restore a backup in its place")]
+    Damaged { path: String, reason: String },
+    #[error("{path} was written by a newer version (schema {found}, this one knows {known}); run that version")]
+    Newer { path: String, found: u32, known: u32 },
+    #[error("cannot {action} {path}: {reason}")]
+    Io { action: &'static str, path: String, reason: String },
+    #[error("{path} is sealed with master key {sealed_with}, and the key ring has only {active}; give that master key")]
+    WrongKey { path: String, sealed_with: RingKeyId, active: RingKeyId },
+    #[error("{path} has records but does not say which master key sealed them; restore a backup in its place")]
+    NoCanary { path: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Lets `?` turn redb's error types, one for each kind of call, into the `Medium` of an error of ours.
+macro_rules! from_redb {
+    ($ours:ty) => {
+        $crate::store::error::from_redb!($ours: Error, StorageError, TableError, TransactionError, CommitError,
+            DatabaseError, SetDurabilityError);
+    };
+    ($ours:ty: $($theirs:ident),+) => {
+        $(impl From<redb::$theirs> for $ours {
+            fn from(error: redb::$theirs) -> Self {
+                Self::Medium(error.into())
+            }
+        })+
+    };
+}
+pub(super) use from_redb;

@@ -1,0 +1,219 @@
+//! Where a store is, and how it is opened there without ever harming what is found.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::backends::FileBackend;
+use redb::{Database, DatabaseError};
+
+use crate::domain::{InstallationId, Timestamp};
+
+use super::disk::{Disk, OnDisk};
+use super::error::OpenError;
+use super::schema::{self, Identity, Migration, SchemaError};
+
+/// Pages that redb keeps in memory: the records of 10,000 agents fit in.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    File(PathBuf),
+    Memory(Arc<dyn Disk>),
+}
+
+/// What a store becomes that is not there yet, and how one that is there is read.
+#[derive(Debug, Clone)]
+pub(super) struct Opening {
+    pub(super) installation: InstallationId,
+    pub(super) created_at: Timestamp,
+    pub(super) check_integrity: bool,
+    pub(super) migrations: &'static [Migration],
+}
+
+/// Held for as long as the store is in use, over every reopening too: between two openings of the file nobody else may
+/// take it.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: Option<File>,
+}
+
+enum Backend {
+    File(File),
+    Memory(Arc<dyn Disk>),
+}
+
+impl Place {
+    /// # Errors
+    /// [`OpenError::InUse`] if another process has the store.
+    pub(super) fn lock(&self) -> Result<Lock, OpenError> {
+        match self {
+            Self::Memory(_) => Ok(Lock { _file: None }),
+            Self::File(path) => lock_beside(path).map(|file| Lock { _file: Some(file) }),
+        }
+    }
+
+    /// Opens the store. One that is not there is made; anything that is there and is no store is refused.
+    pub(super) fn open(&self, opening: &Opening) -> Result<(Database, Identity), OpenError> {
+        if self.is_missing()? {
+            self.create(opening)?;
+        }
+        self.reopen(opening)
+    }
+
+    /// Opens the store that must be there: one that went missing is not replaced by an empty one.
+    pub(super) fn reopen(&self, opening: &Opening) -> Result<(Database, Identity), OpenError> {
+        let backend = self.backend()?;
+        self.guarded(|| {
+            let db = database(backend, opening.check_integrity)?;
+            let identity = schema::upgrade(&db, opening.migrations)?;
+            Ok((db, identity))
+        })
+    }
+
+    fn is_missing(&self) -> Result<bool, OpenError> {
+        match self {
+            Self::File(path) => match fs::symlink_metadata(path) {
+                Ok(_) => Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+                Err(error) => Err(self.cannot("open", &error)),
+            },
+            Self::Memory(disk) => disk.is_empty().map_err(|error| self.cannot("open", &error)),
+        }
+    }
+
+    /// Makes a store elsewhere and moves it to its place when it is whole, so that a crash leaves all of it or nothing.
+    fn create(&self, opening: &Opening) -> Result<(), OpenError> {
+        let found = |backend: Backend| {
+            self.guarded(|| {
+                let db = database(backend, false)?;
+                schema::found(&db, opening.installation, opening.created_at, opening.migrations)?;
+                Ok(db.close()?)
+            })
+        };
+        let path = match self {
+            Self::Memory(disk) => return found(Backend::Memory(disk.clone())),
+            Self::File(path) => path,
+        };
+        let draft = suffixed(path, ".new");
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&draft);
+        let file = file.map_err(|error| self.cannot("create", &error))?;
+        found(Backend::File(file))?;
+        fs::rename(&draft, path)
+            .and_then(|()| File::open(folder_of(path))?.sync_all())
+            .map_err(|error| self.cannot("create", &error))
+    }
+
+    /// Length in bytes.
+    pub(super) fn bytes(&self) -> io::Result<u64> {
+        match self {
+            Self::File(path) => Ok(fs::metadata(path)?.len()),
+            Self::Memory(disk) => disk.len(),
+        }
+    }
+
+    fn backend(&self) -> Result<Backend, OpenError> {
+        match self {
+            Self::Memory(disk) => Ok(Backend::Memory(disk.clone())),
+            Self::File(path) => {
+                let file = OpenOptions::new().read(true).write(true).open(path);
+                let file = file.map_err(|error| self.cannot("open", &error))?;
+                // redb would take an empty file for a new store. It is one that lost its contents.
+                let length = file.metadata().map_err(|error| self.cannot("open", &error))?.len();
+                if length == 0 { Err(self.damaged("it is empty")) } else { Ok(Backend::File(file)) }
+            }
+        }
+    }
+
+    /// Translates what redb says. It may panic on a file that decayed in a bad place; that is an answer too.
+    fn guarded<T>(&self, open: impl FnOnce() -> Result<T, SchemaError>) -> Result<T, OpenError> {
+        match catch_unwind(AssertUnwindSafe(open)) {
+            Ok(Ok(opened)) => Ok(opened),
+            Ok(Err(error)) => Err(self.explain(error)),
+            Err(_) => Err(self.damaged("its pages contradict each other")),
+        }
+    }
+
+    pub(super) fn explain(&self, error: SchemaError) -> OpenError {
+        match error {
+            SchemaError::Newer { found, known } => OpenError::Newer { path: self.to_string(), found, known },
+            SchemaError::Foreign => self.damaged("it is a redb file, but not of this service"),
+            SchemaError::Damaged => self.damaged("its identity does not match its checksum"),
+            SchemaError::Medium(redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch) => {
+                OpenError::InUse { path: self.to_string(), holder: String::new() }
+            }
+            SchemaError::Medium(redb::Error::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                self.damaged(&error.to_string())
+            }
+            SchemaError::Medium(redb::Error::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                self.damaged("it is cut short")
+            }
+            SchemaError::Medium(redb::Error::Io(error)) => self.cannot("open", &error),
+            SchemaError::Medium(error) => self.damaged(&error.to_string()),
+        }
+    }
+
+    fn damaged(&self, reason: &str) -> OpenError {
+        OpenError::Damaged { path: self.to_string(), reason: reason.to_owned() }
+    }
+
+    fn cannot(&self, action: &'static str, error: &io::Error) -> OpenError {
+        OpenError::Io { action, path: self.to_string(), reason: error.to_string() }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Memory(_) => f.write_str("the store in memory"),
+        }
+    }
+}
+
+fn database(backend: Backend, check_integrity: bool) -> Result<Database, DatabaseError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(check_integrity);
+    match backend {
+        Backend::File(file) => builder.create_with_backend(FileBackend::new(file)?),
+        Backend::Memory(disk) => builder.create_with_backend(OnDisk(disk)),
+    }
+}
+
+fn lock_beside(path: &Path) -> Result<File, OpenError> {
+    let place = suffixed(path, ".lock");
+    let cannot = |action, error: &io::Error| OpenError::Io {
+        action,
+        path: place.display().to_string(),
+        reason: error.to_string(),
+    };
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&place);
+    let mut file = file.map_err(|error| cannot("open", &error))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let read = (&file).take(20).read_to_string(&mut pid);
+            let known = read.is_ok() && !pid.trim().is_empty();
+            let holder = if known { format!(" (process {})", pid.trim()) } else { String::new() };
+            return Err(OpenError::InUse { path: path.display().to_string(), holder });
+        }
+        Err(TryLockError::Error(error)) => return Err(cannot("lock", &error)),
+    }
+    // The pid is for people. A full disk must not keep the service from starting, so a failure is none.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(file)
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}

@@ -1,0 +1,151 @@
+//! Reading: each function is one transaction, so what it gives belongs together.
+
+use redb::{ReadTransaction, ReadableTable};
+
+use crate::domain::{AgentId, HostPort, UserId};
+use crate::vault::{RingKeyId, Sealed};
+
+use super::codec::Place;
+use super::engine::ReadError;
+use super::error::StoreError;
+use super::records::{AgentRecord, IdempotencyRecord, IdempotencyState, LogEntry, Snapshot, StoredAgent};
+use super::tables::{
+    AGENT_PORTS, AGENTS, CANARY, EVENTS, IDEMPOTENCY, Id, KEYS, META, OWNERS, PORTS, SLUGS, USERS, agent_place,
+    event_place, idempotency_place, joined, key_place, user_place,
+};
+
+type Read<T> = Result<T, ReadError>;
+
+/// All agents, users and keys. Every agent's claims are compared with its record on the way.
+pub(super) fn snapshot(txn: &ReadTransaction) -> Read<Snapshot> {
+    let mut snapshot = Snapshot::default();
+    let claims = Claims::open(txn)?;
+    for row in txn.open_table(AGENTS)?.iter()? {
+        let (id, value) = row?;
+        let record: AgentRecord = agent_place(id.value()).decode(value.value())?;
+        snapshot.agents.push(claims.complete(record)?);
+    }
+    claims.no_others_than(snapshot.agents.len() as u64)?;
+    for row in txn.open_table(USERS)?.iter()? {
+        let (id, value) = row?;
+        snapshot.users.push(user_place(id.value()).decode(value.value())?);
+    }
+    for row in txn.open_table(KEYS)?.iter()? {
+        let (hash, value) = row?;
+        snapshot.keys.push(key_place(hash.value()).decode(value.value())?);
+    }
+    Ok(snapshot)
+}
+
+pub(super) fn agent(txn: &ReadTransaction, id: AgentId) -> Read<Option<StoredAgent>> {
+    let agents = txn.open_table(AGENTS)?;
+    let Some(value) = agents.get(id.as_bytes())? else { return Ok(None) };
+    let record = agent_place(id.as_bytes()).decode(value.value())?;
+    Claims::open(txn)?.complete(record).map(Some)
+}
+
+pub(super) fn events(txn: &ReadTransaction, agent: AgentId, after: u64, limit: usize) -> Read<Vec<LogEntry>> {
+    let Some(first) = after.checked_add(1) else { return Ok(Vec::new()) };
+    let id = agent.as_bytes();
+    let mut entries = Vec::new();
+    for row in txn.open_table(EVENTS)?.range((id, first)..=(id, u64::MAX))?.take(limit) {
+        let (key, value) = row?;
+        let place = joined(id, &key.value().1.to_be_bytes());
+        entries.push(event_place(&place).decode(value.value())?);
+    }
+    Ok(entries)
+}
+
+pub(super) fn idempotency(txn: &ReadTransaction, user: UserId, key: &str) -> Read<Option<IdempotencyRecord>> {
+    let value = txn.open_table(IDEMPOTENCY)?;
+    let value = value.get((user.as_bytes(), key))?;
+    let place = joined(user.as_bytes(), key.as_bytes());
+    Ok(value.map(|value| idempotency_place(&place).decode(value.value())).transpose()?)
+}
+
+/// Whether anything in the store is sealed, and whether anything is sealed with a key that is not the active one.
+pub(super) struct SealedState {
+    pub(super) any: bool,
+    pub(super) outdated: bool,
+}
+
+/// A value that tells whether a vault has the store's key.
+pub(super) fn canary(txn: &ReadTransaction) -> Read<Option<Sealed>> {
+    let meta = txn.open_table(META)?;
+    let value = meta.get("canary")?;
+    Ok(value.map(|value| CANARY.decode(value.value())).transpose()?)
+}
+
+pub(super) fn sealed_state(txn: &ReadTransaction, active: RingKeyId) -> Read<SealedState> {
+    let mut state = SealedState { any: false, outdated: false };
+    let mut note = |sealed: &Sealed| {
+        state.any = true;
+        state.outdated |= sealed.key() != active;
+    };
+    for row in txn.open_table(AGENTS)?.iter()? {
+        let (id, value) = row?;
+        let record: AgentRecord = agent_place(id.value()).decode(value.value())?;
+        [record.api_key, record.channels, record.token].iter().flatten().for_each(&mut note);
+    }
+    for row in txn.open_table(IDEMPOTENCY)?.iter()? {
+        let (key, value) = row?;
+        let (user, key) = key.value();
+        let record: IdempotencyRecord = idempotency_place(&joined(user, key.as_bytes())).decode(value.value())?;
+        if let IdempotencyState::Done { body, .. } = &record.state {
+            note(body);
+        }
+    }
+    Ok(state)
+}
+
+/// The tables in which an agent claims what nobody else may have.
+struct Claims {
+    ports: redb::ReadOnlyTable<u16, Id>,
+    agent_ports: redb::ReadOnlyTable<Id, u16>,
+    slugs: redb::ReadOnlyTable<&'static str, Id>,
+    owners: redb::ReadOnlyTable<(Id, Id), ()>,
+}
+
+impl Claims {
+    fn open(txn: &ReadTransaction) -> Read<Self> {
+        Ok(Self {
+            ports: txn.open_table(PORTS)?,
+            agent_ports: txn.open_table(AGENT_PORTS)?,
+            slugs: txn.open_table(SLUGS)?,
+            owners: txn.open_table(OWNERS)?,
+        })
+    }
+
+    /// The record with its port, if the tables and the record agree on all claims.
+    fn complete(&self, record: AgentRecord) -> Read<StoredAgent> {
+        let id = record.id.as_bytes();
+        let damaged = |table| ReadError::Store(Place { table, key: id }.corrupt());
+        let port = self.agent_ports.get(id)?.and_then(|port| HostPort::try_from(port.value()).ok());
+        let port = port.ok_or_else(|| damaged("agent-ports"))?;
+        if self.ports.get(port.get())?.is_none_or(|holder| holder.value() != id) {
+            return Err(damaged("ports"));
+        }
+        if self.slugs.get(record.slug.as_str())?.is_none_or(|holder| holder.value() != id) {
+            return Err(damaged("slugs"));
+        }
+        if self.owners.get((record.user.as_bytes(), id))?.is_none() {
+            return Err(damaged("owners"));
+        }
+        Ok(StoredAgent { record, port })
+    }
+
+    /// Each agent has one row in each table, so equal counts mean that no claim is without its agent.
+    fn no_others_than(&self, agents: u64) -> Read<()> {
+        use redb::ReadableTableMetadata;
+        let counts = [
+            ("ports", self.ports.len()?),
+            ("agent-ports", self.agent_ports.len()?),
+            ("slugs", self.slugs.len()?),
+            ("owners", self.owners.len()?),
+        ];
+        match counts.into_iter().find(|(_, count)| *count != agents) {
+            Some((table, _)) => Err(StoreError::Corrupt { table, key: "(a claim without an agent)".into() }.into()),
+            None => Ok(()),
+        }
+    }
+}

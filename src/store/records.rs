@@ -1,0 +1,97 @@
+//! What the store keeps. Plain data: secrets are in here only as [`Sealed`] values or hashes.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    AgentId, AgentSpec, ChannelKind, HostPort, KeyId, Limits, Plan, Scopes, Slug, Status, Timestamp, UserId,
+};
+use crate::lifecycle::Life;
+use crate::vault::Sealed;
+
+/// All of an agent but its port: that is in the table of ports alone, which cannot then disagree with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentRecord {
+    pub id: AgentId,
+    pub user: UserId,
+    pub slug: Slug,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub spec: Arc<AgentSpec>,
+    pub api_key: Option<Sealed>,
+    pub channels: Option<Sealed>,
+    /// Which channels there are, readable without opening `channels`.
+    pub channel_kinds: Vec<ChannelKind>,
+    /// The bearer token of the running instance.
+    pub token: Option<Sealed>,
+    pub life: Life,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UserRecord {
+    pub id: UserId,
+    pub email: String,
+    pub plan: Plan,
+    /// Instead of the plan's own limits, where others were agreed on.
+    pub limits: Option<Limits>,
+    pub created_at: Timestamp,
+}
+
+/// An API key, known by its hash alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    pub id: KeyId,
+    pub user: UserId,
+    pub hash: [u8; 32],
+    pub name: Option<String>,
+    pub scopes: Scopes,
+    pub expires_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+}
+
+/// One line of an agent's timeline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// Grows along the timeline of one agent.
+    pub seq: u64,
+    pub time: Timestamp,
+    pub from: Status,
+    pub to: Status,
+    pub cause: String,
+    pub attempt: u64,
+    pub detail: Option<String>,
+}
+
+/// What became of a request that carried an idempotency key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IdempotencyRecord {
+    /// Digest of the request, to tell a retry from another request under the same key.
+    pub fingerprint: [u8; 32],
+    pub state: IdempotencyState,
+    /// From then on the key is free again.
+    pub expires_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdempotencyState {
+    InFlight { agent: Option<AgentId>, started_at: Timestamp },
+    Done { status: u16, headers: Vec<(String, String)>, body: Sealed },
+}
+
+/// An agent as it is read back, with its port.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredAgent {
+    pub record: AgentRecord,
+    pub port: HostPort,
+}
+
+/// Everything that the service needs in memory at boot.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Snapshot {
+    /// By id, which is by creation.
+    pub agents: Vec<StoredAgent>,
+    pub users: Vec<UserRecord>,
+    pub keys: Vec<KeyRecord>,
+}

@@ -1,0 +1,103 @@
+//! Which version of the tables a store has, and how an older one becomes the present one.
+
+use redb::{Database, ReadableDatabase, TableError, WriteTransaction};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{InstallationId, Timestamp};
+
+use super::codec::Place;
+use super::error::from_redb;
+use super::tables::{META, Tables};
+
+/// What a store says of itself. This layout never changes, or an older program could not read that it must not go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Identity {
+    pub(super) schema: u32,
+    pub(super) installation: InstallationId,
+    pub(super) created_at: Timestamp,
+}
+
+/// Brings a store from one version to the next.
+pub(super) type Migration = fn(&WriteTransaction) -> Result<(), redb::Error>;
+
+/// The migration at index `n` makes version `n + 2` of version `n + 1`.
+pub(super) const MIGRATIONS: &[Migration] = &[];
+
+/// Why a store's tables cannot be used.
+#[derive(Debug)]
+pub(super) enum SchemaError {
+    Newer {
+        found: u32,
+        known: u32,
+    },
+    /// A redb file, but not one of ours.
+    Foreign,
+    Damaged,
+    Medium(redb::Error),
+}
+
+from_redb!(SchemaError);
+
+const IDENTITY: Place<'_> = Place { table: "meta", key: b"store" };
+
+/// Makes the tables of a new store.
+pub(super) fn found(
+    db: &Database,
+    installation: InstallationId,
+    created_at: Timestamp,
+    migrations: &[Migration],
+) -> Result<(), SchemaError> {
+    let identity = Identity { schema: newest(migrations), installation, created_at };
+    let txn = begin(db)?;
+    Tables::open(&txn)?.meta.insert("store", IDENTITY.encode(&identity).as_slice())?;
+    Ok(txn.commit()?)
+}
+
+/// Reads a store's identity and migrates it if it is older than this program. All in one transaction: a crash leaves
+/// the old version or the new one.
+pub(super) fn upgrade(db: &Database, migrations: &[Migration]) -> Result<Identity, SchemaError> {
+    let mut identity = identity(db)?;
+    let known = newest(migrations);
+    if identity.schema > known {
+        return Err(SchemaError::Newer { found: identity.schema, known });
+    }
+    if identity.schema < known {
+        let txn = begin(db)?;
+        for migration in &migrations[identity.schema.saturating_sub(1) as usize..] {
+            migration(&txn)?;
+        }
+        identity.schema = known;
+        txn.open_table(META)?.insert("store", IDENTITY.encode(&identity).as_slice())?;
+        txn.commit()?;
+    }
+    Ok(identity)
+}
+
+fn identity(db: &Database) -> Result<Identity, SchemaError> {
+    let meta = match db.begin_read()?.open_table(META) {
+        Ok(meta) => meta,
+        Err(TableError::TableDoesNotExist(_)) => return Err(SchemaError::Foreign),
+        Err(error) => return Err(error.into()),
+    };
+    let value = meta.get("store")?.ok_or(SchemaError::Foreign)?;
+    IDENTITY.decode(value.value()).map_err(|_| SchemaError::Damaged)
+}
+
+fn newest(migrations: &[Migration]) -> u32 {
+    u32::try_from(migrations.len() + 1).unwrap_or(u32::MAX)
+}
+
+/// A durable transaction in two phases.
+///
+/// Two phases, although one would be faster: with one, redb cannot tell a page that decayed from one that a crash tore,
+/// and answers both by going back to the commit before, which loses what was acknowledged and says nothing. With two, a
+/// crash never harms the last commit, and decay is an error.
+///
+/// Without quick repair: it saves time after a crash by trusting the file, and this store reads the whole file anyway
+/// when it opens it.
+pub(super) fn begin(db: &Database) -> Result<WriteTransaction, redb::Error> {
+    let mut txn = db.begin_write()?;
+    txn.set_durability(redb::Durability::Immediate)?;
+    txn.set_two_phase_commit(true);
+    Ok(txn)
+}

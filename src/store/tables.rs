@@ -1,0 +1,105 @@
+//! The tables. A name ends in the version of its types: another layout is another table, reached by a migration.
+//!
+//! ```text
+//! agents        agent            → record        the agent without its port
+//! ports         port             → agent         the truth about ports
+//! agent-ports   agent            → port          the same, the other way round
+//! slugs         slug             → agent
+//! owners        (user, agent)    → ()            counts a user's agents
+//! events        (agent, seq)     → log entry     the newest of each agent
+//! users         user             → record
+//! keys          key hash         → record
+//! user-keys     (user, key)      → key hash
+//! idempotency   (user, key)      → record
+//! expiries      (ms, user, key)  → ()            the same by their end
+//! ```
+
+use redb::{ReadTransaction, Table, TableDefinition, TableError, WriteTransaction};
+
+use super::codec::Place;
+
+type Definition<K, V> = TableDefinition<'static, K, V>;
+pub(super) type Id = &'static [u8; 16];
+pub(super) type Hash = &'static [u8; 32];
+pub(super) type Value = &'static [u8];
+
+pub(super) const META: Definition<&str, Value> = TableDefinition::new("meta");
+pub(super) const AGENTS: Definition<Id, Value> = TableDefinition::new("agents/v1");
+pub(super) const PORTS: Definition<u16, Id> = TableDefinition::new("ports/v1");
+pub(super) const AGENT_PORTS: Definition<Id, u16> = TableDefinition::new("agent-ports/v1");
+pub(super) const SLUGS: Definition<&str, Id> = TableDefinition::new("slugs/v1");
+pub(super) const OWNERS: Definition<(Id, Id), ()> = TableDefinition::new("owners/v1");
+pub(super) const EVENTS: Definition<(Id, u64), Value> = TableDefinition::new("events/v1");
+pub(super) const USERS: Definition<Id, Value> = TableDefinition::new("users/v1");
+pub(super) const KEYS: Definition<Hash, Value> = TableDefinition::new("keys/v1");
+pub(super) const USER_KEYS: Definition<(Id, Id), Hash> = TableDefinition::new("user-keys/v1");
+pub(super) const IDEMPOTENCY: Definition<(Id, &str), Value> = TableDefinition::new("idempotency/v1");
+pub(super) const EXPIRIES: Definition<(i64, Id, &str), ()> = TableDefinition::new("expiries/v1");
+
+/// The least and greatest id, to range over all rows of one owner.
+pub(super) const FIRST: &[u8; 16] = &[0; 16];
+pub(super) const LAST: &[u8; 16] = &[0xff; 16];
+
+macro_rules! tables {
+    ($($field:ident: $definition:ident($key:ty, $value:ty)),+ $(,)?) => {
+        /// Every table, opened once for a transaction.
+        pub(super) struct Tables<'txn> {
+            $(pub(super) $field: Table<'txn, $key, $value>),+
+        }
+
+        impl<'txn> Tables<'txn> {
+            /// Opens all tables; those that are not there yet come into being.
+            pub(super) fn open(txn: &'txn WriteTransaction) -> Result<Self, TableError> {
+                Ok(Self { $($field: txn.open_table($definition)?),+ })
+            }
+        }
+
+        /// The number of rows of each table, by its name.
+        pub(super) fn count_rows(txn: &ReadTransaction) -> Result<Vec<(&'static str, u64)>, redb::Error> {
+            use redb::ReadableTableMetadata;
+            Ok(vec![$((stringify!($field), txn.open_table($definition)?.len()?)),+])
+        }
+    };
+}
+
+tables! {
+    meta: META(&'static str, Value),
+    agents: AGENTS(Id, Value),
+    ports: PORTS(u16, Id),
+    agent_ports: AGENT_PORTS(Id, u16),
+    slugs: SLUGS(&'static str, Id),
+    owners: OWNERS((Id, Id), ()),
+    events: EVENTS((Id, u64), Value),
+    users: USERS(Id, Value),
+    keys: KEYS(Hash, Value),
+    user_keys: USER_KEYS((Id, Id), Hash),
+    idempotency: IDEMPOTENCY((Id, &'static str), Value),
+    expiries: EXPIRIES((i64, Id, &'static str), ()),
+}
+
+pub(super) const CANARY: Place<'_> = Place { table: "meta", key: b"canary" };
+
+pub(super) fn agent_place(agent: &[u8; 16]) -> Place<'_> {
+    Place { table: "agents", key: agent }
+}
+
+pub(super) fn user_place(user: &[u8; 16]) -> Place<'_> {
+    Place { table: "users", key: user }
+}
+
+pub(super) fn key_place(hash: &[u8; 32]) -> Place<'_> {
+    Place { table: "keys", key: hash }
+}
+
+/// The key of a row whose key has two parts, as the checksum and error messages take it.
+pub(super) fn joined(first: &[u8; 16], second: &[u8]) -> Vec<u8> {
+    [first.as_slice(), second].concat()
+}
+
+pub(super) fn event_place(key: &[u8]) -> Place<'_> {
+    Place { table: "events", key }
+}
+
+pub(super) fn idempotency_place(key: &[u8]) -> Place<'_> {
+    Place { table: "idempotency", key }
+}

@@ -1,0 +1,117 @@
+//! The store on a disk in memory and in real files.
+
+mod rules;
+
+use std::sync::Arc;
+
+use crate::domain::{
+    AgentId, AgentSpec, HostPort, KeyId, MemoryBackend, Plan, Provider, Scopes, Slug, Status, Timestamp, UserId,
+};
+use crate::lifecycle::Life;
+
+use super::*;
+
+/// Ids that are the same in every run.
+fn agent_id(n: u8) -> AgentId {
+    AgentId::from_bytes([n; 16])
+}
+
+fn user_id(n: u8) -> UserId {
+    UserId::from_bytes([n; 16])
+}
+
+fn key_id(n: u8) -> KeyId {
+    KeyId::from_bytes([n; 16])
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn port(n: u16) -> HostPort {
+    HostPort::try_from(40_000 + n).unwrap()
+}
+
+fn agent(n: u8) -> AgentRecord {
+    AgentRecord {
+        id: agent_id(n),
+        user: user_id(1),
+        slug: Slug::parse(&format!("agent-{n}")).unwrap(),
+        created_at: at(1),
+        updated_at: at(1),
+        spec: Arc::new(AgentSpec {
+            name: format!("Agent {n}"),
+            agent_name: "ZeroClaw".into(),
+            user_name: None,
+            timezone: "Europe/Zurich".into(),
+            communication_style: Some("short \"and\" plain\n".into()),
+            provider: Provider::Ollama,
+            model: "llama3".into(),
+            provider_url: None,
+            temperature: 0.7,
+            memory_backend: MemoryBackend::Sqlite,
+            auto_save: true,
+        }),
+        api_key: None,
+        channels: None,
+        channel_kinds: Vec::new(),
+        token: None,
+        life: life(1),
+    }
+}
+
+fn life(revision: u64) -> Life {
+    Life { revision }
+}
+
+fn revised(agent: &AgentRecord, revision: u64) -> AgentRecord {
+    AgentRecord { life: life(revision), updated_at: at(revision as i64), ..agent.clone() }
+}
+
+fn entry(seq: u64) -> LogEntry {
+    LogEntry {
+        seq,
+        time: at(seq as i64),
+        from: Status::Pending,
+        to: Status::Starting,
+        cause: format!("cause {seq}"),
+        attempt: 1,
+        detail: None,
+    }
+}
+
+fn user(n: u8) -> UserRecord {
+    UserRecord { id: user_id(n), email: format!("{n}@example.org"), plan: Plan::Free, limits: None, created_at: at(1) }
+}
+
+fn key(n: u8, owner: u8) -> KeyRecord {
+    KeyRecord {
+        id: key_id(n),
+        user: user_id(owner),
+        hash: [n; 32],
+        name: Some(format!("key {n}")),
+        scopes: Scopes::user(),
+        expires_at: None,
+        created_at: at(1),
+    }
+}
+
+fn create(n: u8) -> Batch {
+    Batch::create_agent(&agent(n), port(n.into()), &entry(1), Some(100))
+}
+
+fn options() -> StoreOptions {
+    StoreOptions { installation: InstallationId::from_bytes([7; 16]), now: at(1), ..StoreOptions::default() }
+}
+
+fn open(disk: &MemoryDisk) -> Store {
+    Store::in_memory(disk.clone(), options()).unwrap()
+}
+
+fn fresh() -> Store {
+    open(&MemoryDisk::new())
+}
+
+fn rejected(conflict: Conflict) -> Result<(), StoreError> {
+    Err(StoreError::Rejected(conflict))
+}

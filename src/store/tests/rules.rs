@@ -1,0 +1,195 @@
+//! What a batch may do and may not.
+
+use super::*;
+
+#[tokio::test]
+async fn what_is_committed_is_read_back() {
+    let store = fresh();
+    for batch in [Batch::put_user(&user(1)), Batch::put_key(&key(1, 1)), create(1), create(2)] {
+        store.commit(batch).await.unwrap();
+    }
+    let snapshot = store.load().await.unwrap();
+    assert_eq!(snapshot.users, [user(1)]);
+    assert_eq!(snapshot.keys, [key(1, 1)]);
+    assert_eq!(
+        snapshot.agents,
+        [StoredAgent { record: agent(1), port: port(1) }, StoredAgent { record: agent(2), port: port(2) }]
+    );
+    assert_eq!(store.agent(agent_id(2)).await.unwrap().unwrap().port, port(2));
+    assert_eq!(store.agent(agent_id(3)).await.unwrap(), None);
+    assert_eq!(store.events(agent_id(1), 0, 10).await.unwrap(), [entry(1)]);
+    assert_eq!((store.installation(), store.created_at()), (InstallationId::from_bytes([7; 16]), at(1)));
+}
+
+#[tokio::test]
+async fn an_agent_needs_an_id_a_slug_a_port_and_a_place_in_the_quota_of_its_own() {
+    let store = fresh();
+    store.commit(create(1)).await.unwrap();
+    let new = agent(2);
+    let same_slug = AgentRecord { slug: agent(1).slug, ..agent(2) };
+    for (record, port, max, conflict) in [
+        (&agent(1), port(2), None, Conflict::Exists),
+        (&same_slug, port(2), None, Conflict::Slug),
+        (&new, port(1), None, Conflict::Port),
+        (&new, port(2), Some(1), Conflict::Quota),
+        (&new, port(2), Some(0), Conflict::Quota),
+    ] {
+        assert_eq!(store.commit(Batch::create_agent(record, port, &entry(1), max)).await, rejected(conflict));
+    }
+    assert_eq!(store.load().await.unwrap().agents.len(), 1);
+    store.commit(Batch::create_agent(&new, port(2), &entry(1), Some(2))).await.unwrap();
+    let others = AgentRecord { user: user_id(2), ..agent(3) };
+    store.commit(Batch::create_agent(&others, port(3), &entry(1), Some(1))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_removed_agent_leaves_nothing_and_never_comes_back() {
+    let store = fresh();
+    let before = store.stats().await.unwrap().rows;
+    store.commit(create(1)).await.unwrap();
+    store.commit(Batch::update_agent(&revised(&agent(1), 2), Some(&entry(2)))).await.unwrap();
+    store.commit(Batch::remove_agent(agent_id(1))).await.unwrap();
+    assert_eq!(store.stats().await.unwrap().rows, before);
+    assert!(store.events(agent_id(1), 0, 10).await.unwrap().is_empty());
+    let late = Batch::update_agent(&revised(&agent(1), 3), None);
+    assert_eq!(store.commit(late).await, rejected(Conflict::NotFound));
+    assert_eq!(store.commit(Batch::remove_agent(agent_id(1))).await, rejected(Conflict::NotFound));
+    store.commit(create(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_update_needs_a_newer_revision_and_keeps_slug_and_user() {
+    let store = fresh();
+    store.commit(create(1)).await.unwrap();
+    store.commit(Batch::update_agent(&revised(&agent(1), 5), None)).await.unwrap();
+    for (record, conflict) in [
+        (revised(&agent(1), 5), Conflict::Stale),
+        (revised(&agent(1), 4), Conflict::Stale),
+        (AgentRecord { slug: agent(2).slug, ..revised(&agent(1), 6) }, Conflict::Slug),
+        (AgentRecord { user: user_id(2), ..revised(&agent(1), 6) }, Conflict::Exists),
+    ] {
+        assert_eq!(store.commit(Batch::update_agent(&record, None)).await, rejected(conflict));
+    }
+    let same_seq = Batch::update_agent(&revised(&agent(1), 6), Some(&entry(1)));
+    assert_eq!(store.commit(same_seq).await, rejected(Conflict::Stale));
+    assert_eq!(store.agent(agent_id(1)).await.unwrap().unwrap().record, revised(&agent(1), 5));
+}
+
+#[tokio::test]
+async fn a_port_moves_only_from_its_holder_to_a_free_one() {
+    let store = fresh();
+    store.commit(create(1)).await.unwrap();
+    store.commit(create(2)).await.unwrap();
+    for (from, to) in [(2, 3), (3, 4), (1, 2)] {
+        let swap = Batch::swap_port(agent_id(1), port(from), port(to));
+        assert_eq!(store.commit(swap).await, rejected(Conflict::Port), "{from} to {to}");
+    }
+    store.commit(Batch::swap_port(agent_id(1), port(1), port(3))).await.unwrap();
+    store.commit(Batch::swap_port(agent_id(1), port(3), port(3))).await.unwrap();
+    assert_eq!(store.agent(agent_id(1)).await.unwrap().unwrap().port, port(3));
+    store.commit(Batch::create_agent(&agent(3), port(1), &entry(1), None)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_timeline_keeps_its_newest_entries() {
+    let store = Store::in_memory(MemoryDisk::new(), StoreOptions { events_per_agent: 3, ..options() }).unwrap();
+    store.commit(create(1)).await.unwrap();
+    store.commit(create(2)).await.unwrap();
+    for seq in 2..=9 {
+        store.commit(Batch::update_agent(&revised(&agent(1), seq), Some(&entry(seq)))).await.unwrap();
+    }
+    let seqs = |entries: Vec<LogEntry>| entries.into_iter().map(|entry| entry.seq).collect::<Vec<_>>();
+    assert_eq!(seqs(store.events(agent_id(1), 0, 10).await.unwrap()), [7, 8, 9]);
+    assert_eq!(seqs(store.events(agent_id(1), 7, 1).await.unwrap()), [8]);
+    assert!(store.events(agent_id(1), u64::MAX, 10).await.unwrap().is_empty());
+    assert_eq!(seqs(store.events(agent_id(2), 0, 10).await.unwrap()), [1]);
+}
+
+#[tokio::test]
+async fn a_user_goes_with_all_keys_but_not_before_the_agents() {
+    let store = fresh();
+    assert_eq!(store.commit(Batch::put_key(&key(1, 1))).await, rejected(Conflict::NotFound));
+    for batch in [Batch::put_user(&user(1)), Batch::put_user(&user(2)), create(1)] {
+        store.commit(batch).await.unwrap();
+    }
+    for batch in [Batch::put_key(&key(1, 1)), Batch::put_key(&key(2, 1)), Batch::put_key(&key(3, 2))] {
+        store.commit(batch).await.unwrap();
+    }
+    let stolen = KeyRecord { hash: [1; 32], ..key(4, 2) };
+    assert_eq!(store.commit(Batch::put_key(&stolen)).await, rejected(Conflict::Exists));
+    assert_eq!(store.commit(Batch::remove_user(user_id(1))).await, rejected(Conflict::HasAgents));
+    store.commit(Batch::remove_agent(agent_id(1))).await.unwrap();
+    store.commit(Batch::remove_user(user_id(1))).await.unwrap();
+    let snapshot = store.load().await.unwrap();
+    assert_eq!((snapshot.users, snapshot.keys), (vec![user(2)], vec![key(3, 2)]));
+    assert_eq!(store.commit(Batch::remove_user(user_id(1))).await, rejected(Conflict::NotFound));
+}
+
+#[tokio::test]
+async fn a_key_may_change_its_name_and_its_hash() {
+    let store = fresh();
+    store.commit(Batch::put_user(&user(1))).await.unwrap();
+    store.commit(Batch::put_key(&key(1, 1))).await.unwrap();
+    let changed = KeyRecord { hash: [9; 32], name: None, ..key(1, 1) };
+    store.commit(Batch::put_key(&changed)).await.unwrap();
+    assert_eq!(store.load().await.unwrap().keys, [changed]);
+    store.commit(Batch::remove_key(user_id(1), key_id(1))).await.unwrap();
+    assert!(store.load().await.unwrap().keys.is_empty());
+    let again = Batch::remove_key(user_id(1), key_id(1));
+    assert_eq!(store.commit(again).await, rejected(Conflict::NotFound));
+}
+
+fn in_flight(started: i64, expires: i64) -> IdempotencyRecord {
+    let state = IdempotencyState::InFlight { agent: Some(agent_id(1)), started_at: at(started) };
+    IdempotencyRecord { fingerprint: [1; 32], state, expires_at: at(expires) }
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_claimed_once_until_it_expires() {
+    let store = fresh();
+    let claim = |started| Batch::put_idempotency(user_id(1), "k", &in_flight(started, started + 100));
+    store.commit(claim(0)).await.unwrap();
+    assert_eq!(store.commit(claim(99)).await, rejected(Conflict::IdempotencyKey));
+    store.commit(Batch::put_idempotency(user_id(2), "k", &in_flight(50, 150))).await.unwrap();
+    store.commit(claim(100)).await.unwrap();
+    assert_eq!(store.idempotency(user_id(1), "k").await.unwrap(), Some(in_flight(100, 200)));
+    store.commit(Batch::remove_idempotency(user_id(1), "k")).await.unwrap();
+    assert_eq!(store.idempotency(user_id(1), "k").await.unwrap(), None);
+    assert!(store.idempotency(user_id(2), "k").await.unwrap().is_some());
+    store.commit(claim(101)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_create_and_its_idempotency_record_are_written_together_or_not_at_all() {
+    let store = fresh();
+    let record = in_flight(0, 100);
+    store.commit(create(1).with_idempotency(user_id(1), "k", &record)).await.unwrap();
+    let second = create(2).with_idempotency(user_id(1), "k", &record);
+    assert_eq!(store.commit(second).await, rejected(Conflict::IdempotencyKey));
+    assert_eq!(store.agent(agent_id(2)).await.unwrap(), None);
+    let third = create(1).with_idempotency(user_id(1), "other", &record);
+    assert_eq!(store.commit(third).await, rejected(Conflict::Exists));
+    assert_eq!(store.idempotency(user_id(1), "other").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn expired_idempotency_records_are_cleared_away() {
+    let store = fresh();
+    for n in 0..50 {
+        store.commit(Batch::put_idempotency(user_id(1), &format!("k{n}"), &in_flight(n, n + 10))).await.unwrap();
+    }
+    let rows = store.stats().await.unwrap().rows;
+    for table in ["idempotency", "expiries"] {
+        let count = rows.iter().find(|(name, _)| *name == table).unwrap().1;
+        assert_eq!(count, 10, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_closed_says_so() {
+    let store = fresh();
+    let other = store.clone();
+    store.close().await;
+    assert_eq!(other.commit(Batch::touch()).await, Err(StoreError::Closed));
+    assert_eq!(other.load().await, Err(StoreError::Closed));
+}
