@@ -108,14 +108,7 @@ impl Store {
     /// If another process has it, or it is damaged, empty, newer than this program or cannot be read. It is then left
     /// as it is.
     pub fn open(path: impl Into<PathBuf>, options: StoreOptions) -> Result<Self, OpenError> {
-        let path = path.into();
-        let engine = Arc::new(Self::engine(Place::File(path.clone()), options)?);
-        let queue = Queue::start(engine.clone()).map_err(|error| OpenError::Io {
-            action: "start a writer for",
-            path: path.display().to_string(),
-            reason: error.to_string(),
-        })?;
-        Ok(Self(Arc::new(Shared { engine, queue: Some(queue) })))
+        Self::with_writer(Place::File(path.into()), options)
     }
 
     /// Opens the store on a disk in memory, or makes one if the disk is empty. Only one store may use a disk at a time.
@@ -125,6 +118,16 @@ impl Store {
     pub fn in_memory(disk: impl Disk, options: StoreOptions) -> Result<Self, OpenError> {
         let engine = Self::engine(Place::Memory(Arc::new(disk)), options)?;
         Ok(Self(Arc::new(Shared { engine: Arc::new(engine), queue: None })))
+    }
+
+    fn with_writer(place: Place, options: StoreOptions) -> Result<Self, OpenError> {
+        let engine = Arc::new(Self::engine(place, options)?);
+        let queue = Queue::start(engine.clone()).map_err(|error| OpenError::Io {
+            action: "start a writer for",
+            path: engine.place.to_string(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self(Arc::new(Shared { engine, queue: Some(queue) })))
     }
 
     fn engine(place: Place, options: StoreOptions) -> Result<Engine, OpenError> {
@@ -271,10 +274,9 @@ impl Store {
 
 impl Shared {
     fn close(&self) {
-        if let Some(queue) = &self.queue {
-            queue.finish();
+        if self.queue.as_ref().is_none_or(Queue::finish) {
+            self.engine.close();
         }
-        self.engine.close();
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Engine {
     events_per_agent: u64,
     gate: RwLock<Gate>,
     lock: Mutex<Option<Lock>>,
-    /// One write transaction at a time, also for those that come from no queue.
+    /// Held by whoever writes or opens anew: stores in memory have no single writer's thread.
     writing: Mutex<()>,
 }
 
@@ -73,7 +73,7 @@ impl Engine {
         let (Broken::Before(reason) | Broken::Within(reason)) = &broken;
         tracing::error!(store = %self.place, %reason, "the store failed to write; opening it anew");
         self.shut(Gate::Down(reason.clone()));
-        if let Err(error) = self.reopen() {
+        if let Err(error) = self.revive() {
             tracing::error!(store = %self.place, %error, "the store stays down");
         }
         let error = match broken {
@@ -85,6 +85,11 @@ impl Engine {
 
     /// Opens the database if it is down.
     pub(super) fn reopen(&self) -> Result<(), OpenError> {
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.revive()
+    }
+
+    fn revive(&self) -> Result<(), OpenError> {
         if !self.is_down() {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! A disk in memory that crashes and fails on demand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,11 +41,16 @@ struct Image {
     durable: Vec<u8>,
     /// What leads from durable to written.
     pending: Vec<Change>,
-    capacity: Option<u64>,
+    /// Blocks that were ever written: those a real disk would have given out.
+    used: BTreeSet<usize>,
+    /// Blocks there are.
+    capacity: Option<usize>,
     commits: u64,
     faults: BTreeMap<u64, CommitFault>,
     /// The next sync fails.
     fail_sync: bool,
+    /// Syncs until the power is cut.
+    power_left: Option<u64>,
     /// Everything fails.
     gone: bool,
 }
@@ -57,6 +62,9 @@ enum Change {
 
 /// What a medium writes whole or not at all.
 const SECTOR: usize = 512;
+
+/// What a file system gives out.
+const BLOCK: usize = 4096;
 
 impl MemoryDisk {
     pub fn new() -> Self {
@@ -80,7 +88,8 @@ impl MemoryDisk {
                 found
             }
         };
-        Self(Arc::new(Mutex::new(Image { written: found.clone(), durable: found, ..Image::default() })))
+        let used = (0..found.len().div_ceil(BLOCK)).collect();
+        Self(Arc::new(Mutex::new(Image { written: found.clone(), durable: found, used, ..Image::default() })))
     }
 
     /// Lets the `n`-th commit from now fail; 1 is the next one.
@@ -90,9 +99,18 @@ impl MemoryDisk {
         image.faults.insert(at, fault);
     }
 
-    /// Bytes that fit; beyond them writes fail as on a full disk.
-    pub fn set_capacity(&self, capacity: Option<u64>) {
-        self.lock().capacity = capacity;
+    /// Fills the disk: it takes only `bytes` more, in blocks of 4 KiB, and then writes fail. `None` makes room again.
+    ///
+    /// As on a real disk, the file may be lengthened all the same, and what was written once can be written again.
+    pub fn fill_up_to(&self, bytes: Option<usize>) {
+        let mut image = self.lock();
+        image.capacity = bytes.map(|bytes| image.used.len() + bytes / BLOCK);
+    }
+
+    /// Cuts the power during the `n`-th sync from now; 1 is the next one. From then on the disk is gone, and
+    /// [`MemoryDisk::after`] tells what is left of it.
+    pub fn cut_power(&self, n: u64) {
+        self.lock().power_left = Some(n);
     }
 
     /// While it is gone, every access fails.
@@ -156,22 +174,24 @@ impl Disk for MemoryDisk {
         if offset.checked_add(data.len()).is_none_or(|end| end > image.written.len()) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        image.use_blocks(offset, data.len())?;
         image.change(Change::Write { offset, data: data.to_vec() });
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut image = self.reach()?;
-        if image.capacity.is_some_and(|capacity| len > capacity) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
         image.change(Change::Length(usize::try_from(len).map_err(io::Error::other)?));
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut image = self.reach()?;
-        if std::mem::take(&mut image.fail_sync) {
+        image.power_left = image.power_left.map(|left| left.saturating_sub(1));
+        if image.power_left == Some(0) {
+            image.gone = true;
+        }
+        if image.gone || std::mem::take(&mut image.fail_sync) {
             return Err(io::Error::other("the disk cannot sync"));
         }
         for change in std::mem::take(&mut image.pending) {
@@ -202,6 +222,18 @@ impl Disk for MemoryDisk {
 }
 
 impl Image {
+    fn use_blocks(&mut self, offset: usize, length: usize) -> io::Result<()> {
+        for block in offset / BLOCK..(offset + length).div_ceil(BLOCK) {
+            if !self.used.contains(&block) {
+                if self.capacity.is_some_and(|capacity| self.used.len() >= capacity) {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                self.used.insert(block);
+            }
+        }
+        Ok(())
+    }
+
     fn change(&mut self, change: Change) {
         change.apply_where(&mut self.written, || true);
         self.pending.push(change);

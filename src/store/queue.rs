@@ -3,7 +3,7 @@
 //! A commit costs about the same for one batch as for many, so batches that arrive while one commit runs share the
 //! next. Nothing waits for company: a lone batch is committed at once.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,6 +26,9 @@ const ENQUEUE_WITHIN: Duration = Duration::from_secs(5);
 /// How long a batch in the queue waits for its answer: long enough for a disk that stalls and comes back.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long closing waits for the queue to be written. After it the disk is taken for dead.
+const FINISH_WITHIN: Duration = Duration::from_secs(30);
+
 /// Pauses between attempts to get a failed store back: short at first, then so that a full disk is noticed to have
 /// room again within seconds.
 const REOPEN_FIRST: Duration = Duration::from_millis(50);
@@ -41,7 +44,13 @@ struct Job {
 pub(super) struct Queue {
     places: Arc<Semaphore>,
     sender: Mutex<Option<Sender<Job>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    writer: Mutex<Option<Writer>>,
+}
+
+struct Writer {
+    thread: JoinHandle<()>,
+    /// Disconnected when the thread has ended.
+    ended: Receiver<()>,
 }
 
 impl Queue {
@@ -51,12 +60,15 @@ impl Queue {
     /// If the system gives no thread.
     pub(super) fn start(engine: Arc<Engine>) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
-        let writer = std::thread::Builder::new().name("store-writer".into());
-        let thread = writer.spawn(move || run(&engine, &receiver))?;
+        let (ends, ended): (SyncSender<()>, _) = sync_channel(0);
+        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
+            let _ends = ends;
+            run(&engine, &receiver);
+        })?;
         Ok(Self {
             places: Arc::new(Semaphore::new(QUEUE)),
             sender: Mutex::new(Some(sender)),
-            thread: Mutex::new(Some(thread)),
+            writer: Mutex::new(Some(Writer { thread, ended })),
         })
     }
 
@@ -83,15 +95,20 @@ impl Queue {
         QUEUE - self.places.available_permits()
     }
 
-    /// Takes no more batches, and returns when those in the queue are answered.
-    pub(super) fn finish(&self) {
+    /// Takes no more batches, and returns when those in the queue are answered. False if the disk hangs: then the
+    /// writer may still be at work.
+    pub(super) fn finish(&self) -> bool {
         self.places.close();
         drop(self.sender.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
-            && thread.join().is_err()
-        {
+        let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() else { return true };
+        if writer.ended.recv_timeout(FINISH_WITHIN) == Err(RecvTimeoutError::Timeout) {
+            tracing::error!("the store's disk does not answer; what was not acknowledged may be lost");
+            return false;
+        }
+        if writer.thread.join().is_err() {
             tracing::error!("the store's writer panicked");
         }
+        true
     }
 }
 

@@ -1,6 +1,12 @@
 //! The store on a disk in memory and in real files.
 
+mod decay;
+mod failures;
+mod files;
+mod keys;
+mod model;
 mod rules;
+mod threads;
 
 use std::sync::Arc;
 

@@ -1,0 +1,144 @@
+//! The store as a file: who may have it, and what is refused.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
+use tempfile::TempDir;
+
+use crate::store::place::{Opening, Place};
+use crate::store::schema::Migration;
+
+use super::*;
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("zeroone.redb");
+    (folder, path)
+}
+
+/// A closed store with one agent.
+async fn closed_store(path: &Path) {
+    let store = Store::open(path, options()).unwrap();
+    store.commit(create(1)).await.unwrap();
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_new_file_is_private_and_keeps_what_was_written() {
+    let (folder, path) = folder();
+    closed_store(&path).await;
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let other = StoreOptions { installation: InstallationId::new(), ..options() };
+    let store = Store::open(&path, other).unwrap();
+    assert_eq!(store.installation(), InstallationId::from_bytes([7; 16]), "the first opening decides");
+    assert_eq!(store.load().await.unwrap().agents[0].record, agent(1));
+    let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["zeroone.redb", "zeroone.redb.lock"]);
+}
+
+#[tokio::test]
+async fn a_second_store_on_the_same_file_is_refused_until_the_first_is_gone() {
+    let (_folder, path) = folder();
+    let first = Store::open(&path, options()).unwrap();
+    let error = Store::open(&path, options()).unwrap_err();
+    assert!(matches!(error, OpenError::InUse { .. }));
+    let text = error.to_string();
+    assert!(text.contains("zeroone.redb is in use by another process"), "{text}");
+    assert!(text.contains(&format!("process {}", std::process::id())) && text.contains("stop it"), "{text}");
+    first.commit(create(1)).await.unwrap();
+    drop(first);
+    assert_eq!(Store::open(&path, options()).unwrap().load().await.unwrap().agents.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_a_whole_store_is_refused_and_left_as_it_is() {
+    let (_folder, path) = folder();
+    closed_store(&path).await;
+    let sound = fs::read(&path).unwrap();
+    let zeroed_header = [vec![0; 4096], sound[4096..].to_vec()].concat();
+    for (what, bytes) in [
+        ("empty", Vec::new()),
+        ("cut to one byte", sound[..1].to_vec()),
+        ("cut within the header", sound[..100].to_vec()),
+        ("cut in half", sound[..sound.len() / 2].to_vec()),
+        ("short of one byte", sound[..sound.len() - 1].to_vec()),
+        ("all zeroes", vec![0; sound.len()]),
+        ("a zeroed header", zeroed_header),
+        ("text", b"{}".repeat(5000)),
+    ] {
+        fs::write(&path, &bytes).unwrap();
+        let error = Store::open(&path, options()).expect_err(what);
+        assert!(matches!(error, OpenError::Damaged { .. }), "{what}: {error}");
+        let text = error.to_string();
+        assert!(text.contains("zeroone.redb is damaged") && text.contains("restore a backup"), "{what}: {text}");
+        assert!(fs::read(&path).unwrap() == bytes, "{what}: the file was changed");
+    }
+    fs::write(&path, &sound).unwrap();
+    assert_eq!(Store::open(&path, options()).unwrap().load().await.unwrap().agents.len(), 1);
+}
+
+#[test]
+fn another_programs_database_is_refused() {
+    let (_folder, path) = folder();
+    let db = Database::create(&path).unwrap();
+    let txn = db.begin_write().unwrap();
+    txn.open_table(TableDefinition::<u8, u8>::new("theirs")).unwrap().insert(1, 1).unwrap();
+    txn.commit().unwrap();
+    drop(db);
+    let error = Store::open(&path, options()).unwrap_err();
+    assert!(error.to_string().contains("not of this service"), "{error}");
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_named() {
+    let (folder, _) = folder();
+    let error = Store::open(folder.path().join("missing/zeroone.redb"), options()).unwrap_err();
+    assert!(error.to_string().contains("missing/zeroone.redb"), "{error}");
+}
+
+#[tokio::test]
+async fn a_first_start_that_was_interrupted_is_taken_up_again() {
+    let (_folder, path) = folder();
+    fs::write(path.with_extension("redb.new"), b"half a store").unwrap();
+    closed_store(&path).await;
+    assert_eq!(Store::open(&path, options()).unwrap().load().await.unwrap().agents.len(), 1);
+}
+
+const MARK: TableDefinition<u8, u8> = TableDefinition::new("mark/v1");
+
+fn mark(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    txn.open_table(MARK)?.insert(1, 1)?;
+    Ok(())
+}
+
+fn fail(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    txn.open_table(MARK)?.insert(2, 2)?;
+    Err(redb::Error::Corrupted("a migration that fails".into()))
+}
+
+fn open_with(path: &Path, migrations: &'static [Migration]) -> Result<Vec<u8>, OpenError> {
+    let opening = Opening { installation: InstallationId::new(), created_at: at(1), check_integrity: true, migrations };
+    let (db, identity) = Place::File(path.to_owned()).open(&opening)?;
+    assert_eq!(identity.schema as usize, migrations.len() + 1);
+    let marks = db.begin_read().unwrap().open_table(MARK);
+    Ok(marks.map_or(Vec::new(), |table| {
+        use redb::ReadableTable;
+        table.iter().unwrap().map(|row| row.unwrap().0.value()).collect()
+    }))
+}
+
+#[tokio::test]
+async fn an_older_store_is_brought_up_to_date_whole_or_not_at_all_and_never_back() {
+    let (_folder, path) = folder();
+    closed_store(&path).await;
+    open_with(&path, &[mark, fail]).unwrap_err();
+    assert_eq!(open_with(&path, &[]).unwrap(), [0_u8; 0], "a migration that fails leaves the old version");
+    assert_eq!(open_with(&path, &[mark]).unwrap(), [1]);
+    let error = Store::open(&path, options()).unwrap_err();
+    assert_eq!(error, OpenError::Newer { path: path.display().to_string(), found: 2, known: 1 });
+    assert!(error.to_string().contains("newer version"), "{error}");
+    assert_eq!(open_with(&path, &[mark]).unwrap(), [1], "what was migrated is not migrated again");
+}
