@@ -26,7 +26,7 @@ use tokio::sync::broadcast;
 pub use agent::{AgentMsg, Asked, Change};
 pub use clock::Clock;
 pub use jobs::{API_KEY_FIELD, CHANNELS_FIELD, key_of, open_credentials};
-pub use registry::{CreateRefusal, Creation, RegistryMsg};
+pub use registry::{CreateRefusal, Creation, IdempotencyClaim, RegistryMsg};
 pub use supervisor::{Directory, RegistrySlot, Supervisor, SupervisorArgs, SupervisorMsg};
 
 use crate::backoff::RestartPolicy;
@@ -63,24 +63,13 @@ pub struct FeedEntry {
 }
 
 /// How the actors behave. All of it is configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Settings {
     pub restart: RestartPolicy,
     pub timing: Timing,
     pub limits: JobLimits,
     /// Public domain of agents: `<slug>.<domain>`.
     pub domain: Option<String>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            restart: RestartPolicy::default(),
-            timing: Timing::default(),
-            limits: JobLimits::default(),
-            domain: None,
-        }
-    }
 }
 
 /// How long the jobs of an agent may take. Every job ends within its limit, whatever the engine does.

@@ -61,11 +61,7 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    pub fn builder(
-        store: Store,
-        vault: Vault,
-        runtime: Arc<dyn crate::runtime::ContainerRuntime>,
-    ) -> Builder {
+    pub fn builder(store: Store, vault: Vault, runtime: Arc<dyn crate::runtime::ContainerRuntime>) -> Builder {
         Builder::new(store, vault, runtime)
     }
 
@@ -75,13 +71,7 @@ impl ControlPlane {
     }
 
     /// Agents in order of creation: one user's, or all.
-    pub fn agents(
-        &self,
-        user: Option<UserId>,
-        after: Option<AgentId>,
-        limit: usize,
-        statuses: &[Status],
-    ) -> Page {
+    pub fn agents(&self, user: Option<UserId>, after: Option<AgentId>, limit: usize, statuses: &[Status]) -> Page {
         self.world.views.page(user, after, limit, statuses)
     }
 

@@ -97,8 +97,7 @@ impl Views {
             return;
         }
         let gate = Gate { turn: Semaphore::new(1), held: AtomicU32::new(0) };
-        let entry =
-            Entry { view: watch::Sender::new(view), vitals: Arc::default(), gate: Arc::new(gate) };
+        let entry = Entry { view: watch::Sender::new(view), vitals: Arc::default(), gate: Arc::new(gate) };
         self.entries.insert(id, entry);
         let mut order = self.order.write().unwrap_or_else(PoisonError::into_inner);
         order.all.insert(id);

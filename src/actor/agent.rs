@@ -13,8 +13,9 @@ use tokio::time::sleep;
 use super::jobs::{self, Order, TOKEN_FIELD};
 use super::lane::Lane;
 use super::registry::RegistryMsg;
+use super::supervisor::RegistrySlot;
 use super::{FeedEntry, World, ask};
-use crate::domain::{AgentSpec, ChannelKind, HostPort, Secret, Timestamp};
+use crate::domain::{AgentId, AgentSpec, ChannelKind, HostPort, Secret, Status, Timestamp};
 use crate::lifecycle::{
     Cause, Code, Command, Context, Effect, Event, Failure, FailureKind, Job, Life, Outcome, Phase, Sighting,
     TokenChange, Transition, Verdict, admit, allowed, step,
@@ -28,27 +29,44 @@ pub enum AgentMsg {
     /// Take up the record; sent once, right after the actor began.
     Recover,
     Command(Command, Option<Box<Change>>, RpcReplyPort<Asked>),
-    JobEnded { attempt: u64, job: Job, ended: Box<jobs::Ended> },
+    JobEnded {
+        attempt: u64,
+        job: Job,
+        ended: Box<jobs::Ended>,
+    },
     /// The registry gave the agent another port, or could not.
-    Rebound { attempt: u64, port: Result<HostPort, Cause> },
-    Looked { revision: u64, sighting: Sighting, run: Option<Run> },
-    HealthChecked { attempt: u64, alive: bool },
+    Rebound {
+        attempt: u64,
+        port: Result<HostPort, Cause>,
+    },
+    Looked {
+        revision: u64,
+        sighting: Sighting,
+        run: Option<Run>,
+    },
+    HealthChecked {
+        attempt: u64,
+        alive: bool,
+    },
     /// There was nothing to ask: the run is not known at present.
-    HealthUnknown { attempt: u64 },
+    HealthUnknown {
+        attempt: u64,
+    },
     /// The engine says that something happened.
     Nudge,
     /// A message was answered with 401.
-    TokenRefused { attempt: u64 },
-    Wake { revision: u64 },
+    TokenRefused {
+        attempt: u64,
+    },
+    Wake {
+        revision: u64,
+    },
 }
-
-#[cfg(feature = "ractor-cluster")]
-impl ractor::Message for AgentMsg {}
 
 /// A change of what the agent is, already valid and sealed.
 pub struct Change {
     /// Only if the agent still has this generation.
-    pub if_generation: Option<u64>,
+    pub if_generation: u64,
     pub spec: Arc<AgentSpec>,
     pub api_key: Option<Sealed>,
     pub channels: Option<Sealed>,
@@ -63,7 +81,7 @@ pub enum Asked {
     /// It was so before.
     Already,
     /// Not in this status.
-    Refused { allowed: Vec<&'static str> },
+    Refused { status: Status, allowed: Vec<&'static str> },
     /// The spec was changed by someone else meanwhile.
     Stale,
     /// Nothing was changed: the store did not take it.
@@ -76,12 +94,12 @@ pub struct AgentArgs {
     pub world: Arc<World>,
     pub record: AgentRecord,
     pub port: HostPort,
-    pub registry: super::supervisor::RegistrySlot,
+    pub registry: RegistrySlot,
 }
 
 pub struct AgentState {
     world: Arc<World>,
-    registry: super::supervisor::RegistrySlot,
+    registry: RegistrySlot,
     record: AgentRecord,
     port: HostPort,
     token: Option<Secret<String>>,
@@ -237,9 +255,7 @@ impl AgentState {
             // Whoever asked has gone; commands are idempotent, so nothing is lost by not doing it.
             return Ok(());
         }
-        if let Some(expected) = change.as_ref().and_then(|change| change.if_generation)
-            && expected != self.record.life.generation
-        {
+        if change.as_ref().is_some_and(|change| change.if_generation != self.record.life.generation) {
             let _ = reply.send(Asked::Stale);
             return Ok(());
         }
@@ -250,7 +266,10 @@ impl AgentState {
                 return Ok(());
             }
             Verdict::Refuse => {
-                let _ = reply.send(Asked::Refused { allowed: allowed(&self.record.life.phase) });
+                let _ = reply.send(Asked::Refused {
+                    status: self.record.life.status(),
+                    allowed: allowed(&self.record.life.phase),
+                });
                 return Ok(());
             }
         }
@@ -421,11 +440,7 @@ pub const GONE: &str = "gone";
 /// How long the registry may take: it waits for nothing but the store.
 const REGISTRY_PATIENCE: Duration = Duration::from_secs(10);
 
-async fn rebind(
-    world: &World,
-    registry: &super::supervisor::RegistrySlot,
-    agent: crate::domain::AgentId,
-) -> Result<HostPort, Cause> {
+async fn rebind(world: &World, registry: &RegistrySlot, agent: AgentId) -> Result<HostPort, Cause> {
     let port = ask(&registry.load_full(), |reply| RegistryMsg::SwapPort { agent, reply }, REGISTRY_PATIENCE).await;
     let outcome = match port {
         Ok(Ok(port)) => Ok(port),
@@ -439,7 +454,7 @@ async fn rebind(
 }
 
 /// Removes the record; the outcome of the deletion depends on it.
-async fn retire(world: &World, registry: &super::supervisor::RegistrySlot, agent: crate::domain::AgentId) -> Outcome {
+async fn retire(world: &World, registry: &RegistrySlot, agent: AgentId) -> Outcome {
     let asked = ask(&registry.load_full(), |reply| RegistryMsg::Retire { agent, reply }, REGISTRY_PATIENCE).await;
     let trouble = match asked {
         Ok(Ok(())) => {

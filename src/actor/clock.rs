@@ -6,7 +6,10 @@ use crate::domain::Timestamp;
 pub enum Clock {
     System,
     /// `epoch` plus what tokio's clock says has passed since `since`; stands still while that one is paused.
-    Tokio { epoch: Timestamp, since: tokio::time::Instant },
+    Tokio {
+        epoch: Timestamp,
+        since: tokio::time::Instant,
+    },
 }
 
 impl Clock {

@@ -222,11 +222,11 @@ async fn probe(world: &World, order: &Order, cancel: &CancellationToken) -> JobR
 async fn pair(world: &World, order: &Order, cancel: &CancellationToken) -> JobResult {
     let endpoint = endpoint_of(order)?;
     let work = async {
-        if let Some(token) = &order.token {
-            if token_accepted(world, endpoint, token).await? {
-                let token = Some(token.clone());
-                return Ok(Ended { outcome: Outcome::Paired(Code::TokenValid), run: None, token });
-            }
+        if let Some(token) = &order.token
+            && token_accepted(world, endpoint, token).await?
+        {
+            let token = Some(token.clone());
+            return Ok(Ended { outcome: Outcome::Paired(Code::TokenValid), run: None, token });
         }
         if !requires_pairing(world, endpoint).await {
             // Anyone could talk to it: an agent that cannot be protected is not run.
@@ -267,34 +267,23 @@ async fn requires_pairing(world: &World, at: SocketAddr) -> bool {
 /// The pairing code in the log of exactly this run.
 async fn await_code(world: &World, order: &Order) -> Result<Secret<String>, Failure> {
     let Some(run) = &order.run else { return Err(no_endpoint()) };
-    let query = LogQuery {
-        boot: Some(run.boot.clone()),
-        since: Some(run.started_at),
-        tail: None,
-        follow: true,
-    };
+    let query = LogQuery { boot: Some(run.boot.clone()), since: Some(run.started_at), tail: None, follow: true };
     let deadline = Instant::now() + world.settings.limits.pairing;
     let refused = |detail: &'static str| Failure {
         kind: FailureKind::Transient,
         cause: Cause::because(if order.token.is_some() { Code::TokenRefused } else { Code::PairingTimeout }, detail),
     };
-    let mut lines = world
-        .runtime
-        .logs(&key_of(&order.record), query)
-        .await
-        .map_err(|error| runtime_failure(&error))?;
+    let mut lines = world.runtime.logs(&key_of(&order.record), query).await.map_err(|error| runtime_failure(&error))?;
     let mut scanner = CodeScanner::new();
     loop {
         match timeout_at(deadline, lines.next()).await {
-            Ok(Some(Ok(line))) => {
-                match scanner.read(&line.text) {
-                    Some(Announcement::Code(code)) => return Ok(code),
-                    Some(Announcement::Active) => {
-                        return Err(refused("the gateway is paired already and gives no code"));
-                    }
-                    None => {}
+            Ok(Some(Ok(line))) => match scanner.read(&line.text) {
+                Some(Announcement::Code(code)) => return Ok(code),
+                Some(Announcement::Active) => {
+                    return Err(refused("the gateway is paired already and gives no code"));
                 }
-            }
+                None => {}
+            },
             Ok(Some(Err(error))) => return Err(runtime_failure(&error)),
             Ok(None) => return Err(refused("the log ended before a code appeared")),
             Err(_elapsed) => return Err(refused("no code appeared in the log")),
@@ -311,9 +300,7 @@ async fn redeem(world: &World, at: SocketAddr, code: &Secret<String>) -> JobResu
             }
             Ok(Ended { outcome: Outcome::Paired(Code::Paired), run: None, token: Some(token) })
         }
-        Ok(Pairing::Refused) => {
-            Err(Failure { kind: FailureKind::Transient, cause: Cause::new(Code::PairingRefused) })
-        }
+        Ok(Pairing::Refused) => Err(Failure { kind: FailureKind::Transient, cause: Cause::new(Code::PairingRefused) }),
         Ok(Pairing::LockedOut { retry_after_secs }) => {
             let cause = Cause::because(Code::PairingLocked, format!("for {retry_after_secs} s"));
             Err(Failure { kind: FailureKind::Transient, cause })

@@ -9,29 +9,51 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::World;
 use super::supervisor::SupervisorMsg;
-use crate::domain::{AgentId, HostPort, KeyId, Limits, Status, UserId};
+use crate::domain::{AgentId, HostPort, Limits, Status, UserId};
 use crate::ledger::{Ledger, Refusal, SlugWish};
 use crate::lifecycle::{Cause, Code};
 use crate::store::{
-    AgentRecord, Batch, Conflict, IdempotencyClaim, KeyRecord, LogEntry, Snapshot, StoreError, UserRecord,
+    AgentRecord, Batch, Conflict, IdempotencyRecord, KeyRecord, LogEntry, Snapshot, StoreError, UserRecord,
 };
 use crate::view::AgentView;
 
 pub enum RegistryMsg {
-    Create { creation: Box<Creation>, reply: RpcReplyPort<Result<AgentView, CreateRefusal>> },
+    Create {
+        creation: Box<Creation>,
+        reply: RpcReplyPort<Result<AgentView, CreateRefusal>>,
+    },
     /// Another port for an agent whose port a stranger holds.
-    SwapPort { agent: AgentId, reply: RpcReplyPort<Result<HostPort, Cause>> },
+    SwapPort {
+        agent: AgentId,
+        reply: RpcReplyPort<Result<HostPort, Cause>>,
+    },
     /// The agent's instance is gone: its record and claims go, too.
-    Retire { agent: AgentId, reply: RpcReplyPort<Result<(), StoreError>> },
-    PutUser { user: Box<UserRecord>, new: bool, reply: RpcReplyPort<Result<(), StoreError>> },
-    RemoveUser { user: UserId, reply: RpcReplyPort<Result<(), StoreError>> },
-    PutKey { key: Box<KeyRecord>, reply: RpcReplyPort<Result<(), StoreError>> },
-    RemoveKey { key: KeyId, user: UserId, reply: RpcReplyPort<Result<(), StoreError>> },
-    Used { user: UserId, reply: RpcReplyPort<u32> },
+    Retire {
+        agent: AgentId,
+        reply: RpcReplyPort<Result<(), StoreError>>,
+    },
+    /// Creates a user, or changes one: an e-mail address belongs to one user.
+    PutUser {
+        user: Box<UserRecord>,
+        reply: RpcReplyPort<Result<(), StoreError>>,
+    },
+    RemoveUser {
+        user: UserId,
+        reply: RpcReplyPort<Result<(), StoreError>>,
+    },
+    PutKey {
+        key: Box<KeyRecord>,
+        reply: RpcReplyPort<Result<(), StoreError>>,
+    },
+    RemoveKey {
+        key: Box<KeyRecord>,
+        reply: RpcReplyPort<Result<(), StoreError>>,
+    },
+    Used {
+        user: UserId,
+        reply: RpcReplyPort<u32>,
+    },
 }
-
-#[cfg(feature = "ractor-cluster")]
-impl ractor::Message for RegistryMsg {}
 
 /// A new agent, valid and sealed; the slug in the record is replaced by the one that is given out.
 pub struct Creation {
@@ -39,6 +61,13 @@ pub struct Creation {
     pub slug: SlugWish,
     /// Written in the same transaction, so that a retry after a crash finds the agent.
     pub idempotency: Option<IdempotencyClaim>,
+}
+
+/// What is written beside a new agent about the request that made it.
+#[derive(Debug, Clone)]
+pub struct IdempotencyClaim {
+    pub key: String,
+    pub record: IdempotencyRecord,
 }
 
 /// Why no agent was created.
@@ -80,7 +109,8 @@ impl Actor for RegistryActor {
         let mut ledger = Ledger::default();
         for agent in snapshot.agents {
             let record = agent.record;
-            ledger.restore(record.id, record.user, record.slug, agent.port);
+            // The store keeps the same claims in one transaction with the record: a clash means that it is damaged.
+            ledger.restore(record.id, record.user, record.slug, agent.port)?;
         }
         world.accounts.restore(snapshot.users, snapshot.keys);
         Ok(RegistryState { world, supervisor, ledger })
@@ -114,9 +144,13 @@ impl Actor for RegistryActor {
                 let _ = reply.send(retired);
                 rebuild_if(unknown)
             }
-            RegistryMsg::PutUser { user, new, reply } => {
-                let batch = if new { Batch::create_user(&user) } else { Batch::update_user(&user) };
-                let stored = state.world.store.commit(batch).await;
+            RegistryMsg::PutUser { user, reply } => {
+                let taken = state.world.accounts.user_by_email(&user.email).is_some_and(|other| other.id != user.id);
+                let stored = if taken {
+                    Err(Conflict::Exists.into())
+                } else {
+                    state.world.store.commit(Batch::put_user(&user)).await
+                };
                 if stored.is_ok() {
                     state.world.accounts.put_user(*user);
                 }
@@ -136,10 +170,10 @@ impl Actor for RegistryActor {
                 }
                 answer(reply, stored)
             }
-            RegistryMsg::RemoveKey { key, user, reply } => {
-                let stored = state.world.store.commit(Batch::remove_key(user, key)).await;
+            RegistryMsg::RemoveKey { key, reply } => {
+                let stored = state.world.store.commit(Batch::remove_key(key.user, key.id)).await;
                 if stored.is_ok() {
-                    state.world.accounts.remove_key(key);
+                    state.world.accounts.remove_key(key.id);
                 }
                 answer(reply, stored)
             }
@@ -187,7 +221,10 @@ impl RegistryState {
             attempt: 0,
             detail: None,
         };
-        let batch = Batch::create_agent(&record, seat.port, limits.max_agents, &entry, idempotency.as_ref());
+        let mut batch = Batch::create_agent(&record, seat.port, &entry, limits.max_agents);
+        if let Some(claim) = &idempotency {
+            batch = batch.with_idempotency(record.user, &claim.key, &claim.record);
+        }
         if let Err(error) = self.world.store.commit(batch).await {
             self.ledger.release(record.id);
             return Err(error.into());

@@ -27,7 +27,10 @@ pub type Directory = Arc<DashMap<AgentId, ActorRef<AgentMsg>>>;
 
 pub enum SupervisorMsg {
     /// Start an actor for a new agent.
-    TakeUp { record: Box<AgentRecord>, port: HostPort },
+    TakeUp {
+        record: Box<AgentRecord>,
+        port: HostPort,
+    },
     /// Rebuild an agent's actor from the store.
     Rebuild(AgentId),
     RebuildRegistry,
@@ -36,9 +39,6 @@ pub enum SupervisorMsg {
     /// End all actors, in order.
     Shutdown(RpcReplyPort<()>),
 }
-
-#[cfg(feature = "ractor-cluster")]
-impl ractor::Message for SupervisorMsg {}
 
 pub struct Supervisor;
 
@@ -223,11 +223,7 @@ impl SupervisorState {
         Ok(())
     }
 
-    async fn rebuild(
-        &mut self,
-        myself: &ActorRef<SupervisorMsg>,
-        agent: AgentId,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn rebuild(&mut self, myself: &ActorRef<SupervisorMsg>, agent: AgentId) -> Result<(), ActorProcessingErr> {
         match self.world.store.agent(agent).await {
             Ok(Some(StoredAgent { record, port })) => self.spawn_agent(myself, record, port).await,
             Ok(None) => {

@@ -53,27 +53,22 @@ impl ControlPlane {
     pub async fn create_user(&self, new: NewUser) -> Result<UserRecord, AccountError> {
         let NewUser { email, plan, limits } = new;
         let user = UserRecord { id: UserId::new(), email, plan, limits, created_at: self.now() };
-        self.put_user(user, true).await
+        self.put_user(user).await
     }
 
     /// Another plan, or other limits. Agents that are more than the new plan allows stay; no more can be added.
     ///
     /// # Errors
     /// [`AccountError::NoSuchUser`], or the store's.
-    pub async fn set_plan(
-        &self,
-        user: UserId,
-        plan: Plan,
-        limits: Option<Limits>,
-    ) -> Result<UserRecord, AccountError> {
+    pub async fn set_plan(&self, user: UserId, plan: Plan, limits: Option<Limits>) -> Result<UserRecord, AccountError> {
         let user = self.accounts().user(user).ok_or(AccountError::NoSuchUser)?;
-        self.put_user(UserRecord { plan, limits, ..user }, false).await
+        self.put_user(UserRecord { plan, limits, ..user }).await
     }
 
-    async fn put_user(&self, user: UserRecord, new: bool) -> Result<UserRecord, AccountError> {
+    async fn put_user(&self, user: UserRecord) -> Result<UserRecord, AccountError> {
         let stored = Box::new(user.clone());
         let registry = self.registry.load_full();
-        ask(&registry, |reply| RegistryMsg::PutUser { user: stored, new, reply }, ACTOR_PATIENCE).await??;
+        ask(&registry, |reply| RegistryMsg::PutUser { user: stored, reply }, ACTOR_PATIENCE).await??;
         Ok(user)
     }
 

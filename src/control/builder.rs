@@ -108,12 +108,8 @@ impl Builder {
         });
         let directory = Arc::new(DashMap::new());
         let (found, registry) = oneshot::channel();
-        let args = SupervisorArgs {
-            world: Arc::clone(&world),
-            snapshot,
-            directory: Arc::clone(&directory),
-            registry: found,
-        };
+        let args =
+            SupervisorArgs { world: Arc::clone(&world), snapshot, directory: Arc::clone(&directory), registry: found };
         let (supervisor, _) =
             Supervisor::spawn(None, Supervisor, args).await.map_err(|error| StartError::Actors(error.to_string()))?;
         let registry = registry.await.map_err(|_| StartError::Actors("the supervisor ended".into()))?;

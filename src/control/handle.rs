@@ -7,7 +7,7 @@ use futures_util::stream::BoxStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::{ACTOR_PATIENCE, ControlPlane};
-use crate::actor::{AgentMsg, Asked, AskError, Change, ask, key_of, open_credentials};
+use crate::actor::{AgentMsg, AskError, Asked, Change, ask, key_of, open_credentials};
 use crate::domain::{AgentId, Credentials, Status};
 use crate::lifecycle::Command;
 use crate::runtime::{LogLine, LogQuery, RuntimeError, RuntimeResult, Usage};

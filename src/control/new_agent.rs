@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use super::handle::{AgentHandle, CommandError, Followed};
 use super::{ACTOR_PATIENCE, ControlPlane};
-use crate::actor::{API_KEY_FIELD, AskError, CHANNELS_FIELD, Change, CreateRefusal, Creation, RegistryMsg, ask};
+use crate::actor::{
+    API_KEY_FIELD, AskError, CHANNELS_FIELD, Change, CreateRefusal, Creation, IdempotencyClaim, RegistryMsg, ask,
+};
 use crate::domain::{AgentId, AgentSpec, Channels, Credentials, Secret, Slug, UserId};
 use crate::ledger::{Refusal, SlugWish};
 use crate::lifecycle::{Command, Life};
-use crate::store::{AgentRecord, IdempotencyClaim, StoreError};
+use crate::store::{AgentRecord, StoreError};
 use crate::vault::{Binding, Sealed};
 
 /// An agent to be; valid by construction.
@@ -63,7 +65,8 @@ impl From<CreateRefusal> for CreateError {
         match refusal {
             CreateRefusal::Ledger(Refusal::Quota { limit, used }) => Self::Quota { limit, used },
             CreateRefusal::Ledger(Refusal::SlugTaken) => Self::SlugTaken,
-            CreateRefusal::Ledger(Refusal::NoFreePort) => Self::NoFreePort,
+            // A seat is missing only where one is to be changed.
+            CreateRefusal::Ledger(Refusal::NoFreePort | Refusal::NoSeat) => Self::NoFreePort,
             CreateRefusal::NoSuchUser => Self::NoSuchUser,
             CreateRefusal::Store(error) => Self::Store(error),
         }
