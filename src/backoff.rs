@@ -16,7 +16,7 @@ pub struct RestartPolicy {
     /// Restarts allowed within `window`; one more ends the series.
     pub max_restarts: u32,
     pub window: Duration,
-    /// Starts in a row that may fail before the agent ever runs; one more ends the series.
+    /// Failed starts in a row that end the series; at least one.
     pub max_failed_starts: u32,
     /// Wait before the second restart in a row; doubles from there.
     pub base_delay: Duration,
@@ -102,7 +102,11 @@ impl Restarts {
     }
 
     fn again(&mut self, now: Timestamp, policy: &RestartPolicy, seed: u64) -> Decision {
-        self.recent.retain(|&then| elapsed(then, now) < policy.window);
+        self.recent.retain_mut(|then| {
+            // A clock that was set back must not keep them for longer than the window.
+            *then = (*then).min(now);
+            elapsed(*then, now) < policy.window
+        });
         if self.recent.len() >= policy.max_restarts as usize {
             return self.give_up(policy, seed);
         }
@@ -211,6 +215,25 @@ mod tests {
         restarts.running(at(1000));
         restarts.died(at(0), &policy(), 7);
         assert_ne!(restarts.died(at(-5000), &policy(), 7), Decision::Again(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_does_not_spend_the_budget_for_ever() {
+        let mut restarts = Restarts::default();
+        for _ in 0..4 {
+            restarts.died(at(1_000_000), &policy(), 7);
+        }
+        assert!(matches!(restarts.died(at(0), &policy(), 7), Decision::GiveUp(_)), "it just was spent");
+        assert!(matches!(restarts.died(at(301), &policy(), 7), Decision::Again(_)), "the window has passed");
+    }
+
+    #[test]
+    fn agents_that_die_together_do_not_restart_together() {
+        let delays: Vec<Duration> = (0..100).map(|seed| jittered(Duration::from_secs(10), seed, 1)).collect();
+        assert_eq!(delays, (0..100).map(|seed| jittered(Duration::from_secs(10), seed, 1)).collect::<Vec<_>>());
+        assert!(delays.iter().all(|delay| (8.0..=10.0).contains(&delay.as_secs_f64())));
+        let early = delays.iter().filter(|delay| delay.as_secs_f64() < 9.0).count();
+        assert!((30..=70).contains(&early), "{early} of 100 in the first half");
     }
 
     proptest! {

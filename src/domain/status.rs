@@ -16,6 +16,29 @@ pub enum Status {
 }
 
 impl Status {
+    /// The only changes there are, as a user sees them. An agent that is deleted is gone from STOPPING.
+    pub const EDGES: [(Self, Self); 15] = [
+        (Self::Pending, Self::Starting),
+        (Self::Pending, Self::Stopping),
+        (Self::Starting, Self::Running),
+        (Self::Starting, Self::Stopping),
+        (Self::Starting, Self::Error),
+        // It died, was restarted from outside, or its token was refused.
+        (Self::Running, Self::Starting),
+        (Self::Running, Self::Stopping),
+        (Self::Running, Self::Error),
+        (Self::Stopping, Self::Stopped),
+        // A restart.
+        (Self::Stopping, Self::Starting),
+        // The stop or the deletion was not possible in time.
+        (Self::Stopping, Self::Error),
+        (Self::Stopped, Self::Starting),
+        // Deleted.
+        (Self::Stopped, Self::Stopping),
+        (Self::Error, Self::Pending),
+        (Self::Error, Self::Stopping),
+    ];
+
     pub const ALL: [Self; 6] =
         [Self::Pending, Self::Starting, Self::Running, Self::Stopping, Self::Stopped, Self::Error];
 

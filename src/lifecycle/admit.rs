@@ -30,9 +30,14 @@ pub const fn admit(phase: &Phase, command: Command) -> Verdict {
         (Phase::Stopping { then: Then::Stay, .. }, Command::Start | Command::Restart) => Refuse,
         (Phase::Stopped | Phase::Failed { .. }, Command::Start | Command::Restart) => Do,
 
-        (Phase::Stopping { then: Then::Restart, .. }, Command::Restart) => Already,
-        (Phase::Pending, Command::Restart) => Already,
-        (Phase::Starting { .. } | Phase::Running { .. }, Command::Restart) => Do,
+        // Also where it starts anyway: whoever asks for a restart wants another token.
+        (
+            Phase::Pending
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping { then: Then::Restart, .. },
+            Command::Restart,
+        ) => Do,
 
         (Phase::Stopping { then: Then::Stay, .. } | Phase::Stopped, Command::Stop) => Already,
         (

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::cause::Cause;
+use super::event::Job;
 use crate::backoff::Restarts;
 use crate::domain::{BootId, Status, Timestamp};
 
@@ -39,13 +40,13 @@ pub struct InstanceRef {
 pub enum Phase {
     /// Accepted; the deployment begins as soon as its actor takes it up.
     Pending,
-    /// `stage`: the files are written anew. Not after a mere crash: they are as they were, and it costs time.
-    /// `rebinds`: ports that strangers held. `since`: when this series of attempts began.
+    /// `stage`: the files have yet to be written anew. Not after a mere crash: they are as they were, and it costs time.
+    /// `rebinds`: ports that strangers held. `away_since`: when the engine stopped answering, if it did.
     Starting {
         step: Step,
         stage: bool,
         rebinds: u8,
-        since: Timestamp,
+        away_since: Option<Timestamp>,
     },
     /// `misses`: health checks failed in a row.
     Running {
@@ -150,8 +151,47 @@ impl Life {
         matches!(&self.phase, Phase::Stopping { then: Then::Delete, .. } | Phase::Failed { resume: Resume::Delete, .. })
     }
 
+    /// The run last seen, unless it is known to be over.
     pub fn boot(&self) -> Option<&BootId> {
         self.instance.as_ref().and_then(|instance| instance.boot.as_ref())
+    }
+
+    /// The life that follows, still without what changed.
+    pub(super) fn next(&self) -> Self {
+        Self { revision: self.revision + 1, ..self.clone() }
+    }
+
+    /// Notes the instance's run, `None` when it is over.
+    pub(super) fn set_boot(&mut self, boot: Option<BootId>) {
+        let engine_id = self.instance.as_ref().map_or_else(|| Arc::from(""), |known| Arc::clone(&known.engine_id));
+        if self.instance.is_some() || boot.is_some() {
+            self.instance = Some(Arc::new(InstanceRef { engine_id, boot }));
+        }
+    }
+}
+
+impl Step {
+    /// The job that does it; none while it only waits.
+    pub(super) const fn job(&self) -> Option<Job> {
+        match self {
+            Self::Halting => Some(Job::Halt),
+            Self::Creating => Some(Job::Create),
+            Self::Rebinding => Some(Job::Rebind),
+            Self::Launching => Some(Job::Launch),
+            Self::Probing => Some(Job::Probe),
+            Self::Pairing => Some(Job::Pair),
+            Self::BackingOff { .. } => None,
+        }
+    }
+}
+
+impl Then {
+    /// The job that must be done first.
+    pub(super) const fn job(self) -> Job {
+        match self {
+            Self::Stay | Self::Restart => Job::Stop,
+            Self::Delete => Job::Remove,
+        }
     }
 }
 

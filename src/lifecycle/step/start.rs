@@ -1,0 +1,189 @@
+//! The way from PENDING to RUNNING, and what is done where it fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Context, Transition, WRONG_OUTCOME, resume};
+use crate::backoff::Decision;
+use crate::domain::{BootId, Timestamp, elapsed, later};
+use crate::lifecycle::cause::{Cause, Code};
+use crate::lifecycle::event::{Effect, Failure, FailureKind, Job, Outcome};
+use crate::lifecycle::phase::{InstanceRef, Life, Phase, Resume, Step};
+
+/// Ports tried in one attempt before it counts as failed: strangers may hold some, never this many.
+pub(super) const MAX_REBINDS: u8 = 50;
+
+/// A start with files written anew. They are read when a run begins, so one that may still be up is ended first.
+pub(super) fn deploy(next: Life, cause: Cause) -> Transition {
+    let first = first_step(next.boot().is_some());
+    attempt(next, first, true, None, cause)
+}
+
+pub(super) const fn first_step(halt: bool) -> Step {
+    if halt { Step::Halting } else { Step::Creating }
+}
+
+/// A new attempt: what belongs to older ones is stale from here on.
+pub(super) fn attempt(
+    mut next: Life,
+    first: Step,
+    stage: bool,
+    away_since: Option<Timestamp>,
+    cause: Cause,
+) -> Transition {
+    next.attempt += 1;
+    let effects = first.job().map(Effect::Run).into_iter().collect();
+    next.phase = Phase::Starting { step: first, stage, rebinds: 0, away_since };
+    Transition::to(next, cause, effects)
+}
+
+/// Begins the next attempt after `delay`, at once if it is zero. The reason stays visible meanwhile.
+pub(super) fn back_off(
+    mut next: Life,
+    stage: bool,
+    halt: bool,
+    delay: Duration,
+    cause: Cause,
+    context: &Context<'_>,
+) -> Transition {
+    next.reason = Some(cause.clone());
+    if delay.is_zero() {
+        return attempt(next, first_step(halt), stage, None, cause);
+    }
+    let step = Step::BackingOff { until: later(context.now, delay), halt };
+    next.phase = Phase::Starting { step, stage, rebinds: 0, away_since: None };
+    let effects = resume::timers(&next, context);
+    Transition::to(next, cause, effects)
+}
+
+/// The restart budget is spent: ERROR for a while.
+pub(super) fn rest(next: Life, rest: Duration, cause: &Cause, context: &Context<'_>) -> Transition {
+    give_up(next, Some(later(context.now, rest)), Cause::because(Code::CrashLoop, cause.message()), context)
+}
+
+/// ERROR, with what is left of the instance halted.
+fn give_up(mut next: Life, retry_at: Option<Timestamp>, cause: Cause, context: &Context<'_>) -> Transition {
+    next.phase = Phase::Failed { resume: Resume::Start, retry_at };
+    next.reason = Some(cause.clone());
+    let mut effects = vec![Effect::Run(Job::Halt)];
+    effects.extend(resume::timers(&next, context));
+    Transition::to(next, cause, effects)
+}
+
+/// The job of the step ended.
+pub(super) fn finish(life: &Life, job: Job, outcome: Outcome, context: &Context<'_>) -> Transition {
+    match (job, outcome) {
+        (_, Outcome::Failed(failure)) => failed(life, failure, context),
+        (Job::Halt, Outcome::Done) => {
+            let mut next = life.next();
+            next.set_boot(None);
+            go_on(next, Step::Creating, Cause::new(Code::Deploying))
+        }
+        (Job::Rebind, Outcome::Done) => go_on(life.next(), Step::Creating, Cause::new(Code::Deploying)),
+        (Job::Create, Outcome::Created { engine_id, up }) => created(life, engine_id, up, context),
+        (Job::Launch, Outcome::Launched { boot }) => {
+            let mut next = life.next();
+            next.set_boot(Some(boot));
+            go_on(next, Step::Probing, Cause::new(Code::InstanceStarted))
+        }
+        (Job::Probe, Outcome::Done) => go_on(life.next(), Step::Pairing, Cause::new(Code::InstanceHealthy)),
+        (Job::Pair, Outcome::Paired(code)) => {
+            let mut next = life.next();
+            next.phase = Phase::Running { misses: 0 };
+            next.reason = None;
+            next.restarts.running(context.now);
+            Transition::to(next, Cause::new(code), vec![Effect::CheckHealth(context.timing.health_interval)])
+        }
+        (Job::Halt | Job::Create | Job::Rebind | Job::Launch | Job::Probe | Job::Pair | Job::Stop | Job::Remove, _) => {
+            give_up(life.next(), None, Cause::because(Code::Internal, WRONG_OUTCOME), context)
+        }
+    }
+}
+
+/// On to the next step of the same attempt. The engine answers, or it would not have come so far.
+fn go_on(mut next: Life, to: Step, cause: Cause) -> Transition {
+    let effects = to.job().map(Effect::Run).into_iter().collect();
+    if let Phase::Starting { step, away_since, .. } = &mut next.phase {
+        *step = to;
+        *away_since = None;
+    }
+    Transition::to(next, cause, effects)
+}
+
+/// The instance exists, with its files in place unless it runs already.
+fn created(life: &Life, engine_id: Arc<str>, up: Option<BootId>, context: &Context<'_>) -> Transition {
+    let mut next = life.next();
+    let to = if up.is_some() { Step::Probing } else { Step::Launching };
+    next.instance = Some(Arc::new(InstanceRef { engine_id, boot: up }));
+    if let Phase::Starting { stage, .. } = &mut next.phase {
+        if *stage && to == Step::Probing {
+            // Started from outside. Counted like a failure, so that it can't go on for ever.
+            let cause = Cause::because(Code::StartFailed, "a run with older files was in the way");
+            return try_again(next, true, cause, context);
+        }
+        *stage = false;
+    }
+    go_on(next, to, Cause::new(Code::InstanceCreated))
+}
+
+/// A step of a start went wrong.
+pub(super) fn failed(life: &Life, failure: Failure, context: &Context<'_>) -> Transition {
+    let Phase::Starting { step, stage, rebinds, away_since } = &life.phase else { return Transition::nothing() };
+    let mut next = life.next();
+    match failure.kind {
+        FailureKind::PortTaken if *rebinds < MAX_REBINDS => {
+            let (stage, rebinds) = (*stage, rebinds + 1);
+            next.phase = Phase::Starting { step: Step::Rebinding, stage, rebinds, away_since: None };
+            Transition::to(next, failure.cause, vec![Effect::Run(Job::Rebind)])
+        }
+        FailureKind::EngineAway => {
+            // What is to be halted first stays so, however long the engine is away.
+            let halt = *step == Step::Halting;
+            await_engine(next, halt, *stage, *away_since, failure.cause, context)
+        }
+        FailureKind::Permanent => give_up(next, None, failure.cause, context),
+        FailureKind::Transient | FailureKind::PortTaken => {
+            // Before these steps nothing of ours was started. An engine may restart by itself what ended by itself, so
+            // that being over is no reason not to halt.
+            let halt = !matches!(step, Step::Creating | Step::Rebinding);
+            try_again(next, halt, failure.cause, context)
+        }
+    }
+}
+
+/// The next attempt, or ERROR if too many failed. Whatever was wrong with the files, they are written anew.
+fn try_again(mut next: Life, halt: bool, cause: Cause, context: &Context<'_>) -> Transition {
+    let pairing_lost = pairing_is_lost(cause.code);
+    let transition = match next.restarts.failed_to_start(context.now, context.restart, context.seed) {
+        Decision::Again(delay) => back_off(next, true, halt, delay, cause, context),
+        Decision::GiveUp(time) => rest(next, time, &cause, context),
+    };
+    if pairing_lost { transition.forgetting_token() } else { transition }
+}
+
+/// Whether only a new code can help: files without a token make the gateway print one.
+const fn pairing_is_lost(code: Code) -> bool {
+    matches!(code, Code::TokenRefused | Code::PairingTimeout | Code::PairingRefused | Code::PairingLocked)
+}
+
+/// The engine is away: wait for it without counting that against the agent, as long as patience lasts.
+fn await_engine(
+    mut next: Life,
+    halt: bool,
+    stage: bool,
+    away_since: Option<Timestamp>,
+    cause: Cause,
+    context: &Context<'_>,
+) -> Transition {
+    // A clock that was set back starts the wait anew rather than making it endless.
+    let since = away_since.unwrap_or(context.now).min(context.now);
+    let waited = elapsed(since, context.now);
+    if waited >= context.timing.engine_patience {
+        return give_up(next, Some(later(context.now, context.restart.rest)), cause, context);
+    }
+    let step = Step::BackingOff { until: later(context.now, resume::patience(waited)), halt };
+    next.phase = Phase::Starting { step, stage, rebinds: 0, away_since: Some(since) };
+    next.reason = Some(cause.clone());
+    let effects = resume::timers(&next, context);
+    Transition::to(next, cause, effects)
+}
