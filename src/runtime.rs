@@ -9,6 +9,8 @@
 #[cfg(feature = "docker")]
 pub mod docker;
 #[cfg(feature = "process")]
+mod lines;
+#[cfg(feature = "process")]
 pub mod process;
 
 use std::net::SocketAddr;

@@ -1,1 +1,369 @@
-//! (being built)
+//! Instances as processes of this machine: the runtime that needs nothing installed.
+//!
+//! It runs any program that obeys ZeroClaw's environment contract, by default this binary's own `gateway`. What holds
+//! whatever dies when:
+//!
+//! - **At most one process per agent.** A lock in the agent's folder is taken before the start and handed to the
+//!   instance as its standard input. From then on the kernel holds it until that process is gone.
+//! - **Instances outlive the service** and are found again by a marker in their environment, the same run with the same
+//!   [`BootId`](super::BootId).
+//! - **No signal to a stranger.** Signals go through descriptors that stay with one process; pids are only read.
+//! - **Deaths are noticed at once**, by those descriptors too, for children and adopted ones alike.
+//!
+//! ```text
+//! process.rs    the ContainerRuntime; takes turns, moves blocking work off the runtime's threads
+//!   instance    one agent: create, start, kill, remove, observe
+//!     live      a run to its end; census: which process is the instance
+//!     launch    fork and exec: session, limits, environment
+//!     folder    files on disk          marker    the environment variable
+//!     pidfd     a process for sure     table     /proc
+//!   logs        reading output         output    the file, kept from growing     output_watch    inotify
+//!   usage       CPU and memory
+//! ```
+//!
+//! It is no wall: instances run as the service's own user, share its network and its CPUs, and can read each
+//! other's folders. Memory is limited by what a process asks for. Docker gives more.
+
+mod folder;
+mod instance;
+mod launch;
+mod live;
+mod logs;
+mod marker;
+mod output;
+mod output_watch;
+mod pidfd;
+mod readiness;
+mod table;
+mod usage;
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{BoxStream, StreamExt};
+use tokio::sync::{OwnedMutexGuard, broadcast};
+use tokio_stream::wrappers::BroadcastStream;
+
+use self::folder::Folder;
+use self::instance::{Host, Instance, KILL_WAIT, Turn, failed, kill_stray};
+use self::launch::Program;
+use self::output_watch::OutputWatch;
+use super::{
+    Caps, Changed, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, Observed, Progress, Run,
+    RuntimeError, RuntimeResult, StagedFile, Usage,
+};
+use crate::domain::{AgentId, InstallationId};
+
+/// What a [`ProcessRuntime`] runs, and where.
+#[derive(Debug, Clone)]
+pub struct ProcessOptions {
+    /// Only processes of this installation are seen or touched.
+    pub installation: InstallationId,
+    /// Holds a folder for each agent; made if missing.
+    pub root: PathBuf,
+    /// A path, or a name that is looked for in the `PATH` of `environment`.
+    pub program: PathBuf,
+    /// Arguments before those of the spec.
+    pub args_prefix: Vec<String>,
+    /// What every instance gets besides its spec's environment. Nothing else of the service's own environment reaches it.
+    pub environment: Vec<(String, String)>,
+    /// Bytes of output that are kept of each of the last five runs of an agent; up to a quarter more on disk.
+    pub log_limit_bytes: u64,
+}
+
+impl ProcessOptions {
+    /// The variables of the service's own environment that instances need too: where programs and certificates are, and
+    /// what language and time zone the machine has. Whoever reads the environment puts them into
+    /// [`ProcessOptions::environment`].
+    pub const INHERITED: [&str; 6] = ["PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+    /// Some ten thousand lines.
+    pub const LOG_LIMIT_BYTES: u64 = 2 * 1024 * 1024;
+}
+
+/// Wake-ups that a slow listener may fall behind before it is told to list everything.
+const CHANGES: usize = 1024;
+
+/// Runs instances as local processes. Clones are the same runtime. Dropping it leaves the instances running.
+#[derive(Debug, Clone)]
+pub struct ProcessRuntime(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    host: Host,
+    root: PathBuf,
+    instances: Mutex<HashMap<AgentId, Arc<Instance>>>,
+}
+
+impl ProcessRuntime {
+    /// Opens the folder, adopts the instances that run, and ends what dead ones left behind. Must be called inside a
+    /// tokio runtime; reads the process table once.
+    ///
+    /// # Errors
+    /// The folder cannot be made or read, or the kernel has no room for another watcher.
+    pub fn open(options: ProcessOptions) -> RuntimeResult<Self> {
+        let root = std::path::absolute(&options.root).map_err(failed("cannot find the agents' folder"))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&root)
+            .and_then(|()| Folder::sweep(&root))
+            .map_err(failed("cannot open the agents' folder"))?;
+        let program = Program {
+            path: absolute_if_path(options.program).map_err(failed("cannot find the program"))?,
+            arguments: options.args_prefix,
+            environment: options.environment,
+        };
+        let host = Host {
+            installation: options.installation,
+            program,
+            log_limit: options.log_limit_bytes,
+            kernel_boot: table::kernel_boot().map_err(failed("cannot read the kernel's boot id"))?,
+            changes: broadcast::Sender::new(CHANGES),
+            output_watch: OutputWatch::new().map_err(failed("cannot watch the agents' output"))?,
+        };
+        let runtime = Self(Arc::new(Inner { host, root, instances: Mutex::default() }));
+        runtime.0.discover(kill_stray)?;
+        Ok(runtime)
+    }
+}
+
+impl Inner {
+    fn instances(&self) -> MutexGuard<'_, HashMap<AgentId, Arc<Instance>>> {
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn instance(&self, agent: AgentId) -> Arc<Instance> {
+        let folder = || Folder::of(&self.root, agent);
+        Arc::clone(self.instances().entry(agent).or_insert_with(|| Arc::new(Instance::new(agent, folder()))))
+    }
+
+    /// Forgets an instance of which nothing is left. Two owners are the map and `instance` itself; a third one may be
+    /// about to make something of it.
+    fn release(&self, agent: AgentId, instance: Arc<Instance>) {
+        let mut instances = self.instances();
+        if Arc::strong_count(&instance) == 2 && instance.is_blank() {
+            instances.remove(&agent);
+        }
+        drop(instance);
+    }
+
+    /// Adopts every instance that runs and that we do not know, and gives what dead ones left behind to `stray`.
+    fn discover(&self, stray: impl Fn(&table::Marked) -> io::Result<()>) -> RuntimeResult<()> {
+        let marked = table::marked(self.host.installation).map_err(failed("cannot read the process table"))?;
+        let mut agents = HashMap::<AgentId, Vec<_>>::new();
+        for found in marked {
+            agents.entry(found.marker.agent).or_default().push(found);
+        }
+        for (agent, found) in agents {
+            let instance = self.instance(agent);
+            let census = instance.census(&self.host, found);
+            if let Some(leader) = &census.leader {
+                instance.adopt(&self.host, leader);
+            }
+            for found in &census.strays {
+                stray(found).map_err(failed("cannot end what an earlier run left behind"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&self) -> RuntimeResult<Vec<Observed>> {
+        self.discover(|_| Ok(()))?;
+        let mut agents = Folder::agents(&self.root).map_err(failed("cannot list the agents' folder"))?;
+        agents.extend(self.instances().keys());
+        agents.sort_unstable();
+        agents.dedup();
+        let mut owned = Vec::new();
+        for agent in agents {
+            let instance = self.instance(agent);
+            match instance.observe(&self.host) {
+                Ok(observed) => owned.extend(observed),
+                // Somebody else's folder is none of our affair.
+                Err(RuntimeError::NotOwned(_)) => {}
+                Err(error) => return Err(error),
+            }
+            self.release(agent, instance);
+        }
+        Ok(owned)
+    }
+}
+
+impl ProcessRuntime {
+    /// Does blocking work on an instance, without waiting for its turn.
+    async fn look<T: Send + 'static>(
+        &self,
+        agent: AgentId,
+        work: impl FnOnce(&Host, &Instance) -> RuntimeResult<T> + Send + 'static,
+    ) -> RuntimeResult<T> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || {
+            let instance = inner.instance(agent);
+            let done = work(&inner.host, &instance);
+            inner.release(agent, instance);
+            done
+        })
+        .await
+    }
+
+    /// Does blocking work that changes an instance, one after the other. The work goes on to its end also when the
+    /// caller stops waiting: no step is left half done.
+    async fn change<T: Send + 'static>(
+        &self,
+        agent: AgentId,
+        work: impl FnOnce(&Host, &Instance, &mut Turn) -> RuntimeResult<T> + Send + 'static,
+    ) -> RuntimeResult<T> {
+        let (instance, mut turn) = self.turn(agent).await;
+        let inner = Arc::clone(&self.0);
+        blocking(move || {
+            let done = work(&inner.host, &instance, &mut turn);
+            drop(turn);
+            inner.release(agent, instance);
+            done
+        })
+        .await
+    }
+
+    async fn turn(&self, agent: AgentId) -> (Arc<Instance>, OwnedMutexGuard<Turn>) {
+        let instance = self.0.instance(agent);
+        let turn = Arc::clone(&instance.turn).lock_owned().await;
+        (instance, turn)
+    }
+
+    async fn stop_gently(&self, agent: AgentId, grace: Duration) -> RuntimeResult<()> {
+        // Held to the end: nobody starts the instance while it is being stopped.
+        let (_instance, _turn) = self.turn(agent).await;
+        let found = self.look(agent, |host, instance| instance.find(host)).await?;
+        let Some(run) = found else { return Ok(()) };
+        run.ask_to_end().map_err(failed("cannot ask the instance to end"))?;
+        // Over or not: what is left is killed next.
+        let _ = tokio::time::timeout(grace, run.over()).await;
+        let left = Arc::clone(&run);
+        blocking(move || left.kill().map_err(failed("cannot kill the instance"))).await?;
+        tokio::time::timeout(KILL_WAIT, run.over())
+            .await
+            .map_err(|_| RuntimeError::UnknownOutcome("the process was killed and does not end".into()))
+    }
+}
+
+impl ContainerRuntime for ProcessRuntime {
+    fn caps(&self) -> Caps {
+        Caps { name: "process", enforces_cpu: false, enforces_memory: true, isolates_network: false }
+    }
+
+    fn ping(&self) -> BoxFuture<'_, RuntimeResult<()>> {
+        let root = self.0.root.clone();
+        blocking(move || fs::read_dir(root).map(drop).map_err(failed("cannot read the agents' folder"))).boxed()
+    }
+
+    fn prepare(&self, progress: Progress) -> BoxFuture<'_, RuntimeResult<()>> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || {
+            let Program { path, environment, .. } = &inner.host.program;
+            let found = executable(path, environment)
+                .ok_or_else(|| RuntimeError::Invalid(format!("no program {} that can be run", path.display())))?;
+            progress(format!("instances run {}", found.display()));
+            Ok(())
+        })
+        .boxed()
+    }
+
+    fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<Observed>> {
+        let spec = spec.clone();
+        self.change(spec.key.agent, move |host, instance, turn| instance.create(host, turn, &spec)).boxed()
+    }
+
+    fn stage<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>> {
+        let files = files.to_vec();
+        self.change(key.agent, move |host, instance, _| instance.stage(host, &files)).boxed()
+    }
+
+    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Run>> {
+        self.change(key.agent, |host, instance, turn| instance.start(host, turn)).boxed()
+    }
+
+    fn stop<'a>(&'a self, key: &'a InstanceKey, grace: Duration) -> BoxFuture<'a, RuntimeResult<()>> {
+        self.stop_gently(key.agent, grace).boxed()
+    }
+
+    fn kill<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<()>> {
+        async move {
+            // At once, also in the middle of a stop that waits; and then again in turn, for a start that was under way.
+            self.look(key.agent, |host, instance| instance.kill(host)).await?;
+            self.change(key.agent, |host, instance, _| instance.kill(host)).await
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(&'a self, key: &'a InstanceKey, data: DataPolicy) -> BoxFuture<'a, RuntimeResult<()>> {
+        self.change(key.agent, move |host, instance, turn| instance.remove(host, turn, data)).boxed()
+    }
+
+    fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Observed>>> {
+        self.look(key.agent, |host, instance| instance.observe(host)).boxed()
+    }
+
+    fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<Observed>>> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || inner.list()).boxed()
+    }
+
+    fn watch(&self) -> BoxStream<'static, Changed> {
+        // Falling behind is the only error.
+        BroadcastStream::new(self.0.host.changes.subscribe()).map(|change| change.unwrap_or(Changed::Gap)).boxed()
+    }
+
+    /// Standard output and error are one file, so every line counts as [`LogStream::Stdout`](super::LogStream::Stdout).
+    fn logs<'a>(
+        &'a self,
+        key: &'a InstanceKey,
+        query: LogQuery,
+    ) -> BoxFuture<'a, RuntimeResult<BoxStream<'static, RuntimeResult<LogLine>>>> {
+        self.look(key.agent, move |host, instance| {
+            let sources = instance.sources(host, query.boot.as_ref())?;
+            if sources.is_empty() && query.boot.is_none() && instance.observe(host)?.is_none() {
+                return Err(RuntimeError::NotFound);
+            }
+            logs::read(sources, query.since, query.tail, query.follow)
+        })
+        .boxed()
+    }
+
+    fn usage<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Usage>> {
+        self.look(key.agent, |host, instance| {
+            let record = instance.record(host)?.ok_or(RuntimeError::NotFound)?;
+            let run = instance.find(host)?.ok_or_else(|| RuntimeError::Conflict("it is not running".into()))?;
+            let mut sample = instance.sample.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(usage::measure(&run, record.memory_mb, &mut sample))
+        })
+        .boxed()
+    }
+}
+
+/// Runs `work` where it may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> RuntimeResult<T> + Send + 'static) -> RuntimeResult<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(RuntimeError::UnknownOutcome(format!("the call did not end: {error}"))))
+}
+
+/// A name stays a name, to be looked for in `PATH`. A path must not depend on the folder that an instance runs in.
+fn absolute_if_path(program: PathBuf) -> io::Result<PathBuf> {
+    if program.components().count() > 1 { std::path::absolute(program) } else { Ok(program) }
+}
+
+fn executable(program: &Path, environment: &[(String, String)]) -> Option<PathBuf> {
+    let runs =
+        |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+    let folders = environment.iter().find(|(name, _)| name == "PATH").map_or("", |(_, folders)| folders);
+    if program.is_absolute() {
+        Some(program.to_owned()).filter(runs)
+    } else {
+        std::env::split_paths(folders).map(|folder| folder.join(program)).find(runs)
+    }
+}

@@ -1,0 +1,345 @@
+//! An agent's folder on disk.
+//!
+//! ```text
+//! <root>/<agent id>/       0700
+//!   data/                  HOME of the instance: .zeroclaw/config.toml, workspace/
+//!   logs/<start>.log       output of the run that began then, in nanoseconds since 1970
+//!   logs/<start>.json      which process that was, and how it ended
+//!   spec.json              the instance exists; what it was created from, without secrets
+//!   lock                   held by the running instance itself
+//! ```
+//!
+//! `spec.json` comes last when an instance is made and goes first when it is removed, so a service that dies between
+//! leaves an instance that is there or not, never a half one.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{AgentId, HostPort, InstallationId, Slug, Timestamp};
+use crate::runtime::{BootId, Exit, InstanceSpec, StagedFile};
+
+/// Runs whose output is kept, the current one included.
+const RUNS_KEPT: usize = 5;
+
+#[derive(Debug, Clone)]
+pub(super) struct Folder {
+    path: PathBuf,
+}
+
+/// What is kept of an instance's spec: all but its environment and files, which hold secrets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Record {
+    pub(super) installation: InstallationId,
+    pub(super) agent: AgentId,
+    pub(super) slug: Slug,
+    pub(super) generation: u64,
+    pub(super) spec_hash: String,
+    pub(super) port: HostPort,
+    pub(super) memory_mb: u32,
+    /// Runs before this belong to an instance that was replaced.
+    pub(super) created: Timestamp,
+}
+
+impl Record {
+    pub(super) fn new(installation: InstallationId, spec: &InstanceSpec, created: Timestamp) -> Self {
+        Self {
+            installation,
+            agent: spec.key.agent,
+            slug: spec.key.slug.clone(),
+            generation: spec.generation,
+            spec_hash: spec.hash(),
+            port: spec.port,
+            memory_mb: spec.memory_mb,
+            created,
+        }
+    }
+}
+
+/// What is kept of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RunRecord {
+    pub(super) boot: BootId,
+    /// Its end was seen, and nothing of it is left.
+    #[serde(default)]
+    pub(super) ended: bool,
+    #[serde(default)]
+    pub(super) code: Option<i32>,
+    #[serde(default)]
+    pub(super) oom: bool,
+}
+
+impl RunRecord {
+    pub(super) const fn begun(boot: BootId) -> Self {
+        Self { boot, ended: false, code: None, oom: false }
+    }
+
+    pub(super) const fn over(boot: BootId, exit: &Exit) -> Self {
+        Self { boot, ended: true, code: exit.code, oom: exit.oom }
+    }
+
+    pub(super) const fn exit(&self) -> Exit {
+        Exit { code: self.code, oom: self.oom }
+    }
+}
+
+impl Folder {
+    pub(super) fn of(root: &Path, agent: AgentId) -> Self {
+        Self { path: root.join(agent.to_string()) }
+    }
+
+    /// The agents that have a folder under `root`.
+    pub(super) fn agents(root: &Path) -> io::Result<Vec<AgentId>> {
+        Ok(fs::read_dir(root)?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.path.join("data")
+    }
+
+    pub(super) fn workspace(&self) -> PathBuf {
+        self.data().join("workspace")
+    }
+
+    pub(super) fn log(&self, started: Timestamp) -> PathBuf {
+        self.logs().join(format!("{}.log", started.as_nanosecond()))
+    }
+
+    fn logs(&self) -> PathBuf {
+        self.path.join("logs")
+    }
+
+    fn run_record_path(&self, started: Timestamp) -> PathBuf {
+        self.logs().join(format!("{}.json", started.as_nanosecond()))
+    }
+
+    fn record_path(&self) -> PathBuf {
+        self.path.join("spec.json")
+    }
+
+    /// `None` where no instance is: no folder, or one with data alone.
+    pub(super) fn record(&self) -> io::Result<Option<Record>> {
+        read_json(&self.record_path())
+    }
+
+    pub(super) fn make(&self) -> io::Result<()> {
+        for path in [self.workspace(), self.data().join(".zeroclaw"), self.logs()] {
+            DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_record(&self, record: &Record) -> io::Result<()> {
+        write_json(&self.record_path(), record)
+    }
+
+    /// Writes each file beside its place and renames it there: the instance sees the old content or the new.
+    pub(super) fn stage(&self, files: &[StagedFile]) -> io::Result<()> {
+        for file in files {
+            let relative = Path::new(file.path);
+            if !relative.components().all(|part| matches!(part, Component::Normal(_))) {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "a staged file must lie in the data folder"));
+            }
+            let path = self.data().join(relative);
+            if let Some(parent) = path.parent() {
+                DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+            }
+            replace(&path, file.content.expose(), file.mode)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn run_record(&self, started: Timestamp) -> io::Result<Option<RunRecord>> {
+        read_json(&self.run_record_path(started))
+    }
+
+    pub(super) fn write_run_record(&self, started: Timestamp, record: &RunRecord) -> io::Result<()> {
+        write_json(&self.run_record_path(started), record)
+    }
+
+    /// The starts of all runs whose output is kept, oldest first.
+    pub(super) fn runs(&self) -> io::Result<Vec<Timestamp>> {
+        let entries = match fs::read_dir(self.logs()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut runs = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".log")?.parse::<i128>().ok())
+            .filter_map(|nanoseconds| Timestamp::from_nanosecond(nanoseconds).ok())
+            .collect::<Vec<_>>();
+        runs.sort_unstable();
+        Ok(runs)
+    }
+
+    /// Removes the oldest runs, so that there is room for one more.
+    pub(super) fn prune_runs(&self) -> io::Result<()> {
+        let runs = self.runs()?;
+        for started in &runs[..(runs.len() + 1).saturating_sub(RUNS_KEPT)] {
+            absent(fs::remove_file(self.log(*started)))?;
+            absent(fs::remove_file(self.run_record_path(*started)))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the lock, or answers `None` at once where somebody has it. It is held for as long as any process has the
+    /// file open: the one that gets it as its standard input holds it until it dies, whatever becomes of us.
+    pub(super) fn try_lock(&self) -> io::Result<Option<File>> {
+        let path = self.path.join("lock");
+        loop {
+            let file =
+                OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+            // The folder may have been removed and made anew since we opened it; then this lock means nothing.
+            match fs::metadata(&path) {
+                Ok(there) if there.ino() == file.metadata()?.ino() => return Ok(Some(file)),
+                Ok(_) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Removes the instance and leaves its data.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        absent(fs::remove_file(self.record_path()))?;
+        absent(fs::remove_dir_all(self.logs()))
+    }
+
+    /// Removes all there is. The folder goes away in one step; a removal that was cut short is finished by [`Folder::sweep`].
+    pub(super) fn remove(&self, now: Timestamp) -> io::Result<()> {
+        let Some(name) = self.path.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
+        let aside = self.path.with_file_name(format!("{REMOVED}{name}-{}", now.as_nanosecond()));
+        match fs::rename(&self.path, &aside) {
+            Ok(()) => absent(fs::remove_dir_all(aside)),
+            Err(error) => absent(Err(error)),
+        }
+    }
+
+    /// Finishes what an earlier service began to remove.
+    pub(super) fn sweep(root: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(root)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(REMOVED) {
+                absent(fs::remove_dir_all(entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Begins the names of folders that are being removed.
+const REMOVED: &str = ".removed-";
+
+/// What is not there need not be removed.
+fn absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// A file that cannot be read as what it should be counts as absent: it is made anew from what the control plane knows.
+fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes)
+            .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "ignoring a broken file"))
+            .ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    replace(path, &serde_json::to_vec(value)?, 0o600)
+}
+
+/// Durable before it is renamed: after a power cut the file has its old content or its new one.
+fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    absent(fs::remove_file(&beside))?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::domain::Secret;
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::of(root.path(), AgentId::new());
+        folder.make().unwrap();
+        (root, folder)
+    }
+
+    #[test]
+    fn only_the_newest_runs_are_kept() {
+        let (_root, folder) = folder();
+        for second in 1..=8 {
+            folder.prune_runs().unwrap();
+            let started = Timestamp::from_second(second).unwrap();
+            File::create(folder.log(started)).unwrap();
+            folder.write_run_record(started, &RunRecord::begun(BootId("b".into()))).unwrap();
+        }
+        let kept = folder.runs().unwrap().iter().map(|run| run.as_second()).collect::<Vec<_>>();
+        assert_eq!(kept, [4, 5, 6, 7, 8]);
+        assert_eq!(fs::read_dir(folder.logs()).unwrap().count(), 10);
+    }
+
+    #[test]
+    fn staged_files_stay_in_the_data_folder_with_their_mode() {
+        let (_root, folder) = folder();
+        let file = |path| StagedFile { path, content: Secret::new(b"x".to_vec()), mode: 0o640 };
+        folder.stage(&[file(".zeroclaw/config.toml"), file("workspace/deep/a.md")]).unwrap();
+        let staged = fs::metadata(folder.data().join(".zeroclaw/config.toml")).unwrap();
+        assert_eq!(staged.permissions().mode() & 0o777, 0o640);
+        for path in ["../escape", "/etc/escape", "a/../../escape"] {
+            assert_eq!(folder.stage(&[file(path)]).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{path}");
+        }
+        assert_eq!(fs::metadata(&folder.path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn one_lock_at_a_time_and_a_removed_folder_frees_it() {
+        let (root, folder) = folder();
+        let held = folder.try_lock().unwrap().unwrap();
+        assert!(folder.try_lock().unwrap().is_none());
+        folder.remove(Timestamp::now()).unwrap();
+        folder.make().unwrap();
+        assert!(folder.try_lock().unwrap().is_some());
+        drop(held);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_broken_record_counts_as_none() {
+        let (_root, folder) = folder();
+        fs::write(folder.record_path(), b"{\"installation\":").unwrap();
+        assert_eq!(folder.record().unwrap(), None);
+    }
+
+    #[test]
+    fn a_removal_that_was_cut_short_is_finished() {
+        let (root, _folder) = folder();
+        fs::create_dir_all(root.path().join(".removed-x-1/data")).unwrap();
+        Folder::sweep(root.path()).unwrap();
+        assert!(!root.path().join(".removed-x-1").exists());
+    }
+}

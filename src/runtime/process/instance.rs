@@ -1,0 +1,406 @@
+//! One agent's instance: its folder, its run, and the steps that change them.
+//!
+//! The functions here block: they read and write files and wait for processes. Whoever calls one that changes something
+//! holds the instance's turn.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio::sync::broadcast;
+
+use super::folder::{Folder, Record, RunRecord};
+use super::launch::{Launch, Program, launch};
+use super::live::{Census, LiveRun, boot_id, watch_exit};
+use super::logs::Source;
+use super::marker::Marker;
+use super::output::Output;
+use super::output_watch::OutputWatch;
+use super::pidfd::Process;
+use super::table::{self, Marked};
+use super::usage::CpuSample;
+use crate::domain::{AgentId, HostPort, InstallationId, Slug, Timestamp};
+use crate::runtime::{
+    BootId, Changed, DataPolicy, InstanceKey, InstanceSpec, InstanceState, Observed, Run, RuntimeError, RuntimeResult,
+};
+
+/// What all instances of a runtime share.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) installation: InstallationId,
+    pub(super) program: Program,
+    pub(super) log_limit: u64,
+    pub(super) kernel_boot: String,
+    pub(super) changes: broadcast::Sender<Changed>,
+    pub(super) output_watch: OutputWatch,
+}
+
+/// Whose turn it is to change the instance, and what `ensure_created` last said it should be: the spec without its
+/// files. It holds secrets, and is in memory alone.
+pub(super) type Turn = Option<InstanceSpec>;
+
+#[derive(Debug)]
+pub(super) struct Instance {
+    agent: AgentId,
+    pub(super) folder: Folder,
+    pub(super) turn: Arc<tokio::sync::Mutex<Turn>>,
+    /// The last run that we know of, over or not.
+    run: Mutex<Option<Arc<LiveRun>>>,
+    pub(super) sample: Mutex<Option<CpuSample>>,
+}
+
+/// For the kernel to end a process that was killed. Only one that waits for a broken disk takes longer.
+pub(super) const KILL_WAIT: Duration = Duration::from_secs(5);
+/// For a lock whose holder cannot be seen: a process of ours between fork and exec has it for some milliseconds.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(5);
+
+impl Instance {
+    pub(super) fn new(agent: AgentId, folder: Folder) -> Self {
+        Self { agent, folder, turn: Arc::default(), run: Mutex::default(), sample: Mutex::default() }
+    }
+
+    /// Nothing is known of it: the entry need not be kept.
+    pub(super) fn is_blank(&self) -> bool {
+        self.last_run().is_none() && self.turn.try_lock().is_ok_and(|turn| turn.is_none())
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Arc<LiveRun>>> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last_run(&self) -> Option<Arc<LiveRun>> {
+        self.slot().clone()
+    }
+
+    /// The run that we know and that lives.
+    pub(super) fn live(&self) -> Option<Arc<LiveRun>> {
+        self.last_run().filter(|run| !run.is_over())
+    }
+
+    /// The run that lives, known or not: where somebody holds the lock, the process table tells who.
+    pub(super) fn find(&self, host: &Host) -> RuntimeResult<Option<Arc<LiveRun>>> {
+        if let Some(run) = self.live() {
+            return Ok(Some(run));
+        }
+        match self.folder.try_lock() {
+            Ok(Some(_free)) => Ok(None),
+            Ok(None) => self.discover(host, |_| Ok(())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("cannot ask for the lock")(error)),
+        }
+    }
+
+    /// Looks for the instance's processes, and gives those that are in the way to `stray`.
+    fn discover(&self, host: &Host, stray: impl Fn(&Marked) -> io::Result<()>) -> RuntimeResult<Option<Arc<LiveRun>>> {
+        let marked = table::marked(host.installation).map_err(failed("cannot read the process table"))?;
+        let mine = marked.into_iter().filter(|found| found.marker.agent == self.agent).collect();
+        let census = self.census(host, mine);
+        for found in &census.strays {
+            stray(found).map_err(failed("cannot end what an earlier run left behind"))?;
+        }
+        Ok(census.leader.and_then(|found| self.adopt(host, &found)))
+    }
+
+    pub(super) fn census(&self, host: &Host, found: Vec<Marked>) -> Census {
+        Census::of(found, |process| {
+            let record = self.folder.run_record(process.marker.started).ok()??;
+            Some(record.boot == boot_id(&host.kernel_boot, process.pid, process.stat.started_ticks))
+        })
+    }
+
+    /// Takes on a run that somebody else started: an earlier service, or another one at this moment.
+    pub(super) fn adopt(&self, host: &Host, found: &Marked) -> Option<Arc<LiveRun>> {
+        let process = Process::found(found)?;
+        let started = found.marker.started;
+        // Where somebody removed the folder of a running agent, its output goes nowhere, and it is still an instance.
+        let output = [self.folder.log(started), "/dev/null".into()]
+            .iter()
+            .find_map(|path| Output::open(path, started, host.log_limit).ok())?;
+        let run = LiveRun::new(found.marker.clone(), process, &host.kernel_boot, output);
+        if matches!(self.folder.run_record(started), Ok(None)) {
+            self.write_down(&run);
+        }
+        Some(self.install(host, run))
+    }
+
+    fn write_down(&self, run: &LiveRun) {
+        let record = RunRecord::begun(run.boot.clone());
+        if let Err(error) = self.folder.write_run_record(run.marker.started, &record) {
+            // Logs of this run are then found only while we remember it.
+            tracing::warn!(agent = %self.agent, %error, "cannot write down a run");
+        }
+    }
+
+    /// Makes `run` the instance's run, unless it is already, or a newer one is.
+    fn install(&self, host: &Host, run: LiveRun) -> Arc<LiveRun> {
+        let mut slot = self.slot();
+        if let Some(current) = &*slot
+            && (current.marker.started >= run.marker.started || !current.is_over())
+        {
+            return Arc::clone(current);
+        }
+        let run = Arc::new(run);
+        watch_exit(&run, self.folder.clone(), host.changes.clone());
+        host.output_watch.add(&self.folder.log(run.marker.started), &run);
+        *slot = Some(Arc::clone(&run));
+        run
+    }
+
+    pub(super) fn record(&self, host: &Host) -> RuntimeResult<Option<Record>> {
+        let record = self.folder.record().map_err(failed("cannot read what the instance was made from"))?;
+        match record {
+            Some(record) if record.installation != host.installation => {
+                Err(RuntimeError::NotOwned(format!("agent {} belongs to another installation", self.agent)))
+            }
+            record => Ok(record),
+        }
+    }
+
+    pub(super) fn create(&self, host: &Host, turn: &mut Turn, spec: &InstanceSpec) -> RuntimeResult<Observed> {
+        let hash = spec.hash();
+        let record = self.record(host)?.filter(|record| record.spec_hash == hash);
+        let live = self.find(host)?;
+        let stale = live.as_ref().is_some_and(|run| run.marker.spec_hash != hash);
+        let created_now = record.is_none() || stale;
+        if created_now {
+            if let Some(run) = live {
+                end(&run)?;
+            }
+            self.make(host, spec).map_err(failed("cannot make the instance"))?;
+        }
+        *turn = Some(InstanceSpec { files: Vec::new(), ..spec.clone() });
+        let observed = self.observe(host)?.ok_or(RuntimeError::NotFound)?;
+        Ok(Observed { created_now, ..observed })
+    }
+
+    fn make(&self, host: &Host, spec: &InstanceSpec) -> io::Result<()> {
+        self.folder.make()?;
+        self.folder.stage(&spec.files)?;
+        self.folder.write_record(&Record::new(host.installation, spec, self.next_start()?))
+    }
+
+    /// Now, or right after the newest run if the clock was set back: runs are told apart and ordered by their start.
+    fn next_start(&self) -> io::Result<Timestamp> {
+        let newest = self.folder.runs()?.last().copied();
+        let after = newest.and_then(|newest| newest.checked_add(Duration::from_nanos(1)).ok());
+        Ok(after.map_or_else(Timestamp::now, |after| after.max(Timestamp::now())))
+    }
+
+    pub(super) fn start(&self, host: &Host, turn: &Turn) -> RuntimeResult<Run> {
+        let record = self.record(host)?.ok_or(RuntimeError::NotFound)?;
+        let lock = match self.lock(host)? {
+            Lock::Free(lock) => lock,
+            Lock::Running(run) => {
+                // One that is stopped shall run as well; the others do not notice.
+                run.process.signal(Signal::CONT).map_err(failed("cannot continue the instance"))?;
+                return Ok(run.public());
+            }
+        };
+        let Some(spec) = turn.as_ref().filter(|spec| spec.hash() == record.spec_hash) else {
+            return Err(RuntimeError::Conflict(
+                "its environment is not known; create it again before starting it".into(),
+            ));
+        };
+        if self.ended_unseen().map_err(failed("cannot read the instance's last run"))? {
+            self.discover(host, kill_stray)?;
+        }
+        free(spec.port)?;
+        self.spawn(host, &record, spec, lock)
+    }
+
+    /// Whether the last run ended while no service was there to clear away what it left behind.
+    fn ended_unseen(&self) -> io::Result<bool> {
+        let Some(started) = self.folder.runs()?.pop() else { return Ok(false) };
+        let watched = self.last_run().is_some_and(|run| run.marker.started == started);
+        Ok(!watched && self.folder.run_record(started)?.is_none_or(|run| !run.ended))
+    }
+
+    fn spawn(&self, host: &Host, record: &Record, spec: &InstanceSpec, lock: std::fs::File) -> RuntimeResult<Run> {
+        let unprepared = failed("cannot prepare the start");
+        self.folder.make().and_then(|()| self.folder.prune_runs()).map_err(&unprepared)?;
+        let started = self.next_start().map_err(&unprepared)?.max(record.created);
+        let log = self.folder.log(started);
+        let output = Output::create(&log, started, host.log_limit).map_err(&unprepared)?;
+        let marker = Marker {
+            installation: host.installation,
+            agent: self.agent,
+            generation: spec.generation,
+            slug: spec.key.slug.clone(),
+            spec_hash: record.spec_hash.clone(),
+            port: spec.port,
+            started,
+        };
+        let start = Launch { program: &host.program, folder: &self.folder, marker: &marker, spec, output: &output };
+        let launched = launch(&start, lock).and_then(Process::child);
+        let process = launched.map_err(|error| {
+            // A run that never was must not look like one that ended.
+            let _ = std::fs::remove_file(&log);
+            not_started(host, &error)
+        })?;
+        let run = LiveRun::new(marker, process, &host.kernel_boot, output);
+        self.write_down(&run);
+        Ok(self.install(host, run).public())
+    }
+
+    /// Gets the lock that makes this run the only one, or finds the run that has it.
+    fn lock(&self, host: &Host) -> RuntimeResult<Lock> {
+        if let Some(run) = self.live() {
+            return Ok(Lock::Running(run));
+        }
+        let deadline = Instant::now() + LOCK_WAIT;
+        loop {
+            if let Some(lock) = self.folder.try_lock().map_err(failed("cannot lock the instance"))? {
+                return Ok(Lock::Free(lock));
+            }
+            if let Some(run) = self.discover(host, kill_stray)? {
+                return Ok(Lock::Running(run));
+            }
+            if Instant::now() > deadline {
+                return Err(RuntimeError::Conflict("an unknown process holds the instance's lock".into()));
+            }
+            std::thread::sleep(LOCK_RETRY);
+        }
+    }
+
+    pub(super) fn kill(&self, host: &Host) -> RuntimeResult<()> {
+        self.find(host)?.map_or(Ok(()), |run| end(&run))
+    }
+
+    pub(super) fn remove(&self, host: &Host, turn: &mut Turn, data: DataPolicy) -> RuntimeResult<()> {
+        self.record(host)?;
+        self.kill(host)?;
+        let removed = match data {
+            DataPolicy::Keep => self.folder.forget(),
+            DataPolicy::Remove => self.folder.remove(Timestamp::now()),
+        };
+        removed.map_err(failed("cannot remove the instance"))?;
+        *turn = None;
+        *self.slot() = None;
+        Ok(())
+    }
+
+    /// Replaces files of an instance that exists and does not run.
+    pub(super) fn stage(&self, host: &Host, files: &[crate::runtime::StagedFile]) -> RuntimeResult<()> {
+        self.record(host)?.ok_or(RuntimeError::NotFound)?;
+        if self.find(host)?.is_some() {
+            return Err(RuntimeError::Conflict("it is running".into()));
+        }
+        self.folder.stage(files).map_err(failed("cannot stage files"))
+    }
+
+    pub(super) fn observe(&self, host: &Host) -> RuntimeResult<Option<Observed>> {
+        let record = self.record(host)?;
+        if let Some(run) = self.find(host)? {
+            let Marker { slug, spec_hash, .. } = &run.marker;
+            return Ok(Some(self.observed(slug, spec_hash, run.process.pid.to_string(), run.state())));
+        }
+        let Some(record) = record else { return Ok(None) };
+        let state = self.past(&record).map_err(failed("cannot read the instance's last run"))?;
+        Ok(Some(self.observed(&record.slug, &record.spec_hash, self.agent.to_string(), state)))
+    }
+
+    fn observed(&self, slug: &Slug, spec_hash: &str, engine_id: String, state: InstanceState) -> Observed {
+        let key = InstanceKey { agent: self.agent, slug: slug.clone() };
+        Observed { key, state, engine_id, spec_hash: spec_hash.to_owned(), created_now: false }
+    }
+
+    /// The state of an instance that does not run.
+    fn past(&self, record: &Record) -> io::Result<InstanceState> {
+        let Some(started) = self.folder.runs()?.pop().filter(|started| *started >= record.created) else {
+            return Ok(InstanceState::Created);
+        };
+        let remembered = self.last_run().filter(|run| run.marker.started == started).and_then(|run| run.exit());
+        let exit = match remembered {
+            Some(exit) => exit,
+            None => self.folder.run_record(started)?.map(|run| run.exit()).unwrap_or_default(),
+        };
+        Ok(InstanceState::Exited(exit))
+    }
+
+    /// Where to read the output of `boot`, or of all runs that are kept, oldest first.
+    pub(super) fn sources(&self, host: &Host, boot: Option<&BootId>) -> RuntimeResult<Vec<Source>> {
+        let current = self.find(host)?.or_else(|| self.last_run());
+        let mut sources = Vec::new();
+        for started in self.folder.runs().map_err(failed("cannot list the logs"))? {
+            let known = current.as_ref().filter(|run| run.marker.started == started);
+            let wanted = match (boot, known) {
+                (None, _) => true,
+                (Some(boot), Some(run)) => run.boot == *boot,
+                (Some(boot), None) => {
+                    self.folder.run_record(started).is_ok_and(|run| run.is_some_and(|run| run.boot == *boot))
+                }
+            };
+            if !wanted {
+                continue;
+            }
+            match (known, Output::open(&self.folder.log(started), started, host.log_limit)) {
+                (Some(run), _) => sources.push(Source::Live(Arc::clone(run))),
+                (None, Ok(output)) => sources.push(Source::Past(Arc::new(output))),
+                (None, Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+                (None, Err(error)) => return Err(failed("cannot open a log")(error)),
+            }
+        }
+        Ok(sources)
+    }
+}
+
+enum Lock {
+    Free(std::fs::File),
+    Running(Arc<LiveRun>),
+}
+
+/// Kills the run with all its processes and waits until it is gone.
+fn end(run: &LiveRun) -> RuntimeResult<()> {
+    run.kill().map_err(failed("cannot kill the instance"))?;
+    if run.process.wait(KILL_WAIT) {
+        Ok(())
+    } else {
+        Err(RuntimeError::UnknownOutcome("the process was killed and does not end".into()))
+    }
+}
+
+pub(super) fn kill_stray(found: &Marked) -> io::Result<()> {
+    Process::found(found).map_or(Ok(()), |process| process.signal(Signal::KILL))
+}
+
+/// Whether the port can be listened on now. Someone may still take it before the instance does; then that one ends.
+fn free(port: HostPort) -> RuntimeResult<()> {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port.get())) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(RuntimeError::PortTaken(port)),
+        Err(error) => Err(failed("cannot ask for the port")(error)),
+    }
+}
+
+fn not_started(host: &Host, error: &io::Error) -> RuntimeError {
+    let what = format!("cannot run {}: {error}", host.program.path.display());
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput => {
+            RuntimeError::Invalid(what)
+        }
+        io::ErrorKind::WouldBlock => RuntimeError::Capacity(what),
+        _ if error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => RuntimeError::Invalid(what),
+        _ => failed("cannot start the instance")(io::Error::new(error.kind(), what)),
+    }
+}
+
+/// What an I/O error means for the call that met it.
+pub(super) fn failed(what: &'static str) -> impl Fn(io::Error) -> RuntimeError {
+    move |error| {
+        let text = format!("{what}: {error}");
+        let out_of_descriptors = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]
+            .iter()
+            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory => {
+                RuntimeError::Capacity(text)
+            }
+            io::ErrorKind::InvalidInput => RuntimeError::Invalid(text),
+            _ if out_of_descriptors => RuntimeError::Capacity(text),
+            _ => RuntimeError::Unavailable(text),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Starting an instance's process.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
+
+use super::folder::Folder;
+use super::marker::Marker;
+use super::output::Output;
+use crate::runtime::InstanceSpec;
+
+/// A program and what every instance of it gets.
+#[derive(Debug, Clone)]
+pub(super) struct Program {
+    pub(super) path: PathBuf,
+    pub(super) arguments: Vec<String>,
+    pub(super) environment: Vec<(String, String)>,
+}
+
+/// Set from what the runtime knows, whatever the spec says.
+const DATA: &str = "HOME";
+const WORKSPACE: &str = "ZEROCLAW_WORKSPACE";
+const PORT: &str = "ZEROCLAW_GATEWAY_PORT";
+const HOST: &str = "ZEROCLAW_GATEWAY_HOST";
+/// Meant for a container, where every address is inside. Here the instance stays on loopback.
+const PUBLIC: &str = "ZEROCLAW_ALLOW_PUBLIC_BIND";
+
+/// Open files of an instance: a few hundred connections, its database and logs.
+const OPEN_FILES: u64 = 1024;
+/// Writable memory beyond the plan's that an instance may ask for: stacks of threads and an allocator's reserves count as
+/// asked for, and are mostly never touched.
+const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+/// When the machine runs out of memory, its kernel shall choose an instance and not the control plane.
+const OOM_SCORE: &str = "500";
+
+/// One start of an instance.
+#[derive(Debug)]
+pub(super) struct Launch<'a> {
+    pub(super) program: &'a Program,
+    pub(super) folder: &'a Folder,
+    pub(super) marker: &'a Marker,
+    pub(super) spec: &'a InstanceSpec,
+    pub(super) output: &'a Output,
+}
+
+/// Starts the program in a session of its own and answers its pid. `lock` becomes its standard input, so that the kernel
+/// keeps the lock for as long as it lives.
+///
+/// # Errors
+/// The program cannot be started; nothing runs then.
+pub(super) fn launch(start: &Launch<'_>, lock: File) -> io::Result<u32> {
+    let Launch { program, folder, marker, spec, output } = start;
+    let mut process = Command::new(&program.path);
+    process.args(&program.arguments).args(&spec.command).env_clear().envs(program.environment.iter().cloned());
+    process.envs(spec.env.iter().map(|(name, value)| (name, value.expose())));
+    process
+        .env_remove(PUBLIC)
+        .env(DATA, folder.data())
+        .env(WORKSPACE, folder.workspace())
+        .env(PORT, marker.port.to_string())
+        .env(HOST, "127.0.0.1")
+        .env(Marker::VARIABLE, marker.value())
+        .current_dir(folder.workspace())
+        .stdin(Stdio::from(lock))
+        .stdout(output.writer()?)
+        .stderr(output.writer()?);
+    let limits = limits(spec.memory_mb);
+    #[expect(unsafe_code, reason = "a session and limits of its own can only be set between fork and exec")]
+    // SAFETY: the closure runs in the forked child of a process with many threads. It only makes system calls, on values
+    // that were made before the fork; it takes no lock and allocates nothing.
+    unsafe {
+        process.pre_exec(move || {
+            setsid()?;
+            for (resource, limit) in limits {
+                setrlimit(resource, limit)?;
+            }
+            Ok(())
+        });
+    }
+    let pid = process.spawn()?.id();
+    // Not worth failing for: it only makes a bad day better.
+    let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
+    Ok(pid)
+}
+
+/// Kernel limits of an instance: no core dumps (they hold its secrets), open files, and writable memory.
+///
+/// The memory limit is on what the process asks for, not on what it touches: the kernel has no other for a single process. A
+/// request beyond it fails, which ends most programs.
+fn limits(memory_mb: u32) -> [(Resource, Rlimit); 3] {
+    let capped = |resource, wanted: u64| {
+        let allowed = getrlimit(resource).maximum.unwrap_or(u64::MAX).min(wanted);
+        (resource, Rlimit { current: Some(allowed), maximum: Some(allowed) })
+    };
+    [
+        capped(Resource::Core, 0),
+        capped(Resource::Nofile, OPEN_FILES),
+        capped(Resource::Data, u64::from(memory_mb) * 1024 * 1024 + RESERVE_BYTES),
+    ]
+}

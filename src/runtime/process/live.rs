@@ -1,0 +1,223 @@
+//! A run of an instance: its process from the start, or from adoption, to its end.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use rustix::process::Signal;
+use tokio::sync::{broadcast, watch};
+
+use super::folder::{Folder, RunRecord};
+use super::marker::Marker;
+use super::output::Output;
+use super::pidfd::Process;
+use super::table::{self, Marked, Stat};
+use crate::runtime::{BootId, Changed, Exit, InstanceState, Run};
+
+#[derive(Debug)]
+pub(super) struct LiveRun {
+    pub(super) marker: Marker,
+    pub(super) process: Process,
+    pub(super) boot: BootId,
+    pub(super) output: Output,
+    /// Wakes those who follow the output.
+    pub(super) written: watch::Sender<()>,
+    exit: watch::Sender<Option<Exit>>,
+}
+
+/// Rounds of looking for processes to kill. Each finds what the ones before have started meanwhile; more than a few are
+/// a program that forks faster than we read.
+const SWEEPS: usize = 20;
+
+/// What Rust's allocator prints before it aborts. Seen together with SIGABRT it tells a run that reached its memory
+/// limit from one that failed in another way.
+const OUT_OF_MEMORY: &str = "memory allocation of ";
+const ABORTED: i32 = 128 + 6;
+
+impl LiveRun {
+    pub(super) fn new(marker: Marker, process: Process, kernel_boot: &str, output: Output) -> Self {
+        let boot = boot_id(kernel_boot, process.pid, process.started_ticks);
+        Self { marker, process, boot, output, written: watch::Sender::new(()), exit: watch::Sender::new(None) }
+    }
+
+    pub(super) fn public(&self) -> Run {
+        Run {
+            boot: self.boot.clone(),
+            started_at: self.marker.started,
+            endpoint: SocketAddr::from((Ipv4Addr::LOCALHOST, self.marker.port.get())),
+        }
+    }
+
+    /// How the run ended; `None` while it lives. Knows it at once, also before the watch has been told.
+    pub(super) fn exit(&self) -> Option<Exit> {
+        if let Some(exit) = self.exit.borrow().clone() {
+            return Some(exit);
+        }
+        self.process.has_ended().then(|| self.read_exit(false))
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.exit.borrow().is_some() || self.process.has_ended()
+    }
+
+    pub(super) fn state(&self) -> InstanceState {
+        match self.exit() {
+            Some(exit) => InstanceState::Exited(exit),
+            None if Stat::of(self.process.pid).is_ok_and(|stat| stat.is_stopped()) => {
+                InstanceState::Paused(self.public())
+            }
+            None => InstanceState::Running(self.public()),
+        }
+    }
+
+    /// Resolves when the run is over and that was made known.
+    pub(super) async fn over(&self) {
+        // The sender lives as long as this run, so this can only end well.
+        let _ = self.exit.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// Asks the instance to end. One that is stopped could not hear it.
+    pub(super) fn ask_to_end(&self) -> io::Result<()> {
+        self.process.signal(Signal::TERM)?;
+        self.process.signal(Signal::CONT)
+    }
+
+    pub(super) fn kill(&self) -> io::Result<()> {
+        self.process.signal(Signal::KILL)?;
+        self.sweep()
+    }
+
+    /// Kills what the run has left behind: its session, and what left that but still carries its marker. What also
+    /// threw away its environment is beyond us; that would take a cgroup.
+    pub(super) fn sweep(&self) -> io::Result<()> {
+        let leader = self.process.pid;
+        for _ in 0..SWEEPS {
+            let marked = table::marked(self.marker.installation)?;
+            let strays = marked.iter().filter(|found| found.pid != leader && found.marker == self.marker);
+            let members = table::session_of(leader, self.process.started_ticks)?;
+            let members = members.into_iter().filter(|pid| *pid != leader);
+            let victims = strays
+                .filter_map(Process::found)
+                .chain(members.filter_map(|pid| Process::member(pid, leader)))
+                .collect::<Vec<_>>();
+            if victims.is_empty() {
+                break;
+            }
+            for victim in victims {
+                victim.signal(Signal::KILL)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_exit(&self, reap: bool) -> Exit {
+        let code = self.process.exit_code(reap);
+        Exit { code, oom: code == Some(ABORTED) && self.ran_out_of_memory() }
+    }
+
+    fn ran_out_of_memory(&self) -> bool {
+        let last = self.output.last(4096).unwrap_or_default();
+        String::from_utf8_lossy(&last).lines().any(|line| line.starts_with(OUT_OF_MEMORY))
+    }
+}
+
+/// The run that is called `boot`: which process it was, in which kernel's life.
+pub(super) fn boot_id(kernel_boot: &str, pid: i32, started_ticks: u64) -> BootId {
+    BootId(format!("{kernel_boot}:{pid}:{started_ticks}").into())
+}
+
+/// Waits for the end of a run, makes it known, kills what the run left behind, and then writes down that it is over.
+///
+/// The task belongs to the run, not to the runtime that started it: children must be waited for, whoever has
+/// lost interest in them.
+pub(super) fn watch_exit(run: &Arc<LiveRun>, folder: Folder, changes: broadcast::Sender<Changed>) {
+    let run = Arc::clone(run);
+    tokio::spawn(async move {
+        run.process.ended().await;
+        let exit = run.read_exit(true);
+        run.exit.send_replace(Some(exit.clone()));
+        // Nobody listening is nobody to wake.
+        let _ = changes.send(Changed::Instance(run.marker.agent));
+        let aftermath = tokio::task::spawn_blocking(move || {
+            if let Err(error) = run.sweep() {
+                tracing::warn!(agent = %run.marker.agent, %error, "cannot look for what a run left behind");
+                return;
+            }
+            // Without its output there is nothing left that the record would be about.
+            if fs::exists(folder.log(run.marker.started)).unwrap_or(false)
+                && let Err(error) =
+                    folder.write_run_record(run.marker.started, &RunRecord::over(run.boot.clone(), &exit))
+            {
+                tracing::warn!(agent = %run.marker.agent, %error, "cannot write down how a run ended");
+            }
+        });
+        // Only the end of the whole program cancels it.
+        let _ = aftermath.await;
+    });
+}
+
+/// Which of the processes with one agent's marker is the instance, and which are in its way.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Census {
+    pub(super) leader: Option<Marked>,
+    /// What dead runs left behind. Children of the leader are not among them.
+    pub(super) strays: Vec<Marked>,
+}
+
+impl Census {
+    /// Sorts out `found`, all of one agent. `recorded` knows which process was written down for a run.
+    ///
+    /// Children inherit the marker, and a child may lead a session of its own. So the recorded process is the instance; where
+    /// the service died before it wrote that down, it is the first of the run's processes.
+    pub(super) fn of(found: Vec<Marked>, recorded: impl Fn(&Marked) -> Option<bool>) -> Self {
+        let leads = |process: &&Marked| process.leads_session() && recorded(process) != Some(false);
+        let latest = |process: &&Marked| (process.marker.started, std::cmp::Reverse(process.stat.started_ticks));
+        let leader = found.iter().filter(leads).max_by_key(latest).cloned();
+        let of_leader =
+            |process: &Marked| leader.as_ref().is_some_and(|leader| leader.marker.started == process.marker.started);
+        let strays = found.into_iter().filter(|process| !of_leader(process)).collect();
+        Self { leader, strays }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{AgentId, HostPort, InstallationId, Slug, Timestamp};
+
+    fn process(pid: i32, session: i32, ticks: u64, started: i64) -> Marked {
+        let marker = Marker {
+            installation: InstallationId::from_bytes([1; 16]),
+            agent: AgentId::from_bytes([2; 16]),
+            generation: 1,
+            slug: Slug::parse("a").unwrap(),
+            spec_hash: "h".into(),
+            port: HostPort::try_from(40_000).unwrap(),
+            started: Timestamp::from_second(started).unwrap(),
+        };
+        let stat = Stat { state: 'S', session, started_ticks: ticks, cpu_ticks: 0, threads: 1, resident_pages: 1 };
+        Marked { pid, stat, marker }
+    }
+
+    #[test]
+    fn the_first_session_leader_of_a_run_is_the_instance() {
+        let (instance, child, daemon) = (process(10, 10, 100, 1), process(11, 10, 101, 1), process(12, 12, 102, 1));
+        let census = Census::of(vec![daemon, child, instance.clone()], |_| None);
+        assert_eq!(census, Census { leader: Some(instance), strays: vec![] });
+    }
+
+    #[test]
+    fn where_the_instance_is_recorded_no_child_takes_its_place() {
+        let (child, daemon) = (process(11, 10, 101, 1), process(12, 12, 102, 1));
+        let census = Census::of(vec![daemon.clone(), child.clone()], |found| Some(found.pid == 10));
+        assert_eq!(census, Census { leader: None, strays: vec![daemon, child] });
+    }
+
+    #[test]
+    fn what_an_older_run_left_is_in_the_way() {
+        let (old, new) = (process(11, 10, 101, 1), process(20, 20, 200, 2));
+        let census = Census::of(vec![old.clone(), new.clone()], |_| None);
+        assert_eq!(census, Census { leader: Some(new), strays: vec![old] });
+    }
+}

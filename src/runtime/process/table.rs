@@ -1,0 +1,152 @@
+//! The kernel's process table, read from `/proc`.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use super::marker::Marker;
+use crate::domain::InstallationId;
+
+/// What `/proc/<pid>/stat` says that we want to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stat {
+    /// `R` running, `S` sleeping, `T` stopped, `Z` zombie, …
+    pub(super) state: char,
+    pub(super) session: i32,
+    /// Clock ticks since the kernel's boot. With the pid it names one process for ever.
+    pub(super) started_ticks: u64,
+    /// Own and waited-for children's, user and system.
+    pub(super) cpu_ticks: u64,
+    pub(super) threads: u64,
+    pub(super) resident_pages: u64,
+}
+
+impl Stat {
+    pub(super) fn of(pid: i32) -> io::Result<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        Self::parse(&text).ok_or_else(|| io::Error::other(format!("cannot read /proc/{pid}/stat")))
+    }
+
+    /// The second field is the program's name in parentheses and may hold anything, so the fields are counted from behind it.
+    fn parse(text: &str) -> Option<Self> {
+        let (_, rest) = text.rsplit_once(')')?;
+        let fields = rest.split_whitespace().collect::<Vec<_>>();
+        // proc(5) counts from 1, and two fields are cut off.
+        let number = |field: usize| fields.get(field - 3)?.parse::<i64>().ok();
+        let count = |field: usize| u64::try_from(number(field)?).ok();
+        Some(Self {
+            state: fields.first()?.chars().next()?,
+            session: number(6)?.try_into().ok()?,
+            started_ticks: count(22)?,
+            cpu_ticks: count(14)? + count(15)? + count(16)? + count(17)?,
+            threads: count(20)?,
+            resident_pages: count(24)?,
+        })
+    }
+
+    /// A zombie has an entry, and is nobody any more.
+    pub(super) const fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X' | 'x')
+    }
+
+    pub(super) const fn is_stopped(&self) -> bool {
+        matches!(self.state, 'T' | 't')
+    }
+}
+
+/// A living process of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Marked {
+    pub(super) pid: i32,
+    pub(super) stat: Stat,
+    pub(super) marker: Marker,
+}
+
+impl Marked {
+    /// Reads one process; `None` if it is gone, a zombie, not ours to read, or no instance's.
+    pub(super) fn read(pid: i32) -> Option<Self> {
+        let stat = Stat::of(pid).ok().filter(Stat::is_alive)?;
+        let mut environment = Vec::new();
+        File::open(format!("/proc/{pid}/environ")).ok()?.take(ENVIRONMENT_LIMIT).read_to_end(&mut environment).ok()?;
+        Some(Self { pid, stat, marker: Marker::find(&environment)? })
+    }
+
+    pub(super) const fn leads_session(&self) -> bool {
+        self.pid == self.stat.session
+    }
+}
+
+/// The kernel allows arguments and environment of 2 MiB by default; ours have a few kilobytes.
+const ENVIRONMENT_LIMIT: u64 = 2 * 1024 * 1024;
+
+/// All living processes that carry this installation's marker.
+///
+/// # Errors
+/// `/proc` cannot be listed.
+pub(super) fn marked(installation: InstallationId) -> io::Result<Vec<Marked>> {
+    Ok(pids()?.filter_map(Marked::read).filter(|found| found.marker.installation == installation).collect())
+}
+
+/// Living processes in the session that `leader` led, marked or not.
+///
+/// The kernel gives no process the number of a session that still has members. So where another process has the
+/// leader's pid, the session is gone and another may have its number.
+pub(super) fn session_of(leader: i32, started_ticks: u64) -> io::Result<Vec<i32>> {
+    if Stat::of(leader).is_ok_and(|stat| stat.started_ticks != started_ticks) {
+        return Ok(Vec::new());
+    }
+    Ok(pids()?.filter(|pid| Stat::of(*pid).is_ok_and(|stat| stat.session == leader && stat.is_alive())).collect())
+}
+
+/// The process and all that descend from it, by the kernel's lists of children. A child whose parent ended has moved to
+/// another parent and is not found.
+pub(super) fn family(pid: i32) -> Vec<Stat> {
+    let (mut stats, mut queue) = (Vec::new(), vec![pid]);
+    while let Some(pid) = queue.pop() {
+        let Ok(stat) = Stat::of(pid) else { continue };
+        stats.push(stat);
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        for thread in threads {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            queue.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        }
+    }
+    stats
+}
+
+/// Differs from one start of the machine to the next.
+pub(super) fn kernel_boot() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+fn pids() -> io::Result<impl Iterator<Item = i32>> {
+    Ok(fs::read_dir(PathBuf::from("/proc"))?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_name_cannot_forge_fields() {
+        let tail = "1 10 10 0 -1 4194304 100 0 0 0 7 5 2 1 20 0 4 0 123456 1000000 250 18446744073709551615 1 1";
+        let text = format!("10 (a) Z 9 9 (b c) S {tail}");
+        let stat = Stat::parse(&text).unwrap();
+        assert_eq!(
+            stat,
+            Stat { state: 'S', session: 10, started_ticks: 123_456, cpu_ticks: 15, threads: 4, resident_pages: 250 }
+        );
+        assert_eq!(Stat::parse("10 (a) S 1 10"), None);
+        assert_eq!(Stat::parse(""), None);
+    }
+
+    #[test]
+    fn this_process_is_in_the_table() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let stat = Stat::of(pid).unwrap();
+        assert!(stat.is_alive() && !stat.is_stopped());
+        assert!(stat.threads > 0 && stat.resident_pages > 0);
+        assert!(family(pid).contains(&stat) || family(pid).iter().any(|s| s.started_ticks == stat.started_ticks));
+        assert_eq!(kernel_boot().unwrap().len(), 36);
+    }
+}
