@@ -1,0 +1,56 @@
+//! Request bodies: bounded before they are read, JSON only where JSON is declared.
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, header};
+use serde::de::DeserializeOwned;
+
+use super::reply::Refusal;
+use super::shared::App;
+
+/// Longest body of most requests, in bytes, as in ZeroClaw.
+pub(super) const BODY_LIMIT: usize = 65_536;
+
+/// A body of at most `LIMIT` bytes, as it was sent.
+pub(super) struct Limited<const LIMIT: usize = BODY_LIMIT> {
+    pub(super) headers: HeaderMap,
+    pub(super) bytes: Bytes,
+}
+
+impl<const LIMIT: usize> Limited<LIMIT> {
+    /// The body as JSON. The type must be declared: a browser sends other types across sites without asking.
+    ///
+    /// # Errors
+    /// `expected` tells the caller what the endpoint takes; the parser's own words may repeat what was sent.
+    pub(super) fn json<T: DeserializeOwned>(&self, expected: &'static str) -> Result<T, Refusal> {
+        if !declares_json(&self.headers) {
+            return Err(Refusal::NotJson);
+        }
+        serde_json::from_slice(&self.bytes).map_err(|_| Refusal::BadBody(expected))
+    }
+}
+
+impl<const LIMIT: usize> FromRequest<App> for Limited<LIMIT> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _app: &App) -> Result<Self, Self::Rejection> {
+        let (parts, body) = request.into_parts();
+        let bytes = read(&parts.headers, body, LIMIT).await?;
+        Ok(Self { headers: parts.headers, bytes })
+    }
+}
+
+async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Refusal> {
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > limit) {
+        return Err(Refusal::TooLarge);
+    }
+    // The only other reason to fail is a client that went away, and that one does not read the answer.
+    to_bytes(body, limit).await.map_err(|_| Refusal::TooLarge)
+}
+
+fn declares_json(headers: &HeaderMap) -> bool {
+    let declared = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = declared.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}

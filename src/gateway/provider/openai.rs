@@ -1,0 +1,132 @@
+//! OpenAI's chat completions, which most providers speak.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Completion, Message, ModelError, ToolCall, Turn, Usage};
+
+pub(super) fn body(model: &str, temperature: f64, turn: &Turn) -> Value {
+    let mut body = json!({
+        "model": model,
+        "messages": turn.messages.iter().map(message).collect::<Vec<_>>(),
+        "temperature": temperature,
+        "stream": false,
+    });
+    if !turn.tools.is_empty() {
+        body["tools"] = turn.tools.iter().map(|tool| json!({ "type": "function", "function": tool })).collect();
+    }
+    body
+}
+
+fn message(message: &Message) -> Value {
+    match message {
+        Message::System(text) => json!({ "role": "system", "content": text }),
+        Message::User(text) => json!({ "role": "user", "content": text }),
+        Message::Assistant { text, tool_calls } if tool_calls.is_empty() => {
+            json!({ "role": "assistant", "content": text })
+        }
+        Message::Assistant { text, tool_calls } => {
+            let calls: Vec<Value> = tool_calls
+                .iter()
+                .map(|call| {
+                    let function = json!({ "name": call.name, "arguments": call.arguments });
+                    json!({ "id": call.id, "type": "function", "function": function })
+                })
+                .collect();
+            // Some servers refuse an empty text beside calls, none refuses null.
+            let text = if text.is_empty() { Value::Null } else { text.as_str().into() };
+            json!({ "role": "assistant", "content": text, "tool_calls": calls })
+        }
+        Message::ToolResult { call_id, content } => {
+            json!({ "role": "tool", "tool_call_id": call_id, "content": content })
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    choices: Vec<Choice>,
+    usage: Option<Tokens>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    message: AnswerMessage,
+    finish_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct AnswerMessage {
+    content: Option<String>,
+    tool_calls: Option<Vec<AnswerCall>>,
+}
+
+#[derive(Deserialize)]
+struct AnswerCall {
+    #[serde(default)]
+    id: String,
+    function: AnswerFunction,
+}
+
+#[derive(Deserialize)]
+struct AnswerFunction {
+    name: String,
+    #[serde(default)]
+    arguments: String,
+}
+
+#[derive(Deserialize)]
+struct Tokens {
+    #[serde(default)]
+    prompt_tokens: u64,
+    #[serde(default)]
+    completion_tokens: u64,
+}
+
+impl From<Tokens> for Usage {
+    fn from(tokens: Tokens) -> Self {
+        Self { input_tokens: tokens.prompt_tokens, output_tokens: tokens.completion_tokens }
+    }
+}
+
+pub(super) fn parse(answer: &[u8]) -> Result<Completion, ModelError> {
+    let answer: Answer =
+        serde_json::from_slice(answer).map_err(|_| ModelError::Garbage("it is not a chat completion"))?;
+    let choice = answer.choices.into_iter().next().ok_or(ModelError::Garbage("it has no choices"))?;
+    let calls = choice.message.tool_calls.unwrap_or_default();
+    Ok(Completion {
+        text: choice.message.content.unwrap_or_default(),
+        tool_calls: calls
+            .into_iter()
+            .map(|call| ToolCall { id: call.id, name: call.function.name, arguments: call.function.arguments })
+            .collect(),
+        usage: answer.usage.map(Usage::from).unwrap_or_default(),
+        cut: choice.finish_reason.as_deref() == Some("length"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_with_text_calls_and_usage_is_read() {
+        let answer = json!({
+            "choices": [{ "finish_reason": "length", "message": { "content": null, "tool_calls": [
+                { "id": "c1", "type": "function", "function": { "name": "clock", "arguments": "{}" } }
+            ] } }],
+            "usage": { "prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7 }
+        });
+        let completion = parse(answer.to_string().as_bytes()).unwrap();
+        assert_eq!(completion.tool_calls[0].name, "clock");
+        assert_eq!(completion.usage, Usage { input_tokens: 3, output_tokens: 4 });
+        assert!(completion.cut && completion.text.is_empty());
+    }
+
+    #[test]
+    fn garbage_is_an_error() {
+        for bad in ["", "<html>", "{}", r#"{"choices":[]}"#, r#"{"choices":[{}]}"#] {
+            assert!(matches!(parse(bad.as_bytes()), Err(ModelError::Garbage(_))), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! `POST /webhook`: from a message to a model's answer, and every way to fail on that road.
+
+use serde_json::json;
+
+use super::model::{FakeModel, Reply};
+use super::world::{World, both};
+
+#[tokio::test]
+async fn a_message_reaches_the_model_with_persona_key_and_temperature() {
+    let world = World::paired("default_temperature = 0.25\n").await;
+    std::fs::write(world.workspace().join("IDENTITY.md"), "I am Ada.").unwrap();
+    let (status, body) = world.say("hi there").await;
+    assert_eq!((status.as_u16(), body), (200, json!({ "model": "m", "response": "echo: hi there" })));
+    let call = &world.model.calls()[0];
+    assert_eq!(call.path, "/v1/chat/completions");
+    assert_eq!(call.header("authorization"), "Bearer sk-planted-key");
+    assert_eq!(call.body["model"], "m");
+    assert_eq!(call.body["temperature"], 0.25);
+    assert_eq!(call.body["messages"][0], json!({ "role": "system", "content": "I am Ada." }));
+    assert_eq!(call.body["messages"][1], json!({ "role": "user", "content": "hi there" }));
+
+    std::fs::write(world.workspace().join("SOUL.md"), "Be brief.").unwrap();
+    world.say("again").await;
+    assert_eq!(world.model.calls()[1].body["messages"][0]["content"], "I am Ada.\n\nBe brief.");
+    assert_eq!(world.model.calls()[1].body["messages"].as_array().unwrap().len(), 2, "no history");
+}
+
+#[tokio::test]
+async fn anthropic_is_spoken_to_in_its_own_words() {
+    let model = FakeModel::start().await;
+    let config = format!(
+        "default_provider = \"anthropic\"\napi_url = \"{}\"\ndefault_model = \"c\"\napi_key = \"k\"\n",
+        model.url()
+    );
+    let mut world = World::with_config(model, &config).await;
+    world.pair().await;
+    let (status, body) = world.say("hi").await;
+    assert_eq!((status.as_u16(), body), (200, json!({ "model": "c", "response": "echo: hi" })));
+    let call = &world.model.calls()[0];
+    assert_eq!((call.path.as_str(), call.header("x-api-key")), ("/v1/messages", "k"));
+    assert!(call.header("authorization").is_empty() && !call.header("anthropic-version").is_empty());
+    assert!(call.body["system"].is_string() && call.body["max_tokens"].is_u64());
+}
+
+#[tokio::test]
+async fn every_openai_compatible_provider_takes_a_base_url() {
+    for provider in ["openai", "openrouter", "groq", "mistral", "deepseek", "gemini", "ollama"] {
+        let model = FakeModel::start().await;
+        let config = format!("default_provider = \"{provider}\"\napi_url = \"{}\"\n", model.url());
+        let mut world = World::with_config(model, &config).await;
+        world.pair().await;
+        assert_eq!(world.say("hi").await.1["response"], "echo: hi", "{provider}");
+        assert_eq!(world.model.calls()[0].path, "/v1/chat/completions");
+    }
+}
+
+#[tokio::test]
+async fn strangers_are_refused_before_their_body_is_read() {
+    let world = World::new("").await;
+    let answer = world.post("/webhook").body("not json").send().await.unwrap();
+    assert_eq!(answer.status(), 401);
+    assert!(world.model.calls().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_400_and_what_is_too_long_413() {
+    let world = World::paired("").await;
+    let expected = json!({ "error": "Invalid JSON body. Expected: {\"message\": \"...\"}" });
+    for body in ["", "{", "{}", "[]", "{\"message\":1}", "\u{0}"] {
+        let answer = world.post("/webhook").header("Content-Type", "application/json").body(body).send().await.unwrap();
+        assert_eq!(both(answer).await, (400.try_into().unwrap(), expected.clone()), "{body:?}");
+    }
+    let no_type = world.post("/webhook").body("{\"message\":\"hi\"}").send().await.unwrap();
+    assert_eq!(no_type.status(), 400);
+    let bytes = vec![0xff; 20];
+    let not_utf8 = world.post("/webhook").header("Content-Type", "application/json").body(bytes).send().await.unwrap();
+    assert_eq!(not_utf8.status(), 400);
+
+    let fits = json!({ "message": "x".repeat(65_536 - 14) });
+    assert_eq!(fits.to_string().len(), 65_536);
+    assert_eq!(world.post("/webhook").json(&fits).send().await.unwrap().status(), 200);
+    let long = json!({ "message": "x".repeat(65_536) });
+    assert_eq!(world.post("/webhook").json(&long).send().await.unwrap().status(), 413);
+    let pieces = futures_util::stream::iter((0..20).map(|_| Ok::<_, std::io::Error>(vec![b' '; 8192])));
+    let chunked =
+        world.post("/webhook").header("Content-Type", "application/json").body(reqwest::Body::wrap_stream(pieces));
+    assert_eq!(chunked.send().await.unwrap().status(), 413);
+}
+
+#[tokio::test]
+async fn a_model_that_fails_for_good_is_a_500_that_tells_nothing() {
+    let failed = json!({ "error": "LLM request failed" });
+    let world = World::paired("[reliability]\nprovider_retries = 0\n").await;
+    world.model.script([
+        Reply::Status(401, vec![], r#"{"error":{"message":"bad key sk-planted-key","code":"invalid_api_key"}}"#),
+        Reply::Status(200, vec![], "<html>not json</html>"),
+        Reply::Status(200, vec![], r#"{"choices":[]}"#),
+        Reply::Status(302, vec![("location", "http://127.0.0.1:1/")], ""),
+    ]);
+    for _ in 0..4 {
+        assert_eq!(world.say("hi").await, (500.try_into().unwrap(), failed.clone()));
+    }
+    assert_eq!(world.model.calls().len(), 4);
+    assert_eq!(world.say("hi").await.0, 200, "the gateway lives on");
+}
+
+#[tokio::test]
+async fn a_model_that_is_not_there_is_a_500() {
+    let model = FakeModel::start().await;
+    let config = "default_provider = \"custom:http://127.0.0.1:9/v1\"\n[reliability]\nprovider_backoff_ms = 1\n";
+    let mut world = World::with_config(model, config).await;
+    world.pair().await;
+    assert_eq!(world.say("hi").await.0, 500);
+}
+
+#[tokio::test]
+async fn an_overloaded_model_is_asked_again_and_its_retry_after_obeyed() {
+    let world = World::paired("[reliability]\nprovider_retries = 2\nprovider_backoff_ms = 60000\n").await;
+    world.model.script([
+        Reply::Status(429, vec![("retry-after", "0.01")], "{}"),
+        Reply::Status(503, vec![("retry-after", "0")], "{}"),
+    ]);
+    assert_eq!(world.say("hi").await.1["response"], "echo: hi");
+    assert_eq!(world.model.calls().len(), 3);
+    // A pause that no caller would sit through is not begun.
+    world.model.script([Reply::Status(429, vec![("retry-after", "3600")], "{}")]);
+    assert_eq!(world.say("hi").await.0, 500);
+    assert_eq!(world.model.calls().len(), 4);
+}
+
+#[tokio::test]
+async fn a_slow_model_is_a_408_without_a_body() {
+    let world = World::paired("[gateway]\nrequest_timeout_secs = 1\n").await;
+    world.model.script([Reply::Hang]);
+    let answer = world.post("/webhook").json(&json!({ "message": "hi" })).send().await.unwrap();
+    assert_eq!(answer.status(), 408);
+    assert_eq!(answer.text().await.unwrap(), "");
+}
+
+#[tokio::test]
+async fn messages_are_limited_per_minute_before_the_token_is_looked_at() {
+    let world = World::new("[gateway]\nwebhook_rate_limit_per_minute = 2\n").await;
+    for _ in 0..2 {
+        assert_eq!(world.say("hi").await.0, 401);
+    }
+    let (status, body) = world.say("hi").await;
+    assert_eq!((status.as_u16(), &body["error"]), (429, &json!("Too many webhook requests. Please retry later.")));
+}
