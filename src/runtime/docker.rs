@@ -1,1 +1,178 @@
-//! (being built)
+//! Agents as containers of a Docker engine.
+//!
+//! ```text
+//!   options     how it is set up              engine      the client: deadlines, what errors mean
+//!   container   what is asked for, labels     observe     what is shown: state, boot, endpoint
+//!   image       there or pulled               network     isolation between neighbours
+//!   events      wake-ups                      logs        lines
+//!   instance    what is done to containers    usage       samples
+//! ```
+//!
+//! What is ours is told by labels, never by a name: a container, volume or network without this installation's labels is
+//! not touched, whatever it is called. Nothing here relies on the engine's restart policy or on its memory of events; the
+//! policy is set, but what comes of it is only observed.
+
+mod container;
+mod engine;
+mod events;
+mod image;
+mod instance;
+mod logs;
+mod network;
+mod observe;
+mod options;
+mod usage;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use tokio::sync::Semaphore;
+
+pub use self::options::{DockerOptions, Isolation, Reach, Subnets, Traefik};
+
+use self::engine::Engine;
+use self::instance::at_rest;
+use self::network::Networks;
+use self::usage::Samples;
+use super::{
+    Caps, Changed, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, Observed, Progress, Run,
+    RuntimeError, RuntimeResult, StagedFile, Usage,
+};
+use crate::zeroclaw::profile::Profile;
+
+/// A Docker engine as a runtime for agents.
+pub struct DockerRuntime {
+    options: DockerOptions,
+    setup: String,
+    engine: Arc<Engine>,
+    networks: Networks,
+    samples: Samples,
+    starts: Semaphore,
+}
+
+impl DockerRuntime {
+    /// The engine need not be there yet.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Invalid`] where the options cannot be meant.
+    pub fn new(options: DockerOptions) -> RuntimeResult<Self> {
+        if options.start_throttle == 0 {
+            return Err(RuntimeError::Invalid("the start throttle must let at least one start through".into()));
+        }
+        Ok(Self {
+            setup: container::setup(&options),
+            engine: Arc::new(Engine::new(&options.host)?),
+            networks: Networks::new(),
+            samples: Samples::default(),
+            starts: Semaphore::new(options.start_throttle),
+            options,
+        })
+    }
+
+    /// The profile that the image asks for, by its version label or its tag; `None` where neither tells.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unavailable`] where the engine does not answer.
+    pub async fn image_profile(&self) -> RuntimeResult<Option<Profile>> {
+        let label = image::version(&self.engine, &self.options.image).await?;
+        Ok(Profile::of_image(&self.options.image, label.as_deref()))
+    }
+}
+
+impl ContainerRuntime for DockerRuntime {
+    fn caps(&self) -> Caps {
+        Caps { name: "docker", enforces_cpu: true, enforces_memory: true, isolates_network: true }
+    }
+
+    fn ping(&self) -> BoxFuture<'_, RuntimeResult<()>> {
+        self.engine.ping().boxed()
+    }
+
+    fn prepare(&self, progress: Progress) -> BoxFuture<'_, RuntimeResult<()>> {
+        async move {
+            self.engine.ping().await?;
+            self.networks.prepare(&self.engine, &self.options).await?;
+            image::ensure(&self.engine, &self.options, &progress).await
+        }
+        .boxed()
+    }
+
+    fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<Observed>> {
+        self.adopt_or_create(spec).boxed()
+    }
+
+    fn stage<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>> {
+        async move {
+            let found = self.get(key).await?;
+            if at_rest(&found) {
+                self.upload(&found, files).await
+            } else {
+                Err(RuntimeError::Conflict("it runs; its files can be replaced when it is stopped".into()))
+            }
+        }
+        .boxed()
+    }
+
+    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Run>> {
+        self.run(key).boxed()
+    }
+
+    fn stop<'a>(&'a self, key: &'a InstanceKey, grace: Duration) -> BoxFuture<'a, RuntimeResult<()>> {
+        async move {
+            match self.find(key).await? {
+                Some(found) if !at_rest(&found) => self.end(&found, grace).await,
+                Some(_) | None => Ok(()),
+            }
+        }
+        .boxed()
+    }
+
+    fn kill<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<()>> {
+        self.kill_container(key).boxed()
+    }
+
+    fn remove<'a>(&'a self, key: &'a InstanceKey, data: DataPolicy) -> BoxFuture<'a, RuntimeResult<()>> {
+        self.clear(key, data).boxed()
+    }
+
+    fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Observed>>> {
+        async move { Ok(self.find(key).await?.map(|found| found.observed)) }.boxed()
+    }
+
+    fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<Observed>>> {
+        async move {
+            let all = self.find_all(None).await?;
+            let ids: HashSet<&str> = all.iter().map(|found| found.id.as_str()).collect();
+            self.samples.keep(&ids);
+            Ok(all.into_iter().map(|found| found.observed).collect())
+        }
+        .boxed()
+    }
+
+    fn watch(&self) -> BoxStream<'static, Changed> {
+        events::watch(Arc::clone(&self.engine), self.options.installation)
+    }
+
+    fn logs<'a>(
+        &'a self,
+        key: &'a InstanceKey,
+        query: LogQuery,
+    ) -> BoxFuture<'a, RuntimeResult<BoxStream<'static, RuntimeResult<LogLine>>>> {
+        async move { logs::open(Arc::clone(&self.engine), &self.get(key).await?, query).await }.boxed()
+    }
+
+    fn usage<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Usage>> {
+        async move {
+            let found = self.get(key).await?;
+            if at_rest(&found) || found.waiting {
+                return Err(RuntimeError::Conflict("it does not run".into()));
+            }
+            self.samples.take(&self.engine, &found.id).await
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,238 @@
+//! What the engine shows of a container, as the control plane sees it.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+
+use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status, PortMap};
+
+use super::container::{self, Ownership};
+use super::options::Reach;
+use crate::domain::{HostPort, InstallationId, Timestamp};
+use crate::runtime::{BootId, Exit, InstanceState, Observed, Run, RuntimeError, RuntimeResult};
+use crate::zeroclaw::profile::GATEWAY_PORT;
+
+/// A container of ours.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) id: String,
+    pub(super) setup: String,
+    pub(super) name: String,
+    /// The engine waits before it restarts it: it does not run, and a start is taken for a start of what runs.
+    pub(super) waiting: bool,
+    /// When its last run began, if it ever ran.
+    pub(super) started_at: Option<Timestamp>,
+    /// The host port that it publishes.
+    pub(super) port: Option<HostPort>,
+    pub(super) observed: Observed,
+}
+
+/// Reads an inspected container; `None` where it is not ours.
+///
+/// # Errors
+/// [`RuntimeError::Unavailable`] where the engine left out what it always tells.
+pub(super) fn found(
+    installation: InstallationId,
+    reach: Reach,
+    inspected: ContainerInspectResponse,
+) -> RuntimeResult<Option<Found>> {
+    let labels = inspected.config.as_ref().and_then(|config| config.labels.as_ref());
+    let Some(Ownership { key, spec, setup }) = labels.and_then(|labels| container::ownership(installation, labels))
+    else {
+        return Ok(None);
+    };
+    let missing = |what: &str| RuntimeError::Unavailable(format!("the engine did not tell a container's {what}"));
+    let id = inspected.id.clone().ok_or_else(|| missing("id"))?;
+    let state = inspected.state.clone().ok_or_else(|| missing("state"))?;
+    let started_at = state.started_at.as_deref().and_then(time);
+    let published = published(&inspected);
+    let run = || -> RuntimeResult<Run> {
+        let started_at = started_at.ok_or_else(|| missing("start time"))?;
+        let direct = || address(&inspected);
+        let endpoint = match reach {
+            Reach::Container => direct().map(|(ip, _)| SocketAddr::new(ip.into(), GATEWAY_PORT)),
+            Reach::HostPort => None,
+            Reach::Auto => direct()
+                .filter(|(ip, prefix)| attached(*ip, *prefix))
+                .map(|(ip, _)| SocketAddr::new(ip.into(), GATEWAY_PORT)),
+        };
+        let endpoint = endpoint.or(published).ok_or_else(|| missing("address"))?;
+        Ok(Run { boot: boot_id(&id, started_at), started_at, endpoint })
+    };
+    let status = state.status.unwrap_or(Status::EMPTY);
+    let instance_state = match status {
+        Status::CREATED => InstanceState::Created,
+        Status::RUNNING | Status::STOPPING => InstanceState::Running(run()?),
+        Status::PAUSED => InstanceState::Paused(run()?),
+        Status::RESTARTING | Status::EXITED | Status::REMOVING | Status::DEAD => InstanceState::Exited(exit(&state)),
+        Status::EMPTY => return Err(missing("status")),
+    };
+    Ok(Some(Found {
+        setup,
+        name: inspected.name.as_deref().unwrap_or_default().trim_start_matches('/').to_owned(),
+        waiting: status == Status::RESTARTING,
+        started_at,
+        port: published.and_then(|address| HostPort::try_from(address.port()).ok()),
+        observed: Observed { key, state: instance_state, engine_id: id.clone(), spec_hash: spec, created_now: false },
+        id,
+    }))
+}
+
+/// The run of a container that began at this time.
+pub(super) fn boot_id(container: &str, started_at: Timestamp) -> BootId {
+    BootId(format!("{container}@{}", started_at.as_nanosecond()).into())
+}
+
+/// The container and the start time of a run; `None` where another runtime made the id.
+pub(super) fn parse_boot(boot: &BootId) -> Option<(&str, Timestamp)> {
+    let (container, nanos) = boot.0.split_once('@')?;
+    Some((container, Timestamp::from_nanosecond(nanos.parse().ok()?).ok()?))
+}
+
+/// The engine's times; its zero, the year 1, stands for never.
+pub(super) fn time(text: &str) -> Option<Timestamp> {
+    text.parse::<Timestamp>().ok().filter(|time| time.as_second() > 0)
+}
+
+/// An OOM kill is not forgotten when the container runs again, so it counts only for an end by SIGKILL.
+fn exit(state: &ContainerState) -> Exit {
+    let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
+    Exit { code, oom: state.oom_killed == Some(true) && code == Some(137) }
+}
+
+/// The container's address in a network, with that network's prefix length. It has only one network of ours; a second
+/// one, added by hand, does no harm.
+fn address(inspected: &ContainerInspectResponse) -> Option<(Ipv4Addr, u8)> {
+    let networks = inspected.network_settings.as_ref()?.networks.as_ref()?;
+    let home = inspected.host_config.as_ref().and_then(|host| host.network_mode.as_ref());
+    let endpoint = home.and_then(|home| networks.get(home)).or_else(|| networks.values().next())?;
+    let ip = endpoint.ip_address.as_deref()?.parse().ok()?;
+    let prefix = endpoint.ip_prefix_len.and_then(|length| u8::try_from(length).ok())?;
+    Some((ip, prefix))
+}
+
+/// Where the gateway's port is published: what the engine bound, or, before that, what it was asked to bind.
+fn published(inspected: &ContainerInspectResponse) -> Option<SocketAddr> {
+    let first = |ports: Option<&PortMap>| {
+        let binding = ports?.get(&container::gateway_port())?.as_ref()?.first()?;
+        let ip: IpAddr =
+            binding.host_ip.as_deref().and_then(|ip| ip.parse().ok()).unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let ip = if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip };
+        Some(SocketAddr::new(ip, binding.host_port.as_deref()?.parse().ok()?))
+    };
+    first(inspected.network_settings.as_ref().and_then(|settings| settings.ports.as_ref()))
+        .or_else(|| first(inspected.host_config.as_ref().and_then(|host| host.port_bindings.as_ref())))
+}
+
+/// Whether this process has an address in the container's own network, so that packets go there without a detour. The
+/// kernel is asked which address it would send from; nothing is sent.
+fn attached(ip: Ipv4Addr, prefix: u8) -> bool {
+    let from = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect((ip, GATEWAY_PORT))?;
+        socket.local_addr()
+    });
+    match from {
+        Ok(SocketAddr::V4(local)) => same_network(*local.ip(), ip, prefix),
+        Ok(SocketAddr::V6(_)) | Err(_) => false,
+    }
+}
+
+fn same_network(a: Ipv4Addr, b: Ipv4Addr, prefix: u8) -> bool {
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+    u32::from(a) & mask == u32::from(b) & mask
+}
+
+/// All containers of one agent, the one to go by first: what runs before what does not, then the one of the right name.
+pub(super) fn best_first(mut containers: Vec<Found>) -> Vec<Found> {
+    containers.sort_by_key(|found| {
+        let at_rest = matches!(found.observed.state, InstanceState::Created | InstanceState::Exited(_));
+        (at_rest, found.name != container::container_name(&found.observed.key.slug))
+    });
+    containers
+}
+
+/// Labels of a network or volume, which the engine leaves out where there are none.
+pub(super) fn labels(labels: Option<HashMap<String, String>>) -> HashMap<String, String> {
+    labels.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{AgentId, Slug};
+    use crate::runtime::InstanceKey;
+
+    /// What the engine's `GET /containers/{id}/json` answers, cut to what is read.
+    fn inspected(installation: InstallationId, state: serde_json::Value) -> ContainerInspectResponse {
+        let key = InstanceKey { agent: AgentId::new(), slug: Slug::parse("a").unwrap() };
+        let mut labels = container::owner_labels(installation, &key);
+        labels.insert("zeroone.spec".into(), "hash".into());
+        let binding = serde_json::json!({"42617/tcp": [{"HostIp": "127.0.0.1", "HostPort": "40001"}]});
+        serde_json::from_value(serde_json::json!({
+            "Id": "abc",
+            "Name": "/zeroclaw-a",
+            "State": state,
+            "Config": {"Labels": labels},
+            "HostConfig": {"NetworkMode": "net", "PortBindings": binding},
+            "NetworkSettings": {
+                "Ports": binding,
+                "Networks": {"net": {"IPAddress": "127.0.0.9", "IPPrefixLen": 8}},
+            },
+        }))
+        .unwrap()
+    }
+
+    fn state(status: &str, exit_code: i64, oom: bool) -> serde_json::Value {
+        serde_json::json!({
+            "Status": status, "ExitCode": exit_code, "OOMKilled": oom, "StartedAt": "2026-11-22T19:53:05.568689149Z",
+        })
+    }
+
+    fn read(reach: Reach, state: serde_json::Value) -> Found {
+        let ours = InstallationId::new();
+        assert!(found(InstallationId::new(), reach, inspected(ours, state.clone())).unwrap().is_none());
+        found(ours, reach, inspected(ours, state)).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_running_container_has_a_boot_and_an_endpoint() {
+        let started_at: Timestamp = "2026-11-22T19:53:05.568689149Z".parse().unwrap();
+        for (reach, endpoint) in [
+            (Reach::Container, "127.0.0.9:42617"),
+            (Reach::HostPort, "127.0.0.1:40001"),
+            // The loopback stands for a network that this process is in.
+            (Reach::Auto, "127.0.0.9:42617"),
+        ] {
+            let found = read(reach, state("running", 0, true));
+            let boot = boot_id("abc", started_at);
+            assert_eq!(parse_boot(&boot), Some(("abc", started_at)));
+            let run = Run { boot, started_at, endpoint: endpoint.parse().unwrap() };
+            assert_eq!(found.observed.state, InstanceState::Running(run));
+            assert_eq!(found.port.map(HostPort::get), Some(40_001));
+        }
+    }
+
+    #[test]
+    fn an_end_is_told_with_its_reason() {
+        let exited = |code, oom| InstanceState::Exited(Exit { code: Some(code), oom });
+        assert_eq!(read(Reach::Auto, state("exited", 137, true)).observed.state, exited(137, true));
+        assert_eq!(read(Reach::Auto, state("exited", 1, true)).observed.state, exited(1, false), "an older OOM kill");
+        let waiting = read(Reach::Auto, state("restarting", 1, false));
+        assert_eq!((waiting.observed.state, waiting.waiting), (exited(1, false), true));
+        assert_eq!(read(Reach::Auto, state("created", 0, false)).observed.state, InstanceState::Created);
+    }
+
+    #[test]
+    fn what_never_started_has_no_time() {
+        assert_eq!(time("0001-01-01T00:00:00Z"), None);
+        assert_eq!(time(""), None);
+    }
+
+    #[test]
+    fn only_a_network_of_ours_is_reached_directly() {
+        let ip = |text: &str| text.parse().unwrap();
+        assert!(attached(ip("127.0.0.9"), 8));
+        assert!(!same_network(ip("192.168.1.5"), ip("172.18.0.2"), 16));
+        assert!(same_network(ip("172.18.0.1"), ip("172.18.0.2"), 16));
+        assert!(same_network(ip("1.2.3.4"), ip("5.6.7.8"), 0));
+    }
+}

@@ -1,0 +1,138 @@
+//! How the Docker runtime is set up.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use crate::domain::InstallationId;
+use crate::runtime::{RuntimeError, RuntimeResult};
+
+/// Settings of a [`DockerRuntime`](super::DockerRuntime); [`DockerOptions::new`] has the defaults.
+#[derive(Debug, Clone)]
+pub struct DockerOptions {
+    /// Where the engine listens: `unix:///path` or `tcp://host:port`.
+    pub host: String,
+    /// ZeroClaw's image, by tag or digest.
+    pub image: String,
+    /// The agents' network, made if it is missing. With [`Isolation::PerAgent`] the stem of their networks' names.
+    pub network: String,
+    /// Whose containers these are. All others are left alone.
+    pub installation: InstallationId,
+    pub isolation: Isolation,
+    pub reach: Reach,
+    /// Labels for a Traefik that routes the agents' host names; `None`: no labels.
+    pub traefik: Option<Traefik>,
+    /// Most starts in flight. Beyond eight the engine gets slower, not faster.
+    pub start_throttle: usize,
+    /// Most time that a pull of the image may take.
+    pub pull_deadline: Duration,
+    /// Rotation of each container's log: size of a file in the engine's notation, and how many are kept.
+    pub log_size: String,
+    pub log_files: u32,
+}
+
+/// The names that a Traefik's own configuration gives.
+#[derive(Debug, Clone)]
+pub struct Traefik {
+    pub entrypoint: String,
+    pub resolver: String,
+}
+
+/// How agents are kept from each other: a neighbour that reaches a gateway could use its pairing or guess its code.
+#[derive(Debug, Clone)]
+pub enum Isolation {
+    /// One network for all, whose bridge lets nothing pass between containers. The host itself still reaches each of
+    /// them. For a control plane that runs on the host.
+    Bridge,
+    /// A network for each agent, which the given containers join. For a control plane, or a reverse proxy, that is a
+    /// container itself: such a bridge as above would keep it out as well.
+    PerAgent { joined: Vec<String>, subnets: Subnets },
+}
+
+/// By which address the control plane talks to a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// The container's own address where it is in a network of ours, else the published port.
+    Auto,
+    /// The container's own address.
+    Container,
+    /// The port published on the host's loopback. It costs two thirds of the throughput.
+    HostPort,
+}
+
+impl DockerOptions {
+    pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
+    pub const DEFAULT_IMAGE: &str = "ghcr.io/zeroclaw-labs/zeroclaw:latest";
+    pub const DEFAULT_NETWORK: &str = "zeroone-net";
+
+    /// The defaults for an engine on this machine.
+    pub fn new(installation: InstallationId) -> Self {
+        Self {
+            host: Self::DEFAULT_HOST.into(),
+            image: Self::DEFAULT_IMAGE.into(),
+            network: Self::DEFAULT_NETWORK.into(),
+            installation,
+            isolation: Isolation::Bridge,
+            reach: Reach::Auto,
+            traefik: None,
+            start_throttle: 6,
+            pull_deadline: Duration::from_secs(600),
+            log_size: "10m".into(),
+            log_files: 3,
+        }
+    }
+}
+
+/// A range of private addresses, cut into one small subnet for each agent. The engine's own pools give about thirty
+/// networks and no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subnets {
+    base: u32,
+    prefix: u8,
+}
+
+impl Subnets {
+    /// Sixteen addresses: the bridge, the agent, the control plane, a reverse proxy, and room.
+    const PREFIX: u8 = 28;
+
+    /// Reads a range such as `10.213.0.0/16`, of /28 or larger.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Invalid`] with the expected form.
+    pub fn parse(text: &str) -> RuntimeResult<Self> {
+        let wrong = || RuntimeError::Invalid("subnets must be an IPv4 range such as 10.213.0.0/16, /8 to /28".into());
+        let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
+        let base = u32::from(address.parse::<Ipv4Addr>().map_err(|_| wrong())?);
+        let prefix =
+            prefix.parse::<u8>().ok().filter(|prefix| (8..=Self::PREFIX).contains(prefix)).ok_or_else(wrong)?;
+        Ok(Self { base: base & (u32::MAX << (32 - prefix)), prefix })
+    }
+
+    /// All subnets of the range, in order, as the engine writes them.
+    pub fn iter(self) -> impl Iterator<Item = String> {
+        let count = 1_u32 << (Self::PREFIX - self.prefix);
+        (0..count).map(move |n| format!("{}/{}", Ipv4Addr::from(self.base + (n << (32 - Self::PREFIX))), Self::PREFIX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_cut_into_subnets() {
+        let subnets = Subnets::parse("10.213.7.9/24").unwrap();
+        let all: Vec<String> = subnets.iter().collect();
+        assert_eq!(all.len(), 16);
+        assert_eq!(all[..2], ["10.213.7.0/28", "10.213.7.16/28"]);
+        assert_eq!(all[15], "10.213.7.240/28");
+        assert_eq!(Subnets::parse("10.213.0.0/16").unwrap().iter().count(), 4096);
+        assert_eq!(Subnets::parse("10.0.0.3/28").unwrap().iter().collect::<Vec<_>>(), ["10.0.0.0/28"]);
+    }
+
+    #[test]
+    fn what_is_no_range_is_refused() {
+        for text in ["", "10.0.0.0", "10.0.0.0/29", "10.0.0.0/7", "10.0.0/16", "::/16", "10.0.0.0/x"] {
+            assert!(matches!(Subnets::parse(text), Err(RuntimeError::Invalid(_))), "{text}");
+        }
+    }
+}
