@@ -135,7 +135,7 @@ fn agent(n: u16, sealed: &Sealed) -> AgentRecord {
         channels: Some(sealed.clone()),
         channel_kinds: Vec::new(),
         token: Some(sealed.clone()),
-        life: Life { revision: 1 },
+        life: Life::new(),
     }
 }
 

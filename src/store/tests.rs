@@ -67,7 +67,7 @@ fn agent(n: u8) -> AgentRecord {
 }
 
 fn life(revision: u64) -> Life {
-    Life { revision }
+    Life { revision, ..Life::new() }
 }
 
 fn revised(agent: &AgentRecord, revision: u64) -> AgentRecord {
