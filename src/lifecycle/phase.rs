@@ -183,6 +183,11 @@ impl Step {
             Self::BackingOff { .. } => None,
         }
     }
+
+    /// Whether it may find a stranger on the port.
+    pub(super) const fn binds(&self) -> bool {
+        matches!(self, Self::Creating | Self::Rebinding | Self::Launching)
+    }
 }
 
 impl Then {

@@ -1,5 +1,7 @@
-//! Tests of the heart: tables over all that can meet ([`tables`]), and stories that must go as told ([`stories`]).
+//! Tests of the heart: tables over all that can meet ([`tables`]), stories that must go as told ([`stories`]), and
+//! a model in which everything happens at the wrong moment ([`model`]).
 
+mod model;
 mod stories;
 mod tables;
 

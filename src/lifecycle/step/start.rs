@@ -131,7 +131,7 @@ pub(super) fn failed(life: &Life, failure: Failure, context: &Context<'_>) -> Tr
     let Phase::Starting { step, stage, rebinds, away_since } = &life.phase else { return Transition::nothing() };
     let mut next = life.next();
     match failure.kind {
-        FailureKind::PortTaken if *rebinds < MAX_REBINDS => {
+        FailureKind::PortTaken if *rebinds < MAX_REBINDS && step.binds() => {
             let (stage, rebinds) = (*stage, rebinds + 1);
             next.phase = Phase::Starting { step: Step::Rebinding, stage, rebinds, away_since: None };
             Transition::to(next, failure.cause, vec![Effect::Run(Job::Rebind)])

@@ -45,6 +45,18 @@ fn a_restart_of_the_service_takes_up_every_phase() {
 }
 
 #[test]
+fn an_instance_that_was_launched_just_before_the_service_died_is_adopted() {
+    let mut story = Story::in_phase(starting(Step::Creating, true));
+    assert_eq!(story.job(Job::Create, created(None)), run(Job::Launch));
+    assert_eq!(story.tell(Event::Recovered), run(Job::Create));
+    assert_eq!(
+        story.job(Job::Create, created(Some("b2"))),
+        run(Job::Probe),
+        "it runs with the files that were written"
+    );
+}
+
+#[test]
 fn a_clock_that_was_set_back_makes_nobody_wait_for_it() {
     let year = at(31_536_000_000);
     let halt = false;
