@@ -59,7 +59,7 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 pub struct StoreOptions {
     /// Entries kept of each agent's timeline: those whose sequence number is within this many of the newest.
     pub events_per_agent: u64,
-    /// Verify every page before the store is used. Costs a read of the whole file (50 ms for 10,000 agents) and finds
+    /// Verify every page before the store is used. Costs a read of the whole file (30 ms for 10,000 agents) and finds
     /// what decayed before it is taken for data.
     pub check_integrity: bool,
     /// Becomes the installation's id, if the store is new.

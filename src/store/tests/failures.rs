@@ -122,7 +122,7 @@ async fn the_store_of_a_dead_process_is_not_changed_by_its_ghost() {
 #[tokio::test]
 async fn power_that_fails_within_a_commit_leaves_the_state_before_it_or_after_it() {
     let mut outcomes = [0, 0];
-    for seed in 0..300 {
+    for seed in 0..100 {
         let disk = MemoryDisk::new();
         let store = open(&disk);
         store.commit(create(1)).await.unwrap();
