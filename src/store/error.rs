@@ -29,7 +29,7 @@ pub enum Conflict {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Not written: what it builds on is not there.
-    #[error("the store refused the change: {0}")]
+    #[error(transparent)]
     Rejected(#[from] Conflict),
     /// Perhaps written, perhaps not: only reading it back tells.
     #[error("the store failed while it wrote, so the outcome is unknown: {0}")]
