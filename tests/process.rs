@@ -1,6 +1,8 @@
 //! The process runtime, with real processes.
 #![cfg(feature = "process")]
 
+#[path = "support/process_bench.rs"]
+mod bench;
 #[path = "support/conformance.rs"]
 mod conformance;
 
@@ -9,140 +11,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use conformance::{Act, PATIENCE, Subject, exited, file, observed, printed, texts, until};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use bench::{Bench, pid, session, signal};
+use conformance::{PATIENCE, Subject, exited, file, observed, printed, texts, until};
 use futures_util::stream::StreamExt;
-use rustix::process::{Pid, Signal, kill_process};
-use zeroone::domain::InstallationId;
+use rustix::process::Signal;
 use zeroone::runtime::process::{ProcessOptions, ProcessRuntime};
 use zeroone::runtime::{
-    Changed, ContainerRuntime, DataPolicy, Exit, InstanceKey, InstanceSpec, InstanceState, LogQuery, Observed, Run,
-    RuntimeError,
+    Changed, ContainerRuntime, DataPolicy, Exit, InstanceSpec, InstanceState, LogQuery, Run, RuntimeError,
 };
-
-/// A shell is a program that obeys the environment contract well enough, and can do what no gateway does.
-const SHELL: &str = r#"
-case "$1" in
-  count) i=0; while [ $i -lt "$2" ]; do i=$((i+1)); echo "line $i"; done; exec sleep 1000 ;;
-  deaf) trap '' TERM; echo deaf; exec sleep 1000 ;;
-  exit) exit "$2" ;;
-  env) env; exec sleep 1000 ;;
-  family) exec 3<&0; sleep 1001 & (trap '' HUP; exec setsid sleep 1002) & env -i sleep 1003 3<&- & echo born; wait ;;
-  leave) exec 3<&0; sleep 1004 & setsid sleep 1005 & echo left; sleep 0.05; exit 3 ;;
-  flood) seq 1 "$2"; echo done; exec sleep 1000 ;;
-  hog) x=a; while :; do x=$x$x; done ;;
-  abort) echo 'memory allocation of 4096 bytes failed'; kill -ABRT $$ ;;
-  burn) echo burning; while :; do :; done ;;
-esac
-"#;
-
-/// A runtime with a folder of its own. Whatever a test leaves running ends with it.
-struct Bench {
-    options: ProcessOptions,
-    runtime: ProcessRuntime,
-    _root: tempfile::TempDir,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let options = ProcessOptions {
-            installation: InstallationId::new(),
-            root: root.path().join("agents"),
-            program: "/bin/sh".into(),
-            args_prefix: vec!["-c".into(), SHELL.into(), "instance".into()],
-            environment: vec![("PATH".into(), std::env::var("PATH").unwrap())],
-            log_limit_bytes: ProcessOptions::LOG_LIMIT_BYTES,
-        };
-        Self { runtime: ProcessRuntime::open(options.clone()).unwrap(), options, _root: root }
-    }
-
-    fn folder(&self, key: &InstanceKey) -> PathBuf {
-        self.options.root.join(key.agent.to_string())
-    }
-
-    fn spec(&self, command: &[&str]) -> InstanceSpec {
-        let command = command.iter().map(|&word| word.to_owned()).collect();
-        InstanceSpec { command, ..conformance::spec(self, Act::Count(1)) }
-    }
-
-    /// Pids of all living processes that carry this installation's marker or whose session leader did.
-    fn processes(&self) -> Vec<i32> {
-        let marker = format!("ZEROONE_INSTANCE={}", self.options.installation);
-        let pids =
-            fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(|pid| {
-            fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-                String::from_utf8_lossy(&environ).split('\0').any(|entry| entry.starts_with(&marker))
-            })
-        })
-        .collect()
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        for pid in self.processes() {
-            signal(pid, Signal::KILL);
-        }
-    }
-}
-
-fn signal(pid: i32, signal: Signal) {
-    let _ = kill_process(Pid::from_raw(pid).unwrap(), signal);
-}
-
-/// The living members of a session.
-fn session(leader: i32) -> Vec<i32> {
-    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid: &i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let fields = stat.rsplit(')').next().unwrap().split_whitespace().collect::<Vec<_>>();
-        fields.len() > 3 && fields[0] != "Z" && fields[3] == leader.to_string()
-    })
-    .collect()
-}
-
-fn pid(observed: &Observed) -> i32 {
-    observed.engine_id.parse().unwrap()
-}
-
-impl Subject for Bench {
-    fn runtime(&self) -> Arc<dyn ContainerRuntime> {
-        Arc::new(self.runtime.clone())
-    }
-
-    fn reopened(&self) -> BoxFuture<'_, Arc<dyn ContainerRuntime>> {
-        async { Arc::new(ProcessRuntime::open(self.options.clone()).unwrap()) as Arc<dyn ContainerRuntime> }.boxed()
-    }
-
-    /// In the same folder, so that only the ownership tells them apart.
-    fn foreign(&self) -> BoxFuture<'_, Arc<dyn ContainerRuntime>> {
-        let options = ProcessOptions { installation: InstallationId::new(), ..self.options.clone() };
-        async { Arc::new(ProcessRuntime::open(options).unwrap()) as Arc<dyn ContainerRuntime> }.boxed()
-    }
-
-    fn command(&self, act: Act) -> Vec<String> {
-        match act {
-            Act::Count(lines) => vec!["count".into(), lines.to_string()],
-            Act::Deaf => vec!["deaf".into()],
-            Act::Exit(code) => vec!["exit".into(), code.to_string()],
-        }
-    }
-
-    fn crash<'a>(&'a self, observed: &'a Observed) -> BoxFuture<'a, ()> {
-        async { signal(pid(observed), Signal::KILL) }.boxed()
-    }
-
-    fn pause<'a>(&'a self, observed: &'a Observed) -> BoxFuture<'a, ()> {
-        async { signal(pid(observed), Signal::STOP) }.boxed()
-    }
-
-    fn read<'a>(&'a self, key: &'a InstanceKey, path: &'a str) -> BoxFuture<'a, Option<Vec<u8>>> {
-        async move { fs::read(self.folder(key).join("data").join(path)).ok() }.boxed()
-    }
-}
 
 mod conforms {
     use super::*;

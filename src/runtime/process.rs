@@ -24,6 +24,7 @@
 //! It is no wall: instances run as the service's own user, share its network and its CPUs, and can read each
 //! other's folders. Memory is limited by what a process asks for. Docker gives more.
 
+mod errors;
 mod folder;
 mod instance;
 mod launch;
@@ -50,8 +51,9 @@ use futures_util::stream::{BoxStream, StreamExt};
 use tokio::sync::{OwnedMutexGuard, broadcast};
 use tokio_stream::wrappers::BroadcastStream;
 
+use self::errors::failed;
 use self::folder::Folder;
-use self::instance::{Host, Instance, KILL_WAIT, Turn, failed, kill_stray};
+use self::instance::{Host, Instance, Turn, end, kill_stray};
 use self::launch::Program;
 use self::output_watch::OutputWatch;
 use super::{
@@ -105,8 +107,9 @@ impl ProcessRuntime {
     /// tokio runtime; reads the process table once.
     ///
     /// # Errors
-    /// The folder cannot be made or read, or the kernel has no room for another watcher.
+    /// The folder cannot be made or read, the kernel has no room for another watcher, or there is no tokio runtime.
     pub fn open(options: ProcessOptions) -> RuntimeResult<Self> {
+        tokio::runtime::Handle::try_current().map_err(|error| RuntimeError::Invalid(error.to_string()))?;
         let root = std::path::absolute(&options.root).map_err(failed("cannot find the agents' folder"))?;
         DirBuilder::new()
             .recursive(true)
@@ -126,6 +129,7 @@ impl ProcessRuntime {
             kernel_boot: table::kernel_boot().map_err(failed("cannot read the kernel's boot id"))?,
             changes: broadcast::Sender::new(CHANGES),
             output_watch: OutputWatch::new().map_err(failed("cannot watch the agents' output"))?,
+            launching: Mutex::default(),
         };
         let runtime = Self(Arc::new(Inner { host, root, instances: Mutex::default() }));
         runtime.0.discover(kill_stray)?;
@@ -237,17 +241,17 @@ impl ProcessRuntime {
 
     async fn stop_gently(&self, agent: AgentId, grace: Duration) -> RuntimeResult<()> {
         // Held to the end: nobody starts the instance while it is being stopped.
-        let (_instance, _turn) = self.turn(agent).await;
+        let (instance, turn) = self.turn(agent).await;
         let found = self.look(agent, |host, instance| instance.find(host)).await?;
-        let Some(run) = found else { return Ok(()) };
+        let Some(run) = found else {
+            drop(turn);
+            self.0.release(agent, instance);
+            return Ok(());
+        };
         run.ask_to_end().map_err(failed("cannot ask the instance to end"))?;
         // Over or not: what is left is killed next.
         let _ = tokio::time::timeout(grace, run.over()).await;
-        let left = Arc::clone(&run);
-        blocking(move || left.kill().map_err(failed("cannot kill the instance"))).await?;
-        tokio::time::timeout(KILL_WAIT, run.over())
-            .await
-            .map_err(|_| RuntimeError::UnknownOutcome("the process was killed and does not end".into()))
+        blocking(move || end(&run)).await
     }
 }
 
@@ -365,5 +369,47 @@ fn executable(program: &Path, environment: &[(String, String)]) -> Option<PathBu
         Some(program.to_owned()).filter(runs)
     } else {
         std::env::split_paths(folders).map(|folder| folder.join(program)).find(runs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runtime() -> (ProcessRuntime, tempfile::TempDir) {
+        let root = tempfile::tempdir().unwrap();
+        let runtime = ProcessRuntime::open(ProcessOptions {
+            installation: InstallationId::new(),
+            root: root.path().into(),
+            program: "true".into(),
+            args_prefix: Vec::new(),
+            environment: Vec::new(),
+            log_limit_bytes: ProcessOptions::LOG_LIMIT_BYTES,
+        })
+        .unwrap();
+        (runtime, root)
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_fell_behind_is_told_to_list_everything() {
+        let (runtime, _root) = runtime();
+        let mut changes = runtime.watch();
+        let agent = AgentId::new();
+        for _ in 0..=CHANGES {
+            runtime.0.host.changes.send(Changed::Instance(agent)).unwrap();
+        }
+        assert_eq!(changes.next().await, Some(Changed::Gap));
+        assert_eq!(changes.next().await, Some(Changed::Instance(agent)));
+    }
+
+    #[tokio::test]
+    async fn what_was_only_looked_at_is_not_remembered() {
+        let (runtime, _root) = runtime();
+        let key = InstanceKey { agent: AgentId::new(), slug: crate::domain::Slug::parse("a").unwrap() };
+        runtime.observe(&key).await.unwrap();
+        runtime.stop(&key, Duration::ZERO).await.unwrap();
+        runtime.kill(&key).await.unwrap();
+        runtime.remove(&key, DataPolicy::Remove).await.unwrap();
+        assert_eq!(runtime.0.instances().len(), 0);
     }
 }

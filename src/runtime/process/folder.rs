@@ -136,7 +136,7 @@ impl Folder {
     }
 
     pub(super) fn write_record(&self, record: &Record) -> io::Result<()> {
-        write_json(&self.record_path(), record)
+        replace(&self.record_path(), &serde_json::to_vec(record)?, 0o600, Durable::Yes)
     }
 
     /// Writes each file beside its place and renames it there: the instance sees the old content or the new.
@@ -150,7 +150,7 @@ impl Folder {
             if let Some(parent) = path.parent() {
                 DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
             }
-            replace(&path, file.content.expose(), file.mode)?;
+            replace(&path, file.content.expose(), file.mode, Durable::Yes)?;
         }
         Ok(())
     }
@@ -160,7 +160,9 @@ impl Folder {
     }
 
     pub(super) fn write_run_record(&self, started: Timestamp, record: &RunRecord) -> io::Result<()> {
-        write_json(&self.run_record_path(started), record)
+        // Not worth a disk's time in every start: after a power cut the run is over anyway.
+        let path = self.run_record_path(started);
+        replace(&path, &serde_json::to_vec(record)?, 0o600, Durable::No)
     }
 
     /// The starts of all runs whose output is kept, oldest first.
@@ -213,7 +215,7 @@ impl Folder {
     /// Removes the instance and leaves its data.
     pub(super) fn forget(&self) -> io::Result<()> {
         absent(fs::remove_file(self.record_path()))?;
-        absent(fs::remove_dir_all(self.logs()))
+        remove_tree(&self.logs())
     }
 
     /// Removes all there is. The folder goes away in one step; a removal that was cut short is finished by [`Folder::sweep`].
@@ -221,7 +223,7 @@ impl Folder {
         let Some(name) = self.path.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
         let aside = self.path.with_file_name(format!("{REMOVED}{name}-{}", now.as_nanosecond()));
         match fs::rename(&self.path, &aside) {
-            Ok(()) => absent(fs::remove_dir_all(aside)),
+            Ok(()) => remove_tree(&aside),
             Err(error) => absent(Err(error)),
         }
     }
@@ -230,7 +232,7 @@ impl Folder {
     pub(super) fn sweep(root: &Path) -> io::Result<()> {
         for entry in fs::read_dir(root)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(REMOVED) {
-                absent(fs::remove_dir_all(entry.path()))?;
+                remove_tree(&entry.path())?;
             }
         }
         Ok(())
@@ -239,6 +241,22 @@ impl Folder {
 
 /// Begins the names of folders that are being removed.
 const REMOVED: &str = ".removed-";
+
+/// Rounds of removing a folder into which somebody still writes: how a run ended is written down beside us.
+const REMOVALS: usize = 10;
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    let mut removed = absent(fs::remove_dir_all(path));
+    for _ in 1..REMOVALS {
+        match removed {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                removed = absent(fs::remove_dir_all(path));
+            }
+            other => return other,
+        }
+    }
+    removed
+}
 
 /// What is not there need not be removed.
 fn absent(removed: io::Result<()>) -> io::Result<()> {
@@ -259,19 +277,24 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    replace(path, &serde_json::to_vec(value)?, 0o600)
+/// Whether a file must be on disk before it takes its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    /// After a power cut it has its old content or its new one.
+    Yes,
+    No,
 }
 
-/// Durable before it is renamed: after a power cut the file has its old content or its new one.
-fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+fn replace(path: &Path, content: &[u8], mode: u32, durable: Durable) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
     absent(fs::remove_file(&beside))?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
     file.write_all(content)?;
-    file.sync_all()?;
+    if durable == Durable::Yes {
+        file.sync_all()?;
+    }
     fs::rename(&beside, path)
 }
 

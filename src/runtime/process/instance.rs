@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tokio::sync::broadcast;
 
+use super::errors::{failed, not_started};
 use super::folder::{Folder, Record, RunRecord};
 use super::launch::{Launch, Program, launch};
 use super::live::{Census, LiveRun, boot_id, watch_exit};
@@ -35,6 +36,7 @@ pub(super) struct Host {
     pub(super) kernel_boot: String,
     pub(super) changes: broadcast::Sender<Changed>,
     pub(super) output_watch: OutputWatch,
+    pub(super) launching: Mutex<()>,
 }
 
 /// Whose turn it is to change the instance, and what `ensure_created` last said it should be: the spec without its
@@ -52,7 +54,7 @@ pub(super) struct Instance {
 }
 
 /// For the kernel to end a process that was killed. Only one that waits for a broken disk takes longer.
-pub(super) const KILL_WAIT: Duration = Duration::from_secs(5);
+const KILL_WAIT: Duration = Duration::from_secs(5);
 /// For a lock whose holder cannot be seen: a process of ours between fork and exec has it for some milliseconds.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(5);
@@ -207,6 +209,9 @@ impl Instance {
         if self.ended_unseen().map_err(failed("cannot read the instance's last run"))? {
             self.discover(host, kill_stray)?;
         }
+        // A fork copies all open descriptors until it executes its program. One at a time, or the probe of one port
+        // would be open in the instance that is being started beside it.
+        let _alone = host.launching.lock().unwrap_or_else(PoisonError::into_inner);
         free(spec.port)?;
         self.spawn(host, &record, spec, lock)
     }
@@ -234,11 +239,11 @@ impl Instance {
             started,
         };
         let start = Launch { program: &host.program, folder: &self.folder, marker: &marker, spec, output: &output };
-        let launched = launch(&start, lock).and_then(Process::child);
+        let launched = launch(&start, lock);
         let process = launched.map_err(|error| {
             // A run that never was must not look like one that ended.
             let _ = std::fs::remove_file(&log);
-            not_started(host, &error)
+            not_started(&host.program.path, &error)
         })?;
         let run = LiveRun::new(marker, process, &host.kernel_boot, output);
         self.write_down(&run);
@@ -353,13 +358,12 @@ enum Lock {
 }
 
 /// Kills the run with all its processes and waits until it is gone.
-fn end(run: &LiveRun) -> RuntimeResult<()> {
+pub(super) fn end(run: &LiveRun) -> RuntimeResult<()> {
     run.kill().map_err(failed("cannot kill the instance"))?;
-    if run.process.wait(KILL_WAIT) {
-        Ok(())
-    } else {
-        Err(RuntimeError::UnknownOutcome("the process was killed and does not end".into()))
+    if !run.process.wait(KILL_WAIT) {
+        return Err(RuntimeError::UnknownOutcome("the process was killed and does not end".into()));
     }
+    run.clear_away().map_err(failed("cannot end what the instance left behind"))
 }
 
 pub(super) fn kill_stray(found: &Marked) -> io::Result<()> {
@@ -372,35 +376,5 @@ fn free(port: HostPort) -> RuntimeResult<()> {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(RuntimeError::PortTaken(port)),
         Err(error) => Err(failed("cannot ask for the port")(error)),
-    }
-}
-
-fn not_started(host: &Host, error: &io::Error) -> RuntimeError {
-    let what = format!("cannot run {}: {error}", host.program.path.display());
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput => {
-            RuntimeError::Invalid(what)
-        }
-        io::ErrorKind::WouldBlock => RuntimeError::Capacity(what),
-        _ if error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => RuntimeError::Invalid(what),
-        _ => failed("cannot start the instance")(io::Error::new(error.kind(), what)),
-    }
-}
-
-/// What an I/O error means for the call that met it.
-pub(super) fn failed(what: &'static str) -> impl Fn(io::Error) -> RuntimeError {
-    move |error| {
-        let text = format!("{what}: {error}");
-        let out_of_descriptors = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]
-            .iter()
-            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory => {
-                RuntimeError::Capacity(text)
-            }
-            io::ErrorKind::InvalidInput => RuntimeError::Invalid(text),
-            _ if out_of_descriptors => RuntimeError::Capacity(text),
-            _ => RuntimeError::Unavailable(text),
-        }
     }
 }

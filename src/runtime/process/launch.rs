@@ -11,6 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
 use super::folder::Folder;
 use super::marker::Marker;
 use super::output::Output;
+use super::pidfd::Process;
 use crate::runtime::InstanceSpec;
 
 /// A program and what every instance of it gets.
@@ -47,12 +48,12 @@ pub(super) struct Launch<'a> {
     pub(super) output: &'a Output,
 }
 
-/// Starts the program in a session of its own and answers its pid. `lock` becomes its standard input, so that the kernel
+/// Starts the program in a session of its own. `lock` becomes its standard input, so that the kernel
 /// keeps the lock for as long as it lives.
 ///
 /// # Errors
 /// The program cannot be started; nothing runs then.
-pub(super) fn launch(start: &Launch<'_>, lock: File) -> io::Result<u32> {
+pub(super) fn launch(start: &Launch<'_>, lock: File) -> io::Result<Process> {
     let Launch { program, folder, marker, spec, output } = start;
     let mut process = Command::new(&program.path);
     process.args(&program.arguments).args(&spec.command).env_clear().envs(program.environment.iter().cloned());
@@ -81,10 +82,15 @@ pub(super) fn launch(start: &Launch<'_>, lock: File) -> io::Result<u32> {
             Ok(())
         });
     }
-    let pid = process.spawn()?.id();
+    let mut child = process.spawn()?;
     // Not worth failing for: it only makes a bad day better.
-    let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
-    Ok(pid)
+    let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE);
+    Process::child(child.id()).inspect_err(|_| {
+        // Out of descriptors: what nobody can watch must not run. Both calls are about a child of ours that nobody else
+        // has waited for, and cannot fail.
+        let _ = child.kill();
+        let _ = child.wait();
+    })
 }
 
 /// Kernel limits of an instance: no core dumps (they hold its secrets), open files, and writable memory.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::Signal;
 use tokio::sync::{broadcast, watch};
@@ -24,6 +24,8 @@ pub(super) struct LiveRun {
     /// Wakes those who follow the output.
     pub(super) written: watch::Sender<()>,
     exit: watch::Sender<Option<Exit>>,
+    /// Nothing of it is left.
+    cleared: Mutex<bool>,
 }
 
 /// Rounds of looking for processes to kill. Each finds what the ones before have started meanwhile; more than a few are
@@ -38,7 +40,15 @@ const ABORTED: i32 = 128 + 6;
 impl LiveRun {
     pub(super) fn new(marker: Marker, process: Process, kernel_boot: &str, output: Output) -> Self {
         let boot = boot_id(kernel_boot, process.pid, process.started_ticks);
-        Self { marker, process, boot, output, written: watch::Sender::new(()), exit: watch::Sender::new(None) }
+        Self {
+            marker,
+            process,
+            boot,
+            output,
+            written: watch::Sender::new(()),
+            exit: watch::Sender::new(None),
+            cleared: Mutex::default(),
+        }
     }
 
     pub(super) fn public(&self) -> Run {
@@ -84,28 +94,28 @@ impl LiveRun {
     }
 
     pub(super) fn kill(&self) -> io::Result<()> {
-        self.process.signal(Signal::KILL)?;
-        self.sweep()
+        self.process.signal(Signal::KILL)
     }
 
-    /// Kills what the run has left behind: its session, and what left that but still carries its marker. What also
-    /// threw away its environment is beyond us; that would take a cgroup.
-    pub(super) fn sweep(&self) -> io::Result<()> {
-        let leader = self.process.pid;
+    /// Kills what the run has left behind, once for all who ask: its session, and what left that but still carries its
+    /// marker. What also threw away its environment is beyond us; that would take a cgroup. The run must be over.
+    pub(super) fn clear_away(&self) -> io::Result<()> {
+        let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*cleared {
+            self.kill_strays()?;
+            *cleared = true;
+        }
+        Ok(())
+    }
+
+    fn kill_strays(&self) -> io::Result<()> {
         for _ in 0..SWEEPS {
-            let marked = table::marked(self.marker.installation)?;
-            let strays = marked.iter().filter(|found| found.pid != leader && found.marker == self.marker);
-            let members = table::session_of(leader, self.process.started_ticks)?;
-            let members = members.into_iter().filter(|pid| *pid != leader);
-            let victims = strays
-                .filter_map(Process::found)
-                .chain(members.filter_map(|pid| Process::member(pid, leader)))
-                .collect::<Vec<_>>();
-            if victims.is_empty() {
+            let strays = table::strays(&self.marker, self.process.pid, self.process.started_ticks)?;
+            if strays.is_empty() {
                 break;
             }
-            for victim in victims {
-                victim.signal(Signal::KILL)?;
+            for stray in strays {
+                stray.signal(Signal::KILL)?;
             }
         }
         Ok(())
@@ -140,7 +150,7 @@ pub(super) fn watch_exit(run: &Arc<LiveRun>, folder: Folder, changes: broadcast:
         // Nobody listening is nobody to wake.
         let _ = changes.send(Changed::Instance(run.marker.agent));
         let aftermath = tokio::task::spawn_blocking(move || {
-            if let Err(error) = run.sweep() {
+            if let Err(error) = run.clear_away() {
                 tracing::warn!(agent = %run.marker.agent, %error, "cannot look for what a run left behind");
                 return;
             }

@@ -2,9 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::PathBuf;
 
 use super::marker::Marker;
+use super::pidfd::Process;
 use crate::domain::InstallationId;
 
 /// What `/proc/<pid>/stat` says that we want to know.
@@ -87,15 +87,24 @@ pub(super) fn marked(installation: InstallationId) -> io::Result<Vec<Marked>> {
     Ok(pids()?.filter_map(Marked::read).filter(|found| found.marker.installation == installation).collect())
 }
 
-/// Living processes in the session that `leader` led, marked or not.
+/// What lives of a run besides its leader: all with its marker, and its session's members, marked or not.
 ///
 /// The kernel gives no process the number of a session that still has members. So where another process has the
 /// leader's pid, the session is gone and another may have its number.
-pub(super) fn session_of(leader: i32, started_ticks: u64) -> io::Result<Vec<i32>> {
-    if Stat::of(leader).is_ok_and(|stat| stat.started_ticks != started_ticks) {
-        return Ok(Vec::new());
-    }
-    Ok(pids()?.filter(|pid| Stat::of(*pid).is_ok_and(|stat| stat.session == leader && stat.is_alive())).collect())
+pub(super) fn strays(marker: &Marker, leader: i32, started_ticks: u64) -> io::Result<Vec<Process>> {
+    let gone = Stat::of(leader).is_ok_and(|stat| stat.started_ticks != started_ticks);
+    let stray = |pid: i32| {
+        if pid == leader {
+            return None;
+        }
+        // What the leader started is younger, and most processes of a machine are not.
+        let stat = Stat::of(pid).ok().filter(|stat| stat.is_alive() && stat.started_ticks >= started_ticks)?;
+        if stat.session == leader && !gone {
+            return Process::member(pid, leader);
+        }
+        Marked::read(pid).filter(|found| found.marker == *marker).and_then(|found| Process::found(&found))
+    };
+    Ok(pids()?.filter_map(stray).collect())
 }
 
 /// The process and all that descend from it, by the kernel's lists of children. A child whose parent ended has moved to
@@ -120,7 +129,7 @@ pub(super) fn kernel_boot() -> io::Result<String> {
 }
 
 fn pids() -> io::Result<impl Iterator<Item = i32>> {
-    Ok(fs::read_dir(PathBuf::from("/proc"))?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+    Ok(fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
 }
 
 #[cfg(test)]

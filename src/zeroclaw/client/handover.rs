@@ -72,13 +72,17 @@ impl Body for HandedBody {
         }
     }
 
-    /// Never at its end before it was taken, also when it is empty: the transport would not ask for it.
+    /// Never at its end before it was taken: the transport would not ask for it.
     fn is_end_stream(&self) -> bool {
         self.data.is_none()
     }
 
+    /// Unknown for an empty body, for the same reason: nobody asks for what is known to be nothing.
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.data.as_ref().map_or(0, |data| data.len() as u64))
+        match &self.data {
+            Some(data) if !data.is_empty() => SizeHint::with_exact(data.len() as u64),
+            Some(_) | None => SizeHint::default(),
+        }
     }
 }
 

@@ -171,7 +171,20 @@ async fn a_connection_that_ends_after_the_request_leaves_it_unknown() {
         assert!(matches!(failed, GatewayError::Unknown(_)), "{failed:?}");
         assert!(sent.is_set());
         assert_eq!(server.requests(), 1);
+        let failed = gateway().pair(server.at, &"622406".into(), SOON).await.unwrap_err();
+        assert!(matches!(failed, GatewayError::Unknown(_)), "{failed:?}");
+        assert_eq!(server.requests(), 2);
     }
+}
+
+#[tokio::test]
+async fn an_empty_message_counts_as_sent_too() {
+    let server = Server::answering(Reply::Raw(Vec::new())).await;
+    let sent = SentMark::default();
+    let empty = WebhookCall { body: Bytes::new(), ..call(&sent) };
+    let failed = gateway().webhook(server.at, &token(), empty, SOON).await.unwrap_err();
+    assert!(matches!(failed, GatewayError::Unknown(_)), "{failed:?}");
+    assert!(sent.is_set());
 }
 
 #[tokio::test]
@@ -304,6 +317,7 @@ async fn pairing_ends_in_a_token_a_refusal_or_a_lockout() {
         }
         assert!(server.last().starts_with("POST /pair HTTP/1.1\r\n"));
         assert!(server.last().contains("x-pairing-code: 622406\r\n"));
+        assert_eq!(server.last().matches("content-length: 0\r\n").count(), 1);
         assert_eq!(server.requests(), 1);
     }
 }

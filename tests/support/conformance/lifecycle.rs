@@ -1,0 +1,288 @@
+//! What becomes of an instance.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::StreamExt;
+use zeroone::runtime::{Changed, DataPolicy, Exit, InstanceSpec, InstanceState, LogQuery, Observed, RuntimeError};
+
+use super::{Act, GRACE, PATIENCE, Subject, counted, end, exited, file, observed, printed, spec, texts, until};
+
+pub(crate) async fn created_once(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
+    assert_eq!(runtime.observe(&spec.key).await.unwrap(), None);
+    let first = runtime.ensure_created(&spec).await.unwrap();
+    assert!(first.created_now);
+    assert_eq!((&first.key, &first.state, &first.spec_hash), (&spec.key, &InstanceState::Created, &spec.hash()));
+    let again = runtime.ensure_created(&spec).await.unwrap();
+    assert_eq!(again, Observed { created_now: false, ..first });
+    assert_eq!(runtime.observe(&spec.key).await.unwrap(), Some(again.clone()));
+    assert_eq!(runtime.list_owned().await.unwrap(), [again]);
+    assert_eq!(subject.read(&spec.key, "workspace/FIRST.md").await.as_deref(), Some(&b"first"[..]));
+    end(subject, &spec.key).await;
+}
+
+pub(crate) async fn started_once(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
+    runtime.ensure_created(&spec).await.unwrap();
+    let before = jiff::Timestamp::now();
+    let run = runtime.start(&spec.key).await.unwrap();
+    assert!(run.started_at >= before - Duration::from_secs(1) && run.started_at <= jiff::Timestamp::now());
+    assert_eq!(runtime.start(&spec.key).await.unwrap(), run);
+    assert_eq!(observed(&*runtime, &spec.key).await.state, InstanceState::Running(run));
+    end(subject, &spec.key).await;
+}
+
+pub(crate) async fn nothing_to_do_is_success(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
+    let at_rest = || async {
+        runtime.stop(&spec.key, GRACE).await.unwrap();
+        runtime.kill(&spec.key).await.unwrap();
+    };
+    at_rest().await;
+    runtime.remove(&spec.key, DataPolicy::Remove).await.unwrap();
+    runtime.remove(&spec.key, DataPolicy::Keep).await.unwrap();
+    runtime.ensure_created(&spec).await.unwrap();
+    at_rest().await;
+    assert_eq!(observed(&*runtime, &spec.key).await.state, InstanceState::Created);
+    runtime.start(&spec.key).await.unwrap();
+    runtime.stop(&spec.key, GRACE).await.unwrap();
+    assert!(matches!(observed(&*runtime, &spec.key).await.state, InstanceState::Exited(_)));
+    at_rest().await;
+    // Also of one that runs.
+    runtime.start(&spec.key).await.unwrap();
+    for _ in 0..2 {
+        runtime.remove(&spec.key, DataPolicy::Remove).await.unwrap();
+        assert_eq!(runtime.observe(&spec.key).await.unwrap(), None);
+        assert_eq!(runtime.list_owned().await.unwrap(), []);
+    }
+}
+
+pub(crate) async fn another_hash_makes_it_anew(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
+    runtime.ensure_created(&spec).await.unwrap();
+    let old = runtime.start(&spec.key).await.unwrap();
+    let mut other = InstanceSpec { generation: 2, files: vec![file("workspace/SECOND.md", "second")], ..spec.clone() };
+    other.env.push(("EXTRA".into(), "1".into()));
+    let made = runtime.ensure_created(&other).await.unwrap();
+    assert!(made.created_now);
+    assert_eq!((made.state, made.spec_hash), (InstanceState::Created, other.hash()));
+    assert_eq!(subject.read(&spec.key, "workspace/FIRST.md").await.as_deref(), Some(&b"first"[..]), "data is kept");
+    assert_eq!(subject.read(&spec.key, "workspace/SECOND.md").await.as_deref(), Some(&b"second"[..]));
+    assert_ne!(runtime.start(&spec.key).await.unwrap().boot, old.boot);
+    end(subject, &spec.key).await;
+}
+
+pub(crate) async fn the_same_hash_is_adopted(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
+    runtime.ensure_created(&spec).await.unwrap();
+    let run = runtime.start(&spec.key).await.unwrap();
+    let again = InstanceSpec { generation: 2, files: vec![file("workspace/FIRST.md", "changed")], ..spec.clone() };
+    let adopted = runtime.ensure_created(&again).await.unwrap();
+    assert!(!adopted.created_now);
+    assert_eq!(adopted.state, InstanceState::Running(run));
+    assert_eq!(subject.read(&spec.key, "workspace/FIRST.md").await.as_deref(), Some(&b"first"[..]));
+    end(subject, &spec.key).await;
+}
+
+pub(crate) async fn files_are_staged_between_runs(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
+    let files = [file("workspace/FIRST.md", "changed"), file(".zeroclaw/config.toml", "a = 1")];
+    assert_eq!(runtime.stage(&spec.key, &files).await, Err(RuntimeError::NotFound));
+    runtime.ensure_created(&spec).await.unwrap();
+    runtime.start(&spec.key).await.unwrap();
+    assert!(matches!(runtime.stage(&spec.key, &files).await, Err(RuntimeError::Conflict(_))));
+    assert_eq!(subject.read(&spec.key, "workspace/FIRST.md").await.as_deref(), Some(&b"first"[..]));
+    runtime.stop(&spec.key, GRACE).await.unwrap();
+    runtime.stage(&spec.key, &files).await.unwrap();
+    assert_eq!(subject.read(&spec.key, "workspace/FIRST.md").await.as_deref(), Some(&b"changed"[..]));
+    assert_eq!(subject.read(&spec.key, ".zeroclaw/config.toml").await.as_deref(), Some(&b"a = 1"[..]));
+    end(subject, &spec.key).await;
+}
+
+pub(crate) async fn what_is_not_there_cannot_start(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
+    assert_eq!(runtime.start(&spec.key).await, Err(RuntimeError::NotFound));
+    assert_eq!(runtime.usage(&spec.key).await.unwrap_err(), RuntimeError::NotFound);
+    assert_eq!(runtime.logs(&spec.key, LogQuery::default()).await.err(), Some(RuntimeError::NotFound));
+    assert_eq!(runtime.list_owned().await.unwrap(), []);
+}
+
+pub(crate) async fn every_start_has_a_boot_id_of_its_own(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
+    runtime.ensure_created(&spec).await.unwrap();
+    let first = runtime.start(&spec.key).await.unwrap();
+    runtime.kill(&spec.key).await.unwrap();
+    let second = runtime.start(&spec.key).await.unwrap();
+    runtime.stop(&spec.key, GRACE).await.unwrap();
+    let third = runtime.start(&spec.key).await.unwrap();
+    assert!(first.boot != second.boot && second.boot != third.boot && first.boot != third.boot);
+    assert!(first.started_at < second.started_at && second.started_at < third.started_at);
+    end(subject, &spec.key).await;
+}
+
+pub(crate) async fn exits_have_codes(subject: &dyn Subject) {
+    let (runtime, leaving, killed) = (subject.runtime(), spec(subject, Act::Exit(7)), spec(subject, Act::Count(1)));
+    for spec in [&leaving, &killed] {
+        runtime.ensure_created(spec).await.unwrap();
+        runtime.start(&spec.key).await.unwrap();
+    }
+    assert_eq!(exited(&*runtime, &leaving.key).await, Exit { code: Some(7), oom: false });
+    runtime.kill(&killed.key).await.unwrap();
+    assert_eq!(exited(&*runtime, &killed.key).await, Exit { code: Some(137), oom: false });
+    end(subject, &leaving.key).await;
+    end(subject, &killed.key).await;
+}
+
+pub(crate) async fn grace_has_an_end(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Deaf));
+    runtime.ensure_created(&spec).await.unwrap();
+    let run = runtime.start(&spec.key).await.unwrap();
+    printed(&*runtime, &spec.key, &run, "deaf").await;
+    runtime.stop(&spec.key, Duration::from_millis(50)).await.unwrap();
+    let stopped = observed(&*runtime, &spec.key).await.state;
+    assert_eq!(stopped, InstanceState::Exited(Exit { code: Some(137), oom: false }));
+    // A kill does not wait for a stop that does.
+    let run = runtime.start(&spec.key).await.unwrap();
+    printed(&*runtime, &spec.key, &run, "deaf").await;
+    let stopping = {
+        let (runtime, key) = (Arc::clone(&runtime), spec.key.clone());
+        tokio::spawn(async move { runtime.stop(&key, PATIENCE * 10).await })
+    };
+    tokio::time::timeout(PATIENCE, runtime.kill(&spec.key)).await.expect("kills at once").unwrap();
+    tokio::time::timeout(PATIENCE, stopping).await.expect("notices the kill").unwrap().unwrap();
+    end(subject, &spec.key).await;
+}
+
+pub(crate) async fn a_paused_instance_shows_and_can_be_killed(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
+    runtime.ensure_created(&spec).await.unwrap();
+    let run = runtime.start(&spec.key).await.unwrap();
+    subject.pause(&observed(&*runtime, &spec.key).await).await;
+    let paused = until("it shows as paused", || async {
+        let observed = observed(&*runtime, &spec.key).await;
+        matches!(observed.state, InstanceState::Paused(_)).then_some(observed)
+    })
+    .await;
+    assert_eq!(paused.state, InstanceState::Paused(run));
+    runtime.kill(&spec.key).await.unwrap();
+    assert!(matches!(observed(&*runtime, &spec.key).await.state, InstanceState::Exited(_)));
+    end(subject, &spec.key).await;
+}
+
+pub(crate) async fn a_taken_port_is_named(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
+    let stranger = TcpListener::bind((Ipv4Addr::LOCALHOST, spec.port.get())).unwrap();
+    runtime.ensure_created(&spec).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(runtime.start(&spec.key).await, Err(RuntimeError::PortTaken(spec.port)));
+        assert_eq!(observed(&*runtime, &spec.key).await.state, InstanceState::Created);
+    }
+    drop(stranger);
+    // A test beside this one that forks just now has a copy of the listener for some milliseconds.
+    until("the free port is taken", || async { runtime.start(&spec.key).await.ok() }).await;
+    end(subject, &spec.key).await;
+}
+
+pub(crate) async fn a_crash_wakes_the_watch(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
+    runtime.ensure_created(&spec).await.unwrap();
+    runtime.start(&spec.key).await.unwrap();
+    let mut changes = runtime.watch();
+    subject.crash(&observed(&*runtime, &spec.key).await).await;
+    let woken = async {
+        loop {
+            match changes.next().await.expect("the stream has no end") {
+                Changed::Instance(agent) if agent != spec.key.agent => {}
+                Changed::Instance(_) | Changed::Gap => {
+                    if let InstanceState::Exited(exit) = observed(&*runtime, &spec.key).await.state {
+                        return exit;
+                    }
+                }
+            }
+        }
+    };
+    let exit = tokio::time::timeout(PATIENCE, woken).await.expect("a death wakes");
+    assert_eq!(exit.code, Some(137));
+    end(subject, &spec.key).await;
+}
+
+pub(crate) async fn another_installation_is_left_alone(subject: &dyn Subject) {
+    let (ours, theirs) = (subject.runtime(), subject.foreign().await);
+    let (mine, other) = (spec(subject, Act::Count(1)), spec(subject, Act::Count(1)));
+    ours.ensure_created(&mine).await.unwrap();
+    ours.start(&mine.key).await.unwrap();
+    theirs.ensure_created(&other).await.unwrap();
+    theirs.start(&other.key).await.unwrap();
+    let keys = |owned: Vec<Observed>| owned.into_iter().map(|observed| observed.key).collect::<Vec<_>>();
+    assert_eq!(keys(ours.list_owned().await.unwrap()), std::slice::from_ref(&mine.key));
+    assert_eq!(keys(theirs.list_owned().await.unwrap()), std::slice::from_ref(&other.key));
+    theirs.remove(&other.key, DataPolicy::Remove).await.unwrap();
+    end(subject, &mine.key).await;
+}
+
+pub(crate) async fn removal_keeps_data_or_not(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
+    let bare = InstanceSpec { files: Vec::new(), ..spec.clone() };
+    runtime.ensure_created(&spec).await.unwrap();
+    runtime.start(&spec.key).await.unwrap();
+    runtime.remove(&spec.key, DataPolicy::Keep).await.unwrap();
+    assert_eq!(runtime.observe(&spec.key).await.unwrap(), None);
+    assert!(runtime.ensure_created(&bare).await.unwrap().created_now);
+    assert_eq!(subject.read(&spec.key, "workspace/FIRST.md").await.as_deref(), Some(&b"first"[..]));
+    runtime.remove(&spec.key, DataPolicy::Remove).await.unwrap();
+    assert!(runtime.ensure_created(&bare).await.unwrap().created_now);
+    assert_eq!(subject.read(&spec.key, "workspace/FIRST.md").await, None);
+    end(subject, &spec.key).await;
+}
+
+pub(crate) async fn a_reopened_runtime_goes_on(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(3)));
+    runtime.ensure_created(&spec).await.unwrap();
+    let run = runtime.start(&spec.key).await.unwrap();
+    printed(&*runtime, &spec.key, &run, "line 3").await;
+    let reopened = subject.reopened().await;
+    let found = observed(&*reopened, &spec.key).await;
+    assert_eq!(found, observed(&*runtime, &spec.key).await);
+    assert_eq!(found.state, InstanceState::Running(run.clone()));
+    assert_eq!(reopened.list_owned().await.unwrap(), [found]);
+    assert!(!reopened.ensure_created(&spec).await.unwrap().created_now);
+    assert_eq!(reopened.start(&spec.key).await.unwrap(), run);
+    let query = LogQuery { boot: Some(run.boot.clone()), ..LogQuery::default() };
+    assert_eq!(texts(&*reopened, &spec.key, query).await, counted(1..=3));
+    reopened.stop(&spec.key, GRACE).await.unwrap();
+    assert!(matches!(observed(&*runtime, &spec.key).await.state, InstanceState::Exited(_)));
+    assert_ne!(reopened.start(&spec.key).await.unwrap().boot, run.boot);
+    reopened.remove(&spec.key, DataPolicy::Remove).await.unwrap();
+    assert_eq!(runtime.observe(&spec.key).await.unwrap(), None);
+}
+
+pub(crate) async fn starts_at_once_are_one(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
+    runtime.ensure_created(&spec).await.unwrap();
+    let starts = (0..8).map(|_| {
+        let (runtime, key) = (Arc::clone(&runtime), spec.key.clone());
+        tokio::spawn(async move { runtime.start(&key).await.unwrap() })
+    });
+    let mut runs = Vec::new();
+    for start in starts.collect::<Vec<_>>() {
+        runs.push(start.await.unwrap());
+    }
+    assert!(runs.iter().all(|run| *run == runs[0]));
+    end(subject, &spec.key).await;
+}
+
+pub(crate) async fn usage_of_what_runs(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
+    runtime.ensure_created(&spec).await.unwrap();
+    assert!(matches!(runtime.usage(&spec.key).await, Err(RuntimeError::Conflict(_))));
+    let run = runtime.start(&spec.key).await.unwrap();
+    printed(&*runtime, &spec.key, &run, "line 1").await;
+    let usage = runtime.usage(&spec.key).await.unwrap();
+    assert!(usage.cpu_percent.abs() < f64::EPSILON, "nothing to compare with yet");
+    assert!(usage.memory_mb > 0.0 && usage.pids >= 1);
+    assert_eq!(usage.memory_limit_mb, Some(128.0));
+    assert!(runtime.usage(&spec.key).await.unwrap().at > usage.at);
+    end(subject, &spec.key).await;
+}

@@ -1,0 +1,65 @@
+//! What logs must show.
+
+use futures_util::stream::StreamExt;
+use zeroone::runtime::LogQuery;
+
+use super::{Act, PATIENCE, Subject, counted, end, lines, printed, spec, texts};
+
+pub(crate) async fn logs_of_one_run_only(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(3)));
+    runtime.ensure_created(&spec).await.unwrap();
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        let run = runtime.start(&spec.key).await.unwrap();
+        printed(&*runtime, &spec.key, &run, "line 3").await;
+        runtime.kill(&spec.key).await.unwrap();
+        runs.push(run);
+    }
+    for run in &runs {
+        let query = LogQuery { boot: Some(run.boot.clone()), ..LogQuery::default() };
+        let lines = lines(&*runtime, &spec.key, query).await;
+        assert!(lines.iter().all(|line| line.time >= run.started_at));
+        assert_eq!(lines.into_iter().map(|line| line.text).collect::<Vec<_>>(), counted(1..=3));
+    }
+    let all = texts(&*runtime, &spec.key, LogQuery::default()).await;
+    assert_eq!(all, [counted(1..=3), counted(1..=3)].concat());
+    end(subject, &spec.key).await;
+}
+
+pub(crate) async fn logs_by_tail_and_time(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(300)));
+    runtime.ensure_created(&spec).await.unwrap();
+    assert_eq!(texts(&*runtime, &spec.key, LogQuery::default()).await, Vec::<String>::new());
+    let first = runtime.start(&spec.key).await.unwrap();
+    printed(&*runtime, &spec.key, &first, "line 300").await;
+    let tail = |tail| LogQuery { tail: Some(tail), ..LogQuery::default() };
+    assert_eq!(texts(&*runtime, &spec.key, tail(10)).await, counted(291..=300));
+    assert_eq!(texts(&*runtime, &spec.key, tail(0)).await, Vec::<String>::new());
+    assert_eq!(texts(&*runtime, &spec.key, tail(1000)).await, counted(1..=300));
+    runtime.kill(&spec.key).await.unwrap();
+    let second = runtime.start(&spec.key).await.unwrap();
+    printed(&*runtime, &spec.key, &second, "line 300").await;
+    let across = [counted(296..=300), counted(1..=300)].concat();
+    assert_eq!(texts(&*runtime, &spec.key, tail(305)).await, across);
+    let since = LogQuery { since: Some(second.started_at), ..LogQuery::default() };
+    assert_eq!(texts(&*runtime, &spec.key, since).await, counted(1..=300));
+    end(subject, &spec.key).await;
+}
+
+pub(crate) async fn followed_lines_come_once_until_the_end(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(300)));
+    runtime.ensure_created(&spec).await.unwrap();
+    let run = runtime.start(&spec.key).await.unwrap();
+    let query = LogQuery { boot: Some(run.boot.clone()), follow: true, ..LogQuery::default() };
+    let mut stream = runtime.logs(&spec.key, query).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|text| text != "line 300") {
+        let line = tokio::time::timeout(PATIENCE, stream.next()).await.expect("lines go on").expect("no end yet");
+        seen.push(line.unwrap().text);
+    }
+    assert_eq!(seen, counted(1..=300));
+    runtime.kill(&spec.key).await.unwrap();
+    let rest = tokio::time::timeout(PATIENCE, stream.count()).await.expect("the stream ends with the run");
+    assert_eq!(rest, 0);
+    end(subject, &spec.key).await;
+}
