@@ -151,7 +151,8 @@ impl DockerRuntime {
         let name = container::volume_name(agent);
         let Some(volume) = there(read(docker.inspect_volume(&name)).await)? else { return Ok(()) };
         if !container::owned_by(self.options.installation, Some(agent), &volume.labels) {
-            return Err(RuntimeError::NotOwned(format!("the volume {name}")));
+            // Somebody else's: ours is not there.
+            return Ok(());
         }
         match within(CHANGE, docker.remove_volume(&name, None::<RemoveVolumeOptions>)).await {
             Ok(()) => Ok(()),

@@ -1,0 +1,116 @@
+//! The Docker runtime against a real engine.
+//!
+//! Without an engine these tests show as ignored: a suite that is not there must not look like one that passed. What they
+//! need beside it, they make: their image holds this very program, which then plays the gateway (`standin`). The tests of
+//! `real` take the real ZeroClaw and are ignored without its image, see `scripts/zeroclaw-image`.
+//!
+//! Every test has an installation and a network of its own, and leaves nothing behind, also when it fails.
+
+#[path = "docker/containers.rs"]
+mod containers;
+#[path = "docker/faults.rs"]
+mod faults;
+#[path = "docker/output.rs"]
+mod output;
+#[path = "docker/proxy.rs"]
+mod proxy;
+#[path = "docker/real.rs"]
+mod real;
+#[path = "docker/runs.rs"]
+mod runs;
+#[path = "docker/standin.rs"]
+mod standin;
+#[path = "docker/world.rs"]
+mod world;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::LocalBoxFuture;
+use libtest_mimic::{Arguments, Trial};
+
+use world::World;
+
+/// No test may hang the suite.
+const TEST_DEADLINE: Duration = Duration::from_secs(180);
+
+/// What a test needs beside an engine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Standin,
+    RealZeroClaw,
+}
+
+type Test = fn(Arc<World>) -> LocalBoxFuture<'static, ()>;
+
+macro_rules! tests {
+    ($($needs:ident $module:ident::$name:ident;)*) => {
+        [$((
+            concat!(stringify!($module), "::", stringify!($name)),
+            Needs::$needs,
+            (|world| Box::pin(async move { $module::$name(&world).await })) as Test,
+        )),*]
+    };
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|argument| argument == standin::WORD) {
+        return standin::main(&arguments[2..]);
+    }
+    let tests = tests! {
+        Standin containers::is_what_was_asked_for;
+        Standin containers::gets_its_files_before_its_first_start;
+        Standin containers::is_adopted_or_made_anew;
+        Standin containers::keeps_its_data_until_it_is_told_otherwise;
+        Standin containers::neighbours_cannot_reach_each_other;
+        Standin containers::networks_of_their_own_are_joined_and_removed;
+        Standin containers::a_network_without_isolation_is_refused;
+        Standin containers::one_network_is_made_by_many;
+        Standin containers::strangers_are_left_alone;
+        Standin containers::a_renamed_one_is_found;
+        Standin containers::a_missing_image_is_told_with_its_remedy;
+        Standin runs::a_taken_port_is_told_and_the_container_used_again;
+        Standin runs::a_stop_is_obeyed_or_enforced;
+        Standin runs::a_paused_one_is_seen_and_goes_on;
+        Standin runs::a_crash_loop_does_not_wait_for_the_engine;
+        Standin runs::too_much_memory_ends_as_oom;
+        Standin runs::every_change_wakes;
+        Standin runs::many_start_side_by_side;
+        Standin output::lines_of_one_run_only;
+        Standin output::long_lines_are_joined_and_cut;
+        Standin output::followed_across_rotation_each_line_once;
+        Standin output::usage_is_measured;
+        Standin faults::an_engine_that_is_away_or_hangs_is_unavailable;
+        Standin faults::a_lost_answer_is_unknown_and_can_be_repeated;
+        Standin faults::a_broken_event_stream_is_a_gap;
+        RealZeroClaw real::pairs_once_and_keeps_its_token;
+        RealZeroClaw real::a_known_token_needs_no_pairing;
+        RealZeroClaw real::answers_through_a_model_of_our_own;
+        RealZeroClaw real::channels_run_in_its_daemon;
+    };
+
+    let engine = world::engine_answers();
+    let zeroclaw = engine && world::image_is_there(real::IMAGE);
+    let trials = tests.into_iter().map(|(name, needs, test)| {
+        let there = if needs == Needs::RealZeroClaw { zeroclaw } else { engine };
+        Trial::test(name, move || run(test)).with_ignored_flag(!there)
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+}
+
+/// Runs a test in a world of its own and cleans up behind it, whatever came of it.
+fn run(test: Test) -> Result<(), libtest_mimic::Failed> {
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let world = Arc::new(tokio.block_on(World::new()));
+    let tested = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        tokio.block_on(async { tokio::time::timeout(TEST_DEADLINE, test(Arc::clone(&world))).await })
+    }));
+    tokio.block_on(world.clean_up());
+    match tested {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(format!("not done within {} s", TEST_DEADLINE.as_secs()).into()),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}

@@ -1,0 +1,253 @@
+//! The real ZeroClaw in its container, driven by the files, profile and calls that the control plane uses.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use bollard::query_parameters::InspectNetworkOptions;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use zeroone::domain::{AgentSpec, Channels, Credentials, Problems, Secret, SpecDraft, Telegram};
+use zeroone::runtime::docker::DockerRuntime;
+use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec, LogQuery, Run};
+use zeroone::zeroclaw::client::{Gateway, HttpGateway, Pairing, SentMark, WebhookCall};
+use zeroone::zeroclaw::pairing::{Announcement, CodeScanner};
+use zeroone::zeroclaw::profile::Profile;
+use zeroone::zeroclaw::workspace;
+
+use crate::world::{World, until};
+
+/// Made by `scripts/zeroclaw-image 0.1.7`.
+pub(crate) const IMAGE: &str = "zeroclaw:0.1.7";
+
+const CALL: Duration = Duration::from_secs(5);
+
+/// One agent on the real image.
+struct Agent {
+    runtime: DockerRuntime,
+    profile: Profile,
+    spec: AgentSpec,
+    credentials: Credentials,
+    instance: InstanceSpec,
+    gateway: HttpGateway,
+}
+
+impl Agent {
+    async fn new(world: &World, draft: SpecDraft, credentials: Credentials) -> Self {
+        let runtime = world.with(|options| options.image = IMAGE.into());
+        let profile = runtime.image_profile().await.unwrap().unwrap();
+        assert_eq!(profile, Profile::V01);
+        let spec = draft.check(&mut Problems::default()).unwrap();
+        let instance = InstanceSpec {
+            command: profile.command(&credentials),
+            env: profile.env(&spec, &credentials),
+            ..crate::world::spec(&[])
+        };
+        Self { runtime, profile, spec, credentials, instance, gateway: HttpGateway::new().unwrap() }
+    }
+
+    async fn launch(&mut self, token: Option<&Secret<String>>) -> Run {
+        let hash = token.map(workspace::token_hash);
+        self.instance.files = workspace::files(self.profile, &self.spec, &self.credentials, hash.as_deref());
+        self.runtime.ensure_created(&self.instance).await.unwrap();
+        self.start().await
+    }
+
+    async fn start(&self) -> Run {
+        let run = self.runtime.start(self.key()).await.unwrap();
+        until("health", async || {
+            let report = self.gateway.health(run.endpoint, Duration::from_secs(1)).await.ok()?;
+            report.healthy().then_some(())
+        })
+        .await;
+        run
+    }
+
+    const fn key(&self) -> &InstanceKey {
+        &self.instance.key
+    }
+
+    /// What this run, and no other, says about pairing.
+    async fn announcement(&self, run: &Run) -> Announcement {
+        until("word about pairing", async || {
+            use futures_util::StreamExt;
+            let query = LogQuery { boot: Some(run.boot.clone()), ..LogQuery::default() };
+            let mut lines = self.runtime.logs(self.key(), query).await.unwrap();
+            let mut scanner = CodeScanner::new();
+            let mut latest = None;
+            while let Some(line) = lines.next().await {
+                latest = scanner.read(&line.unwrap().text).or(latest);
+            }
+            latest
+        })
+        .await
+    }
+
+    async fn pair(&self, run: &Run) -> Secret<String> {
+        let Announcement::Code(code) = self.announcement(run).await else { panic!("it gave no code") };
+        assert!(self.profile.is_code(code.expose()));
+        match self.gateway.pair(run.endpoint, &code, CALL).await.unwrap() {
+            Pairing::Paired { token, persisted: true } => token,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn takes(&self, run: &Run, token: &Secret<String>) -> bool {
+        self.gateway.accepts_token(run.endpoint, token, CALL).await.unwrap()
+    }
+}
+
+fn draft() -> SpecDraft {
+    SpecDraft {
+        name: Some("test".into()),
+        agent_name: Some("Robo \"\"\"\n[gateway]\nrequire_pairing = false".into()),
+        provider: Some("openai".into()),
+        model: Some("m\"\n[gateway]\nrequire_pairing = false".into()),
+        ..SpecDraft::default()
+    }
+}
+
+fn credentials() -> Credentials {
+    Credentials { api_key: Some("sk-test".into()), ..Credentials::default() }
+}
+
+pub(crate) async fn pairs_once_and_keeps_its_token(world: &World) {
+    let mut agent = Agent::new(world, draft(), credentials()).await;
+    let first = agent.launch(None).await;
+    let token = agent.pair(&first).await;
+    assert!(agent.takes(&first, &token).await);
+    assert!(!agent.takes(&first, &"zc_wrong".into()).await, "what was typed into the spec did not turn pairing off");
+
+    // By a stop, by force, and from outside: the same token, and no new code.
+    agent.runtime.stop(agent.key(), Duration::from_secs(2)).await.unwrap();
+    let second = agent.start().await;
+    agent.runtime.kill(agent.key()).await.unwrap();
+    let third = agent.start().await;
+    world.docker.restart_container(&format!("zeroclaw-{}", agent.key().slug), None).await.unwrap();
+    let fourth = agent.start().await;
+    for run in [&second, &third, &fourth] {
+        assert_eq!(agent.announcement(run).await, Announcement::Active);
+    }
+    assert!(agent.takes(&fourth, &token).await);
+
+    // Another container on the same data, with the held token in its files.
+    agent.instance.memory_mb = 160;
+    let fifth = agent.launch(Some(&token)).await;
+    assert!(agent.takes(&fifth, &token).await);
+
+    // Files without it: the old token is forgotten, a code is given.
+    agent.runtime.stop(agent.key(), Duration::from_secs(2)).await.unwrap();
+    let bare = workspace::files(agent.profile, &agent.spec, &agent.credentials, None);
+    agent.runtime.stage(agent.key(), &bare).await.unwrap();
+    let sixth = agent.start().await;
+    assert!(!agent.takes(&sixth, &token).await);
+    let renewed = agent.pair(&sixth).await;
+    assert!(agent.takes(&sixth, &renewed).await);
+}
+
+pub(crate) async fn a_known_token_needs_no_pairing(world: &World) {
+    let mut agent = Agent::new(world, draft(), credentials()).await;
+    let token: Secret<String> = "zc_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef".into();
+    let run = agent.launch(Some(&token)).await;
+    assert_eq!(agent.announcement(&run).await, Announcement::Active);
+    assert!(agent.takes(&run, &token).await);
+}
+
+pub(crate) async fn answers_through_a_model_of_our_own(world: &World) {
+    // Where `host.docker.internal` leads to: the engine's default bridge, on this machine or not at all.
+    let bridge = world.docker.inspect_network("bridge", None::<InspectNetworkOptions>).await.unwrap();
+    let gateway = bridge.ipam.unwrap().config.unwrap()[0].gateway.clone().unwrap();
+    let listener = TcpListener::bind((gateway.parse::<Ipv4Addr>().unwrap(), 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (asked, mut questions) = tokio::sync::mpsc::channel(8);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            answer(stream, &asked).await;
+        }
+    });
+
+    let draft = SpecDraft {
+        agent_name: Some("Robo".into()),
+        model: Some("m-1".into()),
+        provider_url: Some(format!("http://host.docker.internal:{port}/v1")),
+        ..draft()
+    };
+    let mut agent = Agent::new(world, draft.clone(), credentials()).await;
+    let run = agent.launch(None).await;
+    let token = agent.pair(&run).await;
+    assert_eq!(ask(&agent, &run, &token).await, "hello from the model");
+    let question = questions.recv().await.unwrap();
+    assert!(question.starts_with("POST /v1/chat/completions "), "{question}");
+    assert!(question.to_ascii_lowercase().contains("authorization: bearer sk-test"), "{question}");
+    assert!(question.contains("\"m-1\"") && question.contains("- Name: Robo"), "{question}");
+
+    // A change of model, key and provider takes effect on data that has been paired.
+    let changed = SpecDraft { model: Some("m-2".into()), provider: Some("groq".into()), ..draft };
+    agent.spec = changed.check(&mut Problems::default()).unwrap();
+    agent.credentials = Credentials { api_key: Some("sk-other".into()), ..Credentials::default() };
+    agent.instance.env = agent.profile.env(&agent.spec, &agent.credentials);
+    let run = agent.launch(Some(&token)).await;
+    ask(&agent, &run, &token).await;
+    let question = questions.recv().await.unwrap();
+    assert!(question.contains("\"m-2\"") && question.contains("sk-other"), "{question}");
+}
+
+async fn ask(agent: &Agent, run: &Run, token: &Secret<String>) -> String {
+    let call = WebhookCall {
+        body: r#"{"message":"hi"}"#.into(),
+        request_id: None,
+        traceparent: None,
+        sent: SentMark::default(),
+    };
+    let answer = agent.gateway.webhook(run.endpoint, token, call, Duration::from_secs(20)).await.unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(answer.status, 200, "{body}");
+    body["response"].as_str().unwrap().to_owned()
+}
+
+/// An OpenAI-compatible model that says one thing, and passes on what it was asked.
+async fn answer(mut stream: TcpStream, asked: &tokio::sync::mpsc::Sender<String>) {
+    let mut request = Vec::new();
+    while !complete(&request) {
+        if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    asked.send(String::from_utf8_lossy(&request).into_owned()).await.unwrap();
+    let body = r#"{"id":"1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop",
+        "message":{"role":"assistant","content":"hello from the model"}}],
+        "usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}"#;
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+}
+
+/// Whether a request is here with all of its body.
+fn complete(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .map_or(0, |(_, value)| value.trim().parse().unwrap());
+    body.len() >= length
+}
+
+pub(crate) async fn channels_run_in_its_daemon(world: &World) {
+    let telegram = Telegram { bot_token: "1:not-a-token".into(), allowed_users: vec![] };
+    let channels = Channels { telegram: Some(telegram), ..Channels::default() };
+    let mut agent = Agent::new(world, draft(), Credentials { channels, ..credentials() }).await;
+    assert_eq!(agent.instance.command, ["daemon"]);
+    let run = agent.launch(None).await;
+    let token = agent.pair(&run).await;
+    assert!(agent.takes(&run, &token).await);
+    // The daemon, unlike the gateway alone, tells of its channels.
+    until("the channels", async || {
+        let report = agent.gateway.health(run.endpoint, CALL).await.ok()?;
+        let body: serde_json::Value = serde_json::from_slice(&report.body).ok()?;
+        body["runtime"]["components"].get("channels").map(drop)
+    })
+    .await;
+}

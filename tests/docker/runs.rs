@@ -1,0 +1,162 @@
+//! How runs begin, change and end.
+
+use std::collections::HashSet;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use bollard::query_parameters::{
+    KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
+use futures_util::StreamExt;
+use zeroone::domain::AgentId;
+use zeroone::runtime::{Changed, ContainerRuntime, Exit, InstanceSpec, InstanceState, LogQuery, RuntimeError};
+
+use crate::assert_error;
+use crate::world::{World, answers_soon, exited, prepare, running, spec, until};
+
+pub(crate) async fn a_taken_port_is_told_and_the_container_used_again(world: &World) {
+    let spec = spec(&["gateway"]);
+    let stranger = TcpListener::bind(("127.0.0.1", spec.port.get())).unwrap();
+    let made = world.runtime.ensure_created(&spec).await.unwrap();
+    assert_eq!(world.runtime.start(&spec.key).await, Err(RuntimeError::PortTaken(spec.port)));
+    let left = world.observed(&spec.key).await.unwrap();
+    assert_eq!((left.run(), &left.engine_id), (None, &made.engine_id));
+
+    drop(stranger);
+    let run = world.runtime.start(&spec.key).await.unwrap();
+    assert_eq!(world.observed(&spec.key).await.unwrap().engine_id, made.engine_id);
+    answers_soon(run.endpoint).await;
+
+    // The port of another container is taken as well.
+    let second = InstanceSpec { port: spec.port, ..crate::world::spec(&["gateway"]) };
+    world.runtime.ensure_created(&second).await.unwrap();
+    assert_eq!(world.runtime.start(&second.key).await, Err(RuntimeError::PortTaken(spec.port)));
+    let moved = InstanceSpec { port: crate::world::free_port(), ..second };
+    answers_soon(world.launch(&moved).await.endpoint).await;
+}
+
+pub(crate) async fn a_stop_is_obeyed_or_enforced(world: &World) {
+    let grace = Duration::from_secs(1);
+    for (command, code) in [("gateway", 143), ("deaf", 137)] {
+        let spec = spec(&[command]);
+        world.launch(&spec).await;
+        world.line_when(&spec.key, |line| line == "listening").await;
+        world.runtime.stop(&spec.key, grace).await.unwrap();
+        let ended = world.observed(&spec.key).await.unwrap().state;
+        assert_eq!(ended, InstanceState::Exited(Exit { code: Some(code), oom: false }), "{command}");
+        world.runtime.stop(&spec.key, grace).await.unwrap();
+        world.runtime.kill(&spec.key).await.unwrap();
+    }
+    let nobody = spec(&["gateway"]).key;
+    world.runtime.stop(&nobody, grace).await.unwrap();
+    world.runtime.kill(&nobody).await.unwrap();
+}
+
+pub(crate) async fn a_paused_one_is_seen_and_goes_on(world: &World) {
+    let spec = spec(&["gateway"]);
+    let run = world.launch(&spec).await;
+    let name = format!("zeroclaw-{}", spec.key.slug);
+    world.docker.pause_container(&name).await.unwrap();
+    assert_eq!(world.observed(&spec.key).await.unwrap().state, InstanceState::Paused(run.clone()));
+    assert_eq!(world.runtime.start(&spec.key).await.unwrap(), run, "it is the same run");
+    answers_soon(run.endpoint).await;
+
+    world.docker.pause_container(&name).await.unwrap();
+    world.runtime.kill(&spec.key).await.unwrap();
+    assert_eq!(world.state_when(&spec.key, exited).await, Exit { code: Some(137), oom: false });
+    let second = world.runtime.start(&spec.key).await.unwrap();
+    assert_ne!(second.boot, run.boot);
+    assert!(second.started_at > run.started_at);
+}
+
+pub(crate) async fn a_crash_loop_does_not_wait_for_the_engine(world: &World) {
+    let spec = spec(&["exit", "3"]);
+    world.runtime.ensure_created(&spec).await.unwrap();
+    // Whether the end is seen at once or after the start was told is a race; that it ends is none.
+    let _ = world.runtime.start(&spec.key).await;
+    let name = format!("zeroclaw-{}", spec.key.slug);
+    let restarts = async || {
+        let made =
+            world.docker.inspect_container(&name, None::<bollard::query_parameters::InspectContainerOptions>).await;
+        made.unwrap().restart_count.unwrap()
+    };
+    until("the engine's own restarts", async || (restarts().await >= 3).then_some(())).await;
+    assert_eq!(world.state_when(&spec.key, exited).await.code, Some(3));
+
+    // From here the engine waits seconds before its next attempt. Ours does not, and its counter begins anew.
+    let _ = world.runtime.start(&spec.key).await;
+    assert!(restarts().await < 3);
+    world.runtime.kill(&spec.key).await.unwrap();
+    until("the end of its restarts", async || {
+        let state = world.observed(&spec.key).await.unwrap().state;
+        (state == InstanceState::Exited(Exit { code: Some(3), oom: false })).then_some(())
+    })
+    .await;
+}
+
+pub(crate) async fn too_much_memory_ends_as_oom(world: &World) {
+    let spec = InstanceSpec { memory_mb: 32, ..spec(&["eat"]) };
+    world.runtime.ensure_created(&spec).await.unwrap();
+    let _ = world.runtime.start(&spec.key).await;
+    let exit = world.state_when(&spec.key, exited).await;
+    assert_eq!(exit, Exit { code: Some(137), oom: true });
+    world.runtime.kill(&spec.key).await.unwrap();
+}
+
+pub(crate) async fn every_change_wakes(world: &World) {
+    let mut wakes = world.runtime.watch();
+    assert_eq!(wakes.next().await, Some(Changed::Gap), "what was before is unknown");
+    let (ours, theirs) = (spec(&["gateway"]), spec(&["gateway"]));
+    let name = format!("zeroclaw-{}", ours.key.slug);
+    let stranger = world.of_others();
+    stranger.ensure_created(&theirs).await.unwrap();
+    stranger.remove(&theirs.key, zeroone::runtime::DataPolicy::Remove).await.unwrap();
+
+    world.launch(&ours).await;
+    wakes_for(&mut wakes, ours.key.agent).await;
+    let kill = || KillContainerOptionsBuilder::default().signal("SIGKILL").build();
+    let stop = || StopContainerOptionsBuilder::default().t(0).build();
+    world.docker.kill_container(&name, Some(kill())).await.unwrap();
+    wakes_for(&mut wakes, ours.key.agent).await;
+    world.runtime.start(&ours.key).await.unwrap();
+    wakes_for(&mut wakes, ours.key.agent).await;
+    world.docker.pause_container(&name).await.unwrap();
+    wakes_for(&mut wakes, ours.key.agent).await;
+    world.docker.unpause_container(&name).await.unwrap();
+    wakes_for(&mut wakes, ours.key.agent).await;
+    world.docker.stop_container(&name, Some(stop())).await.unwrap();
+    wakes_for(&mut wakes, ours.key.agent).await;
+    let force = RemoveContainerOptionsBuilder::default().force(true).build();
+    world.docker.remove_container(&name, Some(force)).await.unwrap();
+    wakes_for(&mut wakes, ours.key.agent).await;
+}
+
+/// Takes wake-ups until there are no more for now; there must be one, and all must be for this agent.
+async fn wakes_for(wakes: &mut (impl StreamExt<Item = Changed> + Unpin), agent: AgentId) {
+    let wake = tokio::time::timeout(Duration::from_secs(10), wakes.next()).await.expect("a wake-up");
+    assert_eq!(wake, Some(Changed::Instance(agent)));
+    while let Ok(wake) = tokio::time::timeout(Duration::from_millis(100), wakes.next()).await {
+        assert_eq!(wake, Some(Changed::Instance(agent)));
+    }
+}
+
+pub(crate) async fn many_start_side_by_side(world: &World) {
+    prepare(&world.runtime).await.0.unwrap();
+    let specs: Vec<InstanceSpec> = (0..8).map(|_| spec(&["gateway"])).collect();
+    let runs = futures_util::future::join_all(specs.iter().map(|spec| world.launch(spec))).await;
+    let endpoints: HashSet<_> = runs.iter().map(|run| run.endpoint).collect();
+    assert_eq!(endpoints.len(), specs.len());
+    futures_util::future::join_all(endpoints.into_iter().map(answers_soon)).await;
+    let mut owned: Vec<AgentId> =
+        world.runtime.list_owned().await.unwrap().iter().map(|observed| observed.key.agent).collect();
+    owned.sort();
+    let mut asked: Vec<AgentId> = specs.iter().map(|spec| spec.key.agent).collect();
+    asked.sort();
+    assert_eq!(owned, asked);
+    assert!(running(&world.observed(&specs[0].key).await.unwrap().state).is_some());
+    assert_error!(world.runtime.usage(&spec(&["gateway"]).key).await, RuntimeError::NotFound);
+    assert_error!(
+        world.runtime.logs(&spec(&["gateway"]).key, LogQuery::default()).await.map(drop),
+        RuntimeError::NotFound
+    );
+}

@@ -1,0 +1,176 @@
+//! A gateway's stand-in: this test program itself, run inside a container with [`WORD`] as its first argument.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::auth::DockerCredentials;
+use bollard::query_parameters::{CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptions};
+use futures_util::StreamExt;
+
+/// The argument that makes this program a stand-in.
+pub(crate) const WORD: &str = "standin";
+
+const PORT: u16 = 42_617;
+
+/// What the container's command asks for.
+pub(crate) fn main(arguments: &[String]) {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        // Says which run it is, then answers every request with 200.
+        ["gateway"] => {
+            println!("run {}", std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap().trim());
+            serve();
+        }
+        ["deaf"] => deaf(),
+        ["exit", code] => std::process::exit(code.parse().unwrap()),
+        ["eat"] => eat(),
+        ["burn"] => burn(),
+        ["talk", count, length] => talk(count.parse().unwrap(), length.parse().unwrap()),
+        ["reach", address] => reach(address),
+        other => panic!("no such stand-in: {other:?}"),
+    }
+}
+
+fn serve() {
+    let listener = TcpListener::bind(("0.0.0.0", PORT)).unwrap();
+    println!("listening");
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        std::thread::spawn(move || {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
+        });
+    }
+}
+
+/// Ignores SIGTERM.
+fn deaf() {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio.block_on(async {
+        let mut asked = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+        println!("listening");
+        while asked.recv().await.is_some() {}
+    });
+}
+
+fn eat() {
+    let mut eaten: Vec<Vec<u8>> = Vec::new();
+    loop {
+        eaten.push(vec![eaten.len() as u8 | 1; 1 << 20]);
+    }
+}
+
+fn burn() {
+    println!("listening");
+    let mut n = 0_u64;
+    loop {
+        n = std::hint::black_box(n.wrapping_add(1));
+    }
+}
+
+/// Numbered lines, then one that says so, then nothing.
+fn talk(count: usize, length: usize) {
+    let filling = "x".repeat(length);
+    let mut out = std::io::stdout().lock();
+    for n in 0..count {
+        writeln!(out, "{n} {filling}").unwrap();
+    }
+    writeln!(out, "all said").unwrap();
+    out.flush().unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+fn reach(address: &str) {
+    match TcpStream::connect_timeout(&address.parse().unwrap(), Duration::from_secs(2)) {
+        Ok(_) => println!("reached"),
+        Err(error) => println!("blocked: {error}"),
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
+/// The stand-in's image, made where it is missing. Named after this program's folder and build, so that another build
+/// gets another one and takes the place of the last.
+pub(crate) async fn image(docker: &Docker) -> String {
+    let program = std::env::current_exe().unwrap();
+    let built = program.metadata().unwrap();
+    let modified = built.modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let folder = zeroone::zeroclaw::workspace::token_hash(&program.parent().unwrap().to_str().unwrap().into());
+    let (name, tag) = (format!("zeroone-standin-{}", &folder[..12]), format!("{}-{modified}", built.len()));
+    let image = format!("{name}:{tag}");
+    if docker.inspect_image(&image).await.is_ok() {
+        return image;
+    }
+    let options = |tag: &str| {
+        CreateImageOptionsBuilder::default()
+            .from_src("-")
+            .repo(&name)
+            .tag(tag)
+            .changes(vec![
+                format!(r#"ENTRYPOINT ["/standin", "{WORD}"]"#),
+                r#"CMD ["gateway"]"#.into(),
+                "LABEL org.opencontainers.image.version=0.1.7".into(),
+            ])
+            .build()
+    };
+    let archive = bollard::body_full(archive(&program).into());
+    let mut import = std::pin::pin!(docker.create_image(Some(options(&tag)), Some(archive), None::<DockerCredentials>));
+    while let Some(step) = import.next().await {
+        let step = step.unwrap();
+        assert!(step.error_detail.is_none(), "{step:?}");
+    }
+    remove_others(docker, &name, &image).await;
+    image
+}
+
+/// Earlier builds' images; one that is still in use stays.
+async fn remove_others(docker: &Docker, name: &str, image: &str) {
+    let filter = HashMap::from([("reference", vec![name])]);
+    let ours = ListImagesOptionsBuilder::default().filters(&filter).build();
+    for tag in docker.list_images(Some(ours)).await.unwrap().into_iter().flat_map(|listed| listed.repo_tags) {
+        if tag != image {
+            let _ = docker.remove_image(&tag, None::<RemoveImageOptions>, None::<DockerCredentials>).await;
+        }
+    }
+}
+
+/// A root file system with the program, what it is linked with, and the data folder.
+fn archive(program: &Path) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut add = |path: &str, source: &Path| {
+        let content = std::fs::read(source).unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(source.metadata().unwrap().permissions().mode());
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, path.trim_start_matches('/'), content.as_slice()).unwrap();
+    };
+    add("standin", program);
+    for library in libraries(program) {
+        add(library.to_str().unwrap(), &library);
+    }
+    for (folder, owner) in [("tmp/", 0), ("zeroclaw-data/", 65_534), ("zeroclaw-data/.zeroclaw/", 65_534)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(0o755);
+        header.set_uid(owner);
+        header.set_gid(owner);
+        header.set_size(0);
+        archive.append_data(&mut header, folder, std::io::empty()).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+/// The loader and the libraries that it loads, as `ldd` lists them.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let listed = std::process::Command::new("ldd").arg(program).output().unwrap();
+    let text = String::from_utf8(listed.stdout).unwrap();
+    text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}

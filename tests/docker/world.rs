@@ -1,0 +1,234 @@
+//! What every test has: an installation of its own on the real engine, short ways to say things, and the clean-up.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use bollard::Docker;
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveVolumeOptionsBuilder,
+};
+use futures_util::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use zeroone::domain::{AgentId, HostPort, InstallationId, Secret, Slug};
+use zeroone::runtime::docker::{DockerOptions, DockerRuntime};
+use zeroone::runtime::{
+    ContainerRuntime, InstanceKey, InstanceSpec, InstanceState, LogQuery, Observed, Run, RuntimeResult, StagedFile,
+};
+
+use crate::standin;
+
+/// The longest wait for a condition; the engine needs at most a few seconds for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) struct World {
+    pub(crate) docker: Docker,
+    pub(crate) options: DockerOptions,
+    pub(crate) runtime: DockerRuntime,
+    others: Mutex<Vec<InstallationId>>,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let docker = Docker::connect_with_defaults().unwrap();
+        let installation = InstallationId::new();
+        let options = DockerOptions {
+            image: standin::image(&docker).await,
+            network: format!("zeroone-test-{installation}"),
+            host: host(),
+            ..DockerOptions::new(installation)
+        };
+        let runtime = DockerRuntime::new(options.clone()).unwrap();
+        Self { docker, options, runtime, others: Mutex::default() }
+    }
+
+    /// A runtime of the same installation with other options.
+    pub(crate) fn with(&self, change: impl FnOnce(&mut DockerOptions)) -> DockerRuntime {
+        let mut options = self.options.clone();
+        change(&mut options);
+        DockerRuntime::new(options).unwrap()
+    }
+
+    /// A runtime of another installation.
+    pub(crate) fn of_others(&self) -> DockerRuntime {
+        let installation = InstallationId::new();
+        self.others.lock().unwrap().push(installation);
+        self.with(|options| options.installation = installation)
+    }
+
+    /// Creates and starts an instance.
+    pub(crate) async fn launch(&self, spec: &InstanceSpec) -> Run {
+        self.runtime.ensure_created(spec).await.unwrap();
+        self.runtime.start(&spec.key).await.unwrap()
+    }
+
+    pub(crate) async fn observed(&self, key: &InstanceKey) -> Option<Observed> {
+        self.runtime.observe(key).await.unwrap()
+    }
+
+    /// Waits until the instance's state is one that is wanted.
+    pub(crate) async fn state_when<T>(&self, key: &InstanceKey, wanted: impl Fn(&InstanceState) -> Option<T>) -> T {
+        until("the state", async || self.observed(key).await.and_then(|observed| wanted(&observed.state))).await
+    }
+
+    pub(crate) async fn lines(&self, key: &InstanceKey, query: LogQuery) -> Vec<String> {
+        let lines = self.runtime.logs(key, query).await.unwrap();
+        lines.map(|line| line.unwrap().text).collect().await
+    }
+
+    /// Waits until a line of the log is one that is wanted.
+    pub(crate) async fn line_when(&self, key: &InstanceKey, wanted: impl Fn(&str) -> bool) -> String {
+        until("the line", async || self.lines(key, LogQuery::default()).await.into_iter().find(|line| wanted(line)))
+            .await
+    }
+
+    /// Removes all that this test made: what has its label or those of its installations, and the networks of its name.
+    pub(crate) async fn clean_up(&self) {
+        let mut labels = vec![format!("zeroone.test={}", self.options.installation)];
+        let others = self.others.lock().unwrap().clone();
+        for installation in others.into_iter().chain([self.options.installation]) {
+            labels.push(format!("zeroone.installation={installation}"));
+        }
+        for label in labels {
+            let filter = HashMap::from([("label", vec![label])]);
+            let all = ListContainersOptionsBuilder::default().all(true).filters(&filter).build();
+            for container in self.docker.list_containers(Some(all)).await.unwrap_or_default() {
+                let force = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+                let _ = self.docker.remove_container(&container.id.unwrap(), Some(force)).await;
+            }
+            let all = ListVolumesOptionsBuilder::default().filters(&filter).build();
+            for volume in self.docker.list_volumes(Some(all)).await.ok().and_then(|all| all.volumes).unwrap_or_default()
+            {
+                let force = RemoveVolumeOptionsBuilder::default().force(true).build();
+                let _ = self.docker.remove_volume(&volume.name, Some(force)).await;
+            }
+        }
+        let filter = HashMap::from([("name", vec![self.options.network.clone()])]);
+        let all = ListNetworksOptionsBuilder::default().filters(&filter).build();
+        for network in self.docker.list_networks(Some(all)).await.unwrap_or_default() {
+            let _ = self.docker.remove_network(&network.id.unwrap()).await;
+        }
+    }
+}
+
+/// An instance of the stand-in with this command. Its slug is its id, so that tests side by side do not meet.
+pub(crate) fn spec(command: &[&str]) -> InstanceSpec {
+    let agent = AgentId::new();
+    InstanceSpec {
+        key: InstanceKey { agent, slug: Slug::parse(&format!("t-{agent}")).unwrap() },
+        generation: 1,
+        command: command.iter().map(ToString::to_string).collect(),
+        env: vec![("API_KEY".into(), "sk-test".into())],
+        files: vec![],
+        port: free_port(),
+        cpu: 0.5,
+        memory_mb: 128,
+        host_name: None,
+    }
+}
+
+pub(crate) fn file(path: &'static str, content: &str, mode: u32) -> StagedFile {
+    StagedFile { path, content: Secret::new(content.as_bytes().to_vec()), mode }
+}
+
+/// A port of the agents' range that nobody listens on now. The range is wide and the start random, so that tests side by
+/// side hardly ever choose the same one.
+pub(crate) fn free_port() -> HostPort {
+    std::iter::repeat_with(|| rand::random_range(HostPort::RANGE))
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .map(|port| HostPort::try_from(port).unwrap())
+        .unwrap()
+}
+
+/// Asks again and again until there is an answer.
+pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(began.elapsed() < PATIENCE, "{what} did not come");
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+}
+
+pub(crate) fn running(state: &InstanceState) -> Option<Run> {
+    match state {
+        InstanceState::Running(run) => Some(run.clone()),
+        _ => None,
+    }
+}
+
+pub(crate) fn exited(state: &InstanceState) -> Option<zeroone::runtime::Exit> {
+    match state {
+        InstanceState::Exited(exit) => Some(exit.clone()),
+        _ => None,
+    }
+}
+
+/// Whether a gateway answers there.
+pub(crate) async fn answers(at: std::net::SocketAddr) -> bool {
+    let ask = async {
+        let mut stream = TcpStream::connect(at).await?;
+        stream.write_all(b"GET /health HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        std::io::Result::Ok(answer.starts_with("HTTP/1.1 200"))
+    };
+    matches!(tokio::time::timeout(Duration::from_secs(1), ask).await, Ok(Ok(true)))
+}
+
+pub(crate) async fn answers_soon(at: std::net::SocketAddr) {
+    until("an answer", async || answers(at).await.then_some(())).await;
+}
+
+pub(crate) fn engine_answers() -> bool {
+    ask_engine(async |docker| docker.ping().await.is_ok())
+}
+
+pub(crate) fn image_is_there(image: &str) -> bool {
+    ask_engine(async |docker| docker.inspect_image(image).await.is_ok())
+}
+
+fn ask_engine(ask: impl AsyncFn(&Docker) -> bool) -> bool {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio.block_on(async {
+        let Ok(docker) = Docker::connect_with_defaults() else { return false };
+        tokio::time::timeout(Duration::from_secs(3), ask(&docker)).await.unwrap_or(false)
+    })
+}
+
+/// Where bollard finds the engine.
+pub(crate) fn host() -> String {
+    std::env::var("DOCKER_HOST").unwrap_or_else(|_| DockerOptions::DEFAULT_HOST.into())
+}
+
+/// The engine's socket, for tests that stand between.
+pub(crate) fn socket() -> Option<String> {
+    let path = host().strip_prefix("unix://")?.to_owned();
+    Path::new(&path).exists().then_some(path)
+}
+
+/// Whether a result is the given kind of error, with the result in the message if it is not.
+#[macro_export]
+macro_rules! assert_error {
+    ($result:expr, $pattern:pat) => {
+        match $result {
+            Err($pattern) => {}
+            other => panic!("expected {}, got {other:?}", stringify!($pattern)),
+        }
+    };
+}
+
+/// All that a runtime says while it prepares.
+pub(crate) async fn prepare(runtime: &DockerRuntime) -> (RuntimeResult<()>, Vec<String>) {
+    let said = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let hear = std::sync::Arc::clone(&said);
+    let prepared = runtime.prepare(std::sync::Arc::new(move |text| hear.lock().unwrap().push(text))).await;
+    let said = said.lock().unwrap().clone();
+    (prepared, said)
+}
