@@ -1,0 +1,76 @@
+//! How many decisions one core makes in a second: what bounds a service whose agents all do something at once.
+//!
+//! `cargo bench --bench step`; the floor is the clone of a life, which every change has to pay for.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use zeroone::backoff::RestartPolicy;
+use zeroone::domain::{BootId, Exit, Timestamp};
+use zeroone::lifecycle::{
+    Context, Event, InstanceRef, Job, Life, Outcome, Phase, Sighting, Step, Timing, Transition, step,
+};
+
+fn main() {
+    divan::main();
+}
+
+/// An agent with a past: some restarts in its window, an instance, a run.
+fn life_in(phase: Phase) -> Life {
+    let mut life = Life::new();
+    for _ in 0..4 {
+        life.restarts.died(now(), &RestartPolicy::default(), 7);
+    }
+    life.restarts.running(now());
+    life.instance = Some(Arc::new(InstanceRef { engine_id: "0123456789abcdef".into(), boot: Some(boot("b1")) }));
+    Life { phase, attempt: 3, revision: 10, ..life }
+}
+
+fn boot(name: &str) -> BootId {
+    BootId(name.into())
+}
+
+fn now() -> Timestamp {
+    Timestamp::UNIX_EPOCH
+}
+
+fn decide(bencher: Bencher<'_, '_>, phase: Phase, event: impl Fn() -> Event + Sync, check: fn(&Transition) -> bool) {
+    let life = life_in(phase);
+    let (restart, timing) = (RestartPolicy::default(), Timing::default());
+    let context = Context { now: now(), seed: 7, restart: &restart, timing: &timing };
+    assert!(check(&step(&life, event(), &context)), "the event does what is measured");
+    bencher.counter(ItemsCount::new(1_usize)).bench(|| step(black_box(&life), event(), black_box(&context)));
+}
+
+#[divan::bench]
+fn health_tick(bencher: Bencher<'_, '_>) {
+    let event = || Event::Health { attempt: 3, alive: true };
+    decide(bencher, Phase::Running { misses: 0 }, event, |transition| transition.life.is_none());
+}
+
+#[divan::bench]
+fn job_outcome(bencher: Bencher<'_, '_>) {
+    let phase = Phase::Starting { step: Step::Probing, stage: false, rebinds: 0, away_since: None };
+    let event = || Event::Job { attempt: 3, job: Job::Probe, outcome: Outcome::Done };
+    decide(bencher, phase, event, |transition| transition.life.is_some());
+}
+
+#[divan::bench]
+fn crash(bencher: Bencher<'_, '_>) {
+    let event = || Event::Seen { revision: 10, sighting: Sighting::Down(Exit { code: Some(137), oom: false }) };
+    decide(bencher, Phase::Running { misses: 0 }, event, |transition| transition.life.is_some());
+}
+
+#[divan::bench]
+fn stale_event(bencher: Bencher<'_, '_>) {
+    let event = || Event::Wake { revision: 9 };
+    decide(bencher, Phase::Running { misses: 0 }, event, |transition| transition.effects.is_empty());
+}
+
+#[divan::bench]
+fn floor_clone(bencher: Bencher<'_, '_>) {
+    let life = life_in(Phase::Running { misses: 0 });
+    bencher.counter(ItemsCount::new(1_usize)).bench(|| black_box(&life).clone());
+}
