@@ -1,17 +1,19 @@
 //! The heart: every decision about an agent's life, as functions without async, clock or I/O.
 //!
 //! ```text
-//!            ┌───────────── retry, start ──────────────┐
-//!            ▼                                         │
-//!         PENDING ──► STARTING ──► RUNNING ──► STOPPING│──► STOPPED
-//!                      │  ▲  ▲        │           ▲    │       │
-//!                      │  │  └─ died ─┤           │    │       │
-//!                      ▼  │           ▼           │    │       │
-//!                    ERROR│◄──── budget spent      │    │       │
-//!                      │  └───────────────────────│────┼─start─┘
-//!                      └──────── stop, delete ────┘    │
-//!                      └───────────────────────────────┘
+//!             deploy            paired            stop                done
+//!   PENDING ─────────► STARTING ───────► RUNNING ───────► STOPPING ─────────► STOPPED
+//!      ▲               ▲  ▲  ▲             │                 │                   │
+//!      │               │  │  └──── died ───┘                 │                   │
+//!      │               │  └───────────── restart ────────────┘                   │
+//!      │               └──────────────────── start ──────────────────────────────┘
+//!      │ start, or a rest is over
+//!    ERROR ◄──── budget spent, cannot run, or not possible in time: from STARTING, RUNNING, STOPPING
+//!
+//!   stop and delete lead to STOPPING from everywhere; a deletion ends there, with the agent gone
 //! ```
+//! All edges, and no others, are in [`Status::EDGES`](crate::domain::Status::EDGES).
+//!
 //! Within STARTING an attempt goes through steps: *halting* what is left of an older run, *creating* the instance,
 //! *launching* it, *probing* its health, *pairing* with it. A failed attempt backs off or gives up ([`crate::backoff`]).
 //!
