@@ -173,7 +173,8 @@ async fn assert_messages_flow(service: &Service) {
 
 async fn delete_everything(service: &Service) {
     for id in ids(&service.agents().await) {
-        let (status, body) = answer(service.request(Method::DELETE, &format!("/api/agents/{id}"))).await.expect("an answer");
+        let (status, body) =
+            answer(service.request(Method::DELETE, &format!("/api/agents/{id}"))).await.expect("an answer");
         assert_eq!(status, 204, "{body}");
     }
     assert_eq!(service.agents().await, Vec::<Value>::new());

@@ -107,6 +107,15 @@ pub struct AgentState {
     lane: Lane,
     wake: Option<AbortOnDrop>,
     health: Option<AbortOnDrop>,
+    looking: Looking,
+}
+
+/// One look at a time: a burst of nudges is one more look after the one under way, which may have missed them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looking {
+    No,
+    Once,
+    Again,
 }
 
 /// A timer that dies with its owner.
@@ -137,6 +146,7 @@ impl Actor for AgentActor {
             lane: Lane::default(),
             wake: None,
             health: None,
+            looking: Looking::No,
         })
     }
 
@@ -185,6 +195,9 @@ impl AgentState {
                 Event::Job { attempt, job: Job::Rebind, outcome }
             }
             AgentMsg::Looked { revision, sighting, run } => {
+                if std::mem::replace(&mut self.looking, Looking::No) == Looking::Again {
+                    self.look(myself.clone());
+                }
                 if revision == self.record.life.revision && run.is_some() && run != self.run {
                     self.run = run;
                     self.show();
@@ -398,7 +411,12 @@ impl AgentState {
         });
     }
 
-    fn look(&self, myself: ActorRef<AgentMsg>) {
+    fn look(&mut self, myself: ActorRef<AgentMsg>) {
+        if self.looking != Looking::No {
+            self.looking = Looking::Again;
+            return;
+        }
+        self.looking = Looking::Once;
         let world = Arc::clone(&self.world);
         let (agent, revision) = (self.record.id, self.record.life.revision);
         let key = jobs::key_of(&self.record);

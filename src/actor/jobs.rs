@@ -54,7 +54,8 @@ pub async fn run(world: Arc<World>, job: Job, order: Order, cancel: Cancellation
         Job::Remove => limits.engine_call * 2,
         Job::Stop => limits.stop_grace + limits.engine_call,
         Job::Probe => limits.start + limits.health,
-        Job::Pair => limits.pairing + limits.health * 2,
+        // The token is tried, a code is waited for, the code is redeemed.
+        Job::Pair => limits.pairing * 3 + limits.health,
     };
     let work = AssertUnwindSafe(perform(&world, job, &order, &cancel)).catch_unwind();
     match timeout(limit, work).await {
