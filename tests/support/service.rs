@@ -47,6 +47,8 @@ impl Service {
             panic!("the service ended before it listened; {:?}\n{log}", child.wait());
         };
         let key = fs::read_to_string(data.join("admin.key")).expect("the first start left a key").trim().to_owned();
+        // The client can do TLS and wants to know whose; once for the process is enough.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
         Self { child, url, key, client }
     }
