@@ -203,22 +203,30 @@ async fn in_a_service_that_ends(bench: &Bench, spec: &InstanceSpec, ready: &'sta
 }
 
 /// Starts an instance with children and ends it while no service is there to see it. The children hold the agent's lock.
-async fn orphans(bench: &Bench, spec: &InstanceSpec) {
+/// Answers the instance's session.
+async fn orphans(bench: &Bench, spec: &InstanceSpec) -> i32 {
     let run = in_a_service_that_ends(bench, spec, "born").await;
     let leader = run.boot.0.split(':').nth(1).unwrap().parse().unwrap();
-    until("the children are there", || async { (bench.processes().len() >= 3).then_some(()) }).await;
+    until("the children are there", || async {
+        (bench.processes().len() == 3 && session(leader).len() == 3).then_some(())
+    })
+    .await;
     signal(leader, Signal::KILL);
     until("the instance is dead", || async { (!bench.processes().contains(&leader)).then_some(()) }).await;
-    assert!(bench.processes().len() >= 2);
+    assert_eq!((bench.processes().len(), session(leader).len()), (2, 2), "marked, and in its session");
+    leader
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_ends_what_died_unseen_when_it_opens() {
     let mut bench = Bench::new();
     let spec = bench.spec(&["family"]);
-    orphans(&bench, &spec).await;
+    let leader = orphans(&bench, &spec).await;
     bench.runtime = ProcessRuntime::open(bench.options.clone()).unwrap();
-    until("the orphans are gone", || async { bench.processes().is_empty().then_some(()) }).await;
+    until("the orphans are gone", || async {
+        (bench.processes().is_empty() && session(leader).is_empty()).then_some(())
+    })
+    .await;
     assert_eq!(exited(&bench.runtime, &spec.key).await, Exit::default(), "nobody saw how");
 }
 
@@ -226,7 +234,7 @@ async fn a_service_ends_what_died_unseen_when_it_opens() {
 async fn orphans_that_hold_the_lock_do_not_keep_the_agent_from_starting() {
     let bench = Bench::new();
     let spec = bench.spec(&["family"]);
-    orphans(&bench, &spec).await;
+    let leader = orphans(&bench, &spec).await;
     let before = bench.processes();
     bench.runtime.ensure_created(&spec).await.unwrap();
     assert!(matches!(observed(&bench.runtime, &spec.key).await.state, InstanceState::Exited(_)));
@@ -234,7 +242,7 @@ async fn orphans_that_hold_the_lock_do_not_keep_the_agent_from_starting() {
     assert_eq!(observed(&bench.runtime, &spec.key).await.state, InstanceState::Running(run));
     until("the orphans are gone", || async {
         let now = bench.processes();
-        before.iter().all(|pid| !now.contains(pid)).then_some(())
+        (before.iter().all(|pid| !now.contains(pid)) && session(leader).is_empty()).then_some(())
     })
     .await;
 }

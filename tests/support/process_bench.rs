@@ -76,6 +76,9 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         for pid in self.processes() {
+            for member in session(pid) {
+                signal(member, Signal::KILL);
+            }
             signal(pid, Signal::KILL);
         }
     }

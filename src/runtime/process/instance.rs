@@ -58,6 +58,8 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 /// For a lock whose holder cannot be seen: a process of ours between fork and exec has it for some milliseconds.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(5);
+/// Looks at the process table for one who holds the lock; to execute a program takes less than the time between two.
+const LOOKS: usize = 3;
 
 impl Instance {
     pub(super) fn new(agent: AgentId, folder: Folder) -> Self {
@@ -83,16 +85,25 @@ impl Instance {
     }
 
     /// The run that lives, known or not: where somebody holds the lock, the process table tells who.
+    ///
+    /// A process that executes its program right now is not in the table with its marker, so it is looked for again.
     pub(super) fn find(&self, host: &Host) -> RuntimeResult<Option<Arc<LiveRun>>> {
-        if let Some(run) = self.live() {
-            return Ok(Some(run));
+        for _ in 0..LOOKS {
+            if let Some(run) = self.live() {
+                return Ok(Some(run));
+            }
+            match self.folder.try_lock() {
+                Ok(Some(_free)) => return Ok(None),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(failed("cannot ask for the lock")(error)),
+            }
+            if let Some(run) = self.discover(host, |_| Ok(()))? {
+                return Ok(Some(run));
+            }
+            std::thread::sleep(LOCK_RETRY);
         }
-        match self.folder.try_lock() {
-            Ok(Some(_free)) => Ok(None),
-            Ok(None) => self.discover(host, |_| Ok(())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed("cannot ask for the lock")(error)),
-        }
+        Ok(None)
     }
 
     /// Looks for the instance's processes, and gives those that are in the way to `stray`.
@@ -366,8 +377,19 @@ pub(super) fn end(run: &LiveRun) -> RuntimeResult<()> {
     run.clear_away().map_err(failed("cannot end what the instance left behind"))
 }
 
+/// Kills what a dead run left behind, and with it its session, also members that threw their marker away: an instance
+/// never shares a session with a stranger. As long as this one lives, its session's number is no other's.
 pub(super) fn kill_stray(found: &Marked) -> io::Result<()> {
-    Process::found(found).map_or(Ok(()), |process| process.signal(Signal::KILL))
+    let Some(process) = Process::found(found) else { return Ok(()) };
+    for member in table::session(found.stat.session)? {
+        if process.has_ended() {
+            break;
+        }
+        if member.pid != process.pid {
+            member.signal(Signal::KILL)?;
+        }
+    }
+    process.signal(Signal::KILL)
 }
 
 /// Whether the port can be listened on now. Someone may still take it before the instance does; then that one ends.

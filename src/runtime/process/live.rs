@@ -206,7 +206,7 @@ mod tests {
             port: HostPort::try_from(40_000).unwrap(),
             started: Timestamp::from_second(started).unwrap(),
         };
-        let stat = Stat { state: 'S', session, started_ticks: ticks, cpu_ticks: 0, threads: 1, resident_pages: 1 };
+        let stat = Stat { state: 'S', session, started_ticks: ticks, cpu_ticks: 0, threads: 1 };
         Marked { pid, stat, marker }
     }
 

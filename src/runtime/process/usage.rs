@@ -22,16 +22,19 @@ pub(super) struct CpuSample {
 /// Traffic is not known: instances share the machine's network.
 pub(super) fn measure(run: &LiveRun, memory_mb: u32, last: &mut Option<CpuSample>) -> Usage {
     let family = table::family(run.process.pid);
-    let sample =
-        CpuSample { boot: run.boot.clone(), ticks: family.iter().map(|stat| stat.cpu_ticks).sum(), at: Instant::now() };
-    let pages: u64 = family.iter().map(|stat| stat.resident_pages).sum();
+    let sample = CpuSample {
+        boot: run.boot.clone(),
+        ticks: family.iter().map(|(_, stat)| stat.cpu_ticks).sum(),
+        at: Instant::now(),
+    };
+    let pages: u64 = family.iter().map(|(pid, _)| table::resident_pages(*pid)).sum();
     let cpu_percent = last.as_ref().map_or(0.0, |last| percent(last, &sample));
     *last = Some(sample);
     Usage {
         cpu_percent,
         memory_mb: bytes(pages) / MIB,
         memory_limit_mb: Some(f64::from(memory_mb)),
-        pids: family.iter().map(|stat| stat.threads).sum(),
+        pids: family.iter().map(|(_, stat)| stat.threads).sum(),
         network_rx_bytes: 0,
         network_tx_bytes: 0,
         at: Timestamp::now(),
