@@ -12,6 +12,8 @@ pub mod lifecycle;
 mod plain;
 pub mod runtime;
 pub mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod vault;
 pub mod view;
 pub mod zeroclaw;

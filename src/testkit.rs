@@ -1,0 +1,96 @@
+//! Fakes, fault scripts and invariants, for chaos tests of one's own.
+//!
+//! The control plane on an engine in memory: nothing real is started, nothing is waited for but tokio's clock, so that
+//! under a paused one an agent's month passes in a moment, and the same seed gives the same history.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+//! use std::time::Duration;
+//! use zeroone::domain::{Plan, Status};
+//! use zeroone::testkit;
+//!
+//! let world = testkit::plane(7, Plan::Pro).await;
+//! let agent = world.running("Ada").await;
+//! world.fakes.engine().crash(agent.id());
+//! let answer = agent.deliver(testkit::message("still there?")).await.expect("held until it is back");
+//! assert!(String::from_utf8_lossy(&answer.body).contains("echo: still there?"));
+//! # }
+//! ```
+//!
+//! - [`FakeEngine`] is the container engine, and the hands that crash, pause and remove what runs on it;
+//! - [`FakeRuntime`] and [`FakeGateway`] are what a control plane sees of it;
+//! - [`life`] runs a service until it is cut off, and the next one on what it left;
+//! - [`Habits`] and [`Mood`] say how the gateways inside behave.
+//!
+//! It is no model of Docker: what Docker itself does under faults is tested with Docker.
+
+mod engine;
+mod gateway;
+mod habits;
+mod life;
+mod plane;
+mod process;
+mod random;
+mod runtime;
+
+use std::sync::Arc;
+
+use crate::actor::Clock;
+use crate::domain::{InstallationId, Timestamp};
+
+pub use engine::{Condition, Delivery, FakeEngine, Image, Pace, Tally};
+pub use gateway::FakeGateway;
+pub use habits::{CodeForm, Habits, Mood};
+pub use life::life;
+pub use plane::{TestPlane, message, new_agent, plane, start, vault};
+pub use random::Sequence;
+pub use runtime::FakeRuntime;
+
+/// When fake time begins: 2026-01-01T00:00:00Z.
+pub const EPOCH: Timestamp = Timestamp::constant(1_767_225_600, 0);
+
+/// An engine in memory with the two doors that a control plane needs, and a clock. Clones are the same one.
+#[derive(Clone)]
+pub struct Fakes {
+    engine: FakeEngine,
+    installation: InstallationId,
+}
+
+impl Fakes {
+    /// Fakes whose choices come from `seed`; their time begins at [`EPOCH`] and goes with tokio's, or
+    /// stands still until a [`life`] where no tokio runtime is.
+    pub fn new(seed: u64) -> Self {
+        let fakes = Self::with_clock(seed, Clock::tokio(EPOCH));
+        if tokio::runtime::Handle::try_current().is_err() {
+            fakes.engine.begin_at(EPOCH);
+        }
+        fakes
+    }
+
+    pub fn with_clock(seed: u64, clock: Clock) -> Self {
+        let mut installation = [0x5e; 16];
+        installation[..8].copy_from_slice(&seed.to_be_bytes());
+        Self { engine: FakeEngine::new(seed, clock), installation: InstallationId::from_bytes(installation) }
+    }
+
+    pub const fn engine(&self) -> &FakeEngine {
+        &self.engine
+    }
+
+    pub const fn installation(&self) -> InstallationId {
+        self.installation
+    }
+
+    pub fn runtime(&self) -> Arc<FakeRuntime> {
+        Arc::new(FakeRuntime::new(self.engine.clone(), self.installation))
+    }
+
+    pub fn gateway(&self) -> Arc<FakeGateway> {
+        Arc::new(FakeGateway::new(self.engine.clone()))
+    }
+
+    /// The engine's clock: the control plane's should be the same.
+    pub fn clock(&self) -> Clock {
+        self.engine.clock()
+    }
+}

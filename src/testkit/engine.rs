@@ -1,0 +1,559 @@
+//! The engine in memory: instances, their data, ports and logs, and the hands that meddle with them.
+//!
+//! One lock, never held over an await; what takes time is waited for outside of it, by tokio's clock alone. An instance's
+//! life is data with times in it, not tasks: it outlives the service, and the runtime that the service ran on.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, broadcast, watch};
+
+use super::habits::{Habits, Mood};
+use super::process::Process;
+use super::random::Sequence;
+use crate::actor::Clock;
+use crate::domain::{AgentId, BootId, Exit, HostPort, InstallationId, Timestamp, later};
+use crate::runtime::{Changed, InstanceKey, InstanceState, LogLine, LogStream, Observed, Run, RuntimeError};
+
+/// Wake-ups kept for a slow watcher; a slower one is told of a gap.
+const WAKE_UPS: usize = 1024;
+/// Lines kept of each instance, the newest.
+const LOG_LINES: usize = 2048;
+
+/// Whether the engine answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    Answers,
+    /// Every call fails at once.
+    Away,
+    /// No call comes back until the condition changes; instances run on.
+    Hangs,
+}
+
+/// What becomes of the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Image {
+    Present,
+    /// The pull takes this long, with progress on the way; then it is present.
+    Slow(Duration),
+    /// There is no such image.
+    Missing,
+    /// The registry does not answer.
+    Unreachable,
+}
+
+/// How long the engine takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Of a call, before and again after its effect.
+    pub half_call: Duration,
+}
+
+/// A container engine in memory, and the hands that do to its instances what the control plane would not. Clones share
+/// it.
+#[derive(Clone)]
+pub struct FakeEngine(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    condition: watch::Sender<Condition>,
+    changes: broadcast::Sender<(InstallationId, Changed)>,
+}
+
+pub(super) struct State {
+    pub(super) random: Sequence,
+    clock: Clock,
+    /// Set while no clock runs.
+    stands_at: Option<Timestamp>,
+    stamped: Timestamp,
+    pub(super) pace: Pace,
+    pub(super) image: Image,
+    pub(super) strangers: BTreeSet<HostPort>,
+    pub(super) instances: BTreeMap<AgentId, Instance>,
+    /// Data by instance; it may outlive the instance.
+    pub(super) volumes: BTreeMap<AgentId, Volume>,
+    habits: Arc<Habits>,
+    habits_of: BTreeMap<AgentId, Arc<Habits>>,
+    mood: Mood,
+    moods: BTreeMap<AgentId, Mood>,
+    dying: BTreeMap<AgentId, (Duration, Exit)>,
+    tallies: BTreeMap<AgentId, Tally>,
+    engine_ids: u64,
+}
+
+/// Data of an instance.
+#[derive(Default)]
+pub(super) struct Volume {
+    pub(super) installation: Option<InstallationId>,
+    pub(super) files: BTreeMap<&'static str, Vec<u8>>,
+}
+
+pub(super) struct Instance {
+    pub(super) installation: InstallationId,
+    pub(super) key: InstanceKey,
+    pub(super) engine_id: String,
+    pub(super) spec_hash: String,
+    pub(super) command: Vec<String>,
+    pub(super) port: HostPort,
+    pub(super) memory_mb: u32,
+    pub(super) state: Life,
+    pub(super) boots: u64,
+    pub(super) lines: VecDeque<Line>,
+    /// Number of the first line that is kept.
+    pub(super) first_line: u64,
+    pub(super) sampled: bool,
+    /// Something was printed, or a run ended.
+    pub(super) stirred: Arc<Notify>,
+}
+
+pub(super) enum Life {
+    Created,
+    Up(Box<Up>),
+    Down(Exit),
+}
+
+pub(super) struct Up {
+    pub(super) run: Run,
+    pub(super) paused: bool,
+    pub(super) process: Process,
+    pub(super) habits: Arc<Habits>,
+    /// When and how it will end by itself.
+    pub(super) dies: Option<(Timestamp, Exit)>,
+}
+
+pub(super) struct Line {
+    pub(super) boot: BootId,
+    pub(super) line: LogLine,
+}
+
+/// What was done to one instance, for tests to judge.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Instances made.
+    pub creates: u64,
+    /// Runs begun, by whomever.
+    pub starts: u64,
+    /// Calls of `/pair`, and those among them that failed.
+    pub pairings: u64,
+    pub failed_pairings: u64,
+    /// Times that a lockout began.
+    pub lockouts: u64,
+    /// Messages that the gateway read, in order.
+    pub messages: Vec<Delivery>,
+}
+
+/// A message that a gateway read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    pub at: Timestamp,
+    pub boot: BootId,
+    pub body: bytes::Bytes,
+}
+
+impl FakeEngine {
+    /// An engine whose choices come from `seed`, and whose clock is `clock`.
+    pub fn new(seed: u64, clock: Clock) -> Self {
+        let state = State {
+            random: Sequence::new(seed),
+            stamped: clock.now(),
+            stands_at: None,
+            clock,
+            pace: Pace { half_call: Duration::from_millis(1) },
+            image: Image::Present,
+            strangers: BTreeSet::new(),
+            instances: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            habits: Arc::new(Habits::default()),
+            habits_of: BTreeMap::new(),
+            mood: Mood::Well,
+            moods: BTreeMap::new(),
+            dying: BTreeMap::new(),
+            tallies: BTreeMap::new(),
+            engine_ids: 0,
+        };
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            condition: watch::Sender::new(Condition::Answers),
+            changes: broadcast::Sender::new(WAKE_UPS),
+        }))
+    }
+
+    /// Changes whether the engine answers. One that is back tells its watchers that they may have missed something.
+    pub fn set_condition(&self, condition: Condition) {
+        let before = self.0.condition.send_replace(condition);
+        if before != Condition::Answers && condition == Condition::Answers {
+            self.gap();
+        }
+    }
+
+    /// Tells all watchers that they may have missed something.
+    pub fn gap(&self) {
+        let owners: BTreeSet<_> = self.lock().volumes.values().filter_map(|volume| volume.installation).collect();
+        for owner in owners {
+            self.told(owner, Changed::Gap);
+        }
+    }
+
+    pub fn set_pace(&self, pace: Pace) {
+        self.lock().pace = pace;
+    }
+
+    pub fn set_image(&self, image: Image) {
+        self.lock().image = image;
+    }
+
+    /// How gateways behave that start from now on.
+    pub fn set_habits(&self, habits: Habits) {
+        self.lock().habits = Arc::new(habits);
+    }
+
+    /// How this agent's gateway behaves from its next start on.
+    pub fn set_habits_of(&self, agent: AgentId, habits: Habits) {
+        self.lock().habits_of.insert(agent, Arc::new(habits));
+    }
+
+    /// How all gateways are that have no mood of their own.
+    pub fn set_mood(&self, mood: Mood) {
+        self.lock().mood = mood;
+    }
+
+    /// How this agent's gateway is from now on; `None` for as all others are.
+    pub fn set_mood_of(&self, agent: AgentId, mood: Option<Mood>) {
+        let mut state = self.lock();
+        match mood {
+            Some(mood) => state.moods.insert(agent, mood),
+            None => state.moods.remove(&agent),
+        };
+    }
+
+    /// Lets every run of this agent end by itself after so long; `None` lets it live.
+    pub fn set_dying(&self, agent: AgentId, dying: Option<(Duration, Exit)>) {
+        let mut state = self.lock();
+        match dying {
+            Some(dying) => state.dying.insert(agent, dying),
+            None => state.dying.remove(&agent),
+        };
+    }
+
+    /// A stranger listens on the port: whoever starts there finds it taken.
+    pub fn take_port(&self, port: HostPort) {
+        self.lock().strangers.insert(port);
+    }
+
+    pub fn free_port(&self, port: HostPort) {
+        self.lock().strangers.remove(&port);
+    }
+
+    /// Kills the run, as `kill -9` does. False where nothing runs.
+    pub fn crash(&self, agent: AgentId) -> bool {
+        self.end(agent, Exit { code: Some(137), oom: false })
+    }
+
+    /// Kills the run for want of memory.
+    pub fn out_of_memory(&self, agent: AgentId) -> bool {
+        self.end(agent, Exit { code: Some(137), oom: true })
+    }
+
+    /// Lets the run end with this exit.
+    pub fn end(&self, agent: AgentId, exit: Exit) -> bool {
+        let ended = {
+            let mut state = self.lock();
+            let now = state.now();
+            state.instances.get_mut(&agent).is_some_and(|instance| instance.end(exit, now))
+        };
+        if ended {
+            self.changed(agent);
+        }
+        ended
+    }
+
+    /// Pauses the run, or lets it go on. False where nothing runs.
+    pub fn pause(&self, agent: AgentId, paused: bool) -> bool {
+        let done = match self.lock().instances.get_mut(&agent).and_then(Instance::up) {
+            Some(up) => {
+                up.paused = paused;
+                true
+            }
+            None => false,
+        };
+        if done {
+            self.changed(agent);
+        }
+        done
+    }
+
+    /// Starts the instance by hand. False where there is none, or it runs, or its port is taken.
+    pub fn start_by_hand(&self, agent: AgentId) -> bool {
+        let begun = self.begin_run(agent).is_ok_and(|(_, begun)| begun);
+        if begun {
+            self.changed(agent);
+        }
+        begun
+    }
+
+    /// Restarts the instance by hand: another run, on the same data.
+    pub fn restart_by_hand(&self, agent: AgentId) -> bool {
+        self.end(agent, Exit { code: Some(0), oom: false });
+        self.start_by_hand(agent)
+    }
+
+    /// Removes the instance by hand and keeps its data.
+    pub fn remove_by_hand(&self, agent: AgentId) -> bool {
+        let removed = {
+            let mut state = self.lock();
+            let now = state.now();
+            state.instances.remove(&agent).map(|mut instance| {
+                instance.end(Exit { code: Some(137), oom: false }, now);
+                instance.installation
+            })
+        };
+        if let Some(owner) = removed {
+            self.told(owner, Changed::Instance(agent));
+        }
+        removed.is_some()
+    }
+
+    /// Empties the instance's data, as somebody does who removes a volume.
+    pub fn wipe(&self, agent: AgentId) {
+        if let Some(volume) = self.lock().volumes.get_mut(&agent) {
+            volume.files.clear();
+        }
+    }
+
+    /// What there is of this agent's instance.
+    pub fn observed(&self, agent: AgentId) -> Option<Observed> {
+        self.lock().instances.get(&agent).map(Instance::observed)
+    }
+
+    /// All instances there are, of whatever installation.
+    pub fn all(&self) -> Vec<Observed> {
+        self.lock().instances.values().map(Instance::observed).collect()
+    }
+
+    /// Agents that have data here, with an instance or without.
+    pub fn volumes(&self) -> Vec<AgentId> {
+        self.lock().volumes.keys().copied().collect()
+    }
+
+    /// A file of the instance's data.
+    pub fn file(&self, agent: AgentId, path: &str) -> Option<Vec<u8>> {
+        self.lock().volumes.get(&agent)?.files.get(path).cloned()
+    }
+
+    /// What was done to this agent's instance so far.
+    pub fn tally(&self, agent: AgentId) -> Tally {
+        self.lock().tallies.get(&agent).cloned().unwrap_or_default()
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.lock().now()
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        self.lock().clock.clone()
+    }
+
+    /// Time stands still, until [`FakeEngine::go_on`].
+    pub(super) fn stand_still(&self) {
+        let mut state = self.lock();
+        state.stands_at = Some(state.now());
+    }
+
+    /// Time stands still from the very beginning, which is then.
+    pub(super) fn begin_at(&self, at: Timestamp) {
+        let mut state = self.lock();
+        state.stamped = at;
+        state.stands_at = Some(at);
+    }
+
+    /// Time goes on with the clock of the tokio runtime that this is called in, and what that runtime has to wake is set
+    /// up again.
+    pub(super) fn go_on(&self) {
+        let dying: Vec<_> = {
+            let mut state = self.lock();
+            state.clock = Clock::tokio(state.now());
+            state.stands_at = None;
+            let up = state.instances.iter_mut().filter_map(|(agent, instance)| Some((*agent, instance.up()?)));
+            up.filter_map(|(agent, up)| Some((agent, up.run.boot.clone(), up.dies.clone()?))).collect()
+        };
+        for (agent, boot, (at, exit)) in dying {
+            self.let_die(agent, boot, at, exit);
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn condition(&self) -> watch::Receiver<Condition> {
+        self.0.condition.subscribe()
+    }
+
+    pub(super) fn changes(&self) -> broadcast::Receiver<(InstallationId, Changed)> {
+        self.0.changes.subscribe()
+    }
+
+    /// Wakes the watchers of the instance's installation.
+    pub(super) fn changed(&self, agent: AgentId) {
+        let owner = self.lock().instances.get(&agent).map(|instance| instance.installation);
+        if let Some(owner) = owner {
+            self.told(owner, Changed::Instance(agent));
+        }
+    }
+
+    /// Wakes an installation's watchers, unless the engine is away: then they hear of a gap later.
+    pub(super) fn told(&self, owner: InstallationId, change: Changed) {
+        if *self.0.condition.borrow() == Condition::Answers {
+            // Nobody watching is fine.
+            let _ = self.0.changes.send((owner, change));
+        }
+    }
+
+    /// Begins a run, or finds one that is up. Says whether it began now.
+    pub(super) fn begin_run(&self, agent: AgentId) -> Result<(Run, bool), RuntimeError> {
+        let (run, dies) = {
+            let mut state = self.lock();
+            let begun = state.begin_run(agent)?;
+            if !begun.1 {
+                return Ok(begun);
+            }
+            let dies = state.instances.get_mut(&agent).and_then(Instance::up).and_then(|up| up.dies.clone());
+            (begun.0, dies)
+        };
+        if let Some((at, exit)) = dies {
+            self.let_die(agent, run.boot.clone(), at, exit);
+        }
+        Ok((run, true))
+    }
+
+    fn let_die(&self, agent: AgentId, boot: BootId, at: Timestamp, exit: Exit) {
+        let engine = self.clone();
+        let wait = self.lock().clock.until(at);
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let same = engine.lock().run_of(agent).is_some_and(|run| run.boot == boot);
+            if same {
+                engine.end(agent, exit);
+            }
+        });
+    }
+}
+
+impl State {
+    pub(super) fn now(&self) -> Timestamp {
+        self.stands_at.unwrap_or_else(|| self.clock.now())
+    }
+
+    pub(super) fn until(&self, at: Timestamp) -> Duration {
+        self.clock.until(at)
+    }
+
+    /// The time, later than every time that was given before.
+    pub(super) fn stamp(&mut self) -> Timestamp {
+        let next = later(self.stamped, Duration::from_nanos(1));
+        self.stamped = self.now().max(next);
+        self.stamped
+    }
+
+    pub(super) fn mood(&self, agent: AgentId) -> Mood {
+        self.moods.get(&agent).copied().unwrap_or(self.mood)
+    }
+
+    pub(super) fn tally(&mut self, agent: AgentId) -> &mut Tally {
+        self.tallies.entry(agent).or_default()
+    }
+
+    pub(super) fn engine_id(&mut self) -> String {
+        self.engine_ids += 1;
+        format!("fake-{:04x}", self.engine_ids)
+    }
+
+    pub(super) fn run_of(&mut self, agent: AgentId) -> Option<&Run> {
+        self.instances.get_mut(&agent)?.up().map(|up| &up.run)
+    }
+
+    /// Who listens on this port.
+    pub(super) fn listener(&self, port: u16) -> Option<AgentId> {
+        let on_it = |instance: &&Instance| instance.port.get() == port && matches!(instance.state, Life::Up(_));
+        self.instances.values().find(on_it).map(|instance| instance.key.agent)
+    }
+
+    fn begin_run(&mut self, agent: AgentId) -> Result<(Run, bool), RuntimeError> {
+        let instance = self.instances.get_mut(&agent).ok_or(RuntimeError::NotFound)?;
+        if let Life::Up(up) = &instance.state {
+            return Ok((up.run.clone(), false));
+        }
+        let port = instance.port;
+        if self.strangers.contains(&port) || self.listener(port.get()).is_some() {
+            return Err(RuntimeError::PortTaken(port));
+        }
+        let started_at = self.stamp();
+        let habits = Arc::clone(self.habits_of.get(&agent).unwrap_or(&self.habits));
+        self.tally(agent).starts += 1;
+        let dies = self.dying.get(&agent).map(|(after, exit)| (later(started_at, *after), exit.clone()));
+        let files = self.volumes.get(&agent).map(|volume| &volume.files);
+        let config = files.and_then(|files| files.get(crate::zeroclaw::workspace::CONFIG_PATH)).map(Vec::as_slice);
+        let mut random = self.random.fork();
+        let instance = self.instances.get_mut(&agent).ok_or(RuntimeError::NotFound)?;
+        instance.boots += 1;
+        let boot = BootId(format!("{}/{}", instance.engine_id, instance.boots).into());
+        let endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, port.get()));
+        let run = Run { boot, started_at, endpoint };
+        let begun = Process::begin(&instance.command, config, started_at, &habits, &mut random);
+        for (after, stream, text) in begun.prints {
+            instance.print(run.boot.clone(), later(started_at, after), stream, text);
+        }
+        instance.state = match begun.process {
+            Ok(process) => Life::Up(Box::new(Up { run: run.clone(), paused: false, process, habits, dies })),
+            Err(exit) => Life::Down(exit),
+        };
+        instance.stirred.notify_waiters();
+        Ok((run, true))
+    }
+}
+
+impl Instance {
+    pub(super) fn observed(&self) -> Observed {
+        let state = match &self.state {
+            Life::Created => InstanceState::Created,
+            Life::Up(up) if up.paused => InstanceState::Paused(up.run.clone()),
+            Life::Up(up) => InstanceState::Running(up.run.clone()),
+            Life::Down(exit) => InstanceState::Exited(exit.clone()),
+        };
+        Observed {
+            key: self.key.clone(),
+            state,
+            engine_id: self.engine_id.clone(),
+            spec_hash: self.spec_hash.clone(),
+            created_now: false,
+        }
+    }
+
+    pub(super) fn up(&mut self) -> Option<&mut Up> {
+        match &mut self.state {
+            Life::Up(up) => Some(up),
+            Life::Created | Life::Down(_) => None,
+        }
+    }
+
+    /// Ends the run, and what it would have printed later. False where nothing runs.
+    pub(super) fn end(&mut self, exit: Exit, now: Timestamp) -> bool {
+        let was_up = matches!(self.state, Life::Up(_));
+        if was_up {
+            self.state = Life::Down(exit);
+            self.lines.retain(|line| line.line.time <= now);
+            self.stirred.notify_waiters();
+        }
+        was_up
+    }
+
+    fn print(&mut self, boot: BootId, time: Timestamp, stream: LogStream, text: String) {
+        if self.lines.len() == LOG_LINES {
+            self.lines.pop_front();
+            self.first_line += 1;
+        }
+        self.lines.push_back(Line { boot, line: LogLine { time, stream, text } });
+    }
+}

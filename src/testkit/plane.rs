@@ -1,0 +1,108 @@
+//! A control plane on fakes, ready to use.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Fakes;
+use crate::actor::Settings;
+use crate::control::{AgentHandle, ControlPlane, Message, NewAgent, NewUser, StartError};
+use crate::domain::{AgentSpec, Credentials, MemoryBackend, Plan, Provider, Secret, Status, UserId};
+use crate::store::{MemoryDisk, Store, StoreOptions};
+use crate::vault::{MasterKey, MasterKeySource, Vault};
+
+/// How long [`TestPlane`] waits for an agent; virtual time under a paused clock.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running control plane on fakes, with one user.
+pub struct TestPlane {
+    pub fakes: Fakes,
+    pub disk: MemoryDisk,
+    pub plane: ControlPlane,
+    pub user: UserId,
+}
+
+/// A control plane on an engine of its own, with a store in memory and one user of this plan.
+///
+/// Made for `#[tokio::test(start_paused = true)]`: then hours pass in milliseconds.
+///
+/// # Panics
+/// If it does not come up, which nothing outside of it can prevent.
+pub async fn plane(seed: u64, plan: Plan) -> TestPlane {
+    let fakes = Fakes::new(seed);
+    let disk = MemoryDisk::new();
+    let plane = start(&fakes, &disk, Settings::default()).await.expect("a fresh plane in memory comes up");
+    let user = NewUser { email: "ada@example.com".into(), plan, limits: None };
+    let user = plane.create_user(user).await.expect("a fresh store takes a user").id;
+    TestPlane { fakes, disk, plane, user }
+}
+
+/// Starts a control plane on fakes and on what is on the disk.
+///
+/// # Errors
+/// As [`Builder::start`](crate::control::Builder::start).
+pub async fn start(fakes: &Fakes, disk: &MemoryDisk, settings: Settings) -> Result<ControlPlane, StartError> {
+    let options = StoreOptions {
+        installation: fakes.installation(),
+        now: fakes.engine().now(),
+        check_integrity: false,
+        ..StoreOptions::default()
+    };
+    let store = Store::in_memory(disk.clone(), options)?;
+    ControlPlane::builder(store, vault(), fakes.runtime())
+        .gateway(fakes.gateway())
+        .clock(fakes.clock())
+        .settings(settings)
+        .start()
+        .await
+}
+
+/// A vault with a key that everyone knows.
+///
+/// # Panics
+/// Never: the key is well-formed.
+pub fn vault() -> Vault {
+    let key = MasterKeySource::Value(Secret::new("5".repeat(64)));
+    Vault::new(&MasterKey::load(key).expect("64 hex digits are a key"))
+}
+
+/// An agent to be, of this name.
+pub fn new_agent(name: &str) -> NewAgent {
+    let spec = AgentSpec {
+        name: name.into(),
+        agent_name: "Fake".into(),
+        user_name: None,
+        timezone: "UTC".into(),
+        communication_style: None,
+        provider: Provider::Openai,
+        model: "fake".into(),
+        provider_url: None,
+        temperature: 0.7,
+        memory_backend: MemoryBackend::None,
+        auto_save: false,
+    };
+    NewAgent::new(spec, Credentials { api_key: Some("sk-fake".into()), ..Credentials::default() })
+}
+
+/// A message of this text, held for at most a minute.
+pub fn message(text: &str) -> Message {
+    Message {
+        body: Bytes::from(serde_json::json!({ "message": text }).to_string()),
+        request_id: None,
+        traceparent: None,
+        hold: PATIENCE,
+        answer_within: PATIENCE,
+    }
+}
+
+impl TestPlane {
+    /// Creates an agent and waits until it runs.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn running(&self, name: &str) -> AgentHandle {
+        let agent = self.plane.create_agent(self.user, new_agent(name)).await.expect("within the plan");
+        agent.wait(&[Status::Running], PATIENCE).await.expect("a fake agent starts");
+        agent
+    }
+}

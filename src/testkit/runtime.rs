@@ -1,0 +1,436 @@
+//! The `ContainerRuntime` in front of the engine in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::Notify;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, sleep};
+
+use super::engine::{Condition, FakeEngine, Image, Instance, Life, State, Volume};
+use crate::domain::{AgentId, BootId, Exit, InstallationId, Timestamp};
+use crate::runtime::{
+    Caps, Changed, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, Observed, Progress, Run,
+    RuntimeError, RuntimeResult, StagedFile, Usage,
+};
+
+/// One installation's view of a [`FakeEngine`], with all the rules of [`ContainerRuntime`].
+///
+/// Each call takes the engine's pace, and its effect comes half-way through: a caller that stops waiting may have had
+/// its effect or not, as in life.
+#[derive(Clone)]
+pub struct FakeRuntime {
+    engine: FakeEngine,
+    installation: InstallationId,
+}
+
+impl FakeRuntime {
+    pub const fn new(engine: FakeEngine, installation: InstallationId) -> Self {
+        Self { engine, installation }
+    }
+
+    pub const fn engine(&self) -> &FakeEngine {
+        &self.engine
+    }
+
+    /// Waits until the engine answers, or says that it does not.
+    async fn reach(&self) -> RuntimeResult<()> {
+        let mut condition = self.engine.condition();
+        let reached = condition.wait_for(|condition| *condition != Condition::Hangs).await;
+        match reached.map(|condition| *condition) {
+            Ok(Condition::Answers) => Ok(()),
+            Ok(Condition::Away | Condition::Hangs) | Err(_) => {
+                Err(RuntimeError::Unavailable("the fake engine is away".into()))
+            }
+        }
+    }
+
+    /// One call: half its time, its effect, the other half.
+    async fn call<T>(&self, effect: impl FnOnce(&mut State) -> RuntimeResult<T>) -> RuntimeResult<T> {
+        self.reach().await?;
+        let half = self.engine.lock().pace.half_call;
+        pass(half).await;
+        self.reach().await?;
+        let result = effect(&mut self.engine.lock());
+        pass(half).await;
+        self.reach().await?;
+        result
+    }
+
+    async fn stopped(&self, key: &InstanceKey, grace: Duration) -> RuntimeResult<()> {
+        let asked = self.call(|state| asked_to_end(state, self.installation, key)).await?;
+        let Some(Asked { boot, ends_in, stirred }) = asked else { return Ok(()) };
+        let wait = ends_in.map_or(grace, |ends_in| ends_in.min(grace));
+        let deadline = Instant::now() + wait;
+        loop {
+            let over = stirred.notified();
+            let still_up = self.engine.lock().run_of(key.agent).is_some_and(|run| run.boot == boot);
+            if !still_up {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                () = over => {}
+                () = tokio::time::sleep_until(deadline) => break,
+            }
+        }
+        let obeyed = ends_in.is_some_and(|ends_in| ends_in <= grace);
+        let code = if obeyed { 143 } else { 137 };
+        let same = self.engine.lock().run_of(key.agent).is_some_and(|run| run.boot == boot);
+        if same {
+            self.engine.end(key.agent, Exit { code: Some(code), oom: false });
+        }
+        self.reach().await
+    }
+}
+
+/// A run that was asked to end.
+struct Asked {
+    boot: BootId,
+    ends_in: Option<Duration>,
+    stirred: Arc<Notify>,
+}
+
+fn asked_to_end(state: &mut State, owner: InstallationId, key: &InstanceKey) -> RuntimeResult<Option<Asked>> {
+    let Some(instance) = owned(state, owner, key)? else { return Ok(None) };
+    let stirred = Arc::clone(&instance.stirred);
+    Ok(instance.up().map(|up| Asked {
+        boot: up.run.boot.clone(),
+        // A paused one hears nothing.
+        ends_in: up.process.ends_in(&up.habits).filter(|_| !up.paused),
+        stirred,
+    }))
+}
+
+/// Lets time pass; none at all costs not even a turn.
+async fn pass(time: Duration) {
+    if !time.is_zero() {
+        sleep(time).await;
+    }
+}
+
+/// The installation's instance, if it is there.
+fn owned<'a>(
+    state: &'a mut State,
+    owner: InstallationId,
+    key: &InstanceKey,
+) -> RuntimeResult<Option<&'a mut Instance>> {
+    match state.instances.get_mut(&key.agent) {
+        Some(instance) if instance.installation != owner => {
+            Err(RuntimeError::NotOwned("an instance of another installation".into()))
+        }
+        found => Ok(found),
+    }
+}
+
+fn created(state: &mut State, owner: InstallationId, spec: &InstanceSpec) -> RuntimeResult<Observed> {
+    if let Some(instance) = owned(state, owner, &spec.key)?
+        && instance.spec_hash == spec.hash()
+    {
+        return Ok(instance.observed());
+    }
+    removed(state, owner, &spec.key, DataPolicy::Keep)?;
+    state.tally(spec.key.agent).creates += 1;
+    let instance = Instance {
+        installation: owner,
+        key: spec.key.clone(),
+        engine_id: state.engine_id(),
+        spec_hash: spec.hash(),
+        command: spec.command.clone(),
+        port: spec.port,
+        memory_mb: spec.memory_mb,
+        state: Life::Created,
+        boots: 0,
+        lines: std::collections::VecDeque::new(),
+        first_line: 0,
+        sampled: false,
+        stirred: Arc::default(),
+    };
+    let observed = Observed { created_now: true, ..instance.observed() };
+    state.instances.insert(spec.key.agent, instance);
+    put_files(state, owner, spec.key.agent, &spec.files);
+    Ok(observed)
+}
+
+fn put_files(state: &mut State, owner: InstallationId, agent: AgentId, files: &[StagedFile]) {
+    let volume: &mut Volume = state.volumes.entry(agent).or_default();
+    volume.installation = Some(owner);
+    for file in files {
+        volume.files.insert(file.path, file.content.expose().clone());
+    }
+}
+
+fn removed(state: &mut State, owner: InstallationId, key: &InstanceKey, data: DataPolicy) -> RuntimeResult<bool> {
+    let now = state.now();
+    let found = owned(state, owner, key)?.map(|instance| instance.end(Exit { code: Some(137), oom: false }, now));
+    if found.is_some() {
+        state.instances.remove(&key.agent);
+    }
+    let ours = state.volumes.get(&key.agent).is_some_and(|volume| volume.installation == Some(owner));
+    if data == DataPolicy::Remove && ours {
+        state.volumes.remove(&key.agent);
+    }
+    Ok(found.is_some())
+}
+
+impl ContainerRuntime for FakeRuntime {
+    fn caps(&self) -> Caps {
+        Caps { name: "fake", enforces_cpu: false, enforces_memory: false, isolates_network: true }
+    }
+
+    fn ping(&self) -> BoxFuture<'_, RuntimeResult<()>> {
+        self.call(|_| Ok(())).boxed()
+    }
+
+    fn prepare(&self, progress: Progress) -> BoxFuture<'_, RuntimeResult<()>> {
+        async move {
+            let image = self.call(|state| Ok(state.image.clone())).await?;
+            match image {
+                Image::Present => Ok(()),
+                Image::Slow(time) => {
+                    for percent in [0, 50, 100] {
+                        progress(format!("pulling image {percent}%"));
+                        pass(time / 3).await;
+                    }
+                    self.call(|state| {
+                        state.image = Image::Present;
+                        Ok(())
+                    })
+                    .await
+                }
+                Image::Missing => Err(RuntimeError::Invalid("there is no such image".into())),
+                Image::Unreachable => Err(RuntimeError::Unavailable("the registry does not answer".into())),
+            }
+        }
+        .boxed()
+    }
+
+    fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<Observed>> {
+        async move {
+            let observed = self.call(|state| created(state, self.installation, spec)).await?;
+            if observed.created_now {
+                self.engine.changed(spec.key.agent);
+            }
+            Ok(observed)
+        }
+        .boxed()
+    }
+
+    fn stage<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>> {
+        self.call(move |state| {
+            let instance = owned(state, self.installation, key)?.ok_or(RuntimeError::NotFound)?;
+            if instance.up().is_some() {
+                return Err(RuntimeError::Conflict("it runs".into()));
+            }
+            put_files(state, self.installation, key.agent, files);
+            Ok(())
+        })
+        .boxed()
+    }
+
+    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Run>> {
+        async move {
+            self.call(|state| owned(state, self.installation, key)?.map(|_| ()).ok_or(RuntimeError::NotFound)).await?;
+            let (run, begun) = self.engine.begin_run(key.agent)?;
+            if begun {
+                self.engine.changed(key.agent);
+            }
+            self.call(|_| Ok(())).await?;
+            Ok(run)
+        }
+        .boxed()
+    }
+
+    fn stop<'a>(&'a self, key: &'a InstanceKey, grace: Duration) -> BoxFuture<'a, RuntimeResult<()>> {
+        self.stopped(key, grace).boxed()
+    }
+
+    fn kill<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<()>> {
+        async move {
+            let exit = Exit { code: Some(137), oom: false };
+            let ended = self
+                .call(|state| {
+                    let now = state.now();
+                    Ok(owned(state, self.installation, key)?.is_some_and(|instance| instance.end(exit, now)))
+                })
+                .await?;
+            if ended {
+                self.engine.changed(key.agent);
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(&'a self, key: &'a InstanceKey, data: DataPolicy) -> BoxFuture<'a, RuntimeResult<()>> {
+        async move {
+            let found = self.call(|state| removed(state, self.installation, key, data)).await?;
+            if found {
+                self.engine.told(self.installation, Changed::Instance(key.agent));
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Observed>>> {
+        self.call(move |state| Ok(owned(state, self.installation, key)?.map(|instance| instance.observed()))).boxed()
+    }
+
+    fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<Observed>>> {
+        self.call(|state| {
+            let ours = |instance: &&Instance| instance.installation == self.installation;
+            Ok(state.instances.values().filter(ours).map(Instance::observed).collect())
+        })
+        .boxed()
+    }
+
+    fn watch(&self) -> BoxStream<'static, Changed> {
+        let installation = self.installation;
+        // The engine is kept, so that the stream has no end.
+        stream::unfold((self.engine.changes(), self.engine.clone()), move |(mut changes, engine)| async move {
+            loop {
+                match changes.recv().await {
+                    Ok((owner, change)) if owner == installation => return Some((change, (changes, engine))),
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(_)) => return Some((Changed::Gap, (changes, engine))),
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        })
+        .boxed()
+    }
+
+    fn logs<'a>(
+        &'a self,
+        key: &'a InstanceKey,
+        query: LogQuery,
+    ) -> BoxFuture<'a, RuntimeResult<BoxStream<'static, RuntimeResult<LogLine>>>> {
+        async move {
+            let from = self
+                .call(|state| {
+                    let now = state.now();
+                    let instance = owned(state, self.installation, key)?.ok_or(RuntimeError::NotFound)?;
+                    Ok(first_of_tail(instance, &query, now))
+                })
+                .await?;
+            let follower = Follower { runtime: self.clone(), agent: key.agent, query, next: from };
+            Ok(stream::unfold(follower, Follower::next).boxed())
+        }
+        .boxed()
+    }
+
+    fn usage<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Usage>> {
+        self.call(move |state| {
+            let at = state.stamp();
+            let instance = owned(state, self.installation, key)?.ok_or(RuntimeError::NotFound)?;
+            if instance.up().is_none() {
+                return Err(RuntimeError::Conflict("it does not run".into()));
+            }
+            let first = !std::mem::replace(&mut instance.sampled, true);
+            Ok(Usage {
+                cpu_percent: if first { 0.0 } else { 0.5 },
+                memory_mb: 5.0,
+                memory_limit_mb: Some(f64::from(instance.memory_mb)),
+                pids: 1,
+                network_rx_bytes: 0,
+                network_tx_bytes: 0,
+                at,
+            })
+        })
+        .boxed()
+    }
+}
+
+fn wanted(line: &super::engine::Line, query: &LogQuery) -> bool {
+    query.boot.as_ref().is_none_or(|boot| *boot == line.boot) && query.since.is_none_or(|since| line.line.time >= since)
+}
+
+/// The number of the first line that the query's tail leaves.
+fn first_of_tail(instance: &Instance, query: &LogQuery, now: Timestamp) -> u64 {
+    let Some(tail) = query.tail else { return instance.first_line };
+    let numbered = (instance.first_line..).zip(&instance.lines);
+    let there: Vec<u64> =
+        numbered.filter(|(_, line)| line.line.time <= now && wanted(line, query)).map(|(number, _)| number).collect();
+    let end = instance.first_line + instance.lines.iter().filter(|line| line.line.time <= now).count() as u64;
+    there.len().checked_sub(tail).map_or(instance.first_line, |skipped| there.get(skipped).copied().unwrap_or(end))
+}
+
+/// A reader of an instance's log.
+struct Follower {
+    runtime: FakeRuntime,
+    agent: AgentId,
+    query: LogQuery,
+    next: u64,
+}
+
+/// What a reader finds.
+enum Found {
+    Line(LogLine),
+    /// Nothing more now; something will be printed at this time, or when the instance stirs.
+    Later(Option<Duration>, Arc<Notify>),
+    End,
+}
+
+impl Follower {
+    async fn next(mut self) -> Option<(RuntimeResult<LogLine>, Self)> {
+        loop {
+            if let Err(away) = self.runtime.reach().await {
+                self.query.follow = false;
+                self.next = u64::MAX;
+                return Some((Err(away), self));
+            }
+            match self.look() {
+                Found::Line(line) => return Some((Ok(line), self)),
+                Found::End => return None,
+                Found::Later(wait, stirred) => {
+                    let stirred = stirred.notified();
+                    tokio::pin!(stirred);
+                    // Registered before the second look, or what happens between would not wake it.
+                    stirred.as_mut().enable();
+                    if !matches!(self.look(), Found::Later(..)) {
+                        continue;
+                    }
+                    match wait {
+                        Some(wait) => tokio::select! {
+                            biased;
+                            () = stirred => {}
+                            () = sleep(wait) => {}
+                        },
+                        None => stirred.await,
+                    }
+                }
+            }
+        }
+    }
+
+    fn look(&mut self) -> Found {
+        let mut state = self.runtime.engine.lock();
+        let now = state.now();
+        let mut due = None;
+        let Some(instance) = state.instances.get_mut(&self.agent) else { return Found::End };
+        while let Some(index) = self.next.checked_sub(instance.first_line).or(Some(0)) {
+            let Some(line) = usize::try_from(index).ok().and_then(|index| instance.lines.get(index)) else { break };
+            if line.line.time > now {
+                due = Some(line.line.time);
+                break;
+            }
+            self.next = instance.first_line + index + 1;
+            if wanted(line, &self.query) {
+                return Found::Line(line.line.clone());
+            }
+        }
+        let followed = match instance.up() {
+            Some(up) => self.query.boot.as_ref().is_none_or(|boot| *boot == up.run.boot),
+            None => false,
+        };
+        if !self.query.follow || !followed {
+            return Found::End;
+        }
+        let stirred = Arc::clone(&instance.stirred);
+        Found::Later(due.map(|due| state.until(due)), stirred)
+    }
+}
