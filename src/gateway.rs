@@ -8,20 +8,32 @@
 //! ```text
 //! Options (args, environment) ──► Config (config.toml) ──► Gateway::bind ──► serve
 //!                                                              │
-//!      routes: health, pair, webhook, … ──► Shared ──► pairing · limits · persona · provider (the model)
+//!  routes (HTTP, SSE, WebSocket) ─┐                            ▼
+//!  channels (platforms) ──────────┼──► agent ──► provider (the model) · tools · memory · cost · events
+//!  cron (timetable) ──────────────┘
 //! ```
 //!
 //! Everything that is not needed to answer `/health` (TLS roots, databases) is made at its first use: an idle agent
 //! should cost next to nothing.
 
+mod agent;
 mod auth;
 mod body;
+mod channels;
 mod client;
 mod config;
 mod config_file;
+mod config_view;
+mod cost;
+mod cron;
+mod events;
 mod health;
+mod idempotency;
 mod limits;
+mod memory;
+mod metrics;
 mod options;
+mod outbound;
 mod pairing;
 mod persona;
 mod provider;
@@ -29,6 +41,7 @@ mod reply;
 mod routes;
 mod server;
 mod shared;
+mod tools;
 
 use std::io::Write as _;
 use std::net::SocketAddr;

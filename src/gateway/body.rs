@@ -30,6 +30,13 @@ impl<const LIMIT: usize> Limited<LIMIT> {
     }
 }
 
+impl<const LIMIT: usize> Limited<LIMIT> {
+    /// A header as text; empty where it is missing or none.
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
 impl<const LIMIT: usize> FromRequest<App> for Limited<LIMIT> {
     type Rejection = Refusal;
 

@@ -3,10 +3,12 @@
 //! Plain data with defaults and the rules that hold between keys. Reading and writing the file is
 //! [`config_file`](super::config_file)'s job.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::Deserialize;
 
+use super::channels::Channels;
 use super::client::Network;
 use super::options::Overrides;
 use super::provider::Route;
@@ -24,8 +26,12 @@ pub(super) struct Config {
     pub(super) memory: Memory,
     pub(super) gateway: Gateway,
     pub(super) pairing: Pairing,
+    pub(super) agent: Agent,
+    pub(super) http_request: HttpRequest,
+    pub(super) cost: Cost,
     pub(super) reliability: Reliability,
     pub(super) tunnel: Tunnel,
+    pub(super) channels_config: Channels,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -36,7 +42,7 @@ pub(super) struct Memory {
     pub(super) auto_save: bool,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct Gateway {
     pub(super) port: u16,
@@ -54,11 +60,14 @@ pub(super) struct Gateway {
     pub(super) trust_forwarded_headers: bool,
     /// How many client addresses the limits remember.
     pub(super) rate_limit_max_keys: usize,
-    /// Longest time for an answer that is not a stream; then 408.
+    /// Longest time for an answer without tools; then 408.
     pub(super) request_timeout_secs: u64,
+    /// How long the answer to an `X-Idempotency-Key` is kept, and how many are.
+    pub(super) idempotency_ttl_secs: u64,
+    pub(super) idempotency_max_keys: usize,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct Pairing {
     pub(super) code_format: CodeFormat,
@@ -75,6 +84,45 @@ pub(super) enum CodeFormat {
     Numeric6,
     /// `ABCD-1234`
     Alnum8,
+}
+
+/// The loop in which the model calls tools.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub(super) struct Agent {
+    /// Rounds of tool calls until the model must answer.
+    pub(super) max_tool_iterations: u32,
+    /// Longest time for one answer with all its rounds.
+    pub(super) timeout_secs: u64,
+}
+
+/// The tool that fetches web pages.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub(super) struct HttpRequest {
+    pub(super) enabled: bool,
+    /// Hosts that may be fetched from, each with its subdomains; `*` allows all that are public.
+    pub(super) allowed_domains: Vec<String>,
+    /// Hosts that may be fetched from although their address is not public.
+    pub(super) allowed_private_hosts: Vec<String>,
+    /// Longest answer that is read, in bytes.
+    pub(super) max_response_size: usize,
+    pub(super) timeout_secs: u64,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Cost {
+    /// By model, or by `provider/model`.
+    pub(super) prices: BTreeMap<String, Price>,
+}
+
+/// Dollars per million tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(super) struct Price {
+    pub(super) input: f64,
+    pub(super) output: f64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -104,8 +152,12 @@ impl Default for Config {
             memory: Memory::default(),
             gateway: Gateway::default(),
             pairing: Pairing::default(),
+            agent: Agent::default(),
+            http_request: HttpRequest::default(),
+            cost: Cost::default(),
             reliability: Reliability::default(),
             tunnel: Tunnel::default(),
+            channels_config: Channels::default(),
         }
     }
 }
@@ -130,6 +182,8 @@ impl Default for Gateway {
             trust_forwarded_headers: false,
             rate_limit_max_keys: 10_000,
             request_timeout_secs: 30,
+            idempotency_ttl_secs: 300,
+            idempotency_max_keys: 1_000,
         }
     }
 }
@@ -137,6 +191,24 @@ impl Default for Gateway {
 impl Default for Pairing {
     fn default() -> Self {
         Self { code_format: CodeFormat::Numeric6, max_failures: 3, lockout_secs: 300 }
+    }
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self { max_tool_iterations: 10, timeout_secs: 300 }
+    }
+}
+
+impl Default for HttpRequest {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            allowed_domains: Vec::new(),
+            allowed_private_hosts: Vec::new(),
+            max_response_size: 1_000_000,
+            timeout_secs: 30,
+        }
     }
 }
 
@@ -206,10 +278,23 @@ impl Config {
         if self.default_model.trim().is_empty() {
             return Err("default_model must not be empty".into());
         }
-        if self.gateway.request_timeout_secs == 0 {
-            return Err("gateway.request_timeout_secs must be at least 1".into());
+        if self.gateway.request_timeout_secs == 0 || self.agent.timeout_secs == 0 {
+            return Err("gateway.request_timeout_secs and agent.timeout_secs must be at least 1".into());
         }
         Route::parse(self.provider(), self.api_url.as_deref()).map(drop)
+    }
+
+    /// What of `new` is seen only by the next start.
+    pub(super) fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        // The tokens change with every pairing, and the running gateway knows them.
+        let gateway = |config: &Self| Gateway { paired_tokens: vec![], ..config.gateway.clone() };
+        let changed = [
+            ("gateway", gateway(self) != gateway(new)),
+            ("pairing", self.pairing != new.pairing),
+            ("memory.backend", self.memory.backend != new.memory.backend),
+            ("channels_config.telegram", self.channels_config.telegram != new.channels_config.telegram),
+        ];
+        changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
     }
 
     /// Whether the configured address may be listened on: this machine's own always, any other only when asked for.

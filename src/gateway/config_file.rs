@@ -29,9 +29,17 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
         Err(source) => return Err(Error::ConfigRead { path, source }),
     };
     let invalid = |reason| Error::ConfigInvalid { path: path.clone(), reason };
-    let mut loaded = parse(&text).map_err(invalid)?;
+    effective(&text, options).map_err(invalid)
+}
+
+/// The settings that a file of this content would have.
+///
+/// # Errors
+/// As [`parse`], or what does not fit together.
+pub(super) fn effective(text: &str, options: &Options) -> Result<Loaded, String> {
+    let mut loaded = parse(text)?;
     loaded.config.apply(options.overrides());
-    loaded.config.check().map_err(invalid)?;
+    loaded.config.check()?;
     Ok(loaded)
 }
 
@@ -40,14 +48,8 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
 /// # Errors
 /// Where the text is wrong, by line, column or key. The parser's own message would repeat the line, and with it perhaps
 /// a bot token.
-pub(super) fn parse(text: &str) -> Result<Loaded, String> {
-    let deserializer = toml::Deserializer::parse(text).map_err(|error| match error.span() {
-        Some(span) => {
-            let (line, column) = position(text, span.start);
-            format!("it is not TOML at line {line}, column {column}")
-        }
-        None => "it is not TOML".to_owned(),
-    })?;
+fn parse(text: &str) -> Result<Loaded, String> {
+    let deserializer = toml::Deserializer::parse(text).map_err(|error| not_toml(text, error.span()))?;
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(deserializer, &mut track);
@@ -59,6 +61,24 @@ pub(super) fn parse(text: &str) -> Result<Loaded, String> {
             Ok(Loaded { config, unknown })
         }
         Err(_) => Err(format!("the value of {} cannot be used", track.path())),
+    }
+}
+
+/// Reads TOML with its comments.
+///
+/// # Errors
+/// Where it is none, without repeating the line.
+pub(super) fn parse_document(text: &str) -> Result<DocumentMut, String> {
+    text.parse().map_err(|error: toml_edit::TomlError| not_toml(text, error.span()))
+}
+
+fn not_toml(text: &str, span: Option<std::ops::Range<usize>>) -> String {
+    match span {
+        Some(span) => {
+            let (line, column) = position(text, span.start);
+            format!("it is not TOML at line {line}, column {column}")
+        }
+        None => "it is not TOML".to_owned(),
     }
 }
 
@@ -83,6 +103,16 @@ pub(super) enum EditError {
     NotToml,
 }
 
+/// Why the file was not replaced.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RewriteError {
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    /// The new content cannot be used; the words are for its author.
+    #[error("{0}")]
+    Refused(String),
+}
+
 impl ConfigFile {
     pub(super) const fn new(path: PathBuf) -> Self {
         Self { path, editing: Mutex::new(()) }
@@ -95,6 +125,17 @@ impl ConfigFile {
         change(&mut document);
         replace(&self.path, document.to_string().as_bytes())?;
         Ok(())
+    }
+
+    /// Replaces the document by one that is made from it, unless that is refused. Blocks on the disk.
+    pub(super) fn rewrite(
+        &self,
+        make: impl FnOnce(&DocumentMut) -> Result<DocumentMut, String>,
+    ) -> Result<DocumentMut, RewriteError> {
+        let _one_at_a_time = self.editing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let document = make(&self.document()?).map_err(RewriteError::Refused)?;
+        replace(&self.path, document.to_string().as_bytes()).map_err(EditError::from)?;
+        Ok(document)
     }
 
     /// What is on disk now; an empty document where there is no file. Blocks on the disk.

@@ -45,6 +45,18 @@ impl Health {
         });
     }
 
+    pub(super) fn error(&self, component: &str, message: &str) {
+        self.update(component, |state, _| {
+            state.status = "error";
+            state.last_error = Some(message.to_owned());
+        });
+    }
+
+    /// The component was started again after a failure.
+    pub(super) fn restarted(&self, component: &str) {
+        self.update(component, |state, _| state.restart_count += 1);
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot {
             pid: std::process::id(),

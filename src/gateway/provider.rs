@@ -6,17 +6,17 @@
 mod anthropic;
 mod http;
 mod openai;
+mod sse;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-pub(super) use http::HttpClients;
+use tokio::sync::mpsc;
 
 use super::config::Config;
+use super::outbound::{HttpClients, OutboundError};
 use crate::domain::{Provider, Secret};
 
 /// One message of a conversation.
-#[cfg_attr(not(test), expect(dead_code, reason = "tool calls are made by the agent loop"))]
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Message {
     System(String),
@@ -30,6 +30,16 @@ pub(super) enum Message {
 pub(super) struct Turn {
     pub(super) messages: Vec<Message>,
     pub(super) tools: Vec<ToolSpec>,
+    /// Longest answer; the provider's own limit if left out.
+    pub(super) max_tokens: Option<u32>,
+}
+
+/// What a caller may choose for one answer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tuning {
+    pub(super) model: Option<String>,
+    pub(super) temperature: Option<f64>,
+    pub(super) max_tokens: Option<u32>,
 }
 
 /// A tool that the model may call; `parameters` is a JSON Schema.
@@ -79,8 +89,8 @@ pub(super) enum ModelError {
     Status { status: u16, code: Option<String> },
     #[error("the model's answer cannot be used: {0}")]
     Garbage(&'static str),
-    #[error("TLS cannot be set up")]
-    Tls(#[source] rustls::Error),
+    #[error(transparent)]
+    NoClient(#[from] OutboundError),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +104,8 @@ enum Dialect {
 pub(super) struct Route {
     dialect: Dialect,
     endpoint: String,
+    /// Streams tell the token count only when asked to. Mistral always tells it, and refuses the question.
+    usage_on_request: bool,
 }
 
 impl Route {
@@ -113,14 +125,15 @@ impl Route {
         let named = Provider::parse(&provider.to_ascii_lowercase())
             .map_err(|names| format!("the provider {names}, custom:<url> or anthropic-custom:<url>"))?;
         let dialect = if named == Provider::Anthropic { Dialect::Anthropic } else { Dialect::OpenAi };
-        match override_url.map(str::trim).filter(|url| !url.is_empty()) {
+        let route = match override_url.map(str::trim).filter(|url| !url.is_empty()) {
             None => Self::new(dialect, named.base_url()),
             // Ollama's own address has no path; its OpenAI-compatible side is under /v1.
             Some(url) if named == Provider::Ollama && has_no_path(url) => {
                 Self::new(dialect, &format!("{}/v1", url.trim_end_matches('/')))
             }
             Some(url) => Self::new(dialect, url),
-        }
+        }?;
+        Ok(Self { usage_on_request: route.usage_on_request && named != Provider::Mistral, ..route })
     }
 
     fn new(dialect: Dialect, base: &str) -> Result<Self, String> {
@@ -136,7 +149,7 @@ impl Route {
                 format!("{}/v1/messages", base.trim_end_matches("/messages").trim_end_matches("/v1"))
             }
         };
-        Ok(Self { dialect, endpoint })
+        Ok(Self { dialect, endpoint, usage_on_request: dialect == Dialect::OpenAi })
     }
 }
 
@@ -179,21 +192,52 @@ impl Model {
         &self.name
     }
 
-    /// Puts the turn to the model. What may succeed on another try is tried again; the caller bounds the time.
+    /// The host and port that calls go to.
+    pub(super) fn host(&self) -> Option<(String, u16)> {
+        let url = reqwest::Url::parse(&self.route.as_ref()?.endpoint).ok()?;
+        let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Some((host, url.port_or_known_default()?))
+    }
+
+    /// The same with what a caller wants different.
+    #[must_use]
+    pub(super) fn tuned(mut self, tuning: &Tuning) -> Self {
+        if let Some(name) = &tuning.model {
+            self.name.clone_from(name);
+        }
+        self.temperature = tuning.temperature.unwrap_or(self.temperature);
+        self
+    }
+
+    /// Puts the turn to the model. What may succeed on another try is tried again, as long as nothing was passed on; the
+    /// caller bounds the time. With `deltas` the answer is streamed, and each piece of text sent there as it comes.
     ///
     /// # Errors
     /// See [`ModelError`].
-    pub(super) async fn complete(&self, clients: &HttpClients, turn: &Turn) -> Result<Completion, ModelError> {
+    pub(super) async fn complete(
+        &self,
+        clients: &HttpClients,
+        turn: &Turn,
+        deltas: Option<&mpsc::Sender<String>>,
+    ) -> Result<Completion, ModelError> {
         let Some(route) = &self.route else { return Err(ModelError::Garbage("no provider is configured")) };
-        let body = match route.dialect {
+        let mut body = match route.dialect {
             Dialect::OpenAi => openai::body(&self.name, self.temperature, turn),
             Dialect::Anthropic => anthropic::body(&self.name, self.temperature, turn),
         };
+        if deltas.is_some() {
+            body["stream"] = true.into();
+            if route.usage_on_request {
+                body["stream_options"] = serde_json::json!({ "include_usage": true });
+            }
+        }
         let call = http::Call { route, key: self.key.as_ref(), body, retries: self.retries };
-        let answer = http::read(http::send(clients, call).await?).await?;
-        match route.dialect {
-            Dialect::OpenAi => openai::parse(&answer),
-            Dialect::Anthropic => anthropic::parse(&answer),
+        let response = http::send(clients, call).await?;
+        match (route.dialect, deltas) {
+            (Dialect::OpenAi, None) => openai::parse(&http::read(response).await?),
+            (Dialect::Anthropic, None) => anthropic::parse(&http::read(response).await?),
+            (Dialect::OpenAi, Some(deltas)) => sse::read(response, openai::Streamed::default(), deltas).await,
+            (Dialect::Anthropic, Some(deltas)) => sse::read(response, anthropic::Streamed::default(), deltas).await,
         }
     }
 }

@@ -7,7 +7,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::agent::AgentError;
+
 const UNAUTHORIZED: &str = "Unauthorized — pair first via POST /pair, then send Authorization: Bearer <token>";
+
+/// When a platform should try again that found the inbox full, in seconds.
+const BUSY_SECS: u64 = 30;
 
 /// Why a request got no proper answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,36 +31,101 @@ pub(super) enum Refusal {
     /// The model gave no usable answer. Why is in the log, not in the answer: it may name keys and hosts.
     ModelFailed,
     TookTooLong,
+    /// The header `X-Webhook-Secret` is missing or wrong.
+    WrongSecret,
+    /// A webhook that its platform did not sign.
+    BadSignature,
+    /// A platform that is not in the configuration.
+    NotConfigured(&'static str),
+    /// Nothing of that name is there.
+    NotFound,
+    /// An idempotency key that belongs to another request.
+    KeyReused,
+    /// Too many messages wait to be answered.
+    Busy,
+    /// The request is understood and cannot be done, with the reason.
+    Unusable(String),
+    /// Our own fault, or the disk's; what it is is in the log.
+    Failed(&'static str),
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let error = |status: StatusCode, text: &str| (status, Json(json!({ "error": text }))).into_response();
+impl Refusal {
+    /// What the caller is told.
+    pub(super) fn message(&self) -> String {
         match self {
-            Self::Unauthorized => error(StatusCode::UNAUTHORIZED, UNAUTHORIZED),
-            Self::WrongCode => error(StatusCode::FORBIDDEN, "Invalid pairing code"),
-            Self::LockedOut(wait) => {
-                let secs = whole_seconds(wait);
-                wait_for(secs, &format!("Too many failed attempts. Try again in {secs}s."))
+            Self::Unauthorized => UNAUTHORIZED.into(),
+            Self::WrongCode => "Invalid pairing code".into(),
+            Self::LockedOut(wait) => format!("Too many failed attempts. Try again in {}s.", whole_seconds(*wait)),
+            Self::TooManyPairings(_) => "Too many pairing requests. Please retry later.".into(),
+            Self::TooManyMessages(_) => "Too many webhook requests. Please retry later.".into(),
+            Self::TooLarge => "Request body too large".into(),
+            Self::BadBody(expected) => (*expected).into(),
+            Self::NotJson => "Expected Content-Type: application/json".into(),
+            Self::ModelFailed => "LLM request failed".into(),
+            Self::TookTooLong => "The answer took too long".into(),
+            Self::WrongSecret => "Unauthorized — invalid or missing X-Webhook-Secret header".into(),
+            Self::BadSignature => "Invalid signature".into(),
+            Self::NotConfigured(platform) => format!("{platform} not configured"),
+            Self::NotFound => "Not found".into(),
+            Self::KeyReused => "X-Idempotency-Key was used for another request".into(),
+            Self::Busy => "Too many messages are waiting".into(),
+            Self::Unusable(reason) => reason.clone(),
+            Self::Failed(what) => (*what).into(),
+        }
+    }
+
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::Unauthorized | Self::WrongSecret | Self::BadSignature => StatusCode::UNAUTHORIZED,
+            Self::WrongCode => StatusCode::FORBIDDEN,
+            Self::LockedOut(_) | Self::TooManyPairings(_) | Self::TooManyMessages(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BadBody(_) | Self::Unusable(_) => StatusCode::BAD_REQUEST,
+            Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::ModelFailed | Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::TookTooLong => StatusCode::REQUEST_TIMEOUT,
+            Self::NotConfigured(_) | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// When the caller may come again, in seconds.
+    const fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::LockedOut(wait) | Self::TooManyPairings(wait) | Self::TooManyMessages(wait) => {
+                Some(whole_seconds(*wait))
             }
-            Self::TooManyPairings(wait) => {
-                wait_for(whole_seconds(wait), "Too many pairing requests. Please retry later.")
-            }
-            Self::TooManyMessages(wait) => {
-                wait_for(whole_seconds(wait), "Too many webhook requests. Please retry later.")
-            }
-            Self::TooLarge => error(StatusCode::PAYLOAD_TOO_LARGE, "Request body too large"),
-            Self::BadBody(expected) => error(StatusCode::BAD_REQUEST, expected),
-            Self::NotJson => error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Expected Content-Type: application/json"),
-            Self::ModelFailed => error(StatusCode::INTERNAL_SERVER_ERROR, "LLM request failed"),
-            Self::TookTooLong => StatusCode::REQUEST_TIMEOUT.into_response(),
+            Self::Busy => Some(BUSY_SECS),
+            _ => None,
         }
     }
 }
 
-fn wait_for(secs: u64, text: &str) -> Response {
-    let body = Json(json!({ "error": text, "retry_after": secs }));
-    (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, secs.to_string())], body).into_response()
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        // ZeroClaw's 408 has no body.
+        if self == Self::TookTooLong {
+            return self.status().into_response();
+        }
+        let error = self.message();
+        match self.retry_after() {
+            None => (self.status(), Json(json!({ "error": error }))).into_response(),
+            Some(secs) => {
+                let body = Json(json!({ "error": error, "retry_after": secs }));
+                (self.status(), [(header::RETRY_AFTER, secs.to_string())], body).into_response()
+            }
+        }
+    }
+}
+
+impl From<AgentError> for Refusal {
+    fn from(error: AgentError) -> Self {
+        match error {
+            AgentError::TookTooLong => Self::TookTooLong,
+            AgentError::Model(_) => Self::ModelFailed,
+        }
+    }
 }
 
 /// Rounded up: a client that waits as told must not come too early.

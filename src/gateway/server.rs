@@ -17,8 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::routes;
 use super::shared::{App, Shared};
+use super::{channels, cron, routes};
 
 /// Connections open at once. An agent has one owner and a few dashboards; more is an accident or an attack.
 const CONNECTIONS: usize = 512;
@@ -33,6 +33,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
     let router = routes::router(shared.clone());
     shared.health.ok("gateway");
+    let mut background = channels::start(&shared);
+    background.push(tokio::spawn(cron::run(shared.clone())));
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
@@ -63,6 +65,8 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
         });
     }
     drop(listener);
+    shared.stop.cancel();
+    background.iter().for_each(tokio::task::JoinHandle::abort);
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::info!("stopped with requests still in flight");
     }

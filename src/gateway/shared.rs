@@ -3,13 +3,23 @@
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio_util::sync::CancellationToken;
+
+use super::channels::Inbox;
 use super::config::Config;
 use super::config_file::{ConfigFile, Loaded};
+use super::cost::Costs;
+use super::cron::Cron;
+use super::events::Events;
 use super::health::Health;
+use super::idempotency::Idempotency;
 use super::limits::SlidingWindow;
+use super::memory::Memory;
+use super::metrics::Metrics;
 use super::options::Options;
+use super::outbound::HttpClients;
 use super::pairing::Pairing;
-use super::provider::{HttpClients, Model};
+use super::provider::Model;
 
 /// What handlers are given.
 pub(super) type App = Arc<Shared>;
@@ -23,6 +33,15 @@ pub(super) struct Shared {
     pub(super) webhook_limit: SlidingWindow,
     pub(super) health: Health,
     pub(super) http: HttpClients,
+    pub(super) memory: Memory,
+    pub(super) cron: Cron,
+    pub(super) costs: Costs,
+    pub(super) events: Events,
+    pub(super) metrics: Metrics,
+    pub(super) idempotency: Idempotency,
+    pub(super) inbox: Inbox,
+    /// Ends what would otherwise never end: event streams and WebSockets.
+    pub(super) stop: CancellationToken,
 }
 
 impl Shared {
@@ -39,6 +58,14 @@ impl Shared {
             webhook_limit: SlidingWindow::new(config.gateway.webhook_rate_limit_per_minute, clients),
             health: Health::new(),
             http: HttpClients::default(),
+            memory: Memory::new(config.memory.backend, options.workspace()),
+            cron: Cron::new(options.workspace()),
+            costs: Costs::new(options.workspace()),
+            events: Events::new(),
+            metrics: Metrics::new(),
+            idempotency: Idempotency::new(&config),
+            inbox: Inbox::new(),
+            stop: CancellationToken::new(),
             config: RwLock::new(Arc::new(config)),
             options,
         }
@@ -47,6 +74,15 @@ impl Shared {
     /// The settings as they are now. A request that has taken them keeps them to its end.
     pub(super) fn config(&self) -> Arc<Config> {
         self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes over settings that were read anew, with the environment over them.
+    pub(super) fn replace_config(&self, config: Config) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    pub(super) const fn options(&self) -> &Options {
+        &self.options
     }
 
     pub(super) fn workspace(&self) -> &Path {

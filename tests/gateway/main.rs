@@ -1,7 +1,16 @@
 //! The embedded gateway from outside: over HTTP, with doubles for the model and the platforms, on loopback only.
 
+mod agent;
+mod api;
+mod channels;
+mod events;
+mod memory;
 mod model;
+mod openai;
 mod pairing;
+mod platform;
 mod program;
+mod timetable;
 mod webhook;
+mod websocket;
 mod world;

@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 
 /// What the model does with one call; without any script it echoes.
 #[derive(Debug, Clone)]
-#[allow(dead_code, reason = "the tests of the agent loop say the rest")]
 pub(crate) enum Reply {
     Echo,
     Text(String),

@@ -139,6 +139,20 @@ impl World {
     }
 }
 
+/// Looks until there is something to see.
+pub(crate) async fn eventually<T>(look: impl AsyncFn() -> Option<T>) -> T {
+    const BETWEEN: Duration = Duration::from_millis(10);
+    let found = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(BETWEEN).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.expect("it never came true")
+}
+
 /// Status and JSON body; `null` where there is none.
 pub(crate) async fn both(response: Response) -> (StatusCode, Value) {
     let status = response.status();

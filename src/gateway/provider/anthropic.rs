@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::sse::Assembler;
 use super::{Completion, Message, ModelError, ToolCall, Turn, Usage};
 
 /// The API wants a limit for each answer, in tokens.
@@ -19,7 +20,7 @@ pub(super) fn body(model: &str, temperature: f64, turn: &Turn) -> Value {
         .collect();
     let mut body = json!({
         "model": model,
-        "max_tokens": MAX_TOKENS,
+        "max_tokens": turn.max_tokens.unwrap_or(MAX_TOKENS),
         "messages": messages(&turn.messages),
         // Its scale ends at 1, that of the others at 2.
         "temperature": temperature.min(1.0),
@@ -115,6 +116,105 @@ pub(super) fn parse(answer: &[u8]) -> Result<Completion, ModelError> {
     Ok(completion)
 }
 
+/// A streamed answer on its way.
+#[derive(Default)]
+pub(super) struct Streamed {
+    completion: Completion,
+    finished: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Event {
+    MessageStart {
+        message: Start,
+    },
+    ContentBlockStart {
+        content_block: Part,
+    },
+    ContentBlockDelta {
+        delta: PartDelta,
+    },
+    MessageDelta {
+        delta: End,
+        usage: Option<Tokens>,
+    },
+    MessageStop,
+    /// Sent in the middle of a stream, e.g. when the servers are overloaded.
+    Error,
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+struct Start {
+    usage: Option<Tokens>,
+}
+
+#[derive(Deserialize)]
+struct End {
+    stop_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum PartDelta {
+    TextDelta {
+        text: String,
+    },
+    InputJsonDelta {
+        partial_json: String,
+    },
+    #[serde(other)]
+    Other,
+}
+
+impl Assembler for Streamed {
+    fn event(&mut self, data: &str) -> Result<Option<String>, ModelError> {
+        let event: Event = serde_json::from_str(data).map_err(|_| ModelError::Garbage("its stream has a bad event"))?;
+        let completion = &mut self.completion;
+        match event {
+            Event::MessageStart { message } => {
+                completion.usage.input_tokens = message.usage.unwrap_or_default().input_tokens;
+            }
+            Event::ContentBlockStart { content_block: Part::ToolUse { id, name, .. } } => {
+                completion.tool_calls.push(ToolCall { id, name, arguments: String::new() });
+            }
+            Event::ContentBlockDelta { delta: PartDelta::TextDelta { text } } => {
+                completion.text.push_str(&text);
+                return Ok(Some(text).filter(|text| !text.is_empty()));
+            }
+            Event::ContentBlockDelta { delta: PartDelta::InputJsonDelta { partial_json } } => {
+                // Blocks come one after the other, so what arrives belongs to the last.
+                if let Some(call) = completion.tool_calls.last_mut() {
+                    call.arguments.push_str(&partial_json);
+                }
+            }
+            Event::MessageDelta { delta, usage } => {
+                completion.cut = delta.stop_reason.as_deref() == Some("max_tokens");
+                completion.usage.output_tokens = usage.unwrap_or_default().output_tokens;
+            }
+            Event::MessageStop => self.finished = true,
+            Event::Error => return Err(ModelError::Garbage("its stream reports an error")),
+            Event::ContentBlockStart { .. } | Event::ContentBlockDelta { .. } | Event::Other => {}
+        }
+        Ok(None)
+    }
+
+    fn finish(mut self) -> Result<Completion, ModelError> {
+        if !self.finished {
+            return Err(ModelError::Garbage("its stream ended early"));
+        }
+        // A tool without arguments streams none.
+        for call in &mut self.completion.tool_calls {
+            if call.arguments.is_empty() {
+                call.arguments.push_str("{}");
+            }
+        }
+        Ok(self.completion)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,7 +230,7 @@ mod tests {
                 Message::ToolResult { call_id: "c1".into(), content: "noon".into() },
                 Message::User("thanks".into()),
             ],
-            tools: vec![],
+            ..Turn::default()
         };
         let body = body("m", 1.7, &turn);
         assert_eq!(body["system"], "be brief");

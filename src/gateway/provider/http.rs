@@ -1,19 +1,15 @@
-//! Sending a call to a model's server: clients made at first use, bounded answers, tries repeated where that is safe.
+//! Sending a call to a model's server: bounded answers, tries repeated where that is safe.
 
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode, redirect};
-use rustls_platform_verifier::BuilderVerifierExt as _;
+use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 
 use super::{Dialect, ModelError, Retries, Route};
 use crate::domain::Secret;
+use crate::gateway::outbound::HttpClients;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Idle connections are kept this long, so that a conversation does not shake hands for each message.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest answer that is read, in bytes. No model writes this much; a broken server may.
 const ANSWER_LIMIT: usize = 8 << 20;
 /// Longest pause between two tries, also when the server asks for more: then the caller is told now.
@@ -21,50 +17,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 /// Anthropic's "overloaded".
 const OVERLOADED: u16 = 529;
-
-/// HTTP clients, made when first needed: loading the system's certificates costs more memory than all the rest.
-#[derive(Default)]
-pub(in crate::gateway) struct HttpClients {
-    plain: OnceLock<Client>,
-    tls: OnceLock<Client>,
-}
-
-impl HttpClients {
-    /// The client for a URL.
-    ///
-    /// # Errors
-    /// [`ModelError::Tls`] or [`ModelError::Unreachable`], when it cannot be built.
-    pub(in crate::gateway) fn client(&self, url: &str) -> Result<Client, ModelError> {
-        let tls = url.starts_with("https:");
-        let slot = if tls { &self.tls } else { &self.plain };
-        if let Some(client) = slot.get() {
-            return Ok(client.clone());
-        }
-        let made = build(tls)?;
-        Ok(slot.get_or_init(|| made).clone())
-    }
-}
-
-fn build(tls: bool) -> Result<Client, ModelError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(ModelError::Tls)?;
-    let config = if tls {
-        versions.with_platform_verifier().map_err(ModelError::Tls)?.with_no_client_auth()
-    } else {
-        // Trusts nobody: this client is for plain HTTP only.
-        versions.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
-    };
-    Client::builder()
-        .tls_backend_preconfigured(config)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        // A redirect would carry the key to a place that nobody configured.
-        .redirect(redirect::Policy::none())
-        .build()
-        .map_err(ModelError::Unreachable)
-}
 
 /// A call that is ready to be sent, as often as it takes.
 pub(super) struct Call<'a> {

@@ -3,7 +3,11 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::sse::Assembler;
 use super::{Completion, Message, ModelError, ToolCall, Turn, Usage};
+
+/// Calls to tools that one answer may hold. A stream numbers them itself, and must not make us reserve the world.
+const TOOL_CALLS: usize = 64;
 
 pub(super) fn body(model: &str, temperature: f64, turn: &Turn) -> Value {
     let mut body = json!({
@@ -12,6 +16,9 @@ pub(super) fn body(model: &str, temperature: f64, turn: &Turn) -> Value {
         "temperature": temperature,
         "stream": false,
     });
+    if let Some(limit) = turn.max_tokens {
+        body["max_tokens"] = limit.into();
+    }
     if !turn.tools.is_empty() {
         body["tools"] = turn.tools.iter().map(|tool| json!({ "type": "function", "function": tool })).collect();
     }
@@ -105,6 +112,98 @@ pub(super) fn parse(answer: &[u8]) -> Result<Completion, ModelError> {
     })
 }
 
+/// A streamed answer on its way.
+#[derive(Default)]
+pub(super) struct Streamed {
+    completion: Completion,
+    finished: bool,
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    #[serde(default)]
+    choices: Vec<ChunkChoice>,
+    usage: Option<Tokens>,
+}
+
+#[derive(Deserialize)]
+struct ChunkChoice {
+    #[serde(default)]
+    delta: Delta,
+    finish_reason: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct Delta {
+    content: Option<String>,
+    tool_calls: Option<Vec<CallDelta>>,
+}
+
+#[derive(Deserialize)]
+struct CallDelta {
+    #[serde(default)]
+    index: usize,
+    id: Option<String>,
+    function: Option<FunctionDelta>,
+}
+
+#[derive(Deserialize)]
+struct FunctionDelta {
+    name: Option<String>,
+    arguments: Option<String>,
+}
+
+impl Assembler for Streamed {
+    fn event(&mut self, data: &str) -> Result<Option<String>, ModelError> {
+        if data == "[DONE]" {
+            self.finished = true;
+            return Ok(None);
+        }
+        let chunk: Chunk = serde_json::from_str(data).map_err(|_| ModelError::Garbage("its stream has a bad event"))?;
+        if let Some(tokens) = chunk.usage {
+            self.completion.usage = tokens.into();
+        }
+        let Some(choice) = chunk.choices.into_iter().next() else { return Ok(None) };
+        if let Some(reason) = choice.finish_reason {
+            self.finished = true;
+            self.completion.cut = reason == "length";
+        }
+        for call in choice.delta.tool_calls.unwrap_or_default() {
+            self.add_call(call)?;
+        }
+        let text = choice.delta.content.filter(|text| !text.is_empty());
+        if let Some(text) = &text {
+            self.completion.text.push_str(text);
+        }
+        Ok(text)
+    }
+
+    fn finish(self) -> Result<Completion, ModelError> {
+        if self.finished { Ok(self.completion) } else { Err(ModelError::Garbage("its stream ended early")) }
+    }
+}
+
+impl Streamed {
+    fn add_call(&mut self, delta: CallDelta) -> Result<(), ModelError> {
+        if delta.index >= TOOL_CALLS {
+            return Err(ModelError::Garbage("it calls too many tools"));
+        }
+        let calls = &mut self.completion.tool_calls;
+        while calls.len() <= delta.index {
+            calls.push(ToolCall { id: String::new(), name: String::new(), arguments: String::new() });
+        }
+        let call = &mut calls[delta.index];
+        if let Some(id) = delta.id {
+            call.id = id;
+        }
+        if let Some(function) = delta.function {
+            call.name.push_str(&function.name.unwrap_or_default());
+            call.arguments.push_str(&function.arguments.unwrap_or_default());
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,5 +227,21 @@ mod tests {
         for bad in ["", "<html>", "{}", r#"{"choices":[]}"#, r#"{"choices":[{}]}"#] {
             assert!(matches!(parse(bad.as_bytes()), Err(ModelError::Garbage(_))), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_stream_is_put_together_and_one_that_breaks_off_is_an_error() {
+        let mut streamed = Streamed::default();
+        let call = |call: &str| format!(r#"{{"choices":[{{"delta":{{"tool_calls":[{call}]}}}}]}}"#);
+        assert_eq!(streamed.event(r#"{"choices":[{"delta":{"content":"hi"}}]}"#).unwrap(), Some("hi".into()));
+        streamed.event(&call(r#"{"index":0,"id":"c","function":{"name":"clock"}}"#)).unwrap();
+        streamed.event(&call(r#"{"index":0,"function":{"arguments":"{}"}}"#)).unwrap();
+        assert!(streamed.event(&call(r#"{"index":999999999}"#)).is_err());
+        streamed.event(r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#).unwrap();
+        streamed.event("[DONE]").unwrap();
+        let completion = streamed.finish().unwrap();
+        assert_eq!((completion.text.as_str(), completion.usage.output_tokens), ("hi", 2));
+        assert_eq!(completion.tool_calls[0], ToolCall { id: "c".into(), name: "clock".into(), arguments: "{}".into() });
+        assert!(Streamed::default().finish().is_err());
     }
 }

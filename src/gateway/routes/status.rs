@@ -1,11 +1,21 @@
-//! `GET /health` and `GET /api/status`.
+//! How the gateway is doing: `/health`, `/metrics`, `/api/status`, `/api/health`, `/api/cost`.
+
+use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::on_disk;
+use crate::gateway::agent::today;
 use crate::gateway::auth::Paired;
+use crate::gateway::client::Client;
+use crate::gateway::reply::Refusal;
 use crate::gateway::shared::App;
+
+const PROMETHEUS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Open to all: says that the gateway lives, and nothing that is worth stealing.
 pub(super) async fn health(State(app): State<App>) -> Json<Value> {
@@ -17,9 +27,23 @@ pub(super) async fn health(State(app): State<App>) -> Json<Value> {
     }))
 }
 
+/// For a paired client, and for a scraper on this machine.
+pub(super) async fn metrics(
+    State(app): State<App>,
+    client: Client,
+    paired: Result<Paired, Refusal>,
+) -> Result<Response, Refusal> {
+    if !client.address.to_canonical().is_loopback() {
+        paired?;
+    }
+    let text = app.metrics.render(app.health.snapshot().uptime_seconds);
+    Ok(([(header::CONTENT_TYPE, PROMETHEUS)], text).into_response())
+}
+
 pub(super) async fn status(_: Paired, State(app): State<App>) -> Json<Value> {
     let config = app.config();
     let health = app.health.snapshot();
+    let channels: BTreeMap<&str, bool> = config.channels_config.present().into_iter().collect();
     Json(json!({
         "provider": config.provider(),
         "model": config.default_model,
@@ -27,8 +51,18 @@ pub(super) async fn status(_: Paired, State(app): State<App>) -> Json<Value> {
         "uptime_seconds": health.uptime_seconds,
         "gateway_port": config.gateway.port,
         "locale": "en",
-        "memory_backend": config.memory.backend.as_str(),
+        "memory_backend": app.memory.name(),
         "paired": app.pairing.is_paired(),
+        "channels": channels,
         "health": health,
     }))
+}
+
+pub(super) async fn components(_: Paired, State(app): State<App>) -> Json<Value> {
+    Json(json!({ "health": app.health.snapshot() }))
+}
+
+pub(super) async fn cost(_: Paired, State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    let cost = on_disk(&app, |app| app.costs.summary(&today())).await?;
+    Ok(Json(json!({ "cost": cost })))
 }

@@ -2,17 +2,17 @@
 
 use std::time::Instant;
 
-use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use subtle::ConstantTimeEq as _;
 
-use super::in_time;
+use crate::gateway::agent::{self, Ask, Source, Tools};
 use crate::gateway::auth::Paired;
 use crate::gateway::body::Limited;
 use crate::gateway::client::Client;
-use crate::gateway::persona;
-use crate::gateway::provider::{Message, Turn};
 use crate::gateway::reply::Refusal;
 use crate::gateway::shared::App;
 
@@ -23,13 +23,14 @@ struct Prompt {
     message: String,
 }
 
-/// Counted before anything else, so that a stranger cannot make us hash tokens and read bodies all day.
+/// Proof that the client does not come too often. Counted before anything else, so that a stranger cannot make us hash
+/// tokens and read bodies all day.
 pub(super) struct Admitted;
 
-impl axum::extract::FromRequestParts<App> for Admitted {
+impl FromRequestParts<App> for Admitted {
     type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut axum::http::request::Parts, app: &App) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
         let Ok(client) = Client::from_request_parts(parts, app).await;
         app.webhook_limit.admit(client.key(), Instant::now()).map_err(Refusal::TooManyMessages)?;
         Ok(Self)
@@ -41,21 +42,29 @@ pub(super) async fn webhook(
     _: Admitted,
     _: Paired,
     body: Limited,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Response, Refusal> {
+    check_secret(&app, body.header("x-webhook-secret"))?;
     // ZeroClaw answers 400 to a missing content type here, and 415 elsewhere.
     let prompt: Prompt = body.json(EXPECTED).map_err(|_| Refusal::BadBody(EXPECTED))?;
-    in_time(&app, answer(&app, prompt.message)).await?
+    let work = answer(&app, &prompt.message);
+    let answered = app.idempotency.answer("/webhook", &body.headers, &body.bytes, work).await?;
+    Ok(answered.into_response())
 }
 
-async fn answer(app: &App, message: String) -> Result<Json<Value>, Refusal> {
-    let model = app.model();
-    let system = persona::system_prompt(app.workspace()).await;
-    let turn = Turn { messages: vec![Message::System(system), Message::User(message)], ..Turn::default() };
-    match model.complete(&app.http, &turn).await {
-        Ok(completion) => Ok(Json(json!({ "model": model.name(), "response": completion.text }))),
-        Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, model = model.name(), "model call failed");
-            Err(Refusal::ModelFailed)
+async fn answer(app: &App, message: &str) -> Result<Value, Refusal> {
+    let ask = Ask { tools: Tools::None, ..Ask::new(Source::Webhook, message) };
+    let answer = agent::answer(app, ask).await?;
+    Ok(json!({ "model": answer.model, "response": answer.text }))
+}
+
+/// A second lock, where one is configured.
+fn check_secret(app: &App, given: &str) -> Result<(), Refusal> {
+    let config = app.config();
+    let secret = config.channels_config.webhook.as_ref().and_then(|webhook| webhook.secret.as_ref());
+    match secret {
+        Some(secret) if !bool::from(secret.expose().as_bytes().ct_eq(given.trim().as_bytes())) => {
+            Err(Refusal::WrongSecret)
         }
+        _ => Ok(()),
     }
 }

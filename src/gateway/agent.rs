@@ -1,0 +1,326 @@
+//! How an answer is made: the conversation is put to the model, tools are run as it wishes, until it has an answer.
+//!
+//! ```text
+//! Ask ──► system prompt + memories ──► model ──► text? ──► Answer
+//!                                        ▲         │ tool calls
+//!                                        └── results ◄── tools (bounded rounds; in the last none are offered)
+//! ```
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::memory::{CONVERSATION, Note};
+use super::persona;
+use super::provider::{Completion, Message, Model, ModelError, ToolCall, ToolSpec, Tuning, Turn, Usage};
+use super::shared::App;
+use super::{cost, tools};
+use crate::domain::Timestamp;
+
+/// Memories that are put beside a message.
+const MEMORIES: usize = 5;
+/// Calls that are run of one round; a model that wants more is confused.
+const CALLS_PER_ROUND: usize = 16;
+
+/// Where a message came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Webhook,
+    Chat,
+    OpenAi,
+    WebSocket,
+    Cron,
+    WhatsApp,
+    Github,
+    NextcloudTalk,
+    Telegram,
+}
+
+impl Source {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Chat => "chat",
+            Self::OpenAi => "openai",
+            Self::WebSocket => "websocket",
+            Self::Cron => "cron",
+            Self::WhatsApp => "whatsapp",
+            Self::Github => "github",
+            Self::NextcloudTalk => "nextcloud_talk",
+            Self::Telegram => "telegram",
+        }
+    }
+}
+
+/// Which tools the model may call.
+pub(super) enum Tools {
+    None,
+    /// Ours, run here.
+    Own,
+    /// The caller's: its calls are the answer.
+    Callers(Vec<ToolSpec>),
+}
+
+/// A question to the agent.
+pub(super) struct Ask {
+    pub(super) source: Source,
+    /// Earlier messages and, last, the one to answer.
+    pub(super) conversation: Vec<Message>,
+    pub(super) tools: Tools,
+    /// What the caller wants different from the settings.
+    pub(super) tuning: Tuning,
+    /// Where to tell what happens on the way; the answer is streamed then.
+    pub(super) progress: Option<mpsc::Sender<Progress>>,
+}
+
+/// What happens on the way to an answer.
+#[derive(Debug)]
+pub(super) enum Progress {
+    Text(String),
+    ToolCall(ToolCall),
+    ToolResult { name: String, output: String, success: bool },
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub(super) text: String,
+    pub(super) model: String,
+    pub(super) usage: Usage,
+    pub(super) cost_usd: f64,
+    /// Our own tools that were run, with their success.
+    pub(super) used: Vec<(String, bool)>,
+    /// Calls to the caller's tools.
+    pub(super) tool_calls: Vec<ToolCall>,
+    pub(super) cut: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AgentError {
+    #[error("the model gave no answer")]
+    Model(#[from] ModelError),
+    #[error("the answer took too long")]
+    TookTooLong,
+}
+
+impl Ask {
+    /// A single message with our tools.
+    pub(super) fn new(source: Source, message: &str) -> Self {
+        Self {
+            source,
+            conversation: vec![Message::User(message.to_owned())],
+            tools: Tools::Own,
+            tuning: Tuning::default(),
+            progress: None,
+        }
+    }
+}
+
+/// Answers, and keeps the books: events, cost, metrics and, if wished, memory.
+///
+/// # Errors
+/// See [`AgentError`]; it has been logged and published.
+pub(super) async fn answer(app: &App, ask: Ask) -> Result<Answer, AgentError> {
+    let config = app.config();
+    let source = ask.source.as_str();
+    let question = last_user_message(&ask.conversation).to_owned();
+    app.events.message(source, "user", &question);
+    if config.memory.auto_save {
+        remember(app, source, &question);
+    }
+    // A simple answer has to come in the time of a request; one with tools has many calls to make.
+    let limit = match ask.tools {
+        Tools::None => config.gateway.request_timeout_secs,
+        Tools::Own | Tools::Callers(_) => config.agent.timeout_secs,
+    };
+    let result = match tokio::time::timeout(Duration::from_secs(limit), work(app, ask, &question)).await {
+        Ok(result) => result.map_err(AgentError::from),
+        Err(_) => Err(AgentError::TookTooLong),
+    };
+    match &result {
+        Ok(answer) => app.events.message(source, "assistant", &answer.text),
+        Err(error) => {
+            tracing::error!(error = error as &dyn std::error::Error, source, "no answer");
+            app.events.error("agent", &error.to_string());
+        }
+    }
+    result
+}
+
+async fn work(app: &App, ask: Ask, question: &str) -> Result<Answer, ModelError> {
+    let config = app.config();
+    let model = app.model().tuned(&ask.tuning);
+    let mut system = persona::system_prompt(app.workspace()).await;
+    if matches!(ask.tools, Tools::Own) {
+        system += &memories(app, question).await;
+    }
+    let mut turn = Turn { messages: vec![Message::System(system)], tools: vec![], max_tokens: ask.tuning.max_tokens };
+    turn.messages.extend(ask.conversation);
+    let own = matches!(ask.tools, Tools::Own);
+    turn.tools = match ask.tools {
+        Tools::None => vec![],
+        Tools::Own => tools::specs(&config),
+        Tools::Callers(specs) => specs,
+    };
+    let mut answer = Answer { model: model.name().to_owned(), ..Answer::default() };
+    let mut rounds_left = config.agent.max_tool_iterations;
+    loop {
+        if own && rounds_left == 0 {
+            turn.tools.clear();
+        }
+        rounds_left = rounds_left.saturating_sub(1);
+        let completion = call(app, &model, &turn, ask.progress.as_ref()).await?;
+        answer.add(&completion, cost::dollars(completion.usage, cost::price(&config, model.name())));
+        // Without tools on offer a call is a hallucination, and what text there is must do.
+        if !own || completion.tool_calls.is_empty() || turn.tools.is_empty() {
+            answer.text = completion.text;
+            answer.cut = completion.cut;
+            answer.tool_calls = if own { vec![] } else { completion.tool_calls };
+            return Ok(answer);
+        }
+        let calls: Vec<ToolCall> = completion.tool_calls.into_iter().take(CALLS_PER_ROUND).collect();
+        turn.messages.push(Message::Assistant { text: completion.text, tool_calls: calls.clone() });
+        for call in calls {
+            let outcome = run_tool(app, &call, ask.progress.as_ref()).await;
+            answer.used.push((call.name, outcome.success));
+            turn.messages.push(Message::ToolResult { call_id: call.id, content: outcome.output });
+        }
+    }
+}
+
+impl Answer {
+    fn add(&mut self, completion: &Completion, cost_usd: f64) {
+        self.usage.input_tokens += completion.usage.input_tokens;
+        self.usage.output_tokens += completion.usage.output_tokens;
+        self.cost_usd += cost_usd;
+    }
+}
+
+/// One call of the model, with its entry in the books.
+async fn call(
+    app: &App,
+    model: &Model,
+    turn: &Turn,
+    progress: Option<&mpsc::Sender<Progress>>,
+) -> Result<Completion, ModelError> {
+    let started = Instant::now();
+    let result = match progress {
+        None => model.complete(&app.http, turn, None).await,
+        Some(progress) => streamed(app, model, turn, progress).await,
+    };
+    let took = started.elapsed();
+    app.metrics.model_call(model.name(), result.as_ref().map(|completion| completion.usage).ok(), took);
+    let usage = result.as_ref().map(|completion| completion.usage).unwrap_or_default();
+    app.events.publish(
+        "llm_request",
+        json!({
+            "model": model.name(), "success": result.is_ok(), "duration_ms": took.as_millis() as u64,
+            "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens,
+        }),
+    );
+    if result.is_ok() {
+        book(app, model.name(), usage);
+    }
+    result
+}
+
+async fn streamed(
+    app: &App,
+    model: &Model,
+    turn: &Turn,
+    progress: &mpsc::Sender<Progress>,
+) -> Result<Completion, ModelError> {
+    /// Pieces in flight between the model and a slow reader.
+    const IN_FLIGHT: usize = 32;
+    let (deltas, mut pieces) = mpsc::channel(IN_FLIGHT);
+    let complete = async move { model.complete(&app.http, turn, Some(&deltas)).await };
+    let forward = async {
+        while let Some(piece) = pieces.recv().await {
+            let _ = progress.send(Progress::Text(piece)).await;
+        }
+    };
+    tokio::join!(complete, forward).0
+}
+
+async fn run_tool(app: &App, call: &ToolCall, progress: Option<&mpsc::Sender<Progress>>) -> tools::Outcome {
+    app.events.publish("tool_call_start", json!({ "tool": call.name }));
+    if let Some(progress) = progress {
+        let _ = progress.send(Progress::ToolCall(call.clone())).await;
+    }
+    let started = Instant::now();
+    let outcome = tools::run(app, call).await;
+    app.metrics.tool_call(&call.name, outcome.success);
+    app.events.publish(
+        "tool_call",
+        json!({
+            "tool": call.name, "success": outcome.success, "duration_ms": started.elapsed().as_millis() as u64
+        }),
+    );
+    if let Some(progress) = progress {
+        let result =
+            Progress::ToolResult { name: call.name.clone(), output: outcome.output.clone(), success: outcome.success };
+        let _ = progress.send(result).await;
+    }
+    outcome
+}
+
+/// Writes the cost down without making the answer wait for the disk.
+fn book(app: &App, model: &str, usage: Usage) {
+    let config = app.config();
+    let price = cost::price(&config, model);
+    app.events.publish("cost", json!({ "model": model, "cost_usd": cost::dollars(usage, price) }));
+    let (app, model) = (app.clone(), model.to_owned());
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = app.costs.add(today(), &model, usage, price) {
+            tracing::error!(%error, "cannot write the cost of a call down");
+        }
+    });
+}
+
+/// Today in UTC, `YYYY-MM-DD`.
+pub(super) fn today() -> String {
+    Timestamp::now().strftime("%Y-%m-%d").to_string()
+}
+
+/// Keeps a message without making its answer wait for the disk.
+fn remember(app: &App, source: &str, text: &str) {
+    if text.is_empty() {
+        return;
+    }
+    let note = Note {
+        key: format!("{source}_msg_{}", uuid::Uuid::now_v7()),
+        content: text.to_owned(),
+        category: CONVERSATION.to_owned(),
+        at: Timestamp::now(),
+    };
+    let (memory, health) = (app.memory.clone(), app.clone());
+    tokio::spawn(async move {
+        if let Err(error) = memory.store(note).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot remember a message");
+            health.health.error("memory", &error.to_string());
+        }
+    });
+}
+
+/// What the agent remembers that has to do with the question, as a part of the system prompt.
+async fn memories(app: &App, question: &str) -> String {
+    let found = app.memory.recall(question, MEMORIES).await.unwrap_or_else(|error| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "cannot recall");
+        vec![]
+    });
+    // A message that was saved a moment ago is no memory.
+    let lines: Vec<String> = found
+        .iter()
+        .filter(|entry| entry.content != question)
+        .map(|entry| format!("- {}: {}", entry.key, entry.content))
+        .collect();
+    if lines.is_empty() { String::new() } else { format!("\n\nWhat you remember:\n{}", lines.join("\n")) }
+}
+
+fn last_user_message(conversation: &[Message]) -> &str {
+    let texts = conversation.iter().rev().filter_map(|message| match message {
+        Message::User(text) => Some(text.as_str()),
+        _ => None,
+    });
+    texts.into_iter().next().unwrap_or_default()
+}

@@ -1,0 +1,94 @@
+//! HTTP clients for everything that the gateway calls: models, platforms, web pages.
+//!
+//! Each is made when first needed: loading the system's certificates costs more memory than all the rest of an idle
+//! agent. None follows redirects, which would carry keys to places that nobody configured.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use reqwest::{Client, ClientBuilder, redirect};
+use rustls_platform_verifier::BuilderVerifierExt as _;
+
+use super::tools::PublicOnly;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Idle connections are kept this long, so that a conversation does not shake hands for each message.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OutboundError {
+    #[error("TLS cannot be set up")]
+    Tls(#[source] rustls::Error),
+    #[error("an HTTP client cannot be made")]
+    Client(#[source] reqwest::Error),
+}
+
+#[derive(Default)]
+pub(super) struct HttpClients {
+    plain: OnceLock<Client>,
+    tls: OnceLock<Client>,
+    public_only: OnceLock<Client>,
+}
+
+impl HttpClients {
+    /// The client for a configured URL.
+    ///
+    /// # Errors
+    /// See [`OutboundError`].
+    pub(super) fn client(&self, url: &str) -> Result<Client, OutboundError> {
+        if url.starts_with("https:") {
+            made(&self.tls, || base(system_roots()?))
+        } else {
+            made(&self.plain, || base(no_roots()?))
+        }
+    }
+
+    /// The client for a URL that a model made up. Unless private addresses are allowed for it, it connects to public
+    /// ones only, and through no proxy, which would resolve names by itself.
+    ///
+    /// # Errors
+    /// See [`OutboundError`].
+    pub(super) fn fetching(&self, private_allowed: bool) -> Result<Client, OutboundError> {
+        if private_allowed {
+            return made(&self.tls, || base(system_roots()?));
+        }
+        made(&self.public_only, || Ok(base(system_roots()?)?.no_proxy().dns_resolver(Arc::new(PublicOnly))))
+    }
+}
+
+fn made(
+    slot: &OnceLock<Client>,
+    builder: impl FnOnce() -> Result<ClientBuilder, OutboundError>,
+) -> Result<Client, OutboundError> {
+    if let Some(client) = slot.get() {
+        return Ok(client.clone());
+    }
+    let client = builder()?.build().map_err(OutboundError::Client)?;
+    Ok(slot.get_or_init(|| client).clone())
+}
+
+fn base(tls: rustls::ClientConfig) -> Result<ClientBuilder, OutboundError> {
+    Ok(Client::builder()
+        .tls_backend_preconfigured(tls)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .user_agent(concat!("zeroone/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none()))
+}
+
+fn system_roots() -> Result<rustls::ClientConfig, OutboundError> {
+    let config = versions()?.with_platform_verifier().map_err(OutboundError::Tls)?;
+    Ok(config.with_no_client_auth())
+}
+
+/// Trusts nobody: for plain HTTP, where there is nobody to trust.
+fn no_roots() -> Result<rustls::ClientConfig, OutboundError> {
+    Ok(versions()?.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
+}
+
+/// The cryptography is named here rather than installed for the process, which may have its own.
+fn versions() -> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier>, OutboundError> {
+    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(OutboundError::Tls)
+}

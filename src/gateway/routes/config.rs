@@ -1,0 +1,65 @@
+//! `/api/config`: the settings, without their secrets.
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Value, json};
+
+use super::on_disk;
+use crate::gateway::auth::Paired;
+use crate::gateway::body::Limited;
+use crate::gateway::config_file::{self, RewriteError};
+use crate::gateway::config_view::{mask, unmask};
+use crate::gateway::reply::Refusal;
+use crate::gateway::shared::App;
+
+const BODY_LIMIT: usize = 1 << 20;
+
+pub(super) async fn show(_: Paired, State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    let mut document = on_disk(&app, |app| app.config_file.document()).await?.map_err(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "cannot show config.toml");
+        Refusal::Failed("config.toml cannot be read")
+    })?;
+    mask(&mut document);
+    Ok(Json(json!({ "format": "toml", "content": document.to_string() })))
+}
+
+/// Takes a whole `config.toml`. A masked secret stays as it was, and so do the paired tokens: a dashboard must not lock
+/// its own owner out.
+pub(super) async fn replace(
+    _: Paired,
+    State(app): State<App>,
+    body: Limited<BODY_LIMIT>,
+) -> Result<Json<Value>, Refusal> {
+    let text = String::from_utf8(body.bytes.to_vec()).map_err(|_| Refusal::BadBody("Invalid TOML: not UTF-8"))?;
+    let restart = on_disk(&app, move |app| rewrite(app, &text)).await?.map_err(|error| match error {
+        RewriteError::Refused(reason) => Refusal::Unusable(format!("Invalid config: {reason}")),
+        RewriteError::Edit(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot save config.toml");
+            Refusal::Failed("Failed to save config")
+        }
+    })?;
+    app.events.publish("config", json!({ "restart_required": restart }));
+    Ok(Json(json!({ "status": "ok", "restart_required": restart })))
+}
+
+fn rewrite(app: &App, text: &str) -> Result<Vec<&'static str>, RewriteError> {
+    let mut taken = None;
+    app.config_file.rewrite(|current| {
+        let mut document = config_file::parse_document(text)?;
+        unmask(&mut document, current);
+        let tokens: toml_edit::Array = app.pairing.stored_tokens().into_iter().collect();
+        if !tokens.is_empty() {
+            document["gateway"].or_insert(toml_edit::table())["paired_tokens"] = toml_edit::value(tokens);
+        }
+        let config = config_file::effective(&document.to_string(), app.options())?.config;
+        if !config.may_bind() {
+            return Err("gateway.host is reachable from other machines, and allow_public_bind is not set".into());
+        }
+        taken = Some(config);
+        Ok(document)
+    })?;
+    let Some(new) = taken else { return Ok(vec![]) };
+    let restart = app.config().needs_restart(&new);
+    app.replace_config(new);
+    Ok(restart)
+}

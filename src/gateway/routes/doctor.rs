@@ -1,0 +1,123 @@
+//! `/api/doctor`: looks at everything that can be wrong, changes nothing and costs nothing.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{in_time, on_disk};
+use crate::domain::Provider;
+use crate::gateway::auth::Paired;
+use crate::gateway::config::Config;
+use crate::gateway::reply::Refusal;
+use crate::gateway::shared::App;
+
+/// A model's server that does not take a connection in this time is as good as away.
+const REACH: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Severity {
+    Ok,
+    Warn,
+    Error,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    severity: Severity,
+    category: &'static str,
+    message: String,
+}
+
+fn finding(severity: Severity, category: &'static str, message: impl Into<String>) -> Finding {
+    Finding { severity, category, message: message.into() }
+}
+
+pub(super) async fn doctor(_: Paired, State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    let mut results = settings(&app.config());
+    results.extend(on_disk(&app, disk).await?);
+    results.push(in_time(&app, memory(&app)).await?);
+    results.push(reach(&app).await);
+    let count = |severity| results.iter().filter(|finding| finding.severity == severity).count();
+    let summary = json!({
+        "ok": count(Severity::Ok), "warnings": count(Severity::Warn), "errors": count(Severity::Error)
+    });
+    Ok(Json(json!({ "results": results, "summary": summary })))
+}
+
+fn settings(config: &Config) -> Vec<Finding> {
+    const CATEGORY: &str = "config";
+    let mut findings = Vec::new();
+    let needs_key = Provider::parse(config.provider()).is_ok_and(Provider::needs_key);
+    findings.push(match &config.api_key {
+        None if needs_key => finding(Severity::Error, CATEGORY, format!("{} needs an API key", config.provider())),
+        Some(key) if key.expose().starts_with("enc2:") => {
+            finding(Severity::Error, CATEGORY, "api_key was encrypted by ZeroClaw and cannot be read; set API_KEY")
+        }
+        _ => finding(Severity::Ok, CATEGORY, "the API key is as the provider wants it"),
+    });
+    if !config.gateway.require_pairing {
+        findings.push(finding(Severity::Warn, CATEGORY, "pairing is off: everyone who reaches the gateway may use it"));
+    }
+    let channels = &config.channels_config;
+    for (name, unsigned) in channels.unsigned() {
+        if unsigned {
+            let message = format!("{name} has no secret to check signatures with; its messages are refused");
+            findings.push(finding(Severity::Warn, "channels", message));
+        }
+    }
+    for name in channels.heard_by_nobody() {
+        let message = format!("{name} allows nobody; \"*\" would allow everybody");
+        findings.push(finding(Severity::Warn, "channels", message));
+    }
+    findings
+}
+
+fn disk(app: &App) -> Vec<Finding> {
+    const CATEGORY: &str = "workspace";
+    let workspace = app.workspace();
+    let probe = workspace.join(".doctor");
+    let writable = std::fs::create_dir_all(workspace).and_then(|()| std::fs::write(&probe, "probe"));
+    let _ = std::fs::remove_file(&probe);
+    let mut findings = vec![match writable {
+        Ok(()) => finding(Severity::Ok, CATEGORY, "the workspace can be written to"),
+        Err(error) => {
+            finding(Severity::Error, CATEGORY, format!("the workspace cannot be written to: {}", error.kind()))
+        }
+    }];
+    findings.push(if workspace.join("IDENTITY.md").is_file() {
+        finding(Severity::Ok, CATEGORY, "the agent has an identity")
+    } else {
+        finding(Severity::Warn, CATEGORY, "there is no IDENTITY.md: the agent is nobody in particular")
+    });
+    findings.push(match app.cron.list() {
+        Ok(jobs) => finding(Severity::Ok, "cron", format!("{} jobs", jobs.len())),
+        Err(error) => finding(Severity::Error, "cron", error.to_string()),
+    });
+    findings
+}
+
+async fn memory(app: &App) -> Finding {
+    match app.memory.list(None, 1).await {
+        Ok(_) => finding(Severity::Ok, "memory", format!("{} can be used", app.memory.name())),
+        Err(error) => finding(Severity::Error, "memory", error.to_string()),
+    }
+}
+
+/// Whether the model's server takes a connection; no request is made.
+async fn reach(app: &App) -> Finding {
+    const CATEGORY: &str = "provider";
+    let Some((host, port)) = app.model().host() else {
+        return finding(Severity::Error, CATEGORY, "no provider is configured");
+    };
+    match tokio::time::timeout(REACH, tokio::net::TcpStream::connect((host.as_str(), port))).await {
+        Ok(Ok(_)) => finding(Severity::Ok, CATEGORY, format!("{host}:{port} takes connections")),
+        Ok(Err(error)) => {
+            finding(Severity::Error, CATEGORY, format!("{host}:{port} cannot be reached: {}", error.kind()))
+        }
+        Err(_) => finding(Severity::Error, CATEGORY, format!("{host}:{port} does not answer")),
+    }
+}

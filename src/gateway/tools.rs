@@ -1,0 +1,257 @@
+//! What the agent can do beside talking: remember, tell the time, read and write its own files, fetch from the web,
+//! keep a timetable, send messages.
+//!
+//! Every tool takes JSON from the model, which is input like any other: it may be wrong, hostile or both. A tool that
+//! fails says why to the model, which can then do better.
+
+mod args;
+mod fetch;
+mod files;
+
+pub(super) use fetch::PublicOnly;
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use args::{object, one_of, string};
+
+use super::channels;
+use super::config::Config;
+use super::cron::NewJob;
+use super::memory::{CORE, KEY_LENGTH, Note};
+use super::persona::head;
+use super::provider::{ToolCall, ToolSpec};
+use super::shared::App;
+use crate::domain::Timestamp;
+
+/// Longest result that is given to the model, in bytes: it is paid for again in every later round.
+const OUTPUT: usize = 24_000;
+/// No tool may take longer; the one that fetches has a shorter limit of its own.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Memories that one search gives.
+const RECALL: usize = 10;
+
+pub(super) struct Outcome {
+    pub(super) success: bool,
+    pub(super) output: String,
+}
+
+/// The tools that this configuration offers.
+pub(super) fn specs(config: &Config) -> Vec<ToolSpec> {
+    let mut specs = vec![
+        spec(
+            "memory_store",
+            "Remember something for later conversations. An entry of the same key is replaced.",
+            object(
+                &[
+                    ("key", string("A short name for it")),
+                    ("content", string("What to remember")),
+                    ("category", string("core (default), daily, conversation or one of your own")),
+                ],
+                &["key", "content"],
+            ),
+        ),
+        spec(
+            "memory_recall",
+            "Search what you remember.",
+            object(&[("query", string("Words to look for"))], &["query"]),
+        ),
+        spec("memory_forget", "Forget an entry.", object(&[("key", string("Its key"))], &["key"])),
+        spec(
+            "time",
+            "The current date and time.",
+            object(&[("timezone", string("IANA time zone, UTC if left out"))], &[]),
+        ),
+        spec(
+            "file_read",
+            "Read a text file of your workspace.",
+            object(&[("path", string("Path within the workspace"))], &["path"]),
+        ),
+        spec(
+            "file_write",
+            "Write a text file into your workspace, replacing what was there.",
+            object(
+                &[("path", string("Path within the workspace")), ("content", string("The whole text"))],
+                &["path", "content"],
+            ),
+        ),
+        spec(
+            "cron_add",
+            "Put a prompt to yourself on a timetable.",
+            object(
+                &[
+                    ("schedule", string("Cron expression, e.g. 30 9 * * 1-5")),
+                    ("command", string("The prompt")),
+                    ("name", string("A name for the job")),
+                    ("tz", string("IANA time zone of the schedule, UTC if left out")),
+                ],
+                &["schedule", "command"],
+            ),
+        ),
+        spec("cron_list", "List your timetable.", object(&[], &[])),
+        spec("cron_remove", "Take a job off your timetable.", object(&[("id", string("Its id"))], &["id"])),
+    ];
+    if config.http_request.enabled {
+        specs.push(spec(
+            "http_fetch",
+            "Fetch a page from the web by GET. Only allowed hosts can be reached.",
+            object(&[("url", string("http:// or https:// URL"))], &["url"]),
+        ));
+    }
+    let outgoing = channels::outgoing(config);
+    if !outgoing.is_empty() {
+        specs.push(spec(
+            "send_message",
+            "Send a message through one of your channels.",
+            object(
+                &[
+                    ("channel", one_of(&outgoing)),
+                    ("to", string("The chat, channel or user, which must be an allowed one")),
+                    ("text", string("The message")),
+                ],
+                &["channel", "to", "text"],
+            ),
+        ));
+    }
+    specs
+}
+
+/// Whether there is a tool of this name in any configuration.
+pub(super) fn exists(name: &str) -> bool {
+    const NAMES: [&str; 11] = [
+        "memory_store",
+        "memory_recall",
+        "memory_forget",
+        "time",
+        "file_read",
+        "file_write",
+        "cron_add",
+        "cron_list",
+        "cron_remove",
+        "http_fetch",
+        "send_message",
+    ];
+    NAMES.contains(&name)
+}
+
+fn spec(name: &str, description: &str, parameters: Value) -> ToolSpec {
+    ToolSpec { name: name.into(), description: description.into(), parameters }
+}
+
+/// Runs a call. Whatever goes wrong is in the outcome.
+pub(super) async fn run(app: &App, call: &ToolCall) -> Outcome {
+    let result = match tokio::time::timeout(TIMEOUT, dispatch(app, call)).await {
+        Ok(result) => result,
+        Err(_) => Err(format!("it did not end within {} seconds", TIMEOUT.as_secs())),
+    };
+    match result {
+        Ok(output) if output.len() > OUTPUT => {
+            Outcome { success: true, output: format!("{}\n[cut]", head(&output, OUTPUT)) }
+        }
+        Ok(output) => Outcome { success: true, output },
+        Err(error) => Outcome { success: false, output: format!("Error: {error}") },
+    }
+}
+
+#[derive(Deserialize)]
+struct Store {
+    key: String,
+    content: String,
+    category: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Recall {
+    query: String,
+}
+
+#[derive(Deserialize)]
+struct Key {
+    key: String,
+}
+
+#[derive(Deserialize)]
+struct Time {
+    timezone: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Id {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Send {
+    channel: String,
+    to: String,
+    text: String,
+}
+
+async fn dispatch(app: &App, call: &ToolCall) -> Result<String, String> {
+    let arguments = &call.arguments;
+    match call.name.as_str() {
+        "memory_store" => memory_store(app, args::read(arguments)?).await,
+        "memory_recall" => {
+            let Recall { query } = args::read(arguments)?;
+            let found = app.memory.recall(&query, RECALL).await.map_err(say)?;
+            Ok(json!(found).to_string())
+        }
+        "memory_forget" => {
+            let Key { key } = args::read(arguments)?;
+            let found = app.memory.forget(&key).await.map_err(say)?;
+            if found { Ok("forgotten".into()) } else { Err("there is no entry of that key".into()) }
+        }
+        "time" => {
+            let Time { timezone } = args::read(arguments)?;
+            let zone = timezone.as_deref().unwrap_or("UTC");
+            let now = Timestamp::now().in_tz(zone).map_err(|_| "that is no IANA time zone".to_owned())?;
+            Ok(now.strftime("%A %Y-%m-%d %H:%M:%S %:z").to_string())
+        }
+        "file_read" => files::read(app.workspace(), args::read(arguments)?).await,
+        "file_write" => files::write(app.workspace(), args::read(arguments)?).await,
+        "cron_add" => {
+            let new: NewJob = args::read(arguments)?;
+            let job = on_disk(app, move |app| app.cron.add(new, Timestamp::now())).await?;
+            Ok(json!({ "id": job.id, "next_run": job.next_run }).to_string())
+        }
+        "cron_list" => Ok(json!(on_disk(app, |app| app.cron.list()).await?).to_string()),
+        "cron_remove" => {
+            let Id { id } = args::read(arguments)?;
+            let found = on_disk(app, move |app| app.cron.remove(&id)).await?;
+            if found { Ok("removed".into()) } else { Err("there is no job of that id".into()) }
+        }
+        "http_fetch" if app.config().http_request.enabled => fetch::run(app, args::read(arguments)?).await,
+        "send_message" => {
+            let Send { channel, to, text } = args::read(arguments)?;
+            channels::send(app, &channel, &to, &text).await.map_err(say)?;
+            Ok("sent".into())
+        }
+        _ => Err("there is no such tool".into()),
+    }
+}
+
+async fn memory_store(app: &App, store: Store) -> Result<String, String> {
+    let key = store.key.trim().to_owned();
+    if key.is_empty() || key.chars().count() > KEY_LENGTH {
+        return Err(format!("the key must have 1 to {KEY_LENGTH} characters"));
+    }
+    let category = store.category.unwrap_or_else(|| CORE.to_owned());
+    let note = Note { key, content: store.content, category, at: Timestamp::now() };
+    app.memory.store(note).await.map_err(say)?;
+    Ok("remembered".into())
+}
+
+async fn on_disk<T: std::marker::Send + 'static>(
+    app: &App,
+    work: impl FnOnce(&App) -> Result<T, super::cron::CronError> + std::marker::Send + 'static,
+) -> Result<T, String> {
+    let app = app.clone();
+    tokio::task::spawn_blocking(move || work(&app)).await.map_err(say)?.map_err(say)
+}
+
+/// An error in words for the model.
+fn say(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,89 @@
+//! A messaging platform's API: takes everything and remembers it.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use serde_json::{Value, json};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Call {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    calls: Vec<Call>,
+    replies: VecDeque<(u16, Value)>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Platform {
+    address: SocketAddr,
+    inner: Arc<Mutex<Inner>>,
+}
+
+impl Platform {
+    pub(crate) async fn start() -> Self {
+        let inner = Arc::new(Mutex::new(Inner::default()));
+        let router = Router::new().fallback(answer).with_state(inner.clone());
+        Self { address: super::world::serve(router).await, inner }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Answers the next calls like this; others with `{"ok":true,"result":[]}`, which suits all platforms.
+    pub(crate) fn script(&self, replies: impl IntoIterator<Item = (u16, Value)>) {
+        self.inner.lock().unwrap().replies.extend(replies);
+    }
+
+    /// All calls but questions for news.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        let calls = self.inner.lock().unwrap().calls.clone();
+        calls.into_iter().filter(|call| !call.path.ends_with("/getUpdates")).collect()
+    }
+
+    pub(crate) fn polls(&self) -> Vec<Call> {
+        let calls = self.inner.lock().unwrap().calls.clone();
+        calls.into_iter().filter(|call| call.path.ends_with("/getUpdates")).collect()
+    }
+}
+
+async fn answer(
+    State(inner): State<Arc<Mutex<Inner>>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, axum::Json<Value>) {
+    let path = uri.path().to_owned();
+    let polls = path.ends_with("/getUpdates");
+    let scripted = {
+        let mut inner = inner.lock().unwrap();
+        inner.calls.push(Call { path, headers, body });
+        inner.replies.pop_front()
+    };
+    match scripted {
+        Some((status, body)) => (StatusCode::from_u16(status).unwrap(), axum::Json(body)),
+        // A long poll without news stays open.
+        None if polls => std::future::pending().await,
+        None => (StatusCode::OK, axum::Json(json!({ "ok": true, "result": [] }))),
+    }
+}

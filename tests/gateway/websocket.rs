@@ -1,0 +1,116 @@
+//! `/ws/chat`.
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use super::model::Reply;
+use super::world::{PATIENCE, World};
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn connect(world: &World, query: &str, headers: &[(&'static str, String)]) -> Result<Socket, Error> {
+    let url = world.url(&format!("/ws/chat{query}")).replacen("http", "ws", 1);
+    let mut request = url.into_client_request().unwrap();
+    for (name, value) in headers {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    connect_async(request).await.map(|(socket, _)| socket)
+}
+
+async fn next(socket: &mut Socket) -> Value {
+    loop {
+        let frame = tokio::time::timeout(PATIENCE, socket.next()).await.unwrap().unwrap().unwrap();
+        if let Message::Text(text) = frame {
+            return serde_json::from_str(&text).unwrap();
+        }
+    }
+}
+
+async fn say(socket: &mut Socket, content: &str) {
+    let message = json!({ "type": "message", "content": content }).to_string();
+    socket.send(Message::text(message)).await.unwrap();
+}
+
+/// Everything up to the end of an answer.
+async fn answer(socket: &mut Socket) -> Vec<Value> {
+    let mut seen = vec![];
+    loop {
+        let message = next(socket).await;
+        let last = message["type"] == "done" || message["type"] == "error";
+        seen.push(message);
+        if last {
+            return seen;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_token_is_taken_from_header_subprotocol_or_query() {
+    let world = World::paired("").await;
+    let token = world.token().to_owned();
+    let ways = [
+        (format!("?token={token}"), vec![]),
+        (String::new(), vec![("authorization", format!("Bearer {token}"))]),
+        (String::new(), vec![("sec-websocket-protocol", format!("bearer.{token}"))]),
+        (String::new(), vec![("sec-websocket-protocol", format!("zeroclaw.v1, bearer.{token}"))]),
+    ];
+    for (query, headers) in ways {
+        let mut socket = connect(&world, &query, &headers).await.unwrap();
+        say(&mut socket, "hi").await;
+        assert_eq!(answer(&mut socket).await.last().unwrap()["full_response"], "echo: hi");
+    }
+    for query in ["", "?token=wrong"] {
+        match connect(&world, query, &[]).await {
+            Err(Error::Http(response)) => assert_eq!(response.status(), 401),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_comes_in_pieces_with_its_tools_and_is_kept_in_mind() {
+    let world = World::paired("").await;
+    let mut socket = connect(&world, &format!("?token={}", world.token()), &[]).await.unwrap();
+    world.model.script([Reply::Tools(vec![("time", json!({}))]), Reply::Text("It is high noon".into())]);
+    say(&mut socket, "time?").await;
+    let seen = answer(&mut socket).await;
+    let kinds: Vec<&str> = seen.iter().map(|message| message["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["tool_call", "tool_result", "chunk", "chunk", "chunk", "chunk", "done"]);
+    assert_eq!((&seen[0]["name"], &seen[0]["args"]), (&json!("time"), &json!({})));
+    let text: String = seen.iter().filter_map(|message| message["content"].as_str()).collect();
+    assert_eq!((text.as_str(), &seen[6]["full_response"]), ("It is high noon", &json!("It is high noon")));
+
+    say(&mut socket, "thanks").await;
+    answer(&mut socket).await;
+    let asked = world.model.calls().last().unwrap().body["messages"].clone();
+    let said: Vec<&str> = asked.as_array().unwrap()[1..].iter().map(|m| m["content"].as_str().unwrap()).collect();
+    assert_eq!(said, ["time?", "It is high noon", "thanks"]);
+}
+
+#[tokio::test]
+async fn nonsense_and_failures_are_said_and_the_socket_lives_on() {
+    let world = World::paired("[reliability]\nprovider_retries = 0\n").await;
+    let mut socket = connect(&world, &format!("?token={}", world.token()), &[]).await.unwrap();
+    socket.send(Message::text("not json")).await.unwrap();
+    assert_eq!(next(&mut socket).await, json!({ "type": "error", "message": "Invalid JSON" }));
+    socket.send(Message::text("{\"type\":\"other\"}")).await.unwrap();
+    world.model.script([Reply::Status(400, vec![], "{}")]);
+    say(&mut socket, "hi").await;
+    assert_eq!(answer(&mut socket).await.last().unwrap()["message"], "the model gave no answer");
+    say(&mut socket, "again").await;
+    assert_eq!(answer(&mut socket).await.last().unwrap()["full_response"], "echo: again");
+}
+
+#[tokio::test]
+async fn an_open_socket_does_not_keep_the_gateway_from_stopping() {
+    let mut world = World::paired("").await;
+    let mut socket = connect(&world, &format!("?token={}", world.token()), &[]).await.unwrap();
+    let events = world.get("/api/events").send().await.unwrap();
+    world.stop().await;
+    assert!(!matches!(socket.next().await, Some(Ok(Message::Text(_)))));
+    drop(events);
+}
