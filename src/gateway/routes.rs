@@ -64,6 +64,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/api/cron/{id}", delete(cron::remove))
         .route("/api/cost", get(status::cost))
         .route("/api/events", get(events::events))
+        .route("/_app/{file}", get(dashboard::asset))
         .fallback(dashboard::fallback)
         .layer(middleware::from_fn_with_state(app.clone(), count))
         .with_state(app)

@@ -184,6 +184,13 @@ async fn the_page_is_everywhere_where_nothing_else_is() {
         assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
         assert!(answer.headers().contains_key("content-security-policy"));
     }
+    // The page's own files are there, and what the script asks for are routes of this gateway.
+    let page = world.get("/").send().await.unwrap().text().await.unwrap();
+    for file in ["_app/app.js", "_app/style.css"] {
+        assert!(page.contains(file));
+        assert_eq!(world.get(&format!("/{file}")).send().await.unwrap().status(), 200, "{file}");
+    }
+    assert_eq!(world.get("/_app/other.js").send().await.unwrap().status(), 404);
     assert_eq!(world.get("/api/nope").send().await.unwrap().status(), 404);
     assert_eq!(world.post("/nope").send().await.unwrap().status(), 405);
     assert_eq!(world.post("/health").send().await.unwrap().status(), 405);

@@ -1,36 +1,53 @@
 //! The page at `/`, and what is answered where nothing else is.
 
+use axum::extract::Path;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 
 use crate::gateway::reply::Refusal;
 
-const PAGE: &str = include_str!("dashboard.html");
-/// The page loads nothing and talks to nobody but this gateway.
+const PAGE: Asset = Asset { kind: "text/html; charset=utf-8", content: include_str!("dashboard/index.html") };
+const SCRIPT: Asset = Asset { kind: "text/javascript; charset=utf-8", content: include_str!("dashboard/app.js") };
+const STYLE: Asset = Asset { kind: "text/css; charset=utf-8", content: include_str!("dashboard/style.css") };
+/// The page runs and loads nothing but its own two files, and talks to nobody but this gateway.
 const POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self' ws: wss:; \
-     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; \
+     form-action 'none'; frame-ancestors 'none'",
 );
 
+struct Asset {
+    kind: &'static str,
+    content: &'static str,
+}
+
+/// `GET /_app/{file}`.
+pub(super) async fn asset(Path(file): Path<String>) -> Response {
+    match file.as_str() {
+        "app.js" => SCRIPT.respond(),
+        "style.css" => STYLE.respond(),
+        _ => Refusal::NotFound.into_response(),
+    }
+}
+
 /// Any GET is the page, as in ZeroClaw, but one that asks an API: a program cannot read a page.
-pub(in crate::gateway) async fn fallback(method: Method, uri: Uri) -> Response {
-    let is_api = ["/api", "/v1"]
-        .iter()
-        .any(|root| uri.path().strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
-    match (method, is_api) {
-        (Method::GET | Method::HEAD, false) => page(),
-        (Method::GET | Method::HEAD, true) => Refusal::NotFound.into_response(),
+pub(super) async fn fallback(method: Method, uri: Uri) -> Response {
+    let below = |root| uri.path().strip_prefix(root).is_some_and(|rest: &str| rest.is_empty() || rest.starts_with('/'));
+    match method {
+        Method::GET | Method::HEAD if below("/api") || below("/v1") => Refusal::NotFound.into_response(),
+        Method::GET | Method::HEAD => PAGE.respond(),
         _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
     }
 }
 
-fn page() -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-    ];
-    (headers, PAGE).into_response()
+impl Asset {
+    fn respond(&self) -> Response {
+        let headers = [
+            (header::CONTENT_TYPE, HeaderValue::from_static(self.kind)),
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+            (header::CONTENT_SECURITY_POLICY, POLICY),
+            (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+            (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        ];
+        (headers, self.content).into_response()
+    }
 }
