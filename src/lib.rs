@@ -1,4 +1,42 @@
-//! ZeroClaw as a service: every AI agent is a supervised actor that owns one ZeroClaw instance.
+//! ZeroClaw as a service: every AI agent is a supervised actor that owns one ZeroClaw instance, its token and its health.
+//!
+//! # The actors
+//! ```text
+//! Supervisor ─┬─ Registry       quotas, slugs, ports; the one writer of users and keys
+//!             ├─ Agent ── job   one ZeroClaw instance: a process or a container
+//!             ├─ Agent ── job
+//!             └─ …
+//! ```
+//! A crashed actor is rebuilt from the store, alone. Agents outlive the service: their instances run on while it is away,
+//! and are adopted when it is back.
+//!
+//! # Where things are
+//! | what | where |
+//! |---|---|
+//! | every decision about an agent's life, pure | [`lifecycle`], [`backoff`], [`ledger`] |
+//! | the words that all of it is written in | [`domain`] |
+//! | secrets at rest | [`vault`] |
+//! | what must not be lost | [`store`] |
+//! | what runs instances | [`runtime`]: the trait, and an implementation for each engine |
+//! | what is known of ZeroClaw | [`zeroclaw`] |
+//! | the actors, thin shells round the decisions | [`actor`] |
+//! | what readers see without asking an actor | [`view`], [`accounts`] |
+//! | what embedders and the HTTP facade hold | [`control`] |
+//! | the agent runtime of our own, a program in itself | `gateway` |
+//!
+//! Imports run strictly downwards; a test holds them to it.
+//!
+//! # What always holds
+//! - Decide, commit, reply, act, in this order: nothing outside changes before the commit that says it is intended, and
+//!   nothing is acknowledged before it is durable.
+//! - One instance for each agent, one job at a time, and every job, timer and observation belongs to an attempt: a stale
+//!   one changes nothing.
+//! - A message is delivered at most once, or the answer says that nobody knows.
+//! - An engine that is away says nothing about an agent.
+//! - Every wait has a deadline, every queue a bound, every retry a budget.
+//!
+//! # Embedding
+//! See [`control::ControlPlane`].
 
 pub mod accounts;
 pub mod actor;
