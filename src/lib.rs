@@ -41,6 +41,10 @@
 pub mod accounts;
 pub mod actor;
 pub mod backoff;
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
+pub mod config;
 pub mod control;
 pub mod domain;
 #[cfg(feature = "gateway")]
@@ -52,6 +56,8 @@ pub mod runtime;
 pub mod store;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+#[cfg(feature = "cli")]
+pub mod telemetry;
 pub mod vault;
 pub mod view;
 pub mod zeroclaw;

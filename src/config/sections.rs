@@ -1,0 +1,325 @@
+//! The sections as types, and what the parts of the service take of them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::Config;
+use crate::actor::{JobLimits, Settings};
+use crate::backoff::RestartPolicy;
+use crate::domain::InstallationId;
+use crate::lifecycle::Timing;
+use crate::runtime::process::ProcessOptions;
+use crate::zeroclaw::profile::Profile;
+
+/// What runs agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuntimeChoice {
+    Auto,
+    Docker,
+    Process,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    pub public_bind: bool,
+    pub max_connections: usize,
+    pub answer_secs: u64,
+    pub drain_secs: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// 0: no limit.
+    pub per_second: u32,
+    pub burst: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restart {
+    pub max_restarts: u32,
+    pub window_secs: u64,
+    pub max_failed_starts: u32,
+    pub base_delay_ms: u64,
+    pub max_delay_secs: u64,
+    pub stable_after_secs: u64,
+    pub rest_secs: u64,
+    pub max_rest_secs: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    pub interval_secs: u64,
+    pub retry_secs: u64,
+    pub misses: u8,
+    pub timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    pub prepare_secs: u64,
+    pub engine_call_secs: u64,
+    pub start_secs: u64,
+    pub pairing_secs: u64,
+    pub stop_grace_secs: u64,
+    pub engine_patience_secs: u64,
+    pub stop_patience_secs: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// Empty: this binary.
+    pub command: PathBuf,
+    pub args: Vec<String>,
+    profile: String,
+    pub log_limit_mb: u64,
+}
+
+/// Keys of the Docker runtime; they are there, and checked, in a build without it too.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Docker {
+    pub host: String,
+    pub image: String,
+    profile: String,
+    pub network: String,
+    isolation: Isolation,
+    joined: Vec<String>,
+    subnets: String,
+    reach: Reach,
+    traefik: bool,
+    traefik_entrypoint: String,
+    traefik_resolver: String,
+    start_throttle: usize,
+    pull_deadline_secs: u64,
+    log_size: String,
+    log_files: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Isolation {
+    Bridge,
+    PerAgent,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Reach {
+    Auto,
+    Container,
+    HostPort,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proxy {
+    domain: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VaultSection {
+    /// Empty: `master.key` in the data folder.
+    pub master_key_file: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// Filters as `tracing` writes them.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    Text,
+    Json,
+}
+
+impl Config {
+    /// How the actors behave.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            restart: self.restart.policy(),
+            timing: Timing {
+                health_interval: secs(self.health.interval_secs),
+                health_retry: secs(self.health.retry_secs),
+                health_misses: self.health.misses,
+                engine_patience: secs(self.start.engine_patience_secs),
+                stop_patience: secs(self.start.stop_patience_secs),
+            },
+            limits: JobLimits {
+                prepare: secs(self.start.prepare_secs),
+                engine_call: secs(self.start.engine_call_secs),
+                start: secs(self.start.start_secs),
+                pairing: secs(self.start.pairing_secs),
+                health: Duration::from_millis(self.health.timeout_ms),
+                stop_grace: secs(self.start.stop_grace_secs),
+            },
+            domain: self.proxy.domain().map(str::to_owned),
+        }
+    }
+
+    /// What the types let through and makes no sense: key and problem.
+    pub(super) fn sections_check(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        let mut check = |key, outcome: Result<(), String>| {
+            if let Err(problem) = outcome {
+                problems.push((key, problem));
+            }
+        };
+        check("process.profile", self.process.profile().map(drop));
+        check("docker.profile", self.docker.profile().map(drop));
+        check("docker.image", not_empty(&self.docker.image));
+        check("docker.network", not_empty(&self.docker.network));
+        check("proxy.domain", self.proxy.check());
+        check("log.level", crate::telemetry::filter(&self.log.level).map(drop));
+        check("restart.max_delay_secs", self.restart.check());
+        #[cfg(feature = "docker")]
+        check("docker.subnets", self.docker.options(InstallationId::new()).map(drop));
+        problems
+    }
+}
+
+impl Restart {
+    pub fn policy(&self) -> RestartPolicy {
+        RestartPolicy {
+            max_restarts: self.max_restarts,
+            window: secs(self.window_secs),
+            max_failed_starts: self.max_failed_starts,
+            base_delay: Duration::from_millis(self.base_delay_ms),
+            max_delay: secs(self.max_delay_secs),
+            stable_after: secs(self.stable_after_secs),
+            rest: secs(self.rest_secs),
+            max_rest: secs(self.max_rest_secs),
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if Duration::from_millis(self.base_delay_ms) > secs(self.max_delay_secs) {
+            return Err("must not be shorter than restart.base_delay_ms".into());
+        }
+        Ok(())
+    }
+}
+
+impl Process {
+    /// `None`: the program is to be asked.
+    ///
+    /// # Errors
+    /// A sentence that lists the names.
+    pub fn profile(&self) -> Result<Option<Profile>, String> {
+        profile(&self.profile)
+    }
+
+    /// `program`: this binary. `environment`: the service's own, of which instances get what they need.
+    pub fn options(
+        &self,
+        installation: InstallationId,
+        root: PathBuf,
+        program: PathBuf,
+        environment: &[(String, String)],
+    ) -> ProcessOptions {
+        let inherited = |name: &str| ProcessOptions::INHERITED.contains(&name);
+        ProcessOptions {
+            installation,
+            root,
+            program: if self.command.as_os_str().is_empty() { program } else { self.command.clone() },
+            args_prefix: self.args.clone(),
+            environment: environment.iter().filter(|(name, _)| inherited(name)).cloned().collect(),
+            log_limit_bytes: self.log_limit_mb * 1024 * 1024,
+        }
+    }
+}
+
+impl Docker {
+    /// `None`: the image tells.
+    ///
+    /// # Errors
+    /// A sentence that lists the names.
+    pub fn profile(&self) -> Result<Option<Profile>, String> {
+        profile(&self.profile)
+    }
+
+    /// # Errors
+    /// Where the subnets are no range of addresses.
+    #[cfg(feature = "docker")]
+    pub fn options(&self, installation: InstallationId) -> Result<crate::runtime::docker::DockerOptions, String> {
+        use crate::runtime::docker as engine;
+        let subnets = engine::Subnets::parse(&self.subnets).map_err(|error| error.to_string())?;
+        Ok(engine::DockerOptions {
+            host: self.host.clone(),
+            image: self.image.clone(),
+            network: self.network.clone(),
+            installation,
+            isolation: match self.isolation {
+                Isolation::Bridge => engine::Isolation::Bridge,
+                Isolation::PerAgent => engine::Isolation::PerAgent { joined: self.joined.clone(), subnets },
+            },
+            reach: match self.reach {
+                Reach::Auto => engine::Reach::Auto,
+                Reach::Container => engine::Reach::Container,
+                Reach::HostPort => engine::Reach::HostPort,
+            },
+            traefik: self.traefik.then(|| engine::Traefik {
+                entrypoint: self.traefik_entrypoint.clone(),
+                resolver: self.traefik_resolver.clone(),
+            }),
+            start_throttle: self.start_throttle,
+            pull_deadline: secs(self.pull_deadline_secs),
+            log_size: self.log_size.clone(),
+            log_files: self.log_files,
+        })
+    }
+}
+
+impl Proxy {
+    /// Agents' host names are below it; `None` where they have none.
+    pub fn domain(&self) -> Option<&str> {
+        (!self.domain.is_empty()).then_some(self.domain.as_str())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let label = |label: &str| {
+            !label.is_empty()
+                && label.len() <= 63
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
+        match self.domain() {
+            Some(domain) if domain.len() > 200 || !domain.split('.').all(label) => {
+                Err("must be a host name in lower case such as agents.example.com".into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn profile(name: &str) -> Result<Option<Profile>, String> {
+    match name {
+        "auto" => Ok(None),
+        name => Profile::parse(name).map(Some).map_err(|_| "must be one of auto, 0.1, 0.6, 0.8, embedded".into()),
+    }
+}
+
+fn not_empty(value: &str) -> Result<(), String> {
+    if value.trim().is_empty() { Err("must not be empty".into()) } else { Ok(()) }
+}
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
