@@ -49,6 +49,8 @@ pub mod control;
 pub mod domain;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+#[cfg(feature = "server")]
+pub mod http;
 pub mod ledger;
 pub mod lifecycle;
 mod plain;

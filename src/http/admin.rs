@@ -1,0 +1,56 @@
+//! What operators see of the whole installation.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::agents::{self, AgentPage};
+use super::params::Params;
+use super::problem::{Fault, Problem};
+use super::state::Api;
+use crate::domain::UserId;
+use crate::runtime::Caps;
+
+/// What runs the agents.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Runtime {
+    #[schema(value_type = String)]
+    name: &'static str,
+    /// Whether it answers now.
+    reachable: bool,
+    enforces_cpu: bool,
+    enforces_memory: bool,
+    isolates_network: bool,
+}
+
+/// Everyone's agents.
+#[utoipa::path(
+    get, path = "/api/admin/agents", tag = "admin",
+    params(
+        ("limit" = Option<u8>, Query, minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query),
+        ("status" = Option<String>, Query, description = "Only these statuses, by comma"),
+        ("user" = Option<uuid::Uuid>, Query, description = "Only this user's")
+    ),
+    responses((status = 200, body = AgentPage))
+)]
+pub async fn list_agents(state: State<Api>, params: Params) -> Result<Json<AgentPage>, Problem> {
+    let user = params.text("user").map(str::parse::<UserId>).transpose();
+    let user = user.map_err(|remedy| Problem::invalid(vec![Fault::parameter("user", remedy)]))?;
+    agents::page(&state, user, params).map(Json)
+}
+
+#[utoipa::path(get, path = "/api/admin/runtime", tag = "admin", responses((status = 200, body = Runtime)))]
+pub async fn runtime(state: State<Api>) -> Json<Runtime> {
+    Json(Runtime::look(&state).await)
+}
+
+impl Runtime {
+    pub async fn look(api: &Api) -> Self {
+        let Caps { name, enforces_cpu, enforces_memory, isolates_network } = api.plane.caps();
+        let reachable = api.plane.ping_runtime().await.is_ok();
+        Self { name, reachable, enforces_cpu, enforces_memory, isolates_network }
+    }
+}

@@ -1,0 +1,112 @@
+//! `start`, `stop`, `restart` and `DELETE`: idempotent, answered when stored, done in the background.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use tokio::time::{Instant, sleep};
+
+use super::etag::if_match;
+use super::{AgentDetail, Own, answer};
+use crate::control::{AgentHandle, CommandError, Followed};
+use crate::http::body::Nothing;
+use crate::http::problem::Problem;
+use crate::http::state::Api;
+
+/// How long the answer to a deletion waits for its end.
+const DELETED_WITHIN: Duration = Duration::from_secs(30);
+/// How long a command waits for an actor that is not up: one that was created a moment ago, or is being rebuilt.
+const UP_WITHIN: Duration = Duration::from_secs(2);
+const UP_POLL: Duration = Duration::from_millis(10);
+
+/// Starts a stopped or failed agent.
+#[utoipa::path(
+    post, path = "/api/agents/{id}/start", tag = "agents",
+    params(("id" = uuid::Uuid, Path)),
+    responses((status = 202, body = AgentDetail), (status = 200, body = AgentDetail, description = "Runs already"))
+)]
+pub async fn start(state: State<Api>, own: Own, _: Nothing) -> Result<Response, Problem> {
+    let _turn = state.turn().await?;
+    let followed = Order::Start.settle(&own.handle).await?;
+    answer(accepted(followed), &state, &own.handle)
+}
+
+/// Stops an agent.
+#[utoipa::path(
+    post, path = "/api/agents/{id}/stop", tag = "agents",
+    params(("id" = uuid::Uuid, Path)),
+    responses((status = 202, body = AgentDetail), (status = 200, body = AgentDetail, description = "Is stopped already"))
+)]
+pub async fn stop(state: State<Api>, own: Own, _: Nothing) -> Result<Response, Problem> {
+    let _turn = state.turn().await?;
+    let followed = Order::Stop.settle(&own.handle).await?;
+    answer(accepted(followed), &state, &own.handle)
+}
+
+/// Restarts an agent with a new pairing code and a new token.
+#[utoipa::path(
+    post, path = "/api/agents/{id}/restart", tag = "agents",
+    params(("id" = uuid::Uuid, Path)),
+    responses((status = 202, body = AgentDetail))
+)]
+pub async fn restart(state: State<Api>, own: Own, _: Nothing) -> Result<Response, Problem> {
+    let _turn = state.turn().await?;
+    let followed = Order::Restart.settle(&own.handle).await?;
+    answer(accepted(followed), &state, &own.handle)
+}
+
+/// Deletes an agent with its container, data and port.
+#[utoipa::path(
+    delete, path = "/api/agents/{id}", tag = "agents",
+    params(("id" = uuid::Uuid, Path), ("If-Match" = Option<String>, Header)),
+    responses((status = 204), (status = 202, body = AgentDetail, description = "Still going on"))
+)]
+pub async fn delete(state: State<Api>, own: Own, headers: HeaderMap) -> Result<Response, Problem> {
+    if_match(&headers, own.view.record.life.generation)?;
+    {
+        let _turn = state.turn().await?;
+        Order::Delete.settle(&own.handle).await?;
+    }
+    if own.handle.gone(DELETED_WITHIN).await {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    answer(StatusCode::ACCEPTED, &state, &own.handle).or_else(|_| Ok(StatusCode::NO_CONTENT.into_response()))
+}
+
+const fn accepted(followed: Followed) -> StatusCode {
+    match followed {
+        Followed::Done => StatusCode::ACCEPTED,
+        Followed::Already => StatusCode::OK,
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    Start,
+    Stop,
+    Restart,
+    Delete,
+}
+
+impl Order {
+    /// Repeats a command whose outcome is unknown because the actor is not up; commands may be repeated.
+    async fn settle(self, agent: &AgentHandle) -> Result<Followed, CommandError> {
+        let deadline = Instant::now() + UP_WITHIN;
+        loop {
+            match self.send(agent).await {
+                Err(CommandError::Unknown(_)) if Instant::now() < deadline => sleep(UP_POLL).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn send(self, agent: &AgentHandle) -> Result<Followed, CommandError> {
+        match self {
+            Self::Start => agent.start().await,
+            Self::Stop => agent.stop().await,
+            Self::Restart => agent.restart().await,
+            Self::Delete => agent.delete().await,
+        }
+    }
+}

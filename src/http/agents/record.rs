@@ -1,0 +1,143 @@
+//! What the API shows of an agent: never its key, its token or anything sealed.
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::control::AgentHandle;
+use crate::domain::{AgentId, ChannelKind, MemoryBackend, Provider, Slug, Status, Timestamp, UserId};
+use crate::http::schema::{self, shown};
+use crate::http::state::Api;
+use crate::view::AgentView;
+
+/// What every form of the record has.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Agent {
+    #[schema(value_type = uuid::Uuid)]
+    id: AgentId,
+    #[schema(value_type = uuid::Uuid)]
+    user_id: UserId,
+    name: String,
+    #[schema(value_type = String)]
+    slug: Slug,
+    agent_name: String,
+    user_name: Option<String>,
+    timezone: String,
+    communication_style: Option<String>,
+    /// The engine's own id of the instance.
+    container_id: Option<String>,
+    container_port: u16,
+    #[schema(schema_with = schema::status)]
+    status: Status,
+    /// Why it is in its status, where something is to be said.
+    status_reason: Option<StatusReason>,
+    #[schema(schema_with = schema::provider)]
+    provider: Provider,
+    model: String,
+    provider_url: Option<String>,
+    temperature: f64,
+    #[schema(schema_with = schema::memory_backend)]
+    memory_backend: MemoryBackend,
+    auto_save: bool,
+    /// Public host name, where the service has a domain.
+    subdomain: Option<String>,
+    memory_mb: Option<f64>,
+    /// Percent of one core.
+    cpu_percent: Option<f64>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    last_health_at: Option<Timestamp>,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+    /// Counts the changes of what the agent is; the ETag.
+    generation: u64,
+    /// Restarts that nobody asked for.
+    restarts: u64,
+    /// When something is tried again by itself.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    next_attempt_at: Option<Timestamp>,
+    has_api_key: bool,
+}
+
+/// A reason for programs and for people.
+#[derive(Serialize, ToSchema)]
+pub struct StatusReason {
+    code: &'static str,
+    message: String,
+}
+
+/// An agent, for its owner.
+#[derive(Serialize, ToSchema)]
+pub struct AgentDetail {
+    #[serde(flatten)]
+    agent: Agent,
+    /// With their tokens; `null` where they cannot be opened.
+    #[schema(value_type = Option<shown::Channels>)]
+    channels: Option<Value>,
+}
+
+/// An agent in a list.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentSummary {
+    #[serde(flatten)]
+    agent: Agent,
+    #[schema(value_type = Vec<String>)]
+    channel_kinds: Vec<ChannelKind>,
+}
+
+impl AgentDetail {
+    pub fn of(api: &Api, handle: &AgentHandle, view: &AgentView) -> Self {
+        let channels = handle.credentials().map(|credentials| credentials.channels.expose_json());
+        Self { agent: Agent::of(api, view), channels }
+    }
+}
+
+impl AgentSummary {
+    pub fn of(api: &Api, view: &AgentView) -> Self {
+        Self { agent: Agent::of(api, view), channel_kinds: view.record.channel_kinds.clone() }
+    }
+}
+
+impl Agent {
+    fn of(api: &Api, view: &AgentView) -> Self {
+        let (record, spec, life) = (&view.record, &view.record.spec, &view.record.life);
+        let vitals = api.plane.agent(record.id).map(|agent| agent.vitals()).unwrap_or_default();
+        let engine_id = life.instance.as_ref().map(|instance| instance.engine_id.to_string());
+        Self {
+            id: record.id,
+            user_id: record.user,
+            name: spec.name.clone(),
+            slug: record.slug.clone(),
+            agent_name: spec.agent_name.clone(),
+            user_name: spec.user_name.clone(),
+            timezone: spec.timezone.clone(),
+            communication_style: spec.communication_style.clone(),
+            container_id: engine_id.filter(|id| !id.is_empty()),
+            container_port: view.port.get(),
+            status: view.status(),
+            status_reason: life
+                .reason
+                .as_ref()
+                .map(|cause| StatusReason { code: cause.code.as_str(), message: cause.message() }),
+            provider: spec.provider,
+            model: spec.model.clone(),
+            provider_url: spec.provider_url.clone(),
+            temperature: spec.temperature,
+            memory_backend: spec.memory_backend,
+            auto_save: spec.auto_save,
+            subdomain: api.plane.domain().map(|domain| format!("{}.{domain}", record.slug)),
+            memory_mb: vitals.usage.as_ref().map(|usage| usage.memory_mb),
+            cpu_percent: vitals.usage.as_ref().map(|usage| usage.cpu_percent),
+            last_health_at: vitals.last_health_at,
+            created_at: record.created_at,
+            updated_at: record.updated_at,
+            generation: life.generation,
+            restarts: life.restart_count,
+            next_attempt_at: life.next_attempt_at(),
+            has_api_key: record.api_key.is_some(),
+        }
+    }
+}

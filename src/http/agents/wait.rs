@@ -1,0 +1,42 @@
+//! `GET /api/agents/{id}/wait`.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::{AgentDetail, Own, answer_with};
+use crate::domain::Status;
+use crate::http::params::Params;
+use crate::http::problem::Problem;
+use crate::http::state::Api;
+
+const DEFAULT_SECS: u64 = 60;
+const MAX_SECS: u64 = 300;
+
+/// Waits until the agent has one of the statuses.
+#[utoipa::path(
+    get, path = "/api/agents/{id}/wait", tag = "agents",
+    params(
+        ("id" = uuid::Uuid, Path),
+        ("status" = Option<String>, Query, description = "Statuses by comma, RUNNING by default"),
+        ("timeout" = Option<u16>, Query, description = "Seconds, 60 by default", minimum = 1, maximum = 300)
+    ),
+    responses((status = 200, body = AgentDetail))
+)]
+pub async fn wait(state: State<Api>, own: Own, mut params: Params) -> Result<Response, Problem> {
+    let mut statuses = params.statuses("status");
+    let secs = params.number("timeout", DEFAULT_SECS, 1..=MAX_SECS);
+    params.finish()?;
+    if statuses.is_empty() {
+        statuses.push(Status::Running);
+    }
+    let waiting = own.handle.wait(&statuses, Duration::from_secs(secs));
+    let view = tokio::select! {
+        reached = waiting => reached?,
+        // Whoever waits is told at once that the service goes down.
+        () = state.options.closing.cancelled() => return Err(crate::http::error::overloaded()),
+    };
+    answer_with(StatusCode::OK, &state, &own.handle, &view)
+}

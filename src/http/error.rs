@@ -1,0 +1,259 @@
+//! From the errors of the layers below to problems: the only place that decides which error is which status.
+//!
+//! The client sees less than the log: what failed inside is logged here and named to the client by its code alone.
+
+use std::time::Duration;
+
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+
+use super::problem::{Code, Fault, Problem};
+use crate::actor::AskError;
+use crate::control::{AccountError, CommandError, CreateError, DeliveryError, WaitError};
+use crate::domain::Status;
+use crate::runtime::RuntimeError;
+use crate::store::StoreError;
+use crate::zeroclaw::client::{GatewayError, WebhookAnswer};
+
+/// When an agent that comes up is worth another try: a start takes about that long.
+const READY_RETRY_SECS: u64 = 2;
+/// When an engine or a store that is away may be back.
+const AWAY_RETRY_SECS: u64 = 5;
+/// When a busy actor may have time.
+const BUSY_RETRY_SECS: u64 = 1;
+/// What a gateway that has too much to do means without a time of its own.
+const GATEWAY_RETRY_SECS: u64 = 60;
+
+impl From<CommandError> for Problem {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Gone => Self::not_found(),
+            CommandError::Illegal { status, allowed } => illegal(status, &allowed),
+            CommandError::Stale => Self::new(Code::Conflict, "The agent was changed by someone else; read it again."),
+            CommandError::Unknown(why) => {
+                tracing::warn!(%why, "a command's outcome is unknown");
+                outcome_unknown()
+            }
+            CommandError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CreateError> for Problem {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::Quota { limit, used } => {
+                Self::new(Code::QuotaExceeded, format!("The plan allows {limit} agents, and {used} exist."))
+                    .with("limit", limit)
+                    .with("used", used)
+            }
+            CreateError::SlugTaken => {
+                let fault = Fault::at("/slug", "is taken; choose another");
+                Self::new(Code::NameTaken, "The slug is taken; choose another.").with_fault(fault)
+            }
+            CreateError::NoFreePort => {
+                Self::new(Code::NoCapacity, "No host port is free.").retry_after(AWAY_RETRY_SECS)
+            }
+            CreateError::NoSuchUser => Self::new(Code::Unauthorized, "The key's user is gone."),
+            CreateError::Store(error) => error.into(),
+            CreateError::Registry(error) => error.into(),
+        }
+    }
+}
+
+impl From<AccountError> for Problem {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::EmailTaken => {
+                let fault = Fault::at("/email", "is taken");
+                Self::new(Code::NameTaken, "A user with this e-mail address exists already.").with_fault(fault)
+            }
+            AccountError::NoSuchUser | AccountError::NoSuchKey => Self::not_found(),
+            AccountError::HasAgents => Self::new(Code::InUse, "The user still has agents; delete them first."),
+            AccountError::Store(error) => error.into(),
+            AccountError::Registry(error) => error.into(),
+        }
+    }
+}
+
+impl From<AskError> for Problem {
+    fn from(error: AskError) -> Self {
+        tracing::warn!(%error, "an actor did not answer");
+        match error {
+            AskError::Busy | AskError::Gone => outcome_unknown(),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Rejected(conflict) => {
+                tracing::warn!(%conflict, "the store refused a change");
+                Self::new(Code::Conflict, "It was changed by someone else meanwhile; try again.")
+            }
+            StoreError::Unknown(why) => {
+                tracing::error!(%why, "a commit's outcome is unknown");
+                outcome_unknown()
+            }
+            StoreError::Unavailable(why) => {
+                tracing::error!(%why, "the store is not available");
+                store_away()
+            }
+            StoreError::Busy | StoreError::Closed => store_away(),
+            StoreError::Corrupt { .. } => {
+                tracing::error!(%error, "damaged store");
+                Self::new(Code::Internal, "A record of the store is damaged; the operator's log says which.")
+            }
+        }
+    }
+}
+
+impl From<RuntimeError> for Problem {
+    fn from(error: RuntimeError) -> Self {
+        match error {
+            RuntimeError::NotFound => not_running(),
+            RuntimeError::Conflict(_)
+            | RuntimeError::Capacity(_)
+            | RuntimeError::Unavailable(_)
+            | RuntimeError::UnknownOutcome(_) => {
+                tracing::warn!(%error, "the runtime did not answer");
+                Self::new(Code::RuntimeUnavailable, "The container engine does not answer at present.")
+                    .retry_after(AWAY_RETRY_SECS)
+            }
+            RuntimeError::Invalid(_) | RuntimeError::PortTaken(_) | RuntimeError::NotOwned(_) => {
+                tracing::error!(%error, "the runtime refused a read");
+                Self::new(Code::Internal, "The container engine refused the call; the operator's log says why.")
+            }
+        }
+    }
+}
+
+impl From<WaitError> for Problem {
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::TimedOut => Self::new(Code::Timeout, "The status was not reached in time."),
+            WaitError::OutOfReach(status) => Self::new(
+                Code::IllegalTransition,
+                format!("The agent is {status}, and reaches the status no more without another command."),
+            )
+            .with("agentStatus", status.as_str()),
+            WaitError::Gone => Self::not_found(),
+        }
+    }
+}
+
+impl From<GatewayError> for Problem {
+    fn from(error: GatewayError) -> Self {
+        tracing::debug!(%error, "a gateway did not answer");
+        match error {
+            GatewayError::TimedOut => Self::new(Code::GatewayTimeout, "The agent's gateway did not answer in time."),
+            GatewayError::NotSent(_) | GatewayError::Unknown(_) | GatewayError::Garbage(_) => {
+                Self::new(Code::GatewayError, "The agent's gateway gave no answer that can be used.")
+            }
+        }
+    }
+}
+
+impl From<DeliveryError> for Problem {
+    fn from(error: DeliveryError) -> Self {
+        match error {
+            DeliveryError::Gone => Self::not_found(),
+            DeliveryError::NotRunning { status, allowed } => illegal(status, &allowed),
+            DeliveryError::NotReady { status, held } => Self::new(
+                Code::AgentNotReady,
+                format!("The agent is {status} and did not become ready within {} s.", held.as_secs()),
+            )
+            .with("agentStatus", status.as_str())
+            .retry_after(READY_RETRY_SECS),
+            DeliveryError::QueueFull => {
+                Self::new(Code::RateLimited, "Too many messages wait for this agent.").retry_after(READY_RETRY_SECS)
+            }
+            DeliveryError::Unknown(why) => {
+                tracing::warn!(%why, "the answer of a message was lost");
+                delivery_unknown()
+            }
+            DeliveryError::TimedOut => Self::new(Code::GatewayTimeout, "The agent did not answer in time."),
+            DeliveryError::Garbage(why) => {
+                tracing::warn!(%why, "a gateway's answer cannot be used");
+                Self::new(Code::GatewayError, "The agent's gateway gave no answer that can be used.")
+            }
+            DeliveryError::Unauthorized => {
+                Self::new(Code::GatewayError, "The agent's gateway refuses a token that was just proven.")
+            }
+        }
+    }
+}
+
+/// What a gateway's answer to a message that is no success means.
+pub fn gateway_refusal(answer: &WebhookAnswer) -> Problem {
+    match StatusCode::from_u16(answer.status) {
+        Ok(StatusCode::REQUEST_TIMEOUT) => {
+            Problem::new(Code::GatewayTimeout, "The agent's model did not answer in time.")
+        }
+        Ok(StatusCode::TOO_MANY_REQUESTS) => {
+            let secs =
+                serde_json::from_slice::<RetryAfter>(&answer.body).map_or(GATEWAY_RETRY_SECS, |told| told.retry_after);
+            Problem::new(Code::RateLimited, "The agent's gateway has too many requests.").retry_after(secs)
+        }
+        Ok(StatusCode::PAYLOAD_TOO_LARGE) => Problem::new(Code::TooLarge, "The message is too large for the agent."),
+        _ => Problem::new(Code::GatewayError, format!("The agent's gateway answered {}.", answer.status)),
+    }
+    .with("gatewayStatus", answer.status)
+}
+
+#[derive(serde::Deserialize)]
+struct RetryAfter {
+    retry_after: u64,
+}
+
+/// It was sent once, and nobody knows what became of it.
+pub fn delivery_unknown() -> Problem {
+    Problem::new(Code::DeliveryUnknown, "The message was sent, and its answer was lost. It is not sent again.")
+}
+
+/// A read of something that only a running agent has.
+pub fn not_running() -> Problem {
+    Problem::new(Code::AgentNotReady, "The agent is not running.").retry_after(READY_RETRY_SECS)
+}
+
+pub fn overloaded() -> Problem {
+    Problem::new(Code::Overloaded, "The service has too much to do.").retry_after(BUSY_RETRY_SECS)
+}
+
+pub fn rate_limited(wait: Duration) -> Problem {
+    let secs = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    Problem::new(Code::RateLimited, "Too many requests with this key.").retry_after(secs.max(1))
+}
+
+pub fn unauthorized() -> Problem {
+    Problem::new(Code::Unauthorized, "Send a valid API key as `Authorization: Bearer zo_…`.")
+        .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"zeroone\""))
+}
+
+/// The caller knows an older generation.
+pub fn stale(generation: u64) -> Problem {
+    let problem = Problem::new(Code::PreconditionFailed, "The agent was changed since; read it again.");
+    match HeaderValue::try_from(format!("\"{generation}\"")) {
+        Ok(etag) => problem.header(header::ETAG, etag),
+        Err(_) => problem,
+    }
+}
+
+pub fn bad_header(name: &HeaderName, remedy: &str) -> Problem {
+    Problem::new(Code::Malformed, format!("The header {name} {remedy}."))
+}
+
+fn illegal(status: Status, allowed: &[&'static str]) -> Problem {
+    Problem::new(Code::IllegalTransition, format!("Not possible while the agent is {status}."))
+        .with("agentStatus", status.as_str())
+        .with("allowed", allowed)
+}
+
+fn outcome_unknown() -> Problem {
+    Problem::new(Code::OutcomeUnknown, "Whether it was done is unknown; read it again, or repeat the request.")
+        .retry_after(BUSY_RETRY_SECS)
+}
+
+fn store_away() -> Problem {
+    Problem::new(Code::StoreUnavailable, "The store cannot write at present.").retry_after(AWAY_RETRY_SECS)
+}

@@ -1,0 +1,260 @@
+//! `Idempotency-Key`: the same POST sent again gets the stored answer, also after the service was restarted.
+//!
+//! ```text
+//! key, body ─► under way here? ─► 409     ─► stored? ─► replayed (other body: 422)
+//!                                          ─► begun before a crash? ─► by what the request was: see [`Retry`]
+//!                                          ─► claim ─► handler, to its end ─► store what was done
+//! ```
+//! What was certainly not acted on is not kept, so that the retry is a first try. A request with a key runs to its end
+//! even if its caller goes away: the answer is what the retry will ask for.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
+use tracing::Instrument;
+
+use super::agents;
+use super::body::{self, MAX_BODY};
+use super::error::{bad_header, delivery_unknown};
+use super::problem::{Code, Problem};
+use super::request::{Trace, panicked, render};
+use super::state::Api;
+use crate::accounts::Caller;
+use crate::actor::IdempotencyClaim;
+use crate::domain::{AgentId, UserId};
+use crate::store::{Batch, IdempotencyRecord, IdempotencyState};
+use crate::vault::{Binding, Sealed};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+/// How long an answer is kept.
+const KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_KEY: usize = 255;
+/// The largest answer is that of a gateway, 4 MiB.
+const MAX_ANSWER: usize = 5 * 1024 * 1024;
+/// Headers that belong to the answer itself; all others are made anew.
+const KEPT_HEADERS: [HeaderName; 4] =
+    [header::CONTENT_TYPE, header::LOCATION, header::ETAG, HeaderName::from_static("preference-applied")];
+
+/// What a request that was begun before a crash means for its retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// It may be done again.
+    Repeat,
+    /// The agent that it was to create is there, or it is not.
+    FindAgent,
+    /// It may have been sent, and must not be sent again.
+    Never,
+}
+
+/// The id that a new agent gets, with the claim that is stored together with it.
+#[derive(Debug, Clone)]
+pub struct Reserved {
+    pub agent: AgentId,
+    pub claim: IdempotencyClaim,
+}
+
+type Fingerprint = [u8; 32];
+
+/// Requests with a key that are under way in this process.
+#[derive(Default)]
+pub struct InFlight(Arc<Mutex<HashMap<(UserId, String), Fingerprint>>>);
+
+/// A place among those under way, given up when dropped.
+struct Underway {
+    all: Arc<Mutex<HashMap<(UserId, String), Fingerprint>>>,
+    key: (UserId, String),
+}
+
+impl InFlight {
+    fn enter(&self, user: UserId, key: &str, fingerprint: Fingerprint) -> Result<Underway, Problem> {
+        let key = (user, key.to_owned());
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(fingerprint);
+                Ok(Underway { all: Arc::clone(&self.0), key })
+            }
+            Entry::Occupied(other) if *other.get() == fingerprint => {
+                Err(Problem::new(Code::InProgress, "The first request with this key is still going on.").retry_after(1))
+            }
+            Entry::Occupied(_) => Err(other_request()),
+        }
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+/// One request with a key.
+struct Keyed {
+    api: Api,
+    user: UserId,
+    key: String,
+    fingerprint: Fingerprint,
+    retry: Retry,
+    path: String,
+    trace: Trace,
+}
+
+/// Runs a POST, once for each key.
+pub async fn run(api: &Api, caller: &Caller, retry: Retry, request: Request, next: Next) -> Response {
+    let Some(key) = request.headers().get(IDEMPOTENCY_KEY).cloned() else { return next.run(request).await };
+    match begin(api, caller, retry, key, request).await {
+        Err(problem) => problem.into_response(),
+        Ok((keyed, underway, request)) => {
+            let work = async move {
+                let response = keyed.follow(request, next).await;
+                drop(underway);
+                response
+            };
+            tokio::spawn(work.in_current_span()).await.unwrap_or_else(|_| panicked())
+        }
+    }
+}
+
+async fn begin(
+    api: &Api,
+    caller: &Caller,
+    retry: Retry,
+    key: HeaderValue,
+    request: Request,
+) -> Result<(Keyed, Underway, Request), Problem> {
+    let visible = key.to_str().ok().filter(|key| key.bytes().all(|b| b.is_ascii_graphic()));
+    let key = visible
+        .filter(|key| (1..=MAX_KEY).contains(&key.len()))
+        .ok_or_else(|| bad_header(&IDEMPOTENCY_KEY, "must be 1 to 255 visible ASCII characters"))?
+        .to_owned();
+    let (parts, body) = request.into_parts();
+    let body = body::read(&parts.headers, body, MAX_BODY).await?;
+    let path = parts.uri.path().to_owned();
+    let mut digest = Sha256::new();
+    for part in [parts.method.as_str().as_bytes(), path.as_bytes(), parts.uri.query().unwrap_or("").as_bytes(), &body] {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    let fingerprint = digest.finalize().into();
+    let underway = api.in_flight.enter(caller.user, &key, fingerprint)?;
+    let trace = parts.extensions.get::<Trace>().cloned().ok_or_else(Problem::not_found)?;
+    let keyed = Keyed { api: api.clone(), user: caller.user, key, fingerprint, retry, path, trace };
+    Ok((keyed, underway, Request::from_parts(parts, Body::from(body))))
+}
+
+impl Keyed {
+    async fn follow(&self, mut request: Request, next: Next) -> Response {
+        match self.earlier().await {
+            Err(problem) => return problem.into_response(),
+            Ok(Some(response)) => return response,
+            Ok(None) => {}
+        }
+        if self.retry == Retry::FindAgent {
+            let agent = AgentId::new();
+            let record =
+                self.record(IdempotencyState::InFlight { agent: Some(agent), started_at: self.api.plane.now() });
+            let claim = IdempotencyClaim { key: self.key.clone(), record };
+            request.extensions_mut().insert(Reserved { agent, claim });
+        } else if let Err(problem) = self.claim().await {
+            return problem.into_response();
+        }
+        let response = next.run(request).await;
+        self.conclude(response).await
+    }
+
+    /// What an earlier request with the same key leads to; `None` where this one is to be followed.
+    async fn earlier(&self) -> Result<Option<Response>, Problem> {
+        let now = self.api.plane.now();
+        let stored = self.api.plane.store().idempotency(self.user, &self.key).await?;
+        let Some(stored) = stored.filter(|stored| stored.expires_at > now) else { return Ok(None) };
+        if stored.fingerprint != self.fingerprint {
+            return Err(other_request());
+        }
+        match stored.state {
+            IdempotencyState::Done { status, headers, body } => self.replay(status, &headers, &body).map(Some),
+            IdempotencyState::InFlight { agent, .. } => match (self.retry, agent) {
+                (Retry::Repeat, _) | (Retry::FindAgent, None) => Ok(None),
+                (Retry::FindAgent, Some(agent)) => Ok(Some(self.conclude(agents::created(&self.api, agent)).await)),
+                (Retry::Never, _) => Ok(Some(self.conclude(delivery_unknown().into_response()).await)),
+            },
+        }
+    }
+
+    /// Marks the request as begun. One that was begun before and may be repeated has its mark already.
+    async fn claim(&self) -> Result<(), Problem> {
+        let now = self.api.plane.now();
+        let begun = self.record(IdempotencyState::InFlight { agent: None, started_at: now });
+        let stored = self.api.plane.store().idempotency(self.user, &self.key).await?;
+        if stored.is_some_and(|stored| stored.expires_at > now) {
+            return Ok(());
+        }
+        Ok(self.api.plane.store().commit(Batch::put_idempotency(self.user, &self.key, &begun)).await?)
+    }
+
+    /// Keeps the answer if something was done, or may have been; frees the key if certainly nothing was.
+    async fn conclude(&self, response: Response) -> Response {
+        let status = response.status();
+        let response = render(response, &self.path, &self.trace);
+        let (parts, body) = response.into_parts();
+        let Ok(body) = axum::body::to_bytes(body, MAX_ANSWER).await else {
+            // Answers under a key are whole bodies of ours; one that cannot be read is not given either.
+            return panicked();
+        };
+        let acted = status.is_success() || matches!(status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT);
+        let stored = if acted {
+            let headers = KEPT_HEADERS
+                .iter()
+                .filter_map(|name| Some((name.to_string(), parts.headers.get(name)?.to_str().ok()?.to_owned())))
+                .collect();
+            let sealed = self.api.plane.vault().seal(&self.binding(), &body);
+            let record = self.record(IdempotencyState::Done { status: status.as_u16(), headers, body: sealed });
+            self.api.plane.store().commit(Batch::put_idempotency(self.user, &self.key, &record)).await
+        } else if status == StatusCode::INTERNAL_SERVER_ERROR || self.retry == Retry::FindAgent {
+            // Unknown, or stored together with the agent: the mark says what a retry needs.
+            Ok(())
+        } else {
+            self.api.plane.store().commit(Batch::remove_idempotency(self.user, &self.key)).await
+        };
+        if let Err(error) = stored {
+            tracing::error!(%error, "what became of a request with an idempotency key could not be stored");
+        }
+        Response::from_parts(parts, Body::from(body))
+    }
+
+    fn replay(&self, status: u16, headers: &[(String, String)], body: &Sealed) -> Result<Response, Problem> {
+        let body = self.api.plane.vault().open(&self.binding(), body).map_err(|error| {
+            tracing::error!(%error, "a stored answer cannot be opened");
+            Problem::new(Code::Internal, "The stored answer cannot be opened.")
+        })?;
+        let mut response = Response::new(Body::from(body.expose().clone()));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        for (name, value) in headers {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+        Ok(response)
+    }
+
+    fn record(&self, state: IdempotencyState) -> IdempotencyRecord {
+        let expires_at = crate::domain::later(self.api.plane.now(), KEPT_FOR);
+        IdempotencyRecord { fingerprint: self.fingerprint, state, expires_at }
+    }
+
+    fn binding(&self) -> Binding {
+        Binding::named("idempotency", &[self.user.as_bytes(), self.key.as_bytes()].concat())
+    }
+}
+
+fn other_request() -> Problem {
+    Problem::new(Code::Invalid, "Another request was made with this idempotency key; use a new key.")
+}

@@ -1,0 +1,137 @@
+//! Numbers for Prometheus. Each control plane has its own: nothing is global.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::request::class;
+use crate::control::ControlPlane;
+use crate::store::StoreStats;
+
+/// Upper bounds in seconds: reads take less than a millisecond, messages as long as a model thinks.
+const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0, 120.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Requested {
+    method: String,
+    route: String,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Timed {
+    method: String,
+    route: String,
+    class: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Of {
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Table {
+    table: &'static str,
+}
+
+type Histograms = Family<Timed, Histogram, fn() -> Histogram>;
+
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Requested, Counter>,
+    durations: Histograms,
+    agents: Family<Of, Gauge>,
+    restarts: Gauge,
+    rows: Family<Table, Gauge>,
+    store_bytes: Gauge<i64>,
+    store_queued: Gauge<i64>,
+    cpu: Gauge<f64, AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("zeroone");
+        let durations: Histograms = Family::new_with_constructor(|| Histogram::new(BUCKETS));
+        let metrics = Self {
+            requests: Family::default(),
+            durations,
+            agents: Family::default(),
+            restarts: Gauge::default(),
+            rows: Family::default(),
+            store_bytes: Gauge::default(),
+            store_queued: Gauge::default(),
+            cpu: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register("http_requests", "Answered requests", metrics.requests.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time to the head of the answer",
+            Unit::Seconds,
+            metrics.durations.clone(),
+        );
+        registry.register("agents", "Agents in each status", metrics.agents.clone());
+        registry.register(
+            "agent_restarts",
+            "Restarts nobody asked for, of the agents there are",
+            metrics.restarts.clone(),
+        );
+        registry.register("store_rows", "Rows of each table", metrics.rows.clone());
+        registry.register_with_unit("store_size", "Size of the store", Unit::Bytes, metrics.store_bytes.clone());
+        registry.register("store_queued", "Batches that wait to be written", metrics.store_queued.clone());
+        registry.register(
+            "agents_cpu_percent",
+            "Processor use of all agents, percent of one core",
+            metrics.cpu.clone(),
+        );
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    pub fn count(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
+        // Methods are free text in HTTP; those that nobody knows share a name.
+        let method = if KNOWN.contains(method) { method.as_str() } else { "other" };
+        let (method, route) = (method.to_owned(), route.to_owned());
+        let timed = Timed { method: method.clone(), route: route.clone(), class: class(status) };
+        self.durations.get_or_create(&timed).observe(took.as_secs_f64());
+        self.requests.get_or_create(&Requested { method, route, status: status.as_u16() }).inc();
+    }
+
+    /// Everything as text, with what is known of agents and store at this moment.
+    pub fn text(&self, plane: &ControlPlane, stats: Option<&StoreStats>) -> Result<String, std::fmt::Error> {
+        for (status, count) in plane.count_by_status() {
+            self.agents.get_or_create(&Of { status: status.as_str() }).set(number(count as u64));
+        }
+        let agents = plane.agents(None, None, usize::MAX, &[]).agents;
+        self.restarts.set(number(agents.iter().map(|agent| agent.record.life.restart_count).sum()));
+        let usages = agents.iter().filter_map(|agent| plane.agent(agent.record.id)?.vitals().usage);
+        self.cpu.set(usages.map(|usage| usage.cpu_percent).sum());
+        if let Some(stats) = stats {
+            for &(table, rows) in &stats.rows {
+                self.rows.get_or_create(&Table { table }).set(number(rows));
+            }
+            self.store_bytes.set(number(stats.bytes));
+            self.store_queued.set(number(stats.queued as u64));
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+const KNOWN: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::PUT, Method::DELETE, Method::OPTIONS];
+
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

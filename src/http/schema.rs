@@ -1,0 +1,137 @@
+//! Schemas of domain types for the OpenAPI document, made from the types' own lists.
+
+use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
+
+use crate::domain::{Plan, Provider, Scope, Status};
+
+pub fn status() -> Object {
+    one_of(Status::ALL.iter().map(|status| status.as_str()))
+}
+
+pub fn provider() -> Object {
+    one_of(Provider::ALL.iter().map(|provider| provider.as_str()))
+}
+
+pub fn memory_backend() -> Object {
+    one_of(["sqlite", "markdown", "none"])
+}
+
+pub fn plan() -> Object {
+    one_of([Plan::Free, Plan::Pro, Plan::Enterprise].map(Plan::as_str))
+}
+
+pub fn scope() -> Object {
+    one_of(Scope::ALL.iter().map(|scope| scope.as_str()))
+}
+
+pub fn log_stream() -> Object {
+    one_of(["stdout", "stderr"])
+}
+
+fn one_of(values: impl IntoIterator<Item = &'static str>) -> Object {
+    ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).enum_values(Some(values)).build()
+}
+
+/// Shapes that are only documented: what serves them is the domain's own type.
+pub mod shown {
+    use utoipa::ToSchema;
+
+    #[derive(ToSchema)]
+    #[schema(rename_all = "camelCase")]
+    #[expect(dead_code, reason = "documentation")]
+    pub struct Channels {
+        #[schema(nullable)]
+        pub telegram: Option<Telegram>,
+        #[schema(nullable)]
+        pub discord: Option<Discord>,
+        #[schema(nullable)]
+        pub slack: Option<Slack>,
+    }
+
+    /// An empty list of users allows everyone.
+    #[derive(ToSchema)]
+    #[schema(rename_all = "camelCase")]
+    #[expect(dead_code, reason = "documentation")]
+    pub struct Telegram {
+        pub bot_token: String,
+        #[schema(required = false)]
+        pub allowed_users: Vec<String>,
+    }
+
+    #[derive(ToSchema)]
+    #[schema(rename_all = "camelCase")]
+    #[expect(dead_code, reason = "documentation")]
+    pub struct Discord {
+        pub bot_token: String,
+        pub guild_id: Option<String>,
+        #[schema(required = false)]
+        pub allowed_users: Vec<String>,
+    }
+
+    #[derive(ToSchema)]
+    #[schema(rename_all = "camelCase")]
+    #[expect(dead_code, reason = "documentation")]
+    pub struct Slack {
+        pub bot_token: String,
+        pub app_token: Option<String>,
+        pub channel_id: Option<String>,
+    }
+
+    /// What an agent uses now.
+    #[derive(ToSchema)]
+    #[schema(rename_all = "camelCase")]
+    #[expect(dead_code, reason = "documentation")]
+    pub struct Usage {
+        /// Percent of one core.
+        pub cpu_percent: f64,
+        pub memory_mb: f64,
+        pub memory_limit_mb: Option<f64>,
+        pub pids: u64,
+        pub network_rx_bytes: u64,
+        pub network_tx_bytes: u64,
+        #[schema(format = DateTime)]
+        pub at: String,
+    }
+
+    /// RFC 9457 problem details.
+    #[derive(ToSchema)]
+    #[schema(rename_all = "camelCase")]
+    #[expect(dead_code, reason = "documentation")]
+    pub struct Problem {
+        /// `/problems/<code>`.
+        pub r#type: String,
+        pub title: String,
+        pub status: u16,
+        pub detail: String,
+        /// The path of the request.
+        pub instance: String,
+        #[schema(schema_with = code)]
+        pub code: String,
+        pub request_id: String,
+        /// Whether the same request may go better later.
+        pub retryable: bool,
+        /// What is wrong with the request, of `invalid`.
+        #[schema(required = false)]
+        pub errors: Vec<super::super::problem::Fault>,
+        /// The plan's limit, of `quota-exceeded`.
+        #[schema(required = false)]
+        pub limit: u32,
+        /// How many there are, of `quota-exceeded`.
+        #[schema(required = false)]
+        pub used: u32,
+        /// The agent's status, of `illegal-transition` and `agent-not-ready`.
+        #[schema(required = false, schema_with = super::status)]
+        pub agent_status: String,
+        /// The commands that are possible, of `illegal-transition`.
+        #[schema(required = false)]
+        pub allowed: Vec<String>,
+        /// What the agent's gateway answered, of `gateway-error`.
+        #[schema(required = false)]
+        pub gateway_status: u16,
+    }
+
+    fn code() -> super::Object {
+        use crate::http::problem::Code;
+        super::one_of(Code::ALL.iter().map(|code| code.as_str()))
+    }
+}
