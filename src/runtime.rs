@@ -8,7 +8,7 @@
 
 #[cfg(feature = "docker")]
 pub mod docker;
-#[cfg(feature = "process")]
+#[cfg(any(feature = "docker", feature = "process"))]
 mod lines;
 #[cfg(feature = "process")]
 pub mod process;

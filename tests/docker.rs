@@ -6,6 +6,8 @@
 //!
 //! Every test has an installation and a network of its own, and leaves nothing behind, also when it fails.
 
+#[path = "support/conformance.rs"]
+mod conformance;
 #[path = "docker/containers.rs"]
 mod containers;
 #[path = "docker/faults.rs"]
@@ -20,6 +22,8 @@ mod real;
 mod runs;
 #[path = "docker/standin.rs"]
 mod standin;
+#[path = "docker/subject.rs"]
+mod subject;
 #[path = "docker/world.rs"]
 mod world;
 
@@ -34,6 +38,9 @@ use world::World;
 
 /// No test may hang the suite.
 const TEST_DEADLINE: Duration = Duration::from_secs(180);
+
+/// Tests that run at a time. Each has a network, and an engine has room for about thirty.
+const SIDE_BY_SIDE: usize = 6;
 
 /// What a test needs beside an engine.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,6 +58,18 @@ macro_rules! tests {
             Needs::$needs,
             (|world| Box::pin(async move { $module::$name(&world).await })) as Test,
         )),*]
+    };
+}
+
+macro_rules! conformance_tests {
+    (=> $($behaviour:ident),+) => {
+        [$((
+            concat!("conformance::", stringify!($behaviour)),
+            Needs::Standin,
+            (|world| {
+                Box::pin(async move { conformance::$behaviour(&subject::DockerSubject::new(&world)).await })
+            }) as Test,
+        )),+]
     };
 }
 
@@ -93,11 +112,15 @@ fn main() {
 
     let engine = world::engine_answers();
     let zeroclaw = engine && world::image_is_there(real::IMAGE);
-    let trials = tests.into_iter().map(|(name, needs, test)| {
+    let conformance = conformance::behaviours! { [conformance_tests] };
+    let trials = tests.into_iter().chain(conformance).map(|(name, needs, test)| {
         let there = if needs == Needs::RealZeroClaw { zeroclaw } else { engine };
         Trial::test(name, move || run(test)).with_ignored_flag(!there)
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    let mut arguments = Arguments::from_args();
+    // They wait for the engine far more than they compute.
+    arguments.test_threads.get_or_insert(SIDE_BY_SIDE);
+    libtest_mimic::run(&arguments, trials.collect()).exit();
 }
 
 /// Runs a test in a world of its own and cleans up behind it, whatever came of it.

@@ -90,7 +90,7 @@ pub(crate) async fn gets_its_files_before_its_first_start(world: &World) {
     // Whoever made it may have died before it staged the files.
     let again = InstanceSpec { files: vec![file(".zeroclaw/config.toml", "a = 2\n", 0o600)], ..spec.clone() };
     let adopted = world.runtime.ensure_created(&again).await.unwrap();
-    assert_eq!((adopted.engine_id, adopted.created_now), (made.engine_id.clone(), true));
+    assert_eq!((adopted.engine_id, adopted.created_now), (made.engine_id.clone(), false));
     assert_eq!(data(world, &made.engine_id).await, expected("a = 2\n"));
 
     world.runtime.start(&spec.key).await.unwrap();

@@ -55,7 +55,7 @@ pub(crate) async fn a_lost_answer_is_unknown_and_can_be_repeated(world: &World) 
     assert_error!(runtime.ensure_created(&spec).await, RuntimeError::UnknownOutcome(_));
     proxy.set(Mode::Pass);
     let made = runtime.ensure_created(&spec).await.unwrap();
-    assert_eq!((made.state, made.created_now), (InstanceState::Created, true));
+    assert_eq!((made.state, made.created_now), (InstanceState::Created, false));
     assert_eq!(runtime.list_owned().await.unwrap().len(), 1);
 
     let path = format!("POST /containers/{}/start", made.engine_id);

@@ -27,6 +27,7 @@ pub(crate) fn main(arguments: &[String]) {
             serve();
         }
         ["deaf"] => deaf(),
+        ["count", last] => count(last.parse().unwrap()),
         ["exit", code] => std::process::exit(code.parse().unwrap()),
         ["eat"] => eat(),
         ["burn"] => burn(),
@@ -53,9 +54,18 @@ fn deaf() {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio.block_on(async {
         let mut asked = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
-        println!("listening");
+        println!("deaf");
         while asked.recv().await.is_some() {}
     });
+}
+
+fn count(last: u32) {
+    for number in 1..=last {
+        println!("line {number}");
+    }
+    loop {
+        std::thread::park();
+    }
 }
 
 fn eat() {

@@ -60,10 +60,10 @@ pub(crate) enum Act {
     Exit(u8),
 }
 
-/// One test for each behaviour, on a subject of its own.
-macro_rules! tests {
-    ($subject:expr) => {
-        $crate::conformance::tests! { $subject =>
+/// Passes all behaviours to another macro, behind what it is given itself: for a test file with a main of its own.
+macro_rules! behaviours {
+    ([$($then:tt)+] $($given:tt)*) => {
+        $($then)+! { $($given)* =>
             created_once, started_once, nothing_to_do_is_success, another_hash_makes_it_anew, the_same_hash_is_adopted,
             files_are_staged_between_runs, what_is_not_there_cannot_start, every_start_has_a_boot_id_of_its_own,
             exits_have_codes, grace_has_an_end, a_paused_instance_shows_and_can_be_killed, a_taken_port_is_named,
@@ -71,6 +71,14 @@ macro_rules! tests {
             another_installation_is_left_alone, removal_keeps_data_or_not, a_reopened_runtime_goes_on,
             starts_at_once_are_one, usage_of_what_runs
         }
+    };
+}
+
+/// One test for each behaviour, on a subject of its own.
+#[allow(unused_macros, reason = "a test file with a main of its own makes its tests itself")]
+macro_rules! tests {
+    ($subject:expr) => {
+        $crate::conformance::behaviours! { [$crate::conformance::tests] $subject }
     };
     ($subject:expr => $($behaviour:ident),+) => {
         $(
@@ -82,8 +90,10 @@ macro_rules! tests {
         )+
     };
 }
+pub(crate) use behaviours;
 pub(crate) use lifecycle::*;
 pub(crate) use logs::*;
+#[allow(unused_imports, reason = "as above")]
 pub(crate) use tests;
 
 /// Longer than anything takes on a busy machine.
@@ -92,8 +102,10 @@ pub(crate) const GRACE: Duration = Duration::from_secs(20);
 
 /// A spec for a new agent.
 pub(crate) fn spec(subject: &dyn Subject, act: Act) -> InstanceSpec {
+    let agent = AgentId::new();
     InstanceSpec {
-        key: InstanceKey { agent: AgentId::new(), slug: Slug::parse("conformance").unwrap() },
+        // A slug of its own: on a common engine it is a name, and tests run side by side.
+        key: InstanceKey { agent, slug: Slug::parse(&format!("c-{agent}")).unwrap() },
         generation: 1,
         command: subject.command(act),
         env: vec![("API_KEY".into(), "sk-planted-secret".into())],

@@ -173,13 +173,12 @@ impl DockerRuntime {
             }
         }
         let Some(found) = reusable else { return self.create(spec).await };
-        // Whoever made it may not have come to stage its files: until its first start nobody has counted on them.
-        let created_now = found.observed.state == InstanceState::Created;
-        if created_now {
+        if found.observed.state == InstanceState::Created {
+            // Whoever made it may not have come to stage its files; before its first start nobody has changed them.
             self.networks.ensure(&self.engine, &self.options, &spec.key).await?;
             self.upload(&found, &spec.files).await?;
         }
-        Ok(Observed { created_now, ..found.observed })
+        Ok(found.observed)
     }
 
     pub(super) async fn run(&self, key: &InstanceKey) -> RuntimeResult<Run> {
@@ -192,16 +191,9 @@ impl DockerRuntime {
             }
             InstanceState::Created | InstanceState::Exited(_) => self.start_at_rest(&found).await?,
         }
-        match self.get(key).await?.observed.state {
-            InstanceState::Running(run) => Ok(run),
-            InstanceState::Exited(exit) => {
-                let code = exit.code.map_or_else(|| "unknown".into(), |code| code.to_string());
-                Err(RuntimeError::Conflict(format!("it ended at once, exit status {code}")))
-            }
-            InstanceState::Created | InstanceState::Paused(_) => {
-                Err(RuntimeError::Conflict("it was changed by someone else while it started".into()))
-            }
-        }
+        // It may have ended at once: a run all the same, whose end shows when it is looked at.
+        let lost = || RuntimeError::UnknownOutcome("the container shows no run after its start".into());
+        self.get(key).await?.last_run.ok_or_else(lost)
     }
 
     async fn start_at_rest(&self, found: &Found) -> RuntimeResult<()> {

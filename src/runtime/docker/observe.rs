@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status, PortMap};
+use jiff::SignedDuration;
 
 use super::container::{self, Ownership};
 use super::options::Reach;
@@ -19,8 +20,9 @@ pub(super) struct Found {
     pub(super) name: String,
     /// The engine waits before it restarts it: it does not run, and a start is taken for a start of what runs.
     pub(super) waiting: bool,
-    /// When its last run began, if it ever ran.
+    /// When its last run began by the engine's word, and that run, if it ever ran.
     pub(super) started_at: Option<Timestamp>,
+    pub(super) last_run: Option<Run>,
     /// The host port that it publishes.
     pub(super) port: Option<HostPort>,
     pub(super) observed: Observed,
@@ -45,19 +47,13 @@ pub(super) fn found(
     let state = inspected.state.clone().ok_or_else(|| missing("state"))?;
     let started_at = state.started_at.as_deref().and_then(time);
     let published = published(&inspected);
-    let run = || -> RuntimeResult<Run> {
-        let started_at = started_at.ok_or_else(|| missing("start time"))?;
-        let direct = || address(&inspected);
-        let endpoint = match reach {
-            Reach::Container => direct().map(|(ip, _)| SocketAddr::new(ip.into(), GATEWAY_PORT)),
-            Reach::HostPort => None,
-            Reach::Auto => direct()
-                .filter(|(ip, prefix)| attached(*ip, *prefix))
-                .map(|(ip, _)| SocketAddr::new(ip.into(), GATEWAY_PORT)),
-        };
-        let endpoint = endpoint.or(published).ok_or_else(|| missing("address"))?;
-        Ok(Run { boot: boot_id(&id, started_at), started_at, endpoint })
-    };
+    let endpoint = direct(reach, &inspected).or(published);
+    let last_run = started_at.zip(endpoint).map(|(started_at, endpoint)| Run {
+        boot: boot_id(&id, started_at),
+        started_at: first_moment(started_at),
+        endpoint,
+    });
+    let run = || last_run.clone().ok_or_else(|| missing("start time or address"));
     let status = state.status.unwrap_or(Status::EMPTY);
     let instance_state = match status {
         Status::CREATED => InstanceState::Created,
@@ -71,10 +67,26 @@ pub(super) fn found(
         name: inspected.name.as_deref().unwrap_or_default().trim_start_matches('/').to_owned(),
         waiting: status == Status::RESTARTING,
         started_at,
+        last_run,
         port: published.and_then(|address| HostPort::try_from(address.port()).ok()),
         observed: Observed { key, state: instance_state, engine_id: id.clone(), spec_hash: spec, created_now: false },
         id,
     }))
+}
+
+/// The container's own address, where it is to be used.
+fn direct(reach: Reach, inspected: &ContainerInspectResponse) -> Option<SocketAddr> {
+    let (ip, prefix) = match reach {
+        Reach::HostPort => return None,
+        Reach::Container | Reach::Auto => address(inspected)?,
+    };
+    (reach == Reach::Container || attached(ip, prefix)).then(|| SocketAddr::new(ip.into(), GATEWAY_PORT))
+}
+
+/// From when on a run's lines may be. The engine notes the time of a start when the process already runs, which may have
+/// spoken by then; between the end of a run and the start of the next lie more than these milliseconds of its own work.
+pub(super) fn first_moment(started_at: Timestamp) -> Timestamp {
+    started_at - SignedDuration::from_millis(50)
 }
 
 /// The run of a container that began at this time.
@@ -205,7 +217,7 @@ mod tests {
             let found = read(reach, state("running", 0, true));
             let boot = boot_id("abc", started_at);
             assert_eq!(parse_boot(&boot), Some(("abc", started_at)));
-            let run = Run { boot, started_at, endpoint: endpoint.parse().unwrap() };
+            let run = Run { boot, started_at: first_moment(started_at), endpoint: endpoint.parse().unwrap() };
             assert_eq!(found.observed.state, InstanceState::Running(run));
             assert_eq!(found.port.map(HostPort::get), Some(40_001));
         }

@@ -1,0 +1,76 @@
+//! The Docker runtime as a subject of the conformance suite.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, KillContainerOptionsBuilder};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryStreamExt};
+use zeroone::runtime::docker::DockerRuntime;
+use zeroone::runtime::{ContainerRuntime, InstanceKey, Observed};
+
+use crate::conformance::{Act, Subject};
+use crate::world::World;
+
+pub(crate) struct DockerSubject {
+    world: Arc<World>,
+    runtime: Arc<DockerRuntime>,
+}
+
+impl DockerSubject {
+    pub(crate) fn new(world: &Arc<World>) -> Self {
+        Self { world: Arc::clone(world), runtime: Arc::new(world.with(|_| {})) }
+    }
+}
+
+impl Subject for DockerSubject {
+    fn runtime(&self) -> Arc<dyn ContainerRuntime> {
+        Arc::clone(&self.runtime) as Arc<dyn ContainerRuntime>
+    }
+
+    fn reopened(&self) -> BoxFuture<'_, Arc<dyn ContainerRuntime>> {
+        async { Arc::new(self.world.with(|_| {})) as Arc<dyn ContainerRuntime> }.boxed()
+    }
+
+    fn foreign(&self) -> BoxFuture<'_, Arc<dyn ContainerRuntime>> {
+        async { Arc::new(self.world.of_others()) as Arc<dyn ContainerRuntime> }.boxed()
+    }
+
+    fn command(&self, act: Act) -> Vec<String> {
+        match act {
+            Act::Count(last) => vec!["count".into(), last.to_string()],
+            Act::Deaf => vec!["deaf".into()],
+            Act::Exit(code) => vec!["exit".into(), code.to_string()],
+        }
+    }
+
+    /// By the engine's own kill, which its restart policy does not undo.
+    fn crash<'a>(&'a self, observed: &'a Observed) -> BoxFuture<'a, ()> {
+        async {
+            let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
+            self.world.docker.kill_container(&observed.engine_id, Some(options)).await.unwrap();
+        }
+        .boxed()
+    }
+
+    fn pause<'a>(&'a self, observed: &'a Observed) -> BoxFuture<'a, ()> {
+        async { self.world.docker.pause_container(&observed.engine_id).await.unwrap() }.boxed()
+    }
+
+    fn read<'a>(&'a self, key: &'a InstanceKey, path: &'a str) -> BoxFuture<'a, Option<Vec<u8>>> {
+        async move {
+            let container = self.runtime.observe(key).await.unwrap().unwrap().engine_id;
+            let options =
+                DownloadFromContainerOptionsBuilder::default().path(&format!("/zeroclaw-data/{path}")).build();
+            let chunks = self.world.docker.download_from_container(&container, Some(options));
+            let archive =
+                chunks.try_fold(Vec::new(), |all, chunk| async move { Ok([all, chunk.to_vec()].concat()) }).await;
+            let archive = archive.ok()?;
+            let mut archive = tar::Archive::new(archive.as_slice());
+            let mut content = Vec::new();
+            archive.entries().unwrap().next()?.unwrap().read_to_end(&mut content).unwrap();
+            Some(content)
+        }
+        .boxed()
+    }
+}
