@@ -8,6 +8,7 @@ mod memory;
 mod model;
 mod openai;
 mod pairing;
+mod parity;
 mod platform;
 mod program;
 mod timetable;
