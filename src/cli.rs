@@ -1,1 +1,128 @@
-//! The command line.
+//! The command line: the service itself, its demonstration, and verbs that are thin over its HTTP API.
+//!
+//! ```text
+//! serve, demo ──► service ──► engine (which runtime), first_start (the admin), then http
+//! agent, user, key ──► client ──► the API of a running service
+//! config ──► settings          gateway ──► crate::gateway, a program of its own
+//! ```
+//! Nothing here reads the environment: `main` hands it in.
+
+mod account;
+mod agent;
+mod client;
+mod demo;
+mod engine;
+mod first_start;
+mod model_key;
+mod outcome;
+mod output;
+mod private_file;
+mod serve;
+mod service;
+mod settings;
+mod signals;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::client::{Client, ClientArgs};
+use self::outcome::Failure;
+
+/// The environment as `main` found it.
+pub type Environment = Vec<(String, String)>;
+
+/// ZeroClaw as a service: every AI agent a supervised actor that owns one ZeroClaw instance.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    client: ClientArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 not reachable.\n\
+    The verbs agent, user and key talk to ZEROONE_URL (http://127.0.0.1:3001) with ZEROONE_API_KEY, or with the key in \
+    ./zeroone-data/admin.key where there is one.";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the service.
+    Serve(serve::ServeArgs),
+    /// See the whole job once, with nothing installed: service, agent, model, answer.
+    Demo(demo::DemoArgs),
+    /// Agents: create, message, watch, stop, delete.
+    #[command(subcommand)]
+    Agent(agent::AgentVerb),
+    /// Users, for those with the admin scope.
+    #[command(subcommand)]
+    User(account::UserVerb),
+    /// API keys.
+    #[command(subcommand)]
+    Key(account::KeyVerb),
+    /// The configuration: check it, or show what is in force.
+    #[command(subcommand)]
+    Config(settings::ConfigVerb),
+    /// Print the OpenAPI document.
+    Openapi,
+    /// Run the embedded agent gateway alone; HOME says where its .zeroclaw/config.toml is.
+    Gateway {
+        /// Port to listen on; 42617 unless configured otherwise.
+        #[arg(long, short)]
+        port: Option<u16>,
+        /// Address to listen on.
+        #[arg(long)]
+        host: Option<String>,
+    },
+}
+
+/// Runs a command line and says how it went.
+pub fn run(arguments: Vec<OsString>, environment: Environment) -> ExitCode {
+    // Before anything else: an agent should cost next to nothing, not even the parser of the other verbs.
+    if let Some(arguments) = gateway_arguments(&arguments) {
+        return outcome::exit_code(gateway(arguments));
+    }
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
+        }
+    };
+    outcome::exit_code(dispatch(cli, &environment))
+}
+
+fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
+    let client = |environment| Client::new(&cli.client, environment);
+    match cli.verb {
+        Verb::Serve(args) => serve::run(args, environment),
+        Verb::Demo(args) => demo::run(args, environment),
+        Verb::Agent(verb) => one_thread(agent::run(verb, &client(environment)?, environment)),
+        Verb::User(verb) => one_thread(account::run_user(verb, &client(environment)?)),
+        Verb::Key(verb) => one_thread(account::run_key(verb, &client(environment)?)),
+        Verb::Config(verb) => settings::run(verb, environment),
+        Verb::Openapi => output::json(&crate::http::openapi()),
+        // With `--help` only; else it was taken before.
+        Verb::Gateway { .. } => Ok(()),
+    }
+}
+
+/// A client's verb waits for one answer at a time.
+fn one_thread<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// The arguments after `gateway`, unless they ask for help.
+fn gateway_arguments(arguments: &[OsString]) -> Option<Vec<String>> {
+    let [_, verb, rest @ ..] = arguments else { return None };
+    let text = |argument: &OsString| argument.to_string_lossy().into_owned();
+    let help = rest.iter().any(|argument| argument == "--help" || argument == "-h");
+    (verb == "gateway" && !help).then(|| rest.iter().map(text).collect())
+}
+
+fn gateway(arguments: Vec<String>) -> Result<(), Failure> {
+    let options = crate::gateway::Options::from_env(arguments).map_err(|error| Failure::Usage(error.to_string()))?;
+    one_thread(async { crate::gateway::run(options).await.map_err(Failure::of) })
+}

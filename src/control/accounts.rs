@@ -86,8 +86,16 @@ impl ControlPlane {
     /// # Errors
     /// [`AccountError::NoSuchUser`], or the store's.
     pub async fn create_key(&self, user: UserId, new: NewKey) -> Result<(KeyRecord, ApiKey), AccountError> {
-        self.accounts().user(user).ok_or(AccountError::NoSuchUser)?;
         let secret = ApiKey::generate();
+        Ok((self.add_key(user, &secret, new).await?, secret))
+    }
+
+    /// Lets in whoever presents `secret`: for callers who must have put it in a safe place before it works.
+    ///
+    /// # Errors
+    /// [`AccountError::NoSuchUser`], or the store's.
+    pub async fn add_key(&self, user: UserId, secret: &ApiKey, new: NewKey) -> Result<KeyRecord, AccountError> {
+        self.accounts().user(user).ok_or(AccountError::NoSuchUser)?;
         let key = KeyRecord {
             id: KeyId::new(),
             user,
@@ -100,7 +108,7 @@ impl ControlPlane {
         let stored = Box::new(key.clone());
         let registry = self.registry.load_full();
         ask(&registry, |reply| RegistryMsg::PutKey { key: stored, reply }, ACTOR_PATIENCE).await??;
-        Ok((key, secret))
+        Ok(key)
     }
 
     /// # Errors

@@ -1,0 +1,172 @@
+//! What runs the agents: a Docker engine, or this machine's processes.
+//!
+//! `auto` decides once. The choice is kept in the data folder, because one that changed by itself would give agents a second
+//! life: containers run on while their engine does not answer, and processes would be started in their place.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::{Environment, private_file};
+use crate::config::{Config, RuntimeChoice};
+use crate::domain::InstallationId;
+use crate::runtime::ContainerRuntime;
+use crate::runtime::process::{ProcessOptions, ProcessRuntime};
+use crate::zeroclaw::profile::Profile;
+
+/// How long `auto` waits for an engine: one that is up answers in milliseconds.
+#[cfg(feature = "docker")]
+const ENGINE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a program may take to tell its version.
+const VERSION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A runtime, and why it is this one.
+pub(super) struct Engine {
+    pub(super) runtime: Arc<dyn ContainerRuntime>,
+    pub(super) profile: Profile,
+    pub(super) why: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Docker,
+    Process,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Process => "process",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Docker, Self::Process].into_iter().find(|kind| kind.as_str() == text.trim())
+    }
+}
+
+/// The runtime that the configuration asks for.
+pub(super) async fn choose(
+    config: &Config,
+    installation: InstallationId,
+    environment: &Environment,
+) -> anyhow::Result<Engine> {
+    let kept = config.data.join("runtime");
+    let before = std::fs::read_to_string(&kept).ok().as_deref().and_then(Kind::parse);
+    let (kind, why) = match (config.runtime, before) {
+        (RuntimeChoice::Docker, _) => (Kind::Docker, "asked for".to_owned()),
+        (RuntimeChoice::Process, _) => (Kind::Process, "asked for".to_owned()),
+        (RuntimeChoice::Auto, Some(kind)) => (kind, format!("chosen at an earlier start; kept in {}", kept.display())),
+        (RuntimeChoice::Auto, None) => find(config, installation).await?,
+    };
+    if let Some(before) = before.filter(|before| *before != kind) {
+        let (before, kind) = (before.as_str(), kind.as_str());
+        tracing::warn!(before, kind, "another runtime than before: what the earlier one runs is left as it is");
+    }
+    if before != Some(kind) {
+        keep(&kept, kind)?;
+    }
+    let (runtime, profile) = match kind {
+        Kind::Docker => docker(config, installation).await?,
+        Kind::Process => process(config, installation, environment).await?,
+    };
+    Ok(Engine { runtime, profile, why })
+}
+
+fn keep(path: &Path, kind: Kind) -> anyhow::Result<()> {
+    private_file::write(path, &format!("{}\n", kind.as_str()))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(feature = "docker")]
+async fn find(config: &Config, installation: InstallationId) -> anyhow::Result<(Kind, String)> {
+    let options = config.docker.options(installation).map_err(anyhow::Error::msg)?;
+    let host = options.host.clone();
+    let engine = crate::runtime::docker::DockerRuntime::new(options)?;
+    Ok(match tokio::time::timeout(ENGINE_PATIENCE, engine.ping()).await {
+        Ok(Ok(())) => (Kind::Docker, format!("an engine answers at {host}")),
+        Ok(Err(_)) | Err(_) => (Kind::Process, format!("no engine answers at {host}")),
+    })
+}
+
+#[cfg(not(feature = "docker"))]
+async fn find(_: &Config, _: InstallationId) -> anyhow::Result<(Kind, String)> {
+    Ok((Kind::Process, "this build has no other".into()))
+}
+
+#[cfg(feature = "docker")]
+async fn docker(config: &Config, installation: InstallationId) -> anyhow::Result<(Arc<dyn ContainerRuntime>, Profile)> {
+    let options = config.docker.options(installation).map_err(anyhow::Error::msg)?;
+    let image = options.image.clone();
+    let engine = crate::runtime::docker::DockerRuntime::new(options)?;
+    let profile = match config.docker.profile().map_err(anyhow::Error::msg)? {
+        Some(profile) => profile,
+        // An engine that is away, or does not have the image yet, leaves the tag.
+        None => match engine.image_profile().await.ok().flatten().or_else(|| Profile::of_image(&image, None)) {
+            Some(profile) => profile,
+            None => {
+                tracing::warn!(
+                    image,
+                    "the image does not tell its version, so it counts as the newest; docker.profile"
+                );
+                Profile::V08
+            }
+        },
+    };
+    Ok((Arc::new(engine), profile))
+}
+
+#[cfg(not(feature = "docker"))]
+async fn docker(_: &Config, _: InstallationId) -> anyhow::Result<(Arc<dyn ContainerRuntime>, Profile)> {
+    anyhow::bail!("this build has no Docker runtime (feature `docker`)")
+}
+
+async fn process(
+    config: &Config,
+    installation: InstallationId,
+    environment: &Environment,
+) -> anyhow::Result<(Arc<dyn ContainerRuntime>, Profile)> {
+    let own = std::env::current_exe().context("cannot find this program's own file")?;
+    let options = config.process.options(installation, config.data.join("agents"), own, environment);
+    let profile = match config.process.profile().map_err(anyhow::Error::msg)? {
+        Some(profile) => profile,
+        None if config.process.command.as_os_str().is_empty() => Profile::Embedded,
+        None => ask_version(&options).await?,
+    };
+    Ok((Arc::new(ProcessRuntime::open(options)?), profile))
+}
+
+/// Asks a program which ZeroClaw it is.
+async fn ask_version(options: &ProcessOptions) -> anyhow::Result<Profile> {
+    let program = options.program.display();
+    let mut command = tokio::process::Command::new(&options.program);
+    command.arg("--version").env_clear().envs(options.environment.iter().cloned());
+    command.stdin(std::process::Stdio::null()).kill_on_drop(true);
+    let asked = tokio::time::timeout(VERSION_PATIENCE, command.output()).await;
+    let output = asked.with_context(|| format!("{program} --version does not answer"))?;
+    let output = output.with_context(|| format!("cannot run {program} (process.command)"))?;
+    version_in(&String::from_utf8_lossy(&output.stdout)).with_context(|| {
+        format!("{program} does not tell its version; set process.profile to 0.1, 0.6, 0.8 or embedded")
+    })
+}
+
+/// The first word that is a version, as in `zeroclaw 0.1.7`.
+fn version_in(text: &str) -> Option<Profile> {
+    text.split_whitespace().filter(|word| word.contains('.')).find_map(Profile::of_version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_found_among_words() {
+        assert_eq!(version_in("zeroclaw 0.1.7\n"), Some(Profile::V01));
+        assert_eq!(version_in("zeroclaw v0.6.9 (2026-01-02)"), Some(Profile::V06));
+        assert_eq!(version_in("usage: 3 words"), None);
+        assert_eq!(version_in(""), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! The service put together: store, vault, runtime, control plane, HTTP.
+//!
+//! The order is that of what may go wrong without a trace: the store's lock first, so that a second process on the same
+//! folder changes nothing; the port before the actors, so that nothing is started for a service that cannot be reached.
+
+use std::fs::DirBuilder;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{self, Engine};
+use super::first_start::{AdminKey, ensure_admin};
+use super::{Environment, output};
+use crate::config::{Config, Loaded};
+use crate::control::ControlPlane;
+use crate::http::{self, HttpOptions, RateLimit, ServeOptions};
+use crate::store::{Store, StoreOptions};
+use crate::vault::{MasterKey, Vault};
+
+/// How long a client may take to send a request's headers: far longer than any line needs, short enough that idle
+/// strangers do not fill the places.
+const HEADER_WITHIN: Duration = Duration::from_secs(10);
+
+/// A service that has its port and its agents, and only has to be run.
+pub(super) struct Service {
+    pub(super) plane: ControlPlane,
+    pub(super) address: SocketAddr,
+    /// Made just now, to be shown once.
+    pub(super) admin: Option<AdminKey>,
+    /// Which runtime it has, and why.
+    pub(super) runtime: String,
+    /// Ends it.
+    pub(super) closing: CancellationToken,
+    listener: TcpListener,
+    http: HttpOptions,
+    serve: ServeOptions,
+}
+
+impl Service {
+    pub(super) async fn start(loaded: &Loaded, environment: &Environment) -> anyhow::Result<Self> {
+        let config = &loaded.config;
+        make_folder(&config.data)?;
+        let (store, vault) = open_store(loaded).await?;
+        let listener = TcpListener::bind(config.bind).await;
+        let listener = listener.with_context(|| format!("cannot listen on {}", config.bind))?;
+        let address = listener.local_addr().context("cannot tell the address")?;
+        let Engine { runtime, profile, why } = engine::choose(config, store.installation(), environment).await?;
+        let runtime_name = format!("{} ({why})", runtime.caps().name);
+        tracing::info!(runtime = runtime_name, %profile, "runtime chosen");
+        let plane =
+            ControlPlane::builder(store, vault, runtime).settings(config.settings()).profile(profile).start().await?;
+        let admin = ensure_admin(&plane, &config.data).await?;
+        let closing = CancellationToken::new();
+        Ok(Self {
+            plane,
+            address,
+            admin,
+            runtime: runtime_name,
+            listener,
+            http: http_options(config, &closing),
+            serve: serve_options(config),
+            closing,
+        })
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Serves until `closing` is cancelled, lets requests end, ends the actors in order. Agents run on.
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let router = http::router(self.plane.clone(), self.http);
+        let served = http::serve(self.listener, router, self.closing, self.serve).await;
+        self.plane.shutdown().await;
+        served.context("the service stopped serving")
+    }
+}
+
+/// The folder is its owner's alone; one that is there stays as it is.
+fn make_folder(data: &Path) -> anyhow::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data)
+        .with_context(|| format!("cannot make the data folder {}", data.display()))
+}
+
+async fn open_store(loaded: &Loaded) -> anyhow::Result<(Store, Vault)> {
+    let data = &loaded.config.data;
+    let path = data.join("zeroone.redb");
+    // The key before the store: a store that exists had its key, whenever a crash came.
+    let master = MasterKey::load(loaded.master_key(path.exists()))?;
+    if master.was_created() {
+        output::line(&format!(
+            "made the master key {}: keep a copy in a safe place",
+            data.join("master.key").display()
+        ));
+    }
+    let opened = tokio::task::spawn_blocking(move || Store::open(path, StoreOptions::default())).await;
+    Ok((opened.context("opening the store panicked")??, Vault::new(&master)))
+}
+
+fn http_options(config: &Config, closing: &CancellationToken) -> HttpOptions {
+    let limit = &config.ratelimit;
+    let rate_limit = NonZeroU32::new(limit.per_second)
+        .map(|per_second| RateLimit { per_second, burst: NonZeroU32::new(limit.burst).unwrap_or(NonZeroU32::MIN) });
+    HttpOptions { rate_limit, answer_within: Duration::from_secs(config.server.answer_secs), closing: closing.clone() }
+}
+
+fn serve_options(config: &Config) -> ServeOptions {
+    ServeOptions {
+        max_connections: config.server.max_connections,
+        header_within: HEADER_WITHIN,
+        grace: Duration::from_secs(config.server.drain_secs),
+    }
+}
