@@ -13,18 +13,26 @@ mod admin;
 mod agents;
 mod body;
 mod error;
+mod events;
+mod explain;
 mod guard;
+mod health;
 mod idempotency;
+mod logs;
+mod message;
 mod metrics;
 mod openapi;
 mod params;
 mod problem;
 mod rate;
+mod redact;
 mod request;
 mod schema;
 mod serve;
 mod service;
+mod sse;
 mod state;
+mod stats;
 mod users;
 
 use std::sync::Arc;
@@ -79,6 +87,13 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::WRITE, routes!(agents::stop)),
         (Rule::WRITE, routes!(agents::restart)),
         (Rule::READ, routes!(agents::wait)),
+        (Rule::READ, routes!(logs::logs)),
+        (Rule::READ, routes!(stats::stats)),
+        (Rule::READ, routes!(health::health)),
+        (Rule::SEND, routes!(message::message)),
+        (Rule::READ, routes!(events::agent_events)),
+        (Rule::READ, routes!(events::all_events)),
+        (Rule::READ, routes!(explain::explain)),
         (Rule::ANY_KEY, routes!(account::me)),
         (Rule::READ, routes!(account::list_keys)),
         (Rule::WRITE, routes!(account::create_key)),

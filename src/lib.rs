@@ -56,10 +56,10 @@ pub mod lifecycle;
 mod plain;
 pub mod runtime;
 pub mod store;
-#[cfg(feature = "testkit")]
-pub mod testkit;
 #[cfg(feature = "cli")]
 pub mod telemetry;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod vault;
 pub mod view;
 pub mod zeroclaw;

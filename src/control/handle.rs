@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::{ACTOR_PATIENCE, ControlPlane};
@@ -71,6 +72,11 @@ impl AgentHandle {
     /// The agent as it is now; `None` once it is gone.
     pub fn view(&self) -> Option<Arc<AgentView>> {
         self.plane.world.views.get(self.id)
+    }
+
+    /// The agent as it is now and whenever it changes, until it is gone.
+    pub fn changes(&self) -> Option<watch::Receiver<Arc<AgentView>>> {
+        self.plane.world.views.subscribe(self.id)
     }
 
     pub fn vitals(&self) -> Vitals {

@@ -134,7 +134,7 @@ fn fault(path: &Path, message: &str) -> Fault {
         return Fault::at(format!("{pointer}/{}", named(message)), "is required");
     }
     if message.starts_with("duplicate field") {
-        return Fault::at(pointer, "is there twice");
+        return Fault::at(format!("{pointer}/{}", named(message)), "is there twice");
     }
     // `…, expected WHAT at line 1 column 2`: what is expected is a word of ours, and the last one.
     let expected = message.rsplit_once(", expected ").map_or("", |(_, rest)| rest);
@@ -187,10 +187,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Patch<T> {
 }
 
 impl<T> Patch<T> {
-    pub const fn is_keep(&self) -> bool {
-        matches!(self, Self::Keep)
-    }
-
     /// The new value of something that may be absent.
     pub fn or(self, kept: Option<T>) -> Option<T> {
         match self {

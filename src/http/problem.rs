@@ -137,6 +137,7 @@ impl Problem {
         self.header(header::RETRY_AFTER, HeaderValue::from(secs))
     }
 
+    #[cfg(test)]
     pub const fn code(&self) -> Code {
         self.code
     }

@@ -2,7 +2,7 @@
 
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
-use crate::domain::{Plan, Provider, Scope, Status};
+use crate::domain::{Plan, Provider, Status};
 
 pub fn status() -> Object {
     one_of(Status::ALL.iter().map(|status| status.as_str()))
@@ -18,10 +18,6 @@ pub fn memory_backend() -> Object {
 
 pub fn plan() -> Object {
     one_of([Plan::Free, Plan::Pro, Plan::Enterprise].map(Plan::as_str))
-}
-
-pub fn scope() -> Object {
-    one_of(Scope::ALL.iter().map(|scope| scope.as_str()))
 }
 
 pub fn log_stream() -> Object {

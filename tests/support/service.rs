@@ -59,7 +59,6 @@ impl Service {
         self.child.wait().expect("and nobody else's");
     }
 
-
     pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
         self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.key)
     }

@@ -1,0 +1,159 @@
+//! Timelines: one agent's, from the store, and all of a caller's agents', as it happens.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{Stream, unfold};
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+use super::agents::Own;
+use super::guard::Admitted;
+use super::params::{Params, cursor};
+use super::problem::Problem;
+use super::state::Api;
+use super::{schema, sse};
+use crate::control::AgentHandle;
+use crate::domain::{AgentId, Status, Timestamp};
+use crate::store::LogEntry;
+use crate::view::AgentView;
+
+/// Entries that a stream reads at once.
+const BATCH: usize = 200;
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventPage {
+    data: Vec<Entry>,
+    next_cursor: Option<String>,
+}
+
+/// One line of a timeline.
+#[derive(Serialize, ToSchema)]
+pub struct Entry {
+    seq: u64,
+    #[schema(value_type = String, format = DateTime)]
+    time: Timestamp,
+    #[schema(schema_with = schema::status)]
+    from: Status,
+    #[schema(schema_with = schema::status)]
+    to: Status,
+    cause: String,
+    attempt: u64,
+    detail: Option<String>,
+}
+
+/// The same, of one agent among many.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AgentEntry {
+    agent_id: AgentId,
+    #[serde(flatten)]
+    entry: Entry,
+}
+
+/// The agent's timeline, oldest first: a page, or all of it and what comes.
+#[utoipa::path(
+    get, path = "/api/agents/{id}/events", tag = "agents",
+    params(
+        ("id" = uuid::Uuid, Path),
+        ("limit" = Option<u8>, Query, minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query),
+        ("Last-Event-ID" = Option<u64>, Header, description = "Of a stream: go on after this `seq`")
+    ),
+    responses((status = 200, content((EventPage = "application/json"), (String = "text/event-stream"))))
+)]
+pub async fn agent_events(
+    state: State<Api>,
+    own: Own,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Response, Problem> {
+    let (limit, after) = (params.limit(), params.cursor::<u64>());
+    params.finish()?;
+    if sse::is_wanted(&headers) {
+        let after = sse::last_event_id(&headers).and_then(|id| id.parse().ok()).or(after).unwrap_or(0);
+        return Ok(sse::answer(&state, Timeline::new(own.handle, after).events()));
+    }
+    // One more than asked for tells whether there is a next page.
+    let mut entries = own.handle.events(after.unwrap_or(0), limit + 1).await?;
+    let more = entries.len() > limit;
+    entries.truncate(limit);
+    let next_cursor = entries.last().filter(|_| more).map(|last| cursor(last.seq));
+    Ok(Json(EventPage { data: entries.into_iter().map(Entry::from).collect(), next_cursor }).into_response())
+}
+
+/// Every transition of the caller's agents from now on. A `gap` event says that some were missed: read the records then.
+#[utoipa::path(
+    get, path = "/api/events", tag = "agents",
+    responses((status = 200, body = String, content_type = "text/event-stream"))
+)]
+pub async fn all_events(state: State<Api>, caller: Admitted) -> Response {
+    let user = caller.0.user;
+    let events = unfold(state.plane.feed(), move |mut feed| async move {
+        loop {
+            match feed.recv().await {
+                Ok(fed) if fed.user == user => {
+                    let entry = AgentEntry { agent_id: fed.agent, entry: fed.entry.clone().into() };
+                    return Some((sse::event("transition", &entry), feed));
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(missed)) => return Some((sse::event("gap", &json!({"missed": missed})), feed)),
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    sse::answer(&state, events)
+}
+
+/// One agent's timeline that goes on. What is new is read from the store, which a change of the agent only says to do:
+/// nothing can be missed.
+struct Timeline {
+    agent: AgentHandle,
+    changes: Option<watch::Receiver<Arc<AgentView>>>,
+    waiting: VecDeque<LogEntry>,
+    /// The last entry that was read.
+    after: u64,
+}
+
+impl Timeline {
+    fn new(agent: AgentHandle, after: u64) -> Self {
+        Self { changes: agent.changes(), waiting: VecDeque::new(), after, agent }
+    }
+
+    fn events(self) -> impl Stream<Item = Event> + Send {
+        unfold(self, |mut timeline| async move { timeline.next().await.map(|event| (event, timeline)) })
+    }
+
+    /// The next entry; `None` once the agent is gone, or the store does not answer (the client comes back).
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(entry) = self.waiting.pop_front() {
+                let id = entry.seq.to_string();
+                return Some(sse::event("transition", &Entry::from(entry)).id(id));
+            }
+            // Marked as seen before the store is read: what comes in between wakes us again.
+            self.changes.as_mut()?.mark_unchanged();
+            self.waiting = self.agent.events(self.after, BATCH).await.ok()?.into();
+            match self.waiting.back() {
+                Some(last) => self.after = last.seq,
+                None => self.changes.as_mut()?.changed().await.ok()?,
+            }
+        }
+    }
+}
+
+impl From<LogEntry> for Entry {
+    fn from(entry: LogEntry) -> Self {
+        let LogEntry { seq, time, from, to, cause, attempt, detail } = entry;
+        Self { seq, time, from, to, cause, attempt, detail }
+    }
+}

@@ -1,0 +1,201 @@
+//! `GET /api/agents/{id}/logs`: what an agent printed, and what it prints.
+//!
+//! The agent's own secrets are masked on the way. A followed log goes on over the agent's restarts: each line once, with
+//! a `restart` event between two runs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{BoxStream, Stream, StreamExt, unfold};
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+use super::agents::Own;
+use super::params::Params;
+use super::problem::Problem;
+use super::redact::Secrets;
+use super::state::Api;
+use super::{schema, sse};
+use crate::control::AgentHandle;
+use crate::domain::{BootId, Timestamp};
+use crate::runtime::{LogLine, LogQuery, LogStream, RuntimeError, RuntimeResult};
+use crate::view::AgentView;
+
+const DEFAULT_TAIL: usize = 200;
+const MAX_TAIL: usize = 5000;
+/// How long the reading of what is there already may take.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+/// Pause before a followed log that ended is opened again: by then it is known whether the agent runs anew.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
+const NANOSECOND: Duration = Duration::from_nanos(1);
+
+#[derive(Serialize, ToSchema)]
+pub struct Logs {
+    lines: Vec<Line>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Line {
+    #[schema(value_type = String, format = DateTime)]
+    time: Timestamp,
+    #[schema(schema_with = schema::log_stream)]
+    stream: LogStream,
+    text: String,
+}
+
+/// What the agent printed: the last lines, or with `follow` all that comes.
+#[utoipa::path(
+    get, path = "/api/agents/{id}/logs", tag = "agents",
+    params(
+        ("id" = uuid::Uuid, Path),
+        ("tail" = Option<u16>, Query, description = "How many lines, 200 by default", minimum = 1, maximum = 5000),
+        ("since" = Option<String>, Query, description = "Only lines at or after this time (RFC 3339)"),
+        ("follow" = Option<bool>, Query, description = "Server-sent events: `line`, and `restart` between two runs")
+    ),
+    responses((status = 200, content(
+        (Logs = "application/json"), (String = "text/plain"), (String = "text/event-stream")
+    )))
+)]
+pub async fn logs(state: State<Api>, own: Own, headers: HeaderMap, mut params: Params) -> Result<Response, Problem> {
+    let tail = params.number("tail", DEFAULT_TAIL, 1..=MAX_TAIL);
+    let since = params.time("since");
+    let follow = params.flag("follow") || sse::is_wanted(&headers);
+    params.finish()?;
+    let resumed = sse::last_event_id(&headers).and_then(|id| id.parse::<Timestamp>().ok());
+    if follow {
+        let since = resumed.and_then(after).or(since);
+        let lines = read(&own.handle, tail, since).await?;
+        return Ok(sse::answer(&state, Followed::new(own.handle, lines, since).events()));
+    }
+    let secrets = Secrets::of(&own.handle);
+    let lines = read(&own.handle, tail, since).await?;
+    let lines: Vec<Line> = lines.into_iter().map(|line| Line::of(line, &secrets)).collect();
+    if sse::accepts(&headers, "text/plain") {
+        let text: String = lines.iter().map(|line| format!("{}\n", line.text)).collect();
+        return Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response());
+    }
+    Ok(Json(Logs { lines }).into_response())
+}
+
+/// The last lines that there are by now; none of an agent that never ran.
+pub async fn read(agent: &AgentHandle, tail: usize, since: Option<Timestamp>) -> RuntimeResult<Vec<LogLine>> {
+    let reading = async {
+        let query = LogQuery { boot: None, since, tail: Some(tail), follow: false };
+        let mut stream = match agent.logs(query).await {
+            Err(RuntimeError::NotFound) => return Ok(Vec::new()),
+            stream => stream?,
+        };
+        let mut lines = VecDeque::new();
+        while let Some(line) = stream.next().await {
+            lines.push_back(line?);
+            // Whatever the runtime made of the tail.
+            if lines.len() > tail {
+                lines.pop_front();
+            }
+        }
+        Ok(lines.into())
+    };
+    let late = |_| Err(RuntimeError::Unavailable("the log did not come in time".into()));
+    tokio::time::timeout(READ_WITHIN, reading).await.unwrap_or_else(late)
+}
+
+impl Line {
+    pub fn of(line: LogLine, secrets: &Secrets) -> Self {
+        Self { time: line.time, stream: line.stream, text: secrets.mask(line.text) }
+    }
+}
+
+/// A log that is followed from run to run.
+struct Followed {
+    agent: AgentHandle,
+    changes: Option<watch::Receiver<Arc<AgentView>>>,
+    secrets: Secrets,
+    /// Lines that were there at the beginning, not sent yet.
+    waiting: VecDeque<LogLine>,
+    /// The run that is read, or was read last.
+    boot: Option<BootId>,
+    open: Option<BoxStream<'static, RuntimeResult<LogLine>>>,
+    /// Lines before this one were sent.
+    since: Option<Timestamp>,
+}
+
+impl Followed {
+    fn new(agent: AgentHandle, lines: Vec<LogLine>, since: Option<Timestamp>) -> Self {
+        Self {
+            changes: agent.changes(),
+            secrets: Secrets::of(&agent),
+            boot: agent.view().and_then(|view| view.record.life.boot().cloned()),
+            since: lines.last().and_then(|line| after(line.time)).or(since),
+            waiting: lines.into(),
+            open: None,
+            agent,
+        }
+    }
+
+    fn events(self) -> impl Stream<Item = Event> + Send {
+        unfold(self, |mut followed| async move { followed.next().await.map(|event| (event, followed)) })
+    }
+
+    /// The next event; `None` once the agent is gone.
+    async fn next(&mut self) -> Option<Event> {
+        if let Some(line) = self.waiting.pop_front() {
+            return Some(self.line(line));
+        }
+        loop {
+            if let Some(open) = &mut self.open {
+                if let Some(Ok(line)) = open.next().await {
+                    return Some(self.line(line));
+                }
+                // The run ended, or the engine did: either way it is looked at again.
+                self.open = None;
+                self.pause().await?;
+            }
+            let view = self.agent.view()?;
+            let Some(boot) = view.record.life.boot().cloned() else {
+                self.pause().await?;
+                continue;
+            };
+            let another = self.boot.as_ref().is_some_and(|known| *known != boot);
+            let since = if another { None } else { self.since };
+            let query = LogQuery { boot: Some(boot.clone()), since, tail: None, follow: true };
+            let Ok(open) = self.agent.logs(query).await else {
+                self.pause().await?;
+                continue;
+            };
+            self.open = Some(open);
+            self.boot = Some(boot);
+            if another {
+                // The new run has another token.
+                self.secrets = Secrets::of(&self.agent);
+                return Some(sse::event("restart", &json!({"attempt": view.record.life.attempt})));
+            }
+        }
+    }
+
+    fn line(&mut self, line: LogLine) -> Event {
+        self.since = after(line.time);
+        let id = line.time.to_string();
+        sse::event("line", &Line::of(line, &self.secrets)).id(id)
+    }
+
+    /// Waits for a change of the agent, and not long without one; `None` once it is gone.
+    async fn pause(&mut self) -> Option<()> {
+        match tokio::time::timeout(REOPEN_AFTER, self.changes.as_mut()?.changed()).await {
+            Ok(Err(_gone)) => None,
+            Ok(Ok(())) | Err(_) => Some(()),
+        }
+    }
+}
+
+/// The first moment after that.
+fn after(time: Timestamp) -> Option<Timestamp> {
+    time.checked_add(NANOSECOND).ok()
+}

@@ -1,0 +1,48 @@
+//! Server-sent events: streams that stay open, and end when the service does.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt};
+use serde::Serialize;
+
+use super::state::Api;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Proxies on the way close connections that are silent for a minute or less.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// An answer that goes on until the stream ends, the client goes away, or the service shuts down.
+pub fn answer(api: &Api, events: impl Stream<Item = Event> + Send + 'static) -> Response {
+    let closing = api.options.closing.clone();
+    let events = events.map(Ok::<_, Infallible>).take_until(closing.cancelled_owned());
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+}
+
+/// An event of this kind; data that cannot be JSON becomes an empty object, which none of ours does.
+pub fn event(kind: &str, data: &impl Serialize) -> Event {
+    Event::default().event(kind).data(serde_json::to_string(data).unwrap_or_else(|_| "{}".into()))
+}
+
+/// Whether the client asks for a stream of events.
+pub fn is_wanted(headers: &HeaderMap) -> bool {
+    accepts(headers, "text/event-stream")
+}
+
+/// Whether `Accept` names this media type.
+pub fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|range| range.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(media_type)))
+}
+
+/// The event after which a client that comes back wants to go on.
+pub fn last_event_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get(LAST_EVENT_ID)?.to_str().ok().map(str::trim)
+}
