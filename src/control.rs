@@ -16,6 +16,8 @@
 
 mod accounts;
 mod builder;
+#[cfg(feature = "testkit")]
+mod chaos;
 mod explain;
 mod handle;
 mod message;
@@ -31,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use accounts::{AccountError, NewKey, NewUser};
 pub use builder::{Builder, StartError};
+#[cfg(feature = "testkit")]
+pub use chaos::ActorCrash;
 pub use explain::Explanation;
 pub use handle::{AgentHandle, CommandError, Followed, WaitError};
 pub use message::{DeliveryError, Message};

@@ -19,11 +19,13 @@
 //!
 //! - [`FakeEngine`] is the container engine, and the hands that crash, pause and remove what runs on it;
 //! - [`FakeRuntime`] and [`FakeGateway`] are what a control plane sees of it;
+//! - [`FakeDisk`] is what the store is on, and cuts the service off, or lets it panic, at any commit;
 //! - [`life`] runs a service until it is cut off, and the next one on what it left;
 //! - [`Habits`] and [`Mood`] say how the gateways inside behave.
 //!
 //! It is no model of Docker: what Docker itself does under faults is tested with Docker.
 
+mod disk;
 mod engine;
 mod gateway;
 mod habits;
@@ -38,6 +40,7 @@ use std::sync::Arc;
 use crate::actor::Clock;
 use crate::domain::{InstallationId, Timestamp};
 
+pub use disk::{Cut, FakeDisk};
 pub use engine::{Condition, Delivery, FakeEngine, Image, Pace, Tally};
 pub use gateway::FakeGateway;
 pub use habits::{CodeForm, Habits, Mood};

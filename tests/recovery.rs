@@ -1,18 +1,597 @@
-//! The whole control plane on fakes, under a paused clock.
+//! The whole control plane on fakes, under a paused clock: whatever dies comes back, and nothing else notices.
 #![cfg(feature = "testkit")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use zeroone::domain::{Plan, Status};
-use zeroone::testkit::{self, message, new_agent};
+use zeroone::actor::Settings;
+use zeroone::control::{ActorCrash, AgentHandle, ControlPlane, CreateError, DeliveryError, Followed, Message};
+use zeroone::domain::{AgentId, Exit, HostPort, Plan, Status};
+use zeroone::lifecycle::{Code, Phase, Step};
+use zeroone::store::LogEntry;
+use zeroone::testkit::{self, Condition, FakeDisk, Fakes, Habits, Image, Mood, TestPlane, message, new_agent};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Repeats `look` until it is true, in virtual time.
+async fn until(what: &str, mut look: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !look() {
+        assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn created(world: &TestPlane, name: &str) -> AgentHandle {
+    world.plane.create_agent(world.user, new_agent(name)).await.unwrap()
+}
+
+fn status(agent: &AgentHandle) -> Option<Status> {
+    agent.view().map(|view| view.status())
+}
+
+async fn timeline(agent: &AgentHandle) -> Vec<LogEntry> {
+    agent.events(0, usize::MAX).await.unwrap()
+}
+
+async fn causes(agent: &AgentHandle) -> Vec<String> {
+    timeline(agent).await.into_iter().map(|entry| entry.cause).collect()
+}
+
+async fn answered(agent: &AgentHandle, text: &str) {
+    let answer = agent.deliver(message(text)).await.unwrap();
+    assert_eq!((answer.status, echo(&answer.body)), (200, text.to_owned()));
+}
+
+/// What an answer repeats.
+fn echo(body: &[u8]) -> String {
+    let answer: serde_json::Value = serde_json::from_slice(body).unwrap();
+    answer["response"].as_str().unwrap().strip_prefix("echo: ").unwrap().to_owned()
+}
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_comes_up_and_answers() {
     let world = testkit::plane(1, Plan::Free).await;
-    let agent = world.plane.create_agent(world.user, new_agent("Ada")).await.unwrap();
+    let agent = created(&world, "Ada").await;
     agent.wait(&[Status::Running], PATIENCE).await.unwrap();
-    let answer = agent.deliver(message("hi")).await.unwrap();
-    assert_eq!((answer.status, &answer.body[..]), (200, &br#"{"model":"fake","response":"echo: hi"}"#[..]));
+    answered(&agent, "hi").await;
+    let tally = world.fakes.engine().tally(agent.id());
+    assert_eq!((tally.creates, tally.starts.len(), tally.pairings, tally.failed_pairings), (1, 1, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_kind_of_gateway_is_paired_with() {
+    let world = testkit::plane(2, Plan::Pro).await;
+    for habits in [Habits::zeroclaw(), Habits::forgetful(), Habits::zeroclaw_0_8(), Habits::instant()] {
+        world.fakes.engine().set_habits(habits);
+        let agent = world.running("Ada").await;
+        answered(&agent, "hi").await;
+        assert!(world.fakes.engine().crash(agent.id()));
+        answered(&agent, "again").await;
+        assert_eq!(world.fakes.engine().tally(agent.id()).failed_pairings, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_thousand_creates_at_once_exactly_the_quota_is_granted() {
+    let world = testkit::plane(3, Plan::Free).await;
+    let creates: Vec<_> = (0..1000)
+        .map(|n| {
+            let (plane, user) = (world.plane.clone(), world.user);
+            tokio::spawn(async move { plane.create_agent(user, new_agent(&format!("Agent {n}"))).await })
+        })
+        .collect();
+    let mut granted = BTreeSet::new();
+    let mut refused = 0;
+    for create in creates {
+        match create.await.unwrap() {
+            Ok(agent) => assert!(granted.insert(agent.id())),
+            Err(CreateError::Quota { limit: 3, used: 3 }) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!((granted.len(), refused), (3, 997));
+    assert_eq!(world.plane.used(world.user).await, Ok(3));
+    let stored = world.plane.store().load().await.unwrap().agents;
+    assert_eq!(stored.iter().map(|agent| agent.record.id).collect::<BTreeSet<_>>(), granted);
+    assert_eq!(stored.iter().map(|agent| agent.port).collect::<BTreeSet<_>>().len(), 3);
+    // A place that is given back can be taken again, once.
+    let first = world.plane.agent(*granted.first().unwrap()).unwrap();
+    first.delete().await.unwrap();
+    assert!(first.gone(PATIENCE).await);
+    created(&world, "One more").await;
+    let refused = world.plane.create_agent(world.user, new_agent("Too many")).await;
+    assert_eq!(refused.err(), Some(CreateError::Quota { limit: 3, used: 3 }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_is_mended_with_the_token_that_was_held() {
+    let world = testkit::plane(4, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    for n in 2..5 {
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        assert!(world.fakes.engine().crash(agent.id()));
+        answered(&agent, "still there?").await;
+        let tally = world.fakes.engine().tally(agent.id());
+        assert_eq!((tally.starts.len(), tally.pairings, tally.creates), (n, 1, 1));
+    }
+    assert!(causes(&agent).await.ends_with(&["token-valid".into()]));
+    assert_eq!(agent.view().unwrap().record.life.restart_count, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_in_the_gap_are_held_and_answered_in_order() {
+    let world = testkit::plane(5, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    assert!(world.fakes.engine().crash(agent.id()));
+    let sent: Vec<_> = (0..50)
+        .map(|n| {
+            let agent = agent.clone();
+            tokio::spawn(async move { agent.deliver(message(&format!("{n}"))).await })
+        })
+        .collect();
+    for (n, answer) in sent.into_iter().enumerate() {
+        assert_eq!(echo(&answer.await.unwrap().unwrap().body), n.to_string());
+    }
+    let read = world.fakes.engine().tally(agent.id()).messages;
+    let texts: Vec<_> = read.iter().map(|message| String::from_utf8(message.body.to_vec()).unwrap()).collect();
+    assert_eq!(texts, (0..50).map(|n| format!("{{\"message\":\"{n}\"}}")).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_never_sent_twice_and_never_waits_beyond_its_time() {
+    let world = testkit::plane(6, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    let engine = world.fakes.engine();
+    let brief =
+        |text: &str| Message { answer_within: Duration::from_secs(2), hold: Duration::from_secs(3), ..message(text) };
+    engine.set_mood(Mood::HangsUp);
+    assert!(matches!(agent.deliver(brief("lost")).await, Err(DeliveryError::Unknown(_))));
+    engine.set_mood(Mood::Hung);
+    assert_eq!(agent.deliver(brief("hung")).await.unwrap_err(), DeliveryError::TimedOut);
+    engine.set_mood(Mood::Garbage);
+    assert!(matches!(agent.deliver(brief("garbage")).await, Err(DeliveryError::Garbage(_))));
+    engine.set_mood(Mood::Fails(408));
+    assert_eq!(agent.deliver(brief("slow model")).await.unwrap().status, 408);
+    engine.set_mood(Mood::Slow(Duration::from_secs(1)));
+    assert_eq!(agent.deliver(brief("slow")).await.unwrap().status, 200);
+    engine.set_mood(Mood::Well);
+    // The engine cannot start it, so it does not become ready: certainly not sent.
+    engine.set_condition(Condition::Away);
+    engine.crash(agent.id());
+    let began = tokio::time::Instant::now();
+    assert!(matches!(agent.deliver(brief("too late")).await, Err(DeliveryError::NotReady { .. })));
+    assert_eq!(began.elapsed().as_secs(), 3);
+    let read = engine.tally(agent.id()).messages;
+    let mut texts: Vec<_> = read.iter().map(|message| message.body.clone()).collect();
+    texts.dedup();
+    assert_eq!(texts.len(), read.len(), "none twice");
+    assert!(!texts.iter().any(|text| text.ends_with(b"too late\"}")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_leads_to_one_new_pairing() {
+    let world = testkit::plane(7, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    world.fakes.engine().forget_tokens(agent.id());
+    let sent: Vec<_> = (0..20)
+        .map(|n| {
+            let agent = agent.clone();
+            tokio::spawn(async move { agent.deliver(message(&format!("{n}"))).await })
+        })
+        .collect();
+    for answer in sent {
+        assert_eq!(answer.await.unwrap().unwrap().status, 200);
+    }
+    let tally = world.fakes.engine().tally(agent.id());
+    assert_eq!((tally.pairings - tally.failed_pairings, tally.lockouts), (2, 0), "{tally:?}");
+    assert!(tally.failed_pairings <= 2, "{tally:?}");
+    let refusals = causes(&agent).await.iter().filter(|cause| *cause == "token-refused").count();
+    assert_eq!(refusals, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn data_that_was_wiped_leads_to_one_new_pairing() {
+    let world = testkit::plane(8, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    world.fakes.engine().wipe(agent.id());
+    assert!(world.fakes.engine().restart_by_hand(agent.id()));
+    answered(&agent, "who are you?").await;
+    let tally = world.fakes.engine().tally(agent.id());
+    assert_eq!((tally.pairings, tally.failed_pairings), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_done_by_hand_is_undone() {
+    let world = testkit::plane(9, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    let (engine, id) = (world.fakes.engine(), agent.id());
+    let hands: [(&str, fn(&testkit::FakeEngine, AgentId) -> bool); 5] = [
+        ("removed", |engine, id| engine.remove_by_hand(id)),
+        ("restarted", |engine, id| engine.restart_by_hand(id)),
+        ("stopped", |engine, id| engine.end(id, Exit { code: Some(143), oom: false })),
+        ("out of memory", |engine, id| engine.out_of_memory(id)),
+        ("paused", |engine, id| engine.pause(id, true)),
+    ];
+    for (what, hand) in hands {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let before = agent.view().unwrap().record.life.attempt;
+        assert!(hand(engine, id), "{what}");
+        until(what, || agent.view().is_some_and(|view| view.record.life.attempt > before)).await;
+        agent.wait(&[Status::Running], PATIENCE).await.expect(what);
+        answered(&agent, what).await;
+    }
+    assert_eq!(engine.tally(id).failed_pairings, 0);
+    // A stopped agent that somebody starts is stopped again.
+    agent.stop().await.unwrap();
+    agent.wait(&[Status::Stopped], PATIENCE).await.unwrap();
+    assert!(engine.start_by_hand(id));
+    until("stopped again", || engine.observed(id).is_some_and(|seen| seen.run().is_none())).await;
+    assert_eq!(status(&agent), Some(Status::Stopped));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_can_be_stopped() {
+    let world = testkit::plane(10, Plan::Free).await;
+    world.fakes.engine().set_habits(Habits { boots_in: Duration::from_secs(20), ..Habits::default() });
+    let agent = created(&world, "Ada").await;
+    agent.wait(&[Status::Starting], PATIENCE).await.unwrap();
+    until("it is up, not yet healthy", || {
+        world.fakes.engine().observed(agent.id()).is_some_and(|seen| seen.run().is_some())
+    })
+    .await;
+    assert_eq!(agent.stop().await, Ok(Followed::Done));
+    agent.wait(&[Status::Stopped], Duration::from_secs(2)).await.unwrap();
+    tokio::time::sleep(PATIENCE).await;
+    assert_eq!(status(&agent), Some(Status::Stopped));
+    assert!(world.fakes.engine().observed(agent.id()).unwrap().run().is_none());
+    assert_eq!(agent.stop().await, Ok(Followed::Already));
+    world.fakes.engine().set_habits(Habits::default());
+    agent.start().await.unwrap();
+    answered(&agent, "up again").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletion_works_in_every_status() {
+    let world = testkit::plane(11, Plan::Free).await;
+    let engine = world.fakes.engine();
+    for wanted in Status::ALL {
+        engine.set_image(Image::Present);
+        engine.set_habits(Habits::default());
+        let agent = match wanted {
+            Status::Pending | Status::Error => {
+                engine.set_image(Image::Missing);
+                created(&world, "Ada").await
+            }
+            Status::Starting => {
+                engine.set_habits(Habits { boots_in: PATIENCE, ..Habits::default() });
+                created(&world, "Ada").await
+            }
+            Status::Running => world.running("Ada").await,
+            Status::Stopping => {
+                engine.set_habits(Habits { ends_in: None, ..Habits::default() });
+                let agent = world.running("Ada").await;
+                agent.stop().await.unwrap();
+                agent
+            }
+            Status::Stopped => {
+                let agent = world.running("Ada").await;
+                agent.stop().await.unwrap();
+                agent
+            }
+        };
+        let mut feed = world.plane.feed();
+        if wanted == Status::Pending {
+            // Too short to be waited for: the deletion is right behind the start in the actor's mailbox.
+            agent.wait(&[Status::Error], PATIENCE).await.unwrap();
+            let (start, delete) = tokio::join!(agent.start(), agent.delete());
+            assert_eq!((start, delete), (Ok(Followed::Done), Ok(Followed::Done)));
+        } else {
+            agent.wait(&[wanted], PATIENCE).await.unwrap();
+            assert_eq!(agent.delete().await, Ok(Followed::Done), "{wanted}");
+        }
+        assert!(agent.gone(PATIENCE).await, "{wanted}");
+        let from = loop {
+            let fed = feed.recv().await.unwrap();
+            if fed.entry.cause == "delete-requested" {
+                break fed.entry.from;
+            }
+        };
+        assert_eq!(from, wanted);
+        assert!(engine.observed(agent.id()).is_none() && engine.volumes().is_empty(), "{wanted}");
+        assert_eq!(world.plane.used(world.user).await, Ok(0), "{wanted}");
+        assert!(world.plane.store().load().await.unwrap().agents.is_empty(), "{wanted}");
+        assert_eq!(agent.delete().await, Ok(Followed::Already));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_of_one_actor_is_invisible_to_others() {
+    let world = testkit::plane(12, Plan::Free).await;
+    let (broken, other) = (world.running("Broken").await, world.running("Other").await);
+    let before = other.view().unwrap().record.life.revision;
+    world.disk.panic_in_next(1);
+    assert!(broken.stop().await.is_err(), "its actor is gone, and says so");
+    assert_eq!(world.disk.panicked(), 1);
+    // Rebuilt from the store: it runs, as nothing was committed, and follows the command when asked again.
+    assert_eq!(broken.stop().await, Ok(Followed::Done));
+    broken.wait(&[Status::Stopped], PATIENCE).await.unwrap();
+    answered(&other, "all well?").await;
+    assert_eq!(other.view().unwrap().record.life.revision, before);
+    assert_eq!(world.fakes.engine().tally(other.id()).starts.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_or_a_kill_of_an_actor_is_mended() {
+    let world = testkit::plane(23, Plan::Free).await;
+    let (agent, other) = (world.running("Ada").await, world.running("Other").await);
+    for crash in [ActorCrash::Panic, ActorCrash::Kill] {
+        assert!(world.plane.crash_actor(agent.id(), crash));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(agent.stop().await, Ok(Followed::Done), "the next actor follows");
+        agent.wait(&[Status::Stopped], PATIENCE).await.unwrap();
+        agent.start().await.unwrap();
+        answered(&agent, "hi").await;
+        world.plane.crash_registry(crash);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.plane.used(world.user).await, Ok(2));
+        let third = world.running("Third").await;
+        third.delete().await.unwrap();
+        assert!(third.gone(PATIENCE).await);
+    }
+    assert_eq!(world.fakes.engine().tally(other.id()).starts.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuilt_actor_goes_on_with_the_run_it_finds() {
+    let world = testkit::plane(13, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    world.disk.panic_in_next(1);
+    assert!(agent.restart().await.is_err());
+    answered(&agent, "still you?").await;
+    let tally = world.fakes.engine().tally(agent.id());
+    assert_eq!((tally.starts.len(), tally.pairings), (1, 1), "a crash of ours costs the agent nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_crashes_is_rebuilt_from_the_store() {
+    let world = testkit::plane(14, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    for n in 0..3 {
+        world.disk.panic_in_next(1);
+        assert!(world.plane.create_agent(world.user, new_agent("Lost")).await.is_err());
+        assert_eq!(world.disk.panicked(), n + 1);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.plane.used(world.user).await, Ok(1));
+    }
+    let second = world.running("Second").await;
+    assert_ne!(second.view().unwrap().port, agent.view().unwrap().port);
+    answered(&agent, "hi").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_that_cannot_live_is_rebuilt_less_and_less_often() {
+    let world = testkit::plane(15, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    world.disk.panic_in_next(u64::MAX / 2);
+    assert!(world.fakes.engine().crash(agent.id()));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let crashes = world.disk.panicked();
+    assert!((5..=30).contains(&crashes), "{crashes} rebuilds in ten minutes");
+    world.disk.panic_in_next(0);
+    let back = async {
+        until("it is back", || status(&agent) == Some(Status::Running) && agent.view().unwrap().access.is_some()).await
+    };
+    tokio::time::timeout(Duration::from_secs(61), back).await.unwrap();
+    answered(&agent, "hi").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_is_away_is_no_death() {
+    let world = testkit::plane(16, Plan::Free).await;
+    let (well, dead) = (world.running("Well").await, world.running("Dead").await);
+    let engine = world.fakes.engine();
+    for condition in [Condition::Away, Condition::Hangs] {
+        engine.set_condition(condition);
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        answered(&well, "who needs an engine?").await;
+        assert_eq!(status(&dead), Some(Status::Running));
+        engine.crash(dead.id());
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert!(dead.vitals().unknown_since.is_some());
+        assert_ne!(status(&dead), Some(Status::Error), "nothing is known of it");
+        engine.set_condition(Condition::Answers);
+        answered(&dead, "back?").await;
+        assert_eq!(dead.vitals().unknown_since, None);
+    }
+    assert_eq!(engine.tally(well.id()).starts.len(), 1);
+    assert_eq!(well.view().unwrap().record.life.restart_count, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_a_stranger_holds_is_left_alone() {
+    let world = testkit::plane(17, Plan::Pro).await;
+    let engine = world.fakes.engine();
+    let first = HostPort::all().next().unwrap();
+    engine.take_port(first);
+    let agent = world.running("Ada").await;
+    let port = agent.view().unwrap().port;
+    assert_ne!(port, first);
+    // Also of an agent that had it for long.
+    engine.take_port(port);
+    engine.crash(agent.id());
+    answered(&agent, "moved").await;
+    let moved = agent.view().unwrap().port;
+    assert!(moved != port && moved != first);
+    let mut taken = BTreeSet::from([first, port, moved]);
+    for n in 0..10 {
+        let port = world.running(&format!("Agent {n}")).await.view().unwrap().port;
+        assert!(taken.insert(port), "{port} is held or quarantined");
+    }
+    assert_eq!(engine.tally(agent.id()).failed_pairings, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_loop_ends_in_error_and_keeps_to_its_waits() {
+    let world = testkit::plane(18, Plan::Free).await;
+    let engine = world.fakes.engine();
+    let agent = world.running("Ada").await;
+    let exit = Exit { code: Some(3), oom: false };
+    engine.set_dying(agent.id(), Some((Duration::from_millis(500), exit.clone())));
+    engine.end(agent.id(), exit);
+    // Whenever it waits, the wait that it shows is the wait that it keeps.
+    let mut kept = 0;
+    let mut views = Vec::new();
+    while status(&agent) != Some(Status::Error) {
+        let view = agent.view().unwrap();
+        let waits = matches!(&view.record.life.phase, Phase::Starting { step: Step::BackingOff { .. }, .. });
+        if let Some(due) = view.record.life.next_attempt_at().filter(|_| waits)
+            && views.last() != Some(&due)
+        {
+            views.push(due);
+            let revision = view.record.life.revision;
+            until("the wait ends", || agent.view().unwrap().record.life.revision > revision).await;
+            let late = world.plane.now().duration_since(due);
+            assert!(late >= jiff::SignedDuration::ZERO && late.as_millis() <= 1, "{late:?}");
+            kept += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let starts = engine.tally(agent.id()).starts.len();
+    assert!(kept >= 5 && starts <= 11, "{kept} waits, {starts} starts");
+    let view = agent.view().unwrap();
+    assert_eq!(view.record.life.reason.as_ref().map(|reason| reason.code), Some(Code::CrashLoop));
+    let explanation = agent.explain().unwrap();
+    assert!(explanation.because.contains("exit code 3"), "{}", explanation.because);
+    let due = explanation.next_at.unwrap();
+    let mut others = created(&world, "Other").await.wait(&[Status::Running], PATIENCE).await.unwrap();
+    // It is tried again by itself, to the millisecond, and mends when the cause is gone.
+    engine.set_dying(agent.id(), None);
+    tokio::time::sleep(Duration::try_from(due.duration_since(world.plane.now())).unwrap() - Duration::from_millis(2))
+        .await;
+    assert_eq!(status(&agent), Some(Status::Error));
+    tokio::time::sleep(Duration::from_millis(4)).await;
+    assert_ne!(status(&agent), Some(Status::Error));
+    answered(&agent, "mended").await;
+    others = world.plane.agent(others.record.id).unwrap().view().unwrap();
+    assert_eq!(others.record.life.attempt, 1, "nobody else was touched");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_fast_crashes_leave_one_token_that_works_and_no_lockout() {
+    for habits in [Habits::zeroclaw(), Habits::forgetful()] {
+        let world = testkit::plane(19, Plan::Free).await;
+        world.fakes.engine().set_habits(habits);
+        let agent = world.running("Ada").await;
+        for _ in 0..9 {
+            until("it runs", || world.fakes.engine().crash(agent.id())).await;
+        }
+        answered(&agent, "hi").await;
+        let tally = world.fakes.engine().tally(agent.id());
+        assert_eq!((tally.lockouts, tally.failed_pairings), (0, 0), "{tally:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_start_says_why() {
+    let world = testkit::plane(20, Plan::Pro).await;
+    let engine = world.fakes.engine();
+    let unpaired = Habits { requires_pairing: false, ..Habits::default() };
+    let cases: [(Image, Habits, Mood, Code); 5] = [
+        (Image::Missing, Habits::default(), Mood::Well, Code::CannotRun),
+        (Image::Unreachable, Habits::default(), Mood::Well, Code::RuntimeUnavailable),
+        (Image::Present, unpaired, Mood::Well, Code::PairingDisabled),
+        (Image::Present, Habits::default(), Mood::Unwell, Code::CrashLoop),
+        (Image::Present, Habits { prints_code_after: PATIENCE, ..Habits::default() }, Mood::Well, Code::CrashLoop),
+    ];
+    for (image, habits, mood, code) in cases {
+        engine.set_image(image);
+        engine.set_habits(habits);
+        engine.set_mood(mood);
+        let agent = created(&world, "Ada").await;
+        let view = agent.wait(&[Status::Error], PATIENCE * 10).await.unwrap();
+        assert_eq!(view.record.life.reason.as_ref().map(|reason| reason.code), Some(code));
+        until("nothing is left running", || engine.observed(agent.id()).is_none_or(|seen| seen.run().is_none())).await;
+        // When the cause is gone, a start is enough.
+        engine.set_image(Image::Present);
+        engine.set_habits(Habits::default());
+        engine.set_mood(Mood::Well);
+        agent.start().await.unwrap();
+        answered(&agent, "at last").await;
+    }
+}
+
+/// A life of the service on what the last one left, cut off when `work` ends.
+fn lives<T>(fakes: &Fakes, disk: &mut FakeDisk, work: impl AsyncFnOnce(ControlPlane) -> T) -> T {
+    let outcome = testkit::life(fakes, async {
+        let plane = testkit::start(fakes, disk, Settings::default()).await.expect("it comes up again");
+        work(plane).await
+    });
+    *disk = disk.next_life();
+    outcome
+}
+
+#[test]
+fn twenty_restarts_of_the_service_cost_the_agents_nothing() {
+    let (fakes, mut disk) = (Fakes::new(21), FakeDisk::new());
+    let ids: Vec<_> = lives(&fakes, &mut disk, async |plane| {
+        let user = zeroone::control::NewUser { email: "ada@example.com".into(), plan: Plan::Pro, limits: None };
+        let user = plane.create_user(user).await.unwrap().id;
+        let mut ids = Vec::new();
+        for n in 0..10 {
+            let agent = plane.create_agent(user, new_agent(&format!("Agent {n}"))).await.unwrap();
+            agent.wait(&[Status::Running], PATIENCE).await.unwrap();
+            ids.push(agent.id());
+        }
+        ids
+    });
+    let before: Vec<_> = ids.iter().map(|id| fakes.engine().tally(*id)).collect();
+    for life in 0..20 {
+        lives(&fakes, &mut disk, async |plane| {
+            for id in &ids {
+                let agent = plane.agent(*id).expect("it was acknowledged");
+                answered(&agent, &format!("life {life}")).await;
+            }
+        });
+    }
+    for (id, before) in ids.iter().zip(before) {
+        let after = fakes.engine().tally(*id);
+        assert_eq!((after.starts, after.pairings, after.creates), (before.starts, before.pairings, before.creates));
+        assert_eq!(after.messages.len(), 20);
+    }
+}
+
+#[test]
+fn what_happened_while_the_service_was_down_is_found() {
+    let (fakes, mut disk) = (Fakes::new(22), FakeDisk::new());
+    let names = ["crashed", "removed", "restarted", "stopped for good", "deleted"];
+    let ids: Vec<_> = lives(&fakes, &mut disk, async |plane| {
+        let user = zeroone::control::NewUser { email: "ada@example.com".into(), plan: Plan::Pro, limits: None };
+        let user = plane.create_user(user).await.unwrap().id;
+        let mut ids = Vec::new();
+        for name in names {
+            let agent = plane.create_agent(user, new_agent(name)).await.unwrap();
+            agent.wait(&[Status::Running], PATIENCE).await.unwrap();
+            ids.push(agent.id());
+        }
+        plane.agent(ids[3]).unwrap().stop().await.unwrap();
+        plane.agent(ids[4]).unwrap().delete().await.unwrap();
+        ids
+    });
+    let engine = fakes.engine();
+    // Hands are at work between two lives, when no runtime is there to wake anyone.
+    assert!(engine.crash(ids[0]) && engine.remove_by_hand(ids[1]) && engine.restart_by_hand(ids[2]));
+    lives(&fakes, &mut disk, async |plane| {
+        for id in &ids[..3] {
+            answered(&plane.agent(*id).unwrap(), "found").await;
+        }
+        plane.agent(ids[3]).unwrap().wait(&[Status::Stopped], PATIENCE).await.unwrap();
+        let deleted = plane.agent(ids[4]);
+        assert!(match deleted {
+            Some(agent) => agent.gone(PATIENCE).await,
+            None => true,
+        });
+    });
+    assert!(engine.observed(ids[4]).is_none() && !engine.volumes().contains(&ids[4]));
+    assert!(ids.iter().all(|id| engine.tally(*id).failed_pairings == 0));
 }

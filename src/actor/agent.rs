@@ -61,6 +61,9 @@ pub enum AgentMsg {
     Wake {
         revision: u64,
     },
+    /// A bug, as chaos tests have it.
+    #[cfg(feature = "testkit")]
+    Panic,
 }
 
 /// A change of what the agent is, already valid and sealed.
@@ -216,6 +219,8 @@ impl AgentState {
             AgentMsg::TokenRefused { attempt } => Event::TokenRefused { attempt },
             AgentMsg::Wake { revision } => Event::Wake { revision },
             AgentMsg::Command(command, ..) => Event::Command(command),
+            #[cfg(feature = "testkit")]
+            AgentMsg::Panic => panic!("an agent's actor was told to panic"),
         };
         (Some(event), None)
     }

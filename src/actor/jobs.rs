@@ -109,6 +109,7 @@ async fn create(world: &World, order: &Order, cancel: &CancellationToken) -> Job
         tracing::info!(%agent, slug = views.as_ref().map(|v| v.record.slug.as_str()), "{text}");
     });
     let prepared = tokio::select! {
+        biased;
         prepared = world.runtime.prepare(progress) => prepared,
         // Only the preparation is left half done; it belongs to no instance.
         () = cancel.cancelled() => return Err(superseded()),
@@ -198,6 +199,7 @@ async fn probe(world: &World, order: &Order, cancel: &CancellationToken) -> JobR
     let (mut pause, mut patience) = (PROBE_PAUSE, PROBE_PATIENCE.min(limits.health));
     loop {
         let last = tokio::select! {
+            biased;
             answer = world.gateway.health(endpoint, patience) => answer,
             () = cancel.cancelled() => return Err(superseded()),
         };
@@ -211,6 +213,7 @@ async fn probe(world: &World, order: &Order, cancel: &CancellationToken) -> JobR
             return Err(Failure { kind: FailureKind::Transient, cause });
         }
         tokio::select! {
+            biased;
             () = sleep(pause) => {}
             () = cancel.cancelled() => return Err(superseded()),
         }
@@ -238,6 +241,7 @@ async fn pair(world: &World, order: &Order, cancel: &CancellationToken) -> JobRe
         redeem(world, endpoint, &code).await
     };
     tokio::select! {
+        biased;
         ended = work => ended,
         () = cancel.cancelled() => Err(superseded()),
     }

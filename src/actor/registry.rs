@@ -53,6 +53,9 @@ pub enum RegistryMsg {
         user: UserId,
         reply: RpcReplyPort<u32>,
     },
+    /// A bug, as chaos tests have it.
+    #[cfg(feature = "testkit")]
+    Panic,
 }
 
 /// A new agent, valid and sealed; the slug in the record is replaced by the one that is given out.
@@ -181,6 +184,8 @@ impl Actor for RegistryActor {
                 let _ = reply.send(state.ledger.used(user));
                 Ok(())
             }
+            #[cfg(feature = "testkit")]
+            RegistryMsg::Panic => panic!("the registry was told to panic"),
         }
     }
 }

@@ -70,7 +70,8 @@ enum Child {
 /// How often a child crashed lately.
 struct Crashes {
     in_a_row: u32,
-    last: Instant,
+    /// When the last rebuild was due: from then on the child lived.
+    rebuilt: Instant,
 }
 
 /// Delay before the second rebuild in a row; doubles up to the maximum. The first is immediate.
@@ -270,8 +271,8 @@ impl SupervisorState {
     /// How long to wait before a child is rebuilt; counts the crash.
     fn delay(&mut self, child: Child) -> Duration {
         let now = Instant::now();
-        let crashes = self.crashes.entry(child).or_insert(Crashes { in_a_row: 0, last: now });
-        if now.duration_since(crashes.last) > REBUILD_FORGET {
+        let crashes = self.crashes.entry(child).or_insert(Crashes { in_a_row: 0, rebuilt: now });
+        if now.duration_since(crashes.rebuilt) > REBUILD_FORGET {
             crashes.in_a_row = 0;
         }
         let delay = match crashes.in_a_row {
@@ -279,12 +280,15 @@ impl SupervisorState {
             n => REBUILD_DELAY.saturating_mul(2_u32.saturating_pow(n - 1)).min(REBUILD_DELAY_MAX),
         };
         crashes.in_a_row += 1;
-        crashes.last = now;
+        crashes.rebuilt = now + delay;
         delay
     }
 
+    /// All agents' actors, in the same order each time.
     fn agents(&self) -> Vec<ActorRef<AgentMsg>> {
-        self.directory.iter().map(|entry| entry.value().clone()).collect()
+        let mut agents: Vec<_> = self.directory.iter().map(|entry| (*entry.key(), entry.value().clone())).collect();
+        agents.sort_unstable_by_key(|(agent, _)| *agent);
+        agents.into_iter().map(|(_, actor)| actor).collect()
     }
 
     /// Ends the children before the parent: a parent that ends first kills them in the middle of a commit.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
+use ractor::ActorRef;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{ACTOR_PATIENCE, ControlPlane};
 use crate::actor::{AgentMsg, AskError, Asked, Change, ask, key_of, open_credentials};
@@ -15,6 +16,9 @@ use crate::runtime::{LogLine, LogQuery, RuntimeError, RuntimeResult, Usage};
 use crate::store::{LogEntry, StoreError};
 use crate::view::{AgentView, Vitals};
 use crate::zeroclaw::client::{GatewayError, HealthReport};
+
+/// Pause before an actor that is not up yet is looked for again: it takes microseconds, unless it keeps crashing.
+const ACTOR_PAUSE: Duration = Duration::from_millis(2);
 
 /// An agent that existed when the handle was made; every call finds out whether it still does.
 #[derive(Clone)]
@@ -124,14 +128,7 @@ impl AgentHandle {
         command: Command,
         change: Option<Box<Change>>,
     ) -> Result<Followed, CommandError> {
-        let actor = self.plane.directory.get(&self.id).map(|entry| entry.value().clone());
-        let Some(actor) = actor else {
-            return Err(match self.view() {
-                // Created a moment ago, or being rebuilt.
-                Some(_) => CommandError::Unknown("the agent's actor is not up at present".into()),
-                None => CommandError::Gone,
-            });
-        };
+        let actor = self.actor().await?;
         let asked = ask(&actor, |reply| AgentMsg::Command(command, change, reply), ACTOR_PATIENCE).await;
         match asked {
             Ok(Asked::Done) => Ok(Followed::Done),
@@ -142,6 +139,23 @@ impl AgentHandle {
             Ok(Asked::NotStored(error)) => Err(CommandError::Store(error)),
             Err(AskError::Gone) if self.view().is_none() => Err(CommandError::Gone),
             Err(error) => Err(CommandError::Unknown(error.to_string())),
+        }
+    }
+
+    /// The agent's actor. One that was created a moment ago, or is being rebuilt, is waited for.
+    async fn actor(&self) -> Result<ActorRef<AgentMsg>, CommandError> {
+        let deadline = Instant::now() + ACTOR_PATIENCE;
+        loop {
+            if let Some(actor) = self.plane.directory.get(&self.id).map(|entry| entry.value().clone()) {
+                return Ok(actor);
+            }
+            if self.view().is_none() {
+                return Err(CommandError::Gone);
+            }
+            if Instant::now() >= deadline {
+                return Err(CommandError::Unknown("the agent's actor is not up at present".into()));
+            }
+            sleep(ACTOR_PAUSE).await;
         }
     }
 

@@ -73,14 +73,18 @@ impl AgentHandle {
         let _held = gate.enter(MAX_HELD).ok_or(DeliveryError::QueueFull)?;
         let deadline = Instant::now() + message.hold;
         let mut refused_in = None;
+        // Kept until the message is on the wire: what could not be sent must not queue behind those that came later.
+        let mut turn = None;
         loop {
             // Those who will not be let in at all need not queue for it.
             self.check_open()?;
-            let turn = match timeout_at(deadline, gate.turn.acquire()).await {
-                Ok(Ok(turn)) => turn,
-                Ok(Err(_closed)) => return Err(DeliveryError::Gone),
-                Err(_elapsed) => return Err(self.not_ready(&message)),
-            };
+            if turn.is_none() {
+                turn = match timeout_at(deadline, gate.turn.acquire()).await {
+                    Ok(Ok(turn)) => Some(turn),
+                    Ok(Err(_closed)) => return Err(DeliveryError::Gone),
+                    Err(_elapsed) => return Err(self.not_ready(&message)),
+                };
+            }
             let access = match timeout_at(deadline, self.ready(refused_in)).await {
                 Ok(access) => access?,
                 Err(_elapsed) => return Err(self.not_ready(&message)),
@@ -100,7 +104,7 @@ impl AgentHandle {
                 outcome = &mut sending => outcome,
                 () = mark.wait() => {
                     // It is on the wire: the next one may follow while this one waits for its answer.
-                    drop(turn);
+                    turn = None;
                     sending.await
                 }
             };

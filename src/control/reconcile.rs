@@ -25,7 +25,13 @@ pub fn spawn(world: Arc<World>, supervisor: ActorRef<SupervisorMsg>, closing: Ca
         let mut suspects = HashSet::new();
         loop {
             let wake = tokio::select! {
+                // In order, so that a simulation can be repeated; the sweep must not wait for the changes to run dry.
+                biased;
                 () = closing.cancelled() => return,
+                _ = sweep.tick() => {
+                    suspects = clear_orphans(&world, suspects).await;
+                    continue;
+                }
                 change = changes.next() => match change {
                     Some(Changed::Instance(agent)) => Some(agent),
                     Some(Changed::Gap) => None,
@@ -35,10 +41,6 @@ pub fn spawn(world: Arc<World>, supervisor: ActorRef<SupervisorMsg>, closing: Ca
                         continue;
                     }
                 },
-                _ = sweep.tick() => {
-                    suspects = clear_orphans(&world, suspects).await;
-                    continue;
-                }
             };
             if supervisor.cast(SupervisorMsg::Nudge(wake)).is_err() {
                 return;

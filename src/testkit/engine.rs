@@ -133,8 +133,8 @@ pub(super) struct Line {
 pub struct Tally {
     /// Instances made.
     pub creates: u64,
-    /// Runs begun, by whomever.
-    pub starts: u64,
+    /// When runs began, by whomever.
+    pub starts: Vec<Timestamp>,
     /// Calls of `/pair`, and those among them that failed.
     pub pairings: u64,
     pub failed_pairings: u64,
@@ -322,6 +322,15 @@ impl FakeEngine {
         }
     }
 
+    /// Lets a running gateway forget every token; the next one needs a new code, which it does not print.
+    pub fn forget_tokens(&self, agent: AgentId) {
+        if let Some(up) = self.lock().instances.get_mut(&agent).and_then(Instance::up)
+            && let Process::Gateway(gateway) = &mut up.process
+        {
+            gateway.tokens.clear();
+        }
+    }
+
     /// What there is of this agent's instance.
     pub fn observed(&self, agent: AgentId) -> Option<Observed> {
         self.lock().instances.get(&agent).map(Instance::observed)
@@ -491,7 +500,7 @@ impl State {
         }
         let started_at = self.stamp();
         let habits = Arc::clone(self.habits_of.get(&agent).unwrap_or(&self.habits));
-        self.tally(agent).starts += 1;
+        self.tally(agent).starts.push(started_at);
         let dies = self.dying.get(&agent).map(|(after, exit)| (later(started_at, *after), exit.clone()));
         let files = self.volumes.get(&agent).map(|volume| &volume.files);
         let config = files.and_then(|files| files.get(crate::zeroclaw::workspace::CONFIG_PATH)).map(Vec::as_slice);

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Fakes;
+use super::{FakeDisk, Fakes};
 use crate::actor::Settings;
 use crate::control::{AgentHandle, ControlPlane, Message, NewAgent, NewUser, StartError};
 use crate::domain::{AgentSpec, Credentials, MemoryBackend, Plan, Provider, Secret, Status, UserId};
-use crate::store::{MemoryDisk, Store, StoreOptions};
+use crate::store::{Store, StoreOptions};
 use crate::vault::{MasterKey, MasterKeySource, Vault};
 
 /// How long [`TestPlane`] waits for an agent; virtual time under a paused clock.
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A running control plane on fakes, with one user.
 pub struct TestPlane {
     pub fakes: Fakes,
-    pub disk: MemoryDisk,
+    pub disk: FakeDisk,
     pub plane: ControlPlane,
     pub user: UserId,
 }
@@ -30,7 +30,7 @@ pub struct TestPlane {
 /// If it does not come up, which nothing outside of it can prevent.
 pub async fn plane(seed: u64, plan: Plan) -> TestPlane {
     let fakes = Fakes::new(seed);
-    let disk = MemoryDisk::new();
+    let disk = FakeDisk::new();
     let plane = start(&fakes, &disk, Settings::default()).await.expect("a fresh plane in memory comes up");
     let user = NewUser { email: "ada@example.com".into(), plan, limits: None };
     let user = plane.create_user(user).await.expect("a fresh store takes a user").id;
@@ -41,7 +41,7 @@ pub async fn plane(seed: u64, plan: Plan) -> TestPlane {
 ///
 /// # Errors
 /// As [`Builder::start`](crate::control::Builder::start).
-pub async fn start(fakes: &Fakes, disk: &MemoryDisk, settings: Settings) -> Result<ControlPlane, StartError> {
+pub async fn start(fakes: &Fakes, disk: &FakeDisk, settings: Settings) -> Result<ControlPlane, StartError> {
     let options = StoreOptions {
         installation: fakes.installation(),
         now: fakes.engine().now(),

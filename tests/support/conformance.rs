@@ -45,6 +45,11 @@ pub(crate) trait Subject: Send + Sync {
     /// Keeps the instance from running without ending it.
     fn pause<'a>(&'a self, observed: &'a Observed) -> BoxFuture<'a, ()>;
 
+    /// Listens on the port as a stranger, until what is given back is dropped.
+    fn stranger(&self, port: HostPort) -> Box<dyn std::any::Any + Send + Sync> {
+        Box::new(TcpListener::bind((Ipv4Addr::LOCALHOST, port.get())).unwrap())
+    }
+
     /// A file of the instance's data folder; `None` if it is not there.
     fn read<'a>(&'a self, key: &'a InstanceKey, path: &'a str) -> BoxFuture<'a, Option<Vec<u8>>>;
 }
