@@ -134,6 +134,16 @@ pub async fn run(options: Options) -> Result<(), Error> {
     Ok(())
 }
 
+/// The runtime that a gateway is made for: one thread, since an agent waits most of its life, and few beside it for the
+/// disk. Every thread more costs memory.
+///
+/// # Errors
+/// When the system gives no event queue.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    const DISK_THREADS: usize = 4;
+    tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(DISK_THREADS).build()
+}
+
 /// Every line starts with an RFC 3339 time in UTC and has no colours: the process runtime reads them.
 fn log_to_stdout(level: tracing::level_filters::LevelFilter) {
     let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_target(false).finish();

@@ -293,11 +293,14 @@ fn remember(app: &App, source: &str, text: &str) {
         category: CONVERSATION.to_owned(),
         at: Timestamp::now(),
     };
-    let (memory, health) = (app.memory.clone(), app.clone());
+    let app = app.clone();
     tokio::spawn(async move {
-        if let Err(error) = memory.store(note).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot remember a message");
-            health.health.error("memory", &error.to_string());
+        match app.memory.store(note).await {
+            Ok(()) => app.health.ok("memory"),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot remember a message");
+                app.health.error("memory", &error.to_string());
+            }
         }
     });
 }

@@ -1,5 +1,7 @@
 //! Request bodies: bounded before they are read, JSON only where JSON is declared.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
@@ -10,6 +12,8 @@ use super::shared::App;
 
 /// Longest body of most requests, in bytes, as in ZeroClaw.
 pub(super) const BODY_LIMIT: usize = 65_536;
+/// A client that sends its body drop by drop holds a connection for no longer than this.
+const READ: Duration = Duration::from_secs(30);
 
 /// A body of at most `LIMIT` bytes, as it was sent.
 pub(super) struct Limited<const LIMIT: usize = BODY_LIMIT> {
@@ -52,8 +56,12 @@ async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Re
     if declared.is_some_and(|length| length > limit) {
         return Err(Refusal::TooLarge);
     }
-    // The only other reason to fail is a client that went away, and that one does not read the answer.
-    to_bytes(body, limit).await.map_err(|_| Refusal::TooLarge)
+    match tokio::time::timeout(READ, to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        // The only other reason to fail is a client that went away, and that one does not read the answer.
+        Ok(Err(_)) => Err(Refusal::TooLarge),
+        Err(_) => Err(Refusal::TookTooLong),
+    }
 }
 
 fn declares_json(headers: &HeaderMap) -> bool {

@@ -139,8 +139,10 @@ impl Route {
     fn new(dialect: Dialect, base: &str) -> Result<Self, String> {
         let base = base.trim().trim_end_matches('/');
         let url = reqwest::Url::parse(base).map_err(|_| "the provider's URL is not a URL".to_owned())?;
-        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            return Err("the provider's URL must start with http:// or https://".into());
+        // A password in it would be shown wherever the provider is.
+        let named = !url.username().is_empty() || url.password().is_some();
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() || named {
+            return Err("the provider's URL must start with http:// or https:// and have no user name".into());
         }
         // People give the base with and without its last parts; both mean the same place.
         let endpoint = match dialect {
@@ -264,7 +266,9 @@ mod tests {
 
     #[test]
     fn what_is_no_provider_is_refused_without_being_repeated() {
-        for bad in ["gtp", "custom:", "custom:ftp://planted@h", "anthropic-custom:planted"] {
+        for bad in
+            ["gtp", "custom:", "custom:ftp://planted@h", "custom:http://user:planted@h/v1", "anthropic-custom:planted"]
+        {
             let error = Route::parse(bad, None).unwrap_err();
             assert!(!error.contains("planted"), "{error}");
         }

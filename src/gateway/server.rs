@@ -22,8 +22,9 @@ use super::{channels, cron, routes};
 
 /// Connections open at once. An agent has one owner and a few dashboards; more is an accident or an attack.
 const CONNECTIONS: usize = 512;
-/// A client that opens a connection and does not say what it wants holds one of them for this long.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection on which nothing is asked is closed after this long. Longer than clients keep idle connections for
+/// another request (30 to 60 seconds as a rule): one that we closed first would cost a client a failed request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
 /// What requests in flight are given at the end. A model may take half a minute, and a stop should not.
 const DRAIN: Duration = Duration::from_millis(300);
 /// Pause after a failed accept: out of file descriptors is not mended by asking at once again.

@@ -76,3 +76,36 @@ fn a_public_address_is_listened_on_when_asked_for() {
     let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains("listening on http://[::]:")));
 }
+
+/// The secrets of a busy agent with all kinds of trouble do not reach its output.
+#[tokio::test]
+async fn no_secret_is_ever_printed() {
+    let home = TempDir::new().unwrap();
+    let config = "api_key = \"sk-planted\"\ndefault_provider = \"custom:http://127.0.0.1:9/v1\"\n\
+                  [reliability]\nprovider_retries = 1\nprovider_backoff_ms = 1\n\
+                  [channels_config.telegram]\nbot_token = \"1:planted\"\napi_base = \"http://127.0.0.1:9\"\n\
+                  [channels_config.whatsapp]\naccess_token = \"planted\"\nphone_number_id = \"1\"\n\
+                  verify_token = \"planted\"\napp_secret = \"planted\"\n[unknown]\nsecret = \"planted\"\n";
+    let mut child = Running(command(&home, config).env("RUST_LOG", "trace").spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut seen = Vec::new();
+    let mut until = |text: &str, seen: &mut Vec<String>| {
+        let line = lines.find(|line| {
+            seen.push(line.clone());
+            line.contains(text)
+        });
+        line.unwrap_or_else(|| panic!("no line with {text}"))
+    };
+    let url = until("listening on ", &mut seen).split_once("listening on ").unwrap().1.to_owned();
+    let code = until("Send: POST", &mut seen).rsplit_once(' ').unwrap().1.to_owned();
+    let http = super::world::client();
+    let paired = http.post(format!("{url}/pair")).header("X-Pairing-Code", code).send().await.unwrap();
+    let token = paired.json::<serde_json::Value>().await.unwrap()["token"].as_str().unwrap().to_owned();
+    let message = serde_json::json!({ "message": "planted question" });
+    let request = http.post(format!("{url}/webhook")).bearer_auth(&token).header("X-Idempotency-Key", "planted\tkey");
+    assert_eq!(request.json(&message).send().await.unwrap().status(), 500);
+    until("cannot ask Telegram", &mut seen);
+    until("no answer", &mut seen);
+    let printed = seen.join("\n");
+    assert!(!printed.contains("planted") && !printed.contains(&token[3..]), "{printed}");
+}

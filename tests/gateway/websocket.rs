@@ -72,6 +72,17 @@ async fn the_token_is_taken_from_header_subprotocol_or_query() {
 }
 
 #[tokio::test]
+async fn without_pairing_no_page_of_another_server_may_speak() {
+    let world = World::new("[gateway]\nrequire_pairing = false\n").await;
+    let here = world.url("");
+    for (origin, welcome) in [("https://evil.example", false), (here.as_str(), true)] {
+        let socket = connect(&world, "", &[("origin", origin.to_owned())]).await;
+        assert_eq!(socket.is_ok(), welcome, "{origin}");
+    }
+    assert!(connect(&world, "", &[]).await.is_ok(), "a program has no origin");
+}
+
+#[tokio::test]
 async fn an_answer_comes_in_pieces_with_its_tools_and_is_kept_in_mind() {
     let world = World::paired("").await;
     let mut socket = connect(&world, &format!("?token={}", world.token()), &[]).await.unwrap();

@@ -100,16 +100,23 @@ pub(super) fn parse(answer: &[u8]) -> Result<Completion, ModelError> {
     let answer: Answer =
         serde_json::from_slice(answer).map_err(|_| ModelError::Garbage("it is not a chat completion"))?;
     let choice = answer.choices.into_iter().next().ok_or(ModelError::Garbage("it has no choices"))?;
-    let calls = choice.message.tool_calls.unwrap_or_default();
+    let calls = choice.message.tool_calls.unwrap_or_default().into_iter();
+    let call =
+        |call: AnswerCall| ToolCall { id: call.id, name: call.function.name, arguments: call.function.arguments };
     Ok(Completion {
         text: choice.message.content.unwrap_or_default(),
-        tool_calls: calls
-            .into_iter()
-            .map(|call| ToolCall { id: call.id, name: call.function.name, arguments: call.function.arguments })
-            .collect(),
+        tool_calls: with_ids(calls.map(call).collect()),
         usage: answer.usage.map(Usage::from).unwrap_or_default(),
         cut: choice.finish_reason.as_deref() == Some("length"),
     })
+}
+
+/// Some servers give calls no name of their own, and results must say whose they are.
+fn with_ids(mut calls: Vec<ToolCall>) -> Vec<ToolCall> {
+    for (index, call) in calls.iter_mut().enumerate().filter(|(_, call)| call.id.is_empty()) {
+        call.id = format!("call_{index}");
+    }
+    calls
 }
 
 /// A streamed answer on its way.
@@ -178,8 +185,12 @@ impl Assembler for Streamed {
         Ok(text)
     }
 
-    fn finish(self) -> Result<Completion, ModelError> {
-        if self.finished { Ok(self.completion) } else { Err(ModelError::Garbage("its stream ended early")) }
+    fn finish(mut self) -> Result<Completion, ModelError> {
+        if !self.finished {
+            return Err(ModelError::Garbage("its stream ended early"));
+        }
+        self.completion.tool_calls = with_ids(self.completion.tool_calls);
+        Ok(self.completion)
     }
 }
 
@@ -212,12 +223,12 @@ mod tests {
     fn an_answer_with_text_calls_and_usage_is_read() {
         let answer = json!({
             "choices": [{ "finish_reason": "length", "message": { "content": null, "tool_calls": [
-                { "id": "c1", "type": "function", "function": { "name": "clock", "arguments": "{}" } }
+                { "type": "function", "function": { "name": "clock", "arguments": "{}" } }
             ] } }],
             "usage": { "prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7 }
         });
         let completion = parse(answer.to_string().as_bytes()).unwrap();
-        assert_eq!(completion.tool_calls[0].name, "clock");
+        assert_eq!((completion.tool_calls[0].name.as_str(), completion.tool_calls[0].id.as_str()), ("clock", "call_0"));
         assert_eq!(completion.usage, Usage { input_tokens: 3, output_tokens: 4 });
         assert!(completion.cut && completion.text.is_empty());
     }

@@ -63,7 +63,9 @@ pub(super) async fn websocket(
     let protocol = offered.iter().find(|protocol| protocol.starts_with("bearer."));
     let in_protocol = protocol.and_then(|protocol| protocol.strip_prefix("bearer."));
     let token = bearer(&headers).or(in_protocol).or(query.token.as_deref()).unwrap_or_default();
-    if !app.pairing.accepts(token) {
+    // Where no token is needed, any page in a browser of this machine could speak for its user.
+    let open_to_all = !app.pairing.required();
+    if !app.pairing.accepts(token) || (open_to_all && is_foreign(&headers)) {
         return Err(Refusal::Unauthorized);
     }
     let upgrade = match upgrade {
@@ -82,6 +84,12 @@ pub(super) async fn websocket(
             _ = converse(app, socket) => {}
         }
     }))
+}
+
+/// Whether a browser asks for a page that another server sent.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    text(header::ORIGIN).is_some_and(|origin| origin.split_once("://").map(|(_, host)| host) != text(header::HOST))
 }
 
 /// `None` when the socket is closed.

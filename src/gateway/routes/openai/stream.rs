@@ -25,7 +25,8 @@ pub(super) async fn respond(app: App, mut ask: Ask, head: Head, with_usage: bool
     // A reader that goes away ends the work: nobody pays for what nobody reads.
     let mut work = AbortOnDropHandle::new(tokio::spawn(async move { agent::answer(&worker, ask).await }));
     let first = progress.recv().await;
-    if first.is_none() && work.is_finished() {
+    if first.is_none() {
+        // Nothing was said and nothing will be: the end is near, and it may be a failure.
         let answer = finished((&mut work).await)?;
         let events = last_events(&head, Ok(answer), with_usage);
         return Ok(sse(&app, stream::iter(start(&head, &model)).chain(stream::iter(events))));
