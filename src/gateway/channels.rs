@@ -17,6 +17,7 @@ mod whatsapp;
 use std::time::Duration;
 
 use reqwest::{RequestBuilder, Response};
+use tokio_util::task::AbortOnDropHandle;
 
 pub(super) use config::Channels;
 pub(super) use inbox::Inbox;
@@ -85,15 +86,11 @@ pub(super) async fn send(app: &App, channel: &str, to: &str, text: &str) -> Resu
     }
 }
 
-/// Starts what has to be running to hear messages; each runs until dropped.
-pub(super) fn start(app: &App) -> Vec<tokio::task::JoinHandle<()>> {
+/// Starts what has to be running to hear messages; each runs until its handle is dropped.
+pub(super) fn start(app: &App) -> Vec<AbortOnDropHandle<()>> {
     let config = app.config();
-    config
-        .channels_config
-        .telegram
-        .iter()
-        .map(|telegram| tokio::spawn(telegram::poll(app.clone(), telegram.clone())))
-        .collect()
+    let poll = |telegram: &config::Telegram| tokio::spawn(telegram::poll(app.clone(), telegram.clone()));
+    config.channels_config.telegram.iter().map(poll).map(AbortOnDropHandle::new).collect()
 }
 
 /// Whether one of the names of somebody is on the list. An `@` in front and the case of letters do not matter.

@@ -16,6 +16,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::shared::{App, Shared};
 use super::{channels, cron, routes};
@@ -35,7 +36,9 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
     let router = routes::router(shared.clone());
     shared.health.ok("gateway");
     let mut background = channels::start(&shared);
-    background.push(tokio::spawn(cron::run(shared.clone())));
+    background.push(AbortOnDropHandle::new(tokio::spawn(cron::run(shared.clone()))));
+    // However this ends, what would never end by itself ends with it.
+    let streams = shared.stop.clone().drop_guard();
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
@@ -66,8 +69,8 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
         });
     }
     drop(listener);
-    shared.stop.cancel();
-    background.iter().for_each(tokio::task::JoinHandle::abort);
+    drop(streams);
+    drop(background);
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::info!("stopped with requests still in flight");
     }

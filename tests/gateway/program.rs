@@ -4,8 +4,10 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::model::FakeModel;
 use super::world::PATIENCE;
 
 fn command(home: &TempDir, config: &str) -> Command {
@@ -77,6 +79,43 @@ fn a_public_address_is_listened_on_when_asked_for() {
     assert!(lines.any(|line| line.contains("listening on http://[::]:")));
 }
 
+/// A gateway's output, read line by line and kept.
+struct Output {
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    seen: Vec<String>,
+}
+
+impl Output {
+    fn of(child: &mut Running) -> Self {
+        Self { lines: BufReader::new(child.0.stdout.take().unwrap()).lines(), seen: vec![] }
+    }
+
+    /// The next line that has this text.
+    fn until(&mut self, text: &str) -> String {
+        for line in self.lines.by_ref().map(Result::unwrap) {
+            self.seen.push(line);
+            if let Some(line) = self.seen.last().filter(|line| line.contains(text)) {
+                return line.clone();
+            }
+        }
+        panic!("no line with {text} in {:?}", self.seen)
+    }
+
+    fn url(&mut self) -> String {
+        self.until("listening on ").split_once("listening on ").unwrap().1.to_owned()
+    }
+
+    fn code(&mut self) -> String {
+        self.until("Send: POST /pair").rsplit_once(' ').unwrap().1.to_owned()
+    }
+}
+
+/// Pairs, and returns the whole answer.
+async fn pair(http: &reqwest::Client, url: &str, code: String) -> Value {
+    let paired = http.post(format!("{url}/pair")).header("X-Pairing-Code", code).send().await.unwrap();
+    paired.json().await.unwrap()
+}
+
 /// The secrets of a busy agent with all kinds of trouble do not reach its output.
 #[tokio::test]
 async fn no_secret_is_ever_printed() {
@@ -87,25 +126,54 @@ async fn no_secret_is_ever_printed() {
                   [channels_config.whatsapp]\naccess_token = \"planted\"\nphone_number_id = \"1\"\n\
                   verify_token = \"planted\"\napp_secret = \"planted\"\n[unknown]\nsecret = \"planted\"\n";
     let mut child = Running(command(&home, config).env("RUST_LOG", "trace").spawn().unwrap());
-    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let mut seen = Vec::new();
-    let mut until = |text: &str, seen: &mut Vec<String>| {
-        let line = lines.find(|line| {
-            seen.push(line.clone());
-            line.contains(text)
-        });
-        line.unwrap_or_else(|| panic!("no line with {text}"))
-    };
-    let url = until("listening on ", &mut seen).split_once("listening on ").unwrap().1.to_owned();
-    let code = until("Send: POST", &mut seen).rsplit_once(' ').unwrap().1.to_owned();
+    let mut output = Output::of(&mut child);
+    let (url, code) = (output.url(), output.code());
     let http = super::world::client();
-    let paired = http.post(format!("{url}/pair")).header("X-Pairing-Code", code).send().await.unwrap();
-    let token = paired.json::<serde_json::Value>().await.unwrap()["token"].as_str().unwrap().to_owned();
-    let message = serde_json::json!({ "message": "planted question" });
+    let token = pair(&http, &url, code).await["token"].as_str().unwrap().to_owned();
+    let message = json!({ "message": "planted question" });
     let request = http.post(format!("{url}/webhook")).bearer_auth(&token).header("X-Idempotency-Key", "planted\tkey");
     assert_eq!(request.json(&message).send().await.unwrap().status(), 500);
-    until("cannot ask Telegram", &mut seen);
-    until("no answer", &mut seen);
-    let printed = seen.join("\n");
+    output.until("cannot ask Telegram");
+    output.until("no answer");
+    let printed = output.seen.join("\n");
+    assert!(printed.contains("unknown"), "the unknown key is named");
     assert!(!printed.contains("planted") && !printed.contains(&token[3..]), "{printed}");
+}
+
+/// Not a byte can be written: the agent says so where it matters, and answers all the same.
+#[tokio::test]
+async fn a_full_disk_is_an_error_for_what_has_to_be_kept_and_for_nothing_else() {
+    let home = TempDir::new().unwrap();
+    let model = FakeModel::start().await;
+    let config = format!("default_provider = \"custom:{}\"\ndefault_model = \"m\"\n", model.url());
+    let plain = command(&home, &config);
+    // No file may grow, which is the nearest to a full disk that needs no rights; the signal for it is ignored, so that
+    // writing fails as it does there.
+    let mut full = Command::new("sh");
+    full.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" gateway"]).arg(plain.get_program()).env_clear();
+    full.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdout(Stdio::piped());
+    let mut child = Running(full.spawn().unwrap());
+    let mut output = Output::of(&mut child);
+    let (url, code) = (output.url(), output.code());
+    let http = super::world::client();
+    let paired = pair(&http, &url, code).await;
+    assert_eq!((&paired["paired"], &paired["persisted"]), (&json!(true), &json!(false)));
+    let token = paired["token"].as_str().unwrap();
+    let send = async |method: &str, path: &str, body: String| {
+        let request = http.request(method.parse().unwrap(), format!("{url}{path}")).bearer_auth(token);
+        let answer = request.header("Content-Type", "application/json").body(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    assert_eq!(send("POST", "/webhook", json!({ "message": "hi" }).to_string()).await.1["response"], "echo: hi");
+    for (method, path, body, error) in [
+        ("PUT", "/api/config", config.clone(), "Failed to save config"),
+        ("POST", "/api/cron", json!({ "schedule": "0 9 * * *", "command": "x" }).to_string(), "The timetable cannot"),
+        ("POST", "/api/memory", json!({ "key": "k", "content": "c" }).to_string(), "The memory cannot"),
+    ] {
+        let (status, answer) = send(method, path, body).await;
+        assert_eq!(status, 500, "{path}");
+        assert!(answer["error"].as_str().unwrap().starts_with(error), "{answer}");
+    }
+    let unchanged = std::fs::read_to_string(home.path().join(".zeroclaw/config.toml")).unwrap();
+    assert_eq!(unchanged, config);
 }
