@@ -147,6 +147,17 @@ fn pieces(text: &str, limit: usize) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn pieces_fit_and_hold_everything_but_blanks(text in "[a-zé\n ]{0,60}", limit in 1usize..12) {
+            let cut = pieces(&text, limit);
+            prop_assert!(cut.iter().all(|piece| piece.chars().count() <= limit && !piece.is_empty()), "{cut:?}");
+            let bare = |text: &str| text.split_whitespace().collect::<String>();
+            prop_assert_eq!(bare(&cut.concat()), bare(&text));
+        }
+    }
 
     #[test]
     fn lists_name_people_in_several_ways_and_an_empty_one_nobody() {

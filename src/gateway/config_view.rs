@@ -109,6 +109,24 @@ fn set(value: &mut Value, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_secret_is_masked_and_restored(secret in "\\PC{1,30}", key in "[a-z_]{0,8}(token|secret|password|api_key)[a-z_]{0,4}") {
+            let mut current = DocumentMut::new();
+            current[&key] = toml_edit::value(&secret);
+            current["list"][&key] = toml_edit::value(toml_edit::Array::from_iter([&secret]));
+            let mut seen = current.clone();
+            mask(&mut seen);
+            prop_assert_eq!(seen[&key].as_str(), Some(MASK));
+            prop_assert_eq!(seen["list"][&key][0].as_str(), Some(MASK));
+            let mut back: DocumentMut = seen.to_string().parse().unwrap();
+            unmask(&mut back, &current);
+            prop_assert_eq!(back[&key].as_str(), Some(secret.as_str()));
+            prop_assert_eq!(back["list"][&key][0].as_str(), Some(secret.as_str()));
+        }
+    }
 
     const FILE: &str = r#"# mine
 api_key = "sk-planted-1" # the key

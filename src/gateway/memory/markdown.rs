@@ -138,7 +138,9 @@ fn render(entries: &[Entry]) -> String {
 /// Reads what [`render`] wrote, and what people made of it: an entry without its second line is a core note of 1970.
 fn parse(text: &str) -> Vec<Entry> {
     let mut entries: Vec<(Entry, Vec<&str>)> = Vec::new();
-    for line in text.lines() {
+    for line in text.split('\n') {
+        // A quote is kept to the letter; around it, files of other systems end their lines with one more character.
+        let line = if line.starts_with('>') { line } else { line.trim_end_matches('\r') };
         if let Some(key) = line.strip_prefix("## ") {
             let key = one_line(key);
             let entry = Entry {
@@ -174,6 +176,29 @@ fn parse(text: &str) -> Vec<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn whatever_is_stored_comes_back(entries in proptest::collection::vec(
+            ("\\PC{1,20}", any::<String>(), "[a-z, *]{1,9}", 0i64..2_000_000_000), 0..5)
+        ) {
+            let entries: Vec<Entry> = entries
+                .into_iter()
+                .map(|(key, content, category, second)| Entry {
+                    id: one_line(&key),
+                    key: one_line(&key),
+                    content,
+                    category: one_line(&category),
+                    timestamp: Timestamp::from_second(second).unwrap(),
+                    session_id: None,
+                    score: None,
+                })
+                .filter(|entry| !entry.key.is_empty() && !entry.category.is_empty())
+                .collect();
+            prop_assert_eq!(parse(&render(&entries)), entries);
+        }
+    }
 
     #[test]
     fn what_people_write_by_hand_is_read() {
