@@ -6,6 +6,8 @@
 //!
 //! Every test has an installation and a network of its own, and leaves nothing behind, also when it fails.
 
+#[path = "docker/compose.rs"]
+mod compose;
 #[path = "support/conformance.rs"]
 mod conformance;
 #[path = "docker/containers.rs"]
@@ -104,6 +106,7 @@ fn main() {
         Standin faults::an_engine_that_is_away_or_hangs_is_unavailable;
         Standin faults::a_lost_answer_is_unknown_and_can_be_repeated;
         Standin faults::a_broken_event_stream_is_a_gap;
+        Standin compose::its_filter_lets_through_what_is_asked_and_little_else;
         RealZeroClaw real::pairs_once_and_keeps_its_token;
         RealZeroClaw real::a_known_token_needs_no_pairing;
         RealZeroClaw real::answers_through_a_model_of_our_own;

@@ -6,12 +6,14 @@
 //!   image       there or pulled               network     isolation between neighbours
 //!   events      wake-ups                      logs        lines
 //!   instance    what is done to containers    usage       samples
+//!   boot        runs, told apart by time
 //! ```
 //!
 //! What is ours is told by labels, never by a name: a container, volume or network without this installation's labels is
 //! not touched, whatever it is called. Nothing here relies on the engine's restart policy or on its memory of events; the
 //! policy is set, but what comes of it is only observed.
 
+mod boot;
 mod container;
 mod engine;
 mod events;
@@ -34,6 +36,7 @@ use tokio::sync::Semaphore;
 
 pub use self::options::{DockerOptions, Isolation, Reach, Subnets, Traefik};
 
+use self::boot::Boots;
 use self::engine::Engine;
 use self::instance::at_rest;
 use self::network::Networks;
@@ -51,6 +54,7 @@ pub struct DockerRuntime {
     engine: Arc<Engine>,
     networks: Networks,
     samples: Samples,
+    boots: Boots,
     starts: Semaphore,
 }
 
@@ -68,18 +72,18 @@ impl DockerRuntime {
             engine: Arc::new(Engine::new(&options.host)?),
             networks: Networks::new(),
             samples: Samples::default(),
+            boots: Boots::default(),
             starts: Semaphore::new(options.start_throttle),
             options,
         })
     }
 
-    /// The profile that the image asks for, by its version label or its tag; `None` where neither tells.
+    /// The profile that the image asks for, by its labels or its tag; `None` where nothing tells, or it is not there.
     ///
     /// # Errors
     /// [`RuntimeError::Unavailable`] where the engine does not answer.
     pub async fn image_profile(&self) -> RuntimeResult<Option<Profile>> {
-        let label = image::version(&self.engine, &self.options.image).await?;
-        Ok(Profile::of_image(&self.options.image, label.as_deref()))
+        image::profile(&self.engine, &self.options.image).await
     }
 }
 
@@ -148,6 +152,7 @@ impl ContainerRuntime for DockerRuntime {
             let all = self.find_all(None).await?;
             let ids: HashSet<&str> = all.iter().map(|found| found.id.as_str()).collect();
             self.samples.keep(&ids);
+            self.boots.keep(&ids);
             Ok(all.into_iter().map(|found| found.observed).collect())
         }
         .boxed()

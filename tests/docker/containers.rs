@@ -339,7 +339,7 @@ fn test_label(world: &World) -> (String, String) {
 }
 
 /// A running container that is not the runtime's.
-async fn plain_container(world: &World, command: &[&str], network: Option<&str>) -> String {
+pub(crate) async fn plain_container(world: &World, command: &[&str], network: Option<&str>) -> String {
     let body = ContainerCreateBody {
         image: Some(world.options.image.clone()),
         cmd: Some(command.iter().map(ToString::to_string).collect()),

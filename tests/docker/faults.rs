@@ -27,15 +27,17 @@ pub(crate) async fn an_engine_that_is_away_or_hangs_is_unavailable(world: &World
     for mode in [Mode::Cut, Mode::Hang] {
         proxy.set(mode);
         let grace = Duration::from_secs(1);
-        unavailable(runtime.ping()).await;
-        unavailable(runtime.observe(&spec.key)).await;
-        unavailable(runtime.list_owned()).await;
-        unavailable(runtime.ensure_created(&spec)).await;
-        unavailable(runtime.start(&spec.key)).await;
-        unavailable(runtime.stop(&spec.key, grace)).await;
-        unavailable(runtime.kill(&spec.key)).await;
-        unavailable(runtime.remove(&spec.key, DataPolicy::Remove)).await;
-        unavailable(runtime.usage(&spec.key)).await;
+        tokio::join!(
+            unavailable(runtime.ping()),
+            unavailable(runtime.observe(&spec.key)),
+            unavailable(runtime.list_owned()),
+            unavailable(runtime.ensure_created(&spec)),
+            unavailable(runtime.start(&spec.key)),
+            unavailable(runtime.stop(&spec.key, grace)),
+            unavailable(runtime.kill(&spec.key)),
+            unavailable(runtime.remove(&spec.key, DataPolicy::Remove)),
+            unavailable(runtime.usage(&spec.key)),
+        );
     }
     proxy.set(Mode::Cut);
     proxy.set(Mode::Pass);

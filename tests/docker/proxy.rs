@@ -1,7 +1,8 @@
 //! A socket between the runtime and the engine that can be cut, can hang, and can lose answers.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -19,9 +20,13 @@ pub(crate) enum Mode {
     Lose(&'static str),
 }
 
+/// The first lines of the requests that came through.
+type Asked = Arc<Mutex<Vec<String>>>;
+
 pub(crate) struct Proxy {
     mode: Arc<watch::Sender<Mode>>,
     hanging: Arc<AtomicUsize>,
+    asked: Asked,
     folder: TempDir,
 }
 
@@ -31,15 +36,16 @@ impl Proxy {
         let listener = UnixListener::bind(folder.path().join("engine.sock")).unwrap();
         let mode = Arc::new(watch::Sender::new(Mode::Pass));
         let hanging = Arc::new(AtomicUsize::new(0));
-        let (told, counter) = (Arc::downgrade(&mode), Arc::clone(&hanging));
+        let asked = Asked::default();
+        let (told, counter, lines) = (Arc::downgrade(&mode), Arc::clone(&hanging), Arc::clone(&asked));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Some(mode) = told.upgrade() else { return };
                 counter.fetch_add(usize::from(*mode.borrow() == Mode::Hang), Ordering::SeqCst);
-                tokio::spawn(serve(client, engine.clone(), mode.subscribe()));
+                tokio::spawn(serve(client, engine.clone(), mode.subscribe(), Arc::clone(&lines)));
             }
         });
-        Self { mode, hanging, folder }
+        Self { mode, hanging, asked, folder }
     }
 
     pub(crate) fn host(&self) -> String {
@@ -51,43 +57,50 @@ impl Proxy {
         self.hanging.load(Ordering::SeqCst)
     }
 
+    /// The calls that came through: method and path, each once.
+    pub(crate) fn calls(&self) -> BTreeSet<(String, String)> {
+        let asked = self.asked.lock().unwrap();
+        let calls = asked.iter().filter_map(|line| {
+            let (method, target) = line.strip_suffix(" HTTP/1.1")?.split_once(' ')?;
+            Some((method.to_owned(), target.split('?').next()?.to_owned()))
+        });
+        calls.collect()
+    }
+
     pub(crate) fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
 }
 
-async fn serve(mut client: UnixStream, engine: String, mut mode: watch::Receiver<Mode>) {
+async fn serve(mut client: UnixStream, engine: String, mut mode: watch::Receiver<Mode>, asked: Asked) {
     let now = mode.borrow_and_update().clone();
-    match now {
-        Mode::Cut => {}
-        Mode::Hang => {
-            let _ = mode.wait_for(|mode| *mode == Mode::Cut).await;
-        }
-        Mode::Pass => {
-            let mut upstream = UnixStream::connect(&engine).await.unwrap();
-            let mut later = mode.clone();
-            let stopped = later.wait_for(|mode| matches!(mode, Mode::Cut | Mode::Hang));
-            let hangs = tokio::select! {
-                _ = copy_bidirectional(&mut client, &mut upstream) => false,
-                stopped = stopped => stopped.is_ok_and(|mode| *mode == Mode::Hang),
-            };
-            if hangs {
-                let _ = mode.wait_for(|mode| *mode == Mode::Cut).await;
-            }
-        }
-        Mode::Lose(call) => {
-            let mut upstream = UnixStream::connect(&engine).await.unwrap();
-            let mut request = vec![0; 64 * 1024];
-            let length = client.read(&mut request).await.unwrap();
-            request.truncate(length);
-            let loses = request.starts_with(call.as_bytes());
-            upstream.write_all(&request).await.unwrap();
-            if loses {
-                // The engine must be done before the caller hears of it.
-                let _ = upstream.read(&mut [0; 1]).await;
-            } else {
-                let _ = copy_bidirectional(&mut client, &mut upstream).await;
-            }
-        }
+    if now == Mode::Cut {
+        return;
+    }
+    if now == Mode::Hang {
+        let _ = mode.wait_for(|mode| *mode == Mode::Cut).await;
+        return;
+    }
+    // The runtime's client opens a connection for each call.
+    let mut request = vec![0; 64 * 1024];
+    let length = client.read(&mut request).await.unwrap_or(0);
+    request.truncate(length);
+    let line = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned();
+    let mut upstream = UnixStream::connect(&engine).await.unwrap();
+    upstream.write_all(&request).await.unwrap();
+    if matches!(now, Mode::Lose(call) if line.starts_with(call)) {
+        // The engine must be done before the caller hears of it.
+        let _ = upstream.read(&mut [0; 1]).await;
+        return;
+    }
+    asked.lock().unwrap().push(line);
+    let mut later = mode.clone();
+    let stopped = later.wait_for(|mode| matches!(mode, Mode::Cut | Mode::Hang));
+    let hangs = tokio::select! {
+        _ = copy_bidirectional(&mut client, &mut upstream) => false,
+        stopped = stopped => stopped.is_ok_and(|mode| *mode == Mode::Hang),
+    };
+    if hangs {
+        let _ = mode.wait_for(|mode| *mode == Mode::Cut).await;
     }
 }

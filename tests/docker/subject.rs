@@ -54,7 +54,7 @@ impl Subject for DockerSubject {
     }
 
     fn pause<'a>(&'a self, observed: &'a Observed) -> BoxFuture<'a, ()> {
-        async { self.world.docker.pause_container(&observed.engine_id).await.unwrap() }.boxed()
+        async { self.world.pause(&observed.engine_id).await }.boxed()
     }
 
     fn read<'a>(&'a self, key: &'a InstanceKey, path: &'a str) -> BoxFuture<'a, Option<Vec<u8>>> {

@@ -70,6 +70,15 @@ impl World {
         self.runtime.observe(key).await.unwrap()
     }
 
+    /// Pauses a container. On a busy machine the kernel may need more than one attempt.
+    pub(crate) async fn pause(&self, container: &str) {
+        let began = Instant::now();
+        while let Err(error) = self.docker.pause_container(container).await {
+            assert!(began.elapsed() < PATIENCE, "{error}");
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+
     /// Waits until the instance's state is one that is wanted.
     pub(crate) async fn state_when<T>(&self, key: &InstanceKey, wanted: impl Fn(&InstanceState) -> Option<T>) -> T {
         until("the state", async || self.observed(key).await.and_then(|observed| wanted(&observed.state))).await

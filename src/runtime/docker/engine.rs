@@ -13,9 +13,10 @@ use tokio::sync::OnceCell;
 
 use crate::runtime::{RuntimeError, RuntimeResult};
 
-/// Deadline of calls that only read. An engine under load answers in milliseconds; one that is being restarted keeps
-/// its socket open and answers nothing.
-pub(super) const READ: Duration = Duration::from_secs(5);
+/// Deadline of calls that only read. They take milliseconds, but the look at a container waits while the engine starts
+/// it, which on a busy machine is a matter of seconds. An engine that is being restarted keeps its socket open and
+/// answers nothing.
+pub(super) const READ: Duration = Duration::from_secs(10);
 
 /// Deadline of a ping, which says whether anyone is there at all.
 pub(super) const PING: Duration = Duration::from_secs(2);

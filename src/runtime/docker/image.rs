@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use super::engine::{Engine, Failure, read, there};
 use super::options::DockerOptions;
 use crate::runtime::{Progress, RuntimeError, RuntimeResult};
+use crate::zeroclaw::profile::Profile;
 
 /// How often a pull is tried that fails for a reason which may pass, and how long it waits before the second attempt;
 /// the wait doubles.
@@ -21,8 +22,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// A pull that shows no progress for so long has lost its registry.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// The label by which images tell the version of what is in them.
+/// The label by which images tell the version of what is in them, and the one by which ours tells its profile.
 const VERSION_LABEL: &str = "org.opencontainers.image.version";
+const PROFILE_LABEL: &str = "zeroone.profile";
 
 /// The image is there afterwards.
 pub(super) async fn ensure(engine: &Engine, options: &DockerOptions, progress: &Progress) -> RuntimeResult<()> {
@@ -43,11 +45,12 @@ pub(super) async fn ensure(engine: &Engine, options: &DockerOptions, progress: &
     }
 }
 
-/// The version that the image's label tells; `None` where it has none, or is not there.
-pub(super) async fn version(engine: &Engine, image: &str) -> RuntimeResult<Option<String>> {
+/// The profile that the image asks for, by its labels or its tag; `None` where nothing tells, or it is not there.
+pub(super) async fn profile(engine: &Engine, image: &str) -> RuntimeResult<Option<Profile>> {
     let inspected = there(read(engine.docker().await?.inspect_image(image)).await)?;
-    let labels = inspected.and_then(|image| image.config?.labels);
-    Ok(labels.and_then(|mut labels| labels.remove(VERSION_LABEL)))
+    let labels = inspected.and_then(|image| image.config?.labels).unwrap_or_default();
+    let named = labels.get(PROFILE_LABEL).and_then(|name| Profile::parse(name).ok());
+    Ok(named.or_else(|| Profile::of_image(image, labels.get(VERSION_LABEL).map(String::as_str))))
 }
 
 /// What to tell when the image is missing.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bollard::models::VolumeCreateRequest;
+use bollard::models::{ContainerInspectResponse, VolumeCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions, StopContainerOptionsBuilder,
@@ -41,12 +41,16 @@ impl DockerRuntime {
     pub(super) async fn find(&self, key: &InstanceKey) -> RuntimeResult<Option<Found>> {
         let named = self.engine.inspect(&container::container_name(&key.slug)).await?;
         if let Some(inspected) = named {
-            let found = observe::found(self.options.installation, self.options.reach, inspected)?;
+            let found = self.read(inspected)?;
             if let Some(found) = found.filter(|found| found.observed.key.agent == key.agent) {
                 return Ok(Some(found));
             }
         }
         Ok(self.find_all(Some(key.agent)).await?.into_iter().next())
+    }
+
+    fn read(&self, inspected: ContainerInspectResponse) -> RuntimeResult<Option<Found>> {
+        observe::found(self.options.installation, self.options.reach, &self.boots, inspected)
     }
 
     pub(super) async fn get(&self, key: &InstanceKey) -> RuntimeResult<Found> {
@@ -61,7 +65,7 @@ impl DockerRuntime {
         let inspect = |id: String| async move {
             // One that is gone by now is none.
             let Some(inspected) = self.engine.inspect(&id).await? else { return Ok(None) };
-            observe::found(self.options.installation, self.options.reach, inspected)
+            self.read(inspected)
         };
         let all: Vec<Option<Found>> = stream::iter(listed.into_iter().filter_map(|container| container.id))
             .map(inspect)
@@ -92,8 +96,7 @@ impl DockerRuntime {
     /// Who has the name that our container needs.
     async fn name_clash(&self, key: &InstanceKey, name: &str, why: String) -> RuntimeResult<RuntimeError> {
         let ours = match self.engine.inspect(name).await? {
-            Some(inspected) => observe::found(self.options.installation, self.options.reach, inspected)?
-                .is_some_and(|found| found.observed.key.agent == key.agent),
+            Some(inspected) => self.read(inspected)?.is_some_and(|found| found.observed.key.agent == key.agent),
             None => true,
         };
         Ok(if ours { RuntimeError::Conflict(why) } else { RuntimeError::NotOwned(format!("the container {name}")) })
@@ -193,7 +196,7 @@ impl DockerRuntime {
         }
         // It may have ended at once: a run all the same, whose end shows when it is looked at.
         let lost = || RuntimeError::UnknownOutcome("the container shows no run after its start".into());
-        self.get(key).await?.last_run.ok_or_else(lost)
+        self.get(key).await?.last_run().ok_or_else(lost)
     }
 
     async fn start_at_rest(&self, found: &Found) -> RuntimeResult<()> {

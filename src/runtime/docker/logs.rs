@@ -18,6 +18,7 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
 
 use self::pieces::{Assembly, Seen, drop_beheaded};
+use super::boot::Boot;
 use super::engine::{Engine, Failure, READ};
 use super::observe::{self, Found};
 use crate::domain::Timestamp;
@@ -44,7 +45,7 @@ pub(super) async fn open(
         source: Source { engine, container: found.id.clone(), since },
         span,
         // Where no run is, nothing new comes.
-        follows: found.started_at.filter(|_| query.follow && found.observed.run().is_some()),
+        follows: found.boot.filter(|_| query.follow && found.observed.run().is_some()).map(|boot| boot.started_at),
         bell: None,
         pass: None,
         seen: Seen::default(),
@@ -77,13 +78,14 @@ impl Span {
     fn of(found: &Found, query: &LogQuery) -> RuntimeResult<Option<Self>> {
         let mut span = Self { from: query.since.unwrap_or(Timestamp::UNIX_EPOCH), until: None };
         let Some(boot) = &query.boot else { return Ok(Some(span)) };
-        let (container, started) = observe::parse_boot(boot).ok_or(RuntimeError::NotFound)?;
+        let (container, boot) = Boot::parse(boot).ok_or(RuntimeError::NotFound)?;
         if container != found.id {
             return Err(RuntimeError::NotFound);
         }
-        let Some(latest) = found.started_at else { return Ok(None) };
-        span.from = span.from.max(observe::first_moment(started));
-        span.until = (started < latest).then(|| observe::first_moment(latest));
+        let Some(latest) = found.boot else { return Ok(None) };
+        let from = if boot.started_at == latest.started_at { latest.from } else { boot.from };
+        span.from = span.from.max(from);
+        span.until = (boot.started_at < latest.started_at).then_some(latest.from);
         Ok(Some(span))
     }
 

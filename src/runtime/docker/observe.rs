@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status, PortMap};
-use jiff::SignedDuration;
 
+use super::boot::{Boot, Boots};
 use super::container::{self, Ownership};
 use super::options::Reach;
 use crate::domain::{HostPort, InstallationId, Timestamp};
-use crate::runtime::{BootId, Exit, InstanceState, Observed, Run, RuntimeError, RuntimeResult};
+use crate::runtime::{Exit, InstanceState, Observed, Run, RuntimeError, RuntimeResult};
 use crate::zeroclaw::profile::GATEWAY_PORT;
 
 /// A container of ours.
@@ -20,12 +20,23 @@ pub(super) struct Found {
     pub(super) name: String,
     /// The engine waits before it restarts it: it does not run, and a start is taken for a start of what runs.
     pub(super) waiting: bool,
-    /// When its last run began by the engine's word, and that run, if it ever ran.
-    pub(super) started_at: Option<Timestamp>,
-    pub(super) last_run: Option<Run>,
+    /// Its last run, if it ever ran, and where that was to be reached.
+    pub(super) boot: Option<Boot>,
+    endpoint: Option<SocketAddr>,
     /// The host port that it publishes.
     pub(super) port: Option<HostPort>,
     pub(super) observed: Observed,
+}
+
+impl Found {
+    /// Its last run, whether it goes on or not.
+    pub(super) fn last_run(&self) -> Option<Run> {
+        Some(run(&self.id, self.boot?, self.endpoint?))
+    }
+}
+
+fn run(container: &str, boot: Boot, endpoint: SocketAddr) -> Run {
+    Run { boot: boot.id(container), started_at: boot.near_start(), endpoint }
 }
 
 /// Reads an inspected container; `None` where it is not ours.
@@ -35,6 +46,7 @@ pub(super) struct Found {
 pub(super) fn found(
     installation: InstallationId,
     reach: Reach,
+    boots: &Boots,
     inspected: ContainerInspectResponse,
 ) -> RuntimeResult<Option<Found>> {
     let labels = inspected.config.as_ref().and_then(|config| config.labels.as_ref());
@@ -45,15 +57,14 @@ pub(super) fn found(
     let missing = |what: &str| RuntimeError::Unavailable(format!("the engine did not tell a container's {what}"));
     let id = inspected.id.clone().ok_or_else(|| missing("id"))?;
     let state = inspected.state.clone().ok_or_else(|| missing("state"))?;
-    let started_at = state.started_at.as_deref().and_then(time);
+    let created_at = inspected.created.as_deref().and_then(time).ok_or_else(|| missing("age"))?;
+    let boot = last_boot(boots, &id, created_at, &state);
     let published = published(&inspected);
     let endpoint = direct(reach, &inspected).or(published);
-    let last_run = started_at.zip(endpoint).map(|(started_at, endpoint)| Run {
-        boot: boot_id(&id, started_at),
-        started_at: first_moment(started_at),
-        endpoint,
-    });
-    let run = || last_run.clone().ok_or_else(|| missing("start time or address"));
+    let run = || match (boot, endpoint) {
+        (Some(boot), Some(endpoint)) => Ok(run(&id, boot, endpoint)),
+        _ => Err(missing("start time or address")),
+    };
     let status = state.status.unwrap_or(Status::EMPTY);
     let instance_state = match status {
         Status::CREATED => InstanceState::Created,
@@ -66,8 +77,8 @@ pub(super) fn found(
         setup,
         name: inspected.name.as_deref().unwrap_or_default().trim_start_matches('/').to_owned(),
         waiting: status == Status::RESTARTING,
-        started_at,
-        last_run,
+        boot,
+        endpoint,
         port: published.and_then(|address| HostPort::try_from(address.port()).ok()),
         observed: Observed { key, state: instance_state, engine_id: id.clone(), spec_hash: spec, created_now: false },
         id,
@@ -83,21 +94,16 @@ fn direct(reach: Reach, inspected: &ContainerInspectResponse) -> Option<SocketAd
     (reach == Reach::Container || attached(ip, prefix)).then(|| SocketAddr::new(ip.into(), GATEWAY_PORT))
 }
 
-/// From when on a run's lines may be. The engine notes the time of a start when the process already runs, which may have
-/// spoken by then; between the end of a run and the start of the next lie more than these milliseconds of its own work.
-pub(super) fn first_moment(started_at: Timestamp) -> Timestamp {
-    started_at - SignedDuration::from_millis(50)
-}
-
-/// The run of a container that began at this time.
-pub(super) fn boot_id(container: &str, started_at: Timestamp) -> BootId {
-    BootId(format!("{container}@{}", started_at.as_nanosecond()).into())
-}
-
-/// The container and the start time of a run; `None` where another runtime made the id.
-pub(super) fn parse_boot(boot: &BootId) -> Option<(&str, Timestamp)> {
-    let (container, nanos) = boot.0.split_once('@')?;
-    Some((container, Timestamp::from_nanosecond(nanos.parse().ok()?).ok()?))
+/// The last run, and from when on its output counts.
+fn last_boot(boots: &Boots, id: &str, created_at: Timestamp, state: &ContainerState) -> Option<Boot> {
+    let started_at = state.started_at.as_deref().and_then(time)?;
+    let goes_on = matches!(state.status, Some(Status::RUNNING | Status::STOPPING | Status::PAUSED));
+    if goes_on {
+        let boot = Boot::of_running(created_at, started_at, state.finished_at.as_deref().and_then(time));
+        boots.remember(id, boot);
+        return Some(boot);
+    }
+    Some(boots.recall(id, started_at).unwrap_or_else(|| Boot::of_ended(created_at, started_at)))
 }
 
 /// The engine's times; its zero, the year 1, stands for never.
@@ -181,6 +187,7 @@ mod tests {
         let binding = serde_json::json!({"42617/tcp": [{"HostIp": "127.0.0.1", "HostPort": "40001"}]});
         serde_json::from_value(serde_json::json!({
             "Id": "abc",
+            "Created": "2026-11-22T19:53:05Z",
             "Name": "/zeroclaw-a",
             "State": state,
             "Config": {"Labels": labels},
@@ -196,18 +203,21 @@ mod tests {
     fn state(status: &str, exit_code: i64, oom: bool) -> serde_json::Value {
         serde_json::json!({
             "Status": status, "ExitCode": exit_code, "OOMKilled": oom, "StartedAt": "2026-11-22T19:53:05.568689149Z",
+            "FinishedAt": "0001-01-01T00:00:00Z",
         })
     }
 
     fn read(reach: Reach, state: serde_json::Value) -> Found {
-        let ours = InstallationId::new();
-        assert!(found(InstallationId::new(), reach, inspected(ours, state.clone())).unwrap().is_none());
-        found(ours, reach, inspected(ours, state)).unwrap().unwrap()
+        let (ours, boots) = (InstallationId::new(), Boots::default());
+        assert!(found(InstallationId::new(), reach, &boots, inspected(ours, state.clone())).unwrap().is_none());
+        found(ours, reach, &boots, inspected(ours, state)).unwrap().unwrap()
     }
 
     #[test]
     fn a_running_container_has_a_boot_and_an_endpoint() {
-        let started_at: Timestamp = "2026-11-22T19:53:05.568689149Z".parse().unwrap();
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        let created_at = time("2026-11-22T19:53:05Z");
+        let boot = Boot::of_running(created_at, time("2026-11-22T19:53:05.568689149Z"), None);
         for (reach, endpoint) in [
             (Reach::Container, "127.0.0.9:42617"),
             (Reach::HostPort, "127.0.0.1:40001"),
@@ -215,9 +225,7 @@ mod tests {
             (Reach::Auto, "127.0.0.9:42617"),
         ] {
             let found = read(reach, state("running", 0, true));
-            let boot = boot_id("abc", started_at);
-            assert_eq!(parse_boot(&boot), Some(("abc", started_at)));
-            let run = Run { boot, started_at: first_moment(started_at), endpoint: endpoint.parse().unwrap() };
+            let run = Run { boot: boot.id("abc"), started_at: created_at, endpoint: endpoint.parse().unwrap() };
             assert_eq!(found.observed.state, InstanceState::Running(run));
             assert_eq!(found.port.map(HostPort::get), Some(40_001));
         }

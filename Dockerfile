@@ -1,0 +1,28 @@
+# zeroone in a small image, run by nobody.
+#
+# The same image serves as an agent's image, since it holds the embedded gateway: set it as the agents' image, and its
+# label says which profile they have.
+#
+# Both bases can be replaced, for an air-gapped registry or another distribution; the second one needs glibc, libgcc and,
+# for calls to models by https, nothing more: the roots of trust are in the program.
+ARG BUILD=rust:1.95-slim-bookworm
+ARG BASE=gcr.io/distroless/cc-debian12
+
+FROM ${BUILD} AS build
+WORKDIR /source
+COPY . .
+RUN cargo build --release --locked --bin zeroone \
+ && mkdir -p /out/data /out/zeroclaw-data \
+ && cp target/release/zeroone /out/zeroone
+
+FROM ${BASE}
+COPY --from=build /out/zeroone /usr/local/bin/zeroone
+# A volume that is mounted here for the first time takes over the owner.
+COPY --from=build --chown=65534:65534 /out/data /data
+COPY --from=build --chown=65534:65534 /out/zeroclaw-data /zeroclaw-data
+LABEL zeroone.profile=embedded
+USER 65534:65534
+ENV ZEROONE_DATA=/data
+EXPOSE 3001
+ENTRYPOINT ["/usr/local/bin/zeroone"]
+CMD ["serve"]
