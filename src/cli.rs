@@ -124,5 +124,5 @@ fn gateway_arguments(arguments: &[OsString]) -> Option<Vec<String>> {
 
 fn gateway(arguments: Vec<String>) -> Result<(), Failure> {
     let options = crate::gateway::Options::from_env(arguments).map_err(|error| Failure::Usage(error.to_string()))?;
-    one_thread(async { crate::gateway::run(options).await.map_err(Failure::of) })
+    crate::gateway::runtime()?.block_on(crate::gateway::run(options)).map_err(Failure::of)
 }
