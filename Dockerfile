@@ -3,8 +3,8 @@
 # The same image serves as an agent's image, since it holds the embedded gateway: set it as the agents' image, and its
 # label says which profile they have.
 #
-# Both bases can be replaced, for an air-gapped registry or another distribution; the second one needs glibc, libgcc and,
-# for calls to models by https, nothing more: the roots of trust are in the program.
+# Both bases can be replaced, for an air-gapped registry or another distribution: the first one needs cargo and a C
+# compiler, the second one glibc, libgcc and the usual CA certificates.
 ARG BUILD=rust:1.95-slim-bookworm
 ARG BASE=gcr.io/distroless/cc-debian12
 

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use bollard::query_parameters::InspectNetworkOptions;
+use bollard::query_parameters::{InspectContainerOptions, InspectNetworkOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use zeroone::domain::{AgentSpec, Channels, Credentials, Problems, Secret, SpecDraft, Telegram};
@@ -124,24 +124,47 @@ pub(crate) async fn pairs_once_and_keeps_its_token(world: &World) {
     let third = agent.start().await;
     world.docker.restart_container(&format!("zeroclaw-{}", agent.key().slug), None).await.unwrap();
     let fourth = agent.start().await;
-    for run in [&second, &third, &fourth] {
+    crash(world, &agent).await;
+    let fifth = until("the engine's restart", async || {
+        let run = agent.runtime.observe(agent.key()).await.unwrap()?.run()?.clone();
+        (run.boot != fourth.boot).then_some(run)
+    })
+    .await;
+    agent.start().await;
+    for run in [&second, &third, &fourth, &fifth] {
         assert_eq!(agent.announcement(run).await, Announcement::Active);
     }
-    assert!(agent.takes(&fourth, &token).await);
+    assert!(agent.takes(&fifth, &token).await);
 
     // Another container on the same data, with the held token in its files.
     agent.instance.memory_mb = 160;
-    let fifth = agent.launch(Some(&token)).await;
-    assert!(agent.takes(&fifth, &token).await);
+    let sixth = agent.launch(Some(&token)).await;
+    assert!(agent.takes(&sixth, &token).await);
 
     // Files without it: the old token is forgotten, a code is given.
     agent.runtime.stop(agent.key(), Duration::from_secs(2)).await.unwrap();
     let bare = workspace::files(agent.profile, &agent.spec, &agent.credentials, None);
     agent.runtime.stage(agent.key(), &bare).await.unwrap();
-    let sixth = agent.start().await;
-    assert!(!agent.takes(&sixth, &token).await);
-    let renewed = agent.pair(&sixth).await;
-    assert!(agent.takes(&sixth, &renewed).await);
+    let seventh = agent.start().await;
+    assert!(!agent.takes(&seventh, &token).await);
+    let renewed = agent.pair(&seventh).await;
+    assert!(agent.takes(&seventh, &renewed).await);
+}
+
+/// Ends the container's first process from the host, where that is allowed, which its restart policy undoes; else has the
+/// engine restart it.
+async fn crash(world: &World, agent: &Agent) {
+    let name = format!("zeroclaw-{}", agent.key().slug);
+    let shown = world.docker.inspect_container(&name, None::<InspectContainerOptions>).await.unwrap();
+    let pid = shown.state.unwrap().pid.unwrap().to_string();
+    // Only what is surely the container's own: the engine may count processes elsewhere.
+    let ours =
+        std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|group| group.contains(&shown.id.unwrap()));
+    let killed =
+        ours && std::process::Command::new("kill").args(["-9", &pid]).status().is_ok_and(|kill| kill.success());
+    if !killed {
+        world.docker.restart_container(&name, None).await.unwrap();
+    }
 }
 
 pub(crate) async fn a_known_token_needs_no_pairing(world: &World) {

@@ -84,7 +84,11 @@ impl DockerRuntime {
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         match within(CHANGE, docker.create_container(Some(options), body)).await {
             Ok(_) => {}
-            Err(Failure::Refused(404, why)) => return Err(image::absent(&self.options.image, &why)),
+            Err(Failure::Refused(404, why)) if why.contains("No such image") => {
+                return Err(image::absent(&self.options.image, &why));
+            }
+            // The network went away a moment after it was looked at.
+            Err(Failure::Refused(404, why)) => return Err(RuntimeError::Conflict(why)),
             Err(Failure::Refused(409, why)) => return Err(self.name_clash(&spec.key, &name, why).await?),
             Err(failure) => return Err(failure.into()),
         }

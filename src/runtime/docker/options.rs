@@ -41,7 +41,7 @@ pub struct Traefik {
 #[derive(Debug, Clone)]
 pub enum Isolation {
     /// One network for all, whose bridge lets nothing pass between containers. The host itself still reaches each of
-    /// them. For a control plane that runs on the host.
+    /// them. For a control plane that runs on the host. A bridge of Linux has room for a thousand containers.
     Bridge,
     /// A network for each agent, which the given containers join. For a control plane, or a reverse proxy, that is a
     /// container itself: such a bridge as above would keep it out as well.
