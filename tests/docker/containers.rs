@@ -200,7 +200,13 @@ pub(crate) async fn networks_of_their_own_are_joined_and_removed(world: &World) 
         }
     };
     assert_eq!(verdict(addresses[0].to_string()).await, "reached");
-    assert!(verdict(addresses[1].to_string()).await.starts_with("blocked"));
+    // While another network is made, as by a test beside this one, the engine lifts its barrier for some milliseconds;
+    // without a barrier, none of these would be blocked.
+    let mut blocked = false;
+    for _ in 0..3 {
+        blocked |= verdict(addresses[1].to_string()).await.starts_with("blocked");
+    }
+    assert!(blocked);
 
     // A control plane that was made anew is put back into all of them.
     let leave = bollard::models::NetworkDisconnectRequest { container: control.clone(), force: None };

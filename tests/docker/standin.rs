@@ -116,6 +116,9 @@ pub(crate) async fn image(docker: &Docker) -> String {
     let folder = zeroone::zeroclaw::workspace::token_hash(&program.parent().unwrap().to_str().unwrap().into());
     let (name, tag) = (format!("zeroone-standin-{}", &folder[..12]), format!("{}-{modified}", built.len()));
     let image = format!("{name}:{tag}");
+    // Tests side by side, threads or processes, need it made once. The lock goes with its file.
+    let lock = std::fs::File::create(std::env::temp_dir().join(&name)).unwrap();
+    lock.lock().unwrap();
     if docker.inspect_image(&image).await.is_ok() {
         return image;
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
@@ -17,7 +18,8 @@ use tokio::net::TcpStream;
 use zeroone::domain::{AgentId, HostPort, InstallationId, Secret, Slug};
 use zeroone::runtime::docker::{DockerOptions, DockerRuntime};
 use zeroone::runtime::{
-    ContainerRuntime, InstanceKey, InstanceSpec, InstanceState, LogQuery, Observed, Run, RuntimeResult, StagedFile,
+    ContainerRuntime, InstanceKey, InstanceSpec, InstanceState, LogQuery, Observed, Run, RuntimeError, RuntimeResult,
+    StagedFile,
 };
 
 use crate::standin;
@@ -60,10 +62,14 @@ impl World {
         self.with(|options| options.installation = installation)
     }
 
-    /// Creates and starts an instance.
+    /// Creates and starts an instance. Its port may belong for a moment to a connection that someone opened just now.
     pub(crate) async fn launch(&self, spec: &InstanceSpec) -> Run {
         self.runtime.ensure_created(spec).await.unwrap();
-        self.runtime.start(&spec.key).await.unwrap()
+        until("the port", async || match self.runtime.start(&spec.key).await {
+            Err(RuntimeError::PortTaken(_)) => None,
+            started => Some(started.unwrap()),
+        })
+        .await
     }
 
     pub(crate) async fn observed(&self, key: &InstanceKey) -> Option<Observed> {
@@ -144,10 +150,11 @@ pub(crate) fn file(path: &'static str, content: &str, mode: u32) -> StagedFile {
     StagedFile { path, content: Secret::new(content.as_bytes().to_vec()), mode }
 }
 
-/// A port of the agents' range that nobody listens on now. The range is wide and the start random, so that tests side by
-/// side hardly ever choose the same one.
+/// A port of the agents' range that nobody listens on now, and that this process did not give out before.
 pub(crate) fn free_port() -> HostPort {
-    std::iter::repeat_with(|| rand::random_range(HostPort::RANGE))
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let from = u16::try_from(std::process::id() % 10_000).unwrap();
+    std::iter::repeat_with(|| HostPort::RANGE.start() + (from + GIVEN.fetch_add(1, Ordering::Relaxed)) % 10_000)
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .map(|port| HostPort::try_from(port).unwrap())
         .unwrap()
