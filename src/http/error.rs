@@ -111,11 +111,9 @@ impl From<StoreError> for Problem {
 impl From<RuntimeError> for Problem {
     fn from(error: RuntimeError) -> Self {
         match error {
-            RuntimeError::NotFound => not_running(),
-            RuntimeError::Conflict(_)
-            | RuntimeError::Capacity(_)
-            | RuntimeError::Unavailable(_)
-            | RuntimeError::UnknownOutcome(_) => {
+            // What is only read is in nobody's way, unless it does not run.
+            RuntimeError::NotFound | RuntimeError::Conflict(_) => not_running(),
+            RuntimeError::Capacity(_) | RuntimeError::Unavailable(_) | RuntimeError::UnknownOutcome(_) => {
                 tracing::warn!(%error, "the runtime did not answer");
                 Self::new(Code::RuntimeUnavailable, "The container engine does not answer at present.")
                     .retry_after(AWAY_RETRY_SECS)

@@ -1,0 +1,11 @@
+//! The API over real sockets, on a control plane with a fake engine.
+#![cfg(all(feature = "server", feature = "testkit"))]
+
+mod account;
+mod agents;
+mod idempotency;
+mod messages;
+mod problems;
+mod service;
+mod streams;
+mod world;

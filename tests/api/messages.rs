@@ -1,0 +1,99 @@
+//! Messages: held, delivered, refused, and never sent twice.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+use zeroone::domain::{AgentId, Plan};
+use zeroone::testkit::Mood;
+
+use crate::world::{Answer, World, answer};
+
+async fn say(world: &World, id: &str, text: &str, prefer: &'static str) -> Answer {
+    let request = world.request(Method::POST, &format!("/api/agents/{id}/message")).json(&json!({"message": text}));
+    answer(request.header("prefer", prefer)).await
+}
+
+#[tokio::test]
+async fn the_gateways_answer_comes_back_as_it_is() {
+    let world = World::new(Plan::Pro).await;
+    let id = world.running("a").await;
+    let answered = say(&world, &id, "hi", "wait=5").await;
+    assert_eq!((answered.status, &answered.text[..]), (200, r#"{"model":"fake","response":"echo: hi"}"#));
+    assert_eq!(answered.header("preference-applied"), "wait=5");
+}
+
+#[tokio::test]
+async fn a_message_is_held_while_the_agent_comes_up() {
+    let world = World::new(Plan::Pro).await;
+    let id = world.created("a").await;
+    assert_eq!(say(&world, &id, "early", "wait=20").await.body["response"], "echo: early");
+    world.command(&id, "restart").await;
+    assert_eq!(say(&world, &id, "again", "wait=20").await.body["response"], "echo: again");
+}
+
+#[tokio::test]
+async fn one_that_does_not_come_up_in_time_is_not_ready() {
+    let world = World::new(Plan::Pro).await;
+    world.fakes.engine().set_mood(Mood::Unwell);
+    let id = world.created("a").await;
+    let held = say(&world, &id, "hi", "wait=1").await;
+    held.problem(503, "agent-not-ready");
+    assert!(held.header("retry-after").parse::<u64>().unwrap() > 0);
+}
+
+#[tokio::test]
+async fn what_the_gateway_says_is_told_honestly() {
+    let world = World::new(Plan::Pro).await;
+    let id = world.running("a").await;
+    let agent: AgentId = id.parse().unwrap();
+    for (mood, status, code) in [
+        (Mood::Fails(408), 504, "gateway-timeout"),
+        (Mood::Fails(429), 429, "rate-limited"),
+        (Mood::Fails(500), 502, "gateway-error"),
+        (Mood::Fails(413), 413, "too-large"),
+        (Mood::HangsUp, 502, "delivery-unknown"),
+        (Mood::Garbage, 502, "gateway-error"),
+    ] {
+        world.fakes.engine().set_mood_of(agent, Some(mood));
+        let refused = say(&world, &id, "hi", "wait=5").await;
+        refused.problem(status, code);
+        assert_eq!(status == 429, refused.headers.contains_key("retry-after"), "{refused:?}");
+        world.reach(&id, "RUNNING").await;
+    }
+    world.fakes.engine().set_mood_of(agent, None);
+    world.reach(&id, "RUNNING").await;
+    assert_eq!(say(&world, &id, "well again", "wait=20").await.status, 200);
+}
+
+#[tokio::test]
+async fn messages_are_texts_of_a_bounded_length() {
+    let world = World::new(Plan::Pro).await;
+    let id = world.running("a").await;
+    let path = format!("/api/agents/{id}/message");
+    for body in [
+        json!({}),
+        json!({"message": ""}),
+        json!({"message": " "}),
+        json!({"message": 5}),
+        json!({"message": "a".repeat(32_001)}),
+    ] {
+        let refused = world.post(&path, &body).await;
+        refused.problem(422, "invalid");
+        assert_eq!(refused.pointers(), ["/message"]);
+    }
+    world.post(&path, &json!({"message": "🦀".repeat(20_000)})).await.problem(413, "too-large");
+    world.post(&path, &json!({"message": "x".repeat(500_000)})).await.problem(413, "too-large");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_frees_the_agent() {
+    let world = World::new(Plan::Pro).await;
+    let id = world.running("a").await;
+    let agent: AgentId = id.parse().unwrap();
+    world.fakes.engine().set_mood_of(agent, Some(Mood::Hung));
+    let request = world.request(Method::POST, &format!("/api/agents/{id}/message")).json(&json!({"message": "hi"}));
+    assert!(request.timeout(Duration::from_millis(200)).send().await.is_err());
+    world.fakes.engine().set_mood_of(agent, None);
+    assert_eq!(say(&world, &id, "next", "wait=20").await.body["response"], "echo: next");
+}

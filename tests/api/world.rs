@@ -1,0 +1,252 @@
+//! A service on a loopback port, and a client that is used to it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use reqwest::{Client, Method, RequestBuilder, Response};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use zeroone::actor::Settings;
+use zeroone::control::{ControlPlane, NewKey, NewUser};
+use zeroone::domain::{Plan, Scope, Scopes, UserId};
+use zeroone::http::{HttpOptions, ServeOptions, router, serve};
+use zeroone::store::MemoryDisk;
+use zeroone::testkit::{self, Fakes};
+
+/// Longer than anything here takes, so that only what hangs gets there.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(10);
+
+pub struct World {
+    pub fakes: Fakes,
+    disk: MemoryDisk,
+    pub plane: ControlPlane,
+    options: HttpOptions,
+    server: JoinHandle<std::io::Result<()>>,
+    pub at: SocketAddr,
+    pub http: Client,
+    /// Of a user with all scopes.
+    pub admin: String,
+    pub user: UserId,
+    /// Of another user, with what users may do.
+    pub key: String,
+}
+
+/// An answer that was read.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+    pub text: String,
+}
+
+impl World {
+    pub async fn new(plan: Plan) -> Self {
+        Self::with(plan, HttpOptions::default()).await
+    }
+
+    pub async fn with(plan: Plan, options: HttpOptions) -> Self {
+        let (fakes, disk) = (Fakes::new(7), MemoryDisk::new());
+        let plane = testkit::start(&fakes, &disk, settings()).await.unwrap();
+        let operator = user(&plane, "root@example.org", Plan::Enterprise).await;
+        let admin = key(&plane, operator, Scopes::all()).await;
+        let user = user(&plane, "ada@example.org", plan).await;
+        let own = key(&plane, user, Scopes::user()).await;
+        let (at, server) = listen(&plane, &options).await;
+        Self { fakes, disk, plane, options, server, at, http: client(), admin, user, key: own }
+    }
+
+    /// Ends the service and starts it again on the same store and engine.
+    pub async fn restart(&mut self) {
+        self.options.closing.cancel();
+        self.plane.shutdown().await;
+        (&mut self.server).await.unwrap().unwrap();
+        self.options.closing = CancellationToken::new();
+        self.plane = testkit::start(&self.fakes, &self.disk, settings()).await.unwrap();
+        (self.at, self.server) = listen(&self.plane, &self.options).await;
+        self.http = client();
+    }
+
+    pub fn shut(&self) {
+        self.options.closing.cancel();
+    }
+
+    pub async fn key_with(&self, scopes: &[Scope]) -> String {
+        key(&self.plane, self.user, scopes.iter().copied().collect()).await
+    }
+
+    pub async fn stranger(&self) -> String {
+        let stranger = user(&self.plane, "eve@example.org", Plan::Pro).await;
+        key(&self.plane, stranger, Scopes::user()).await
+    }
+
+    pub fn raw(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("http://{}{path}", self.at))
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.raw(method, path).bearer_auth(&self.key)
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        answer(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        answer(self.request(Method::POST, path).json(body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        answer(self.request(Method::PATCH, path).json(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        answer(self.request(Method::DELETE, path)).await
+    }
+
+    /// Posts without a body.
+    pub async fn command(&self, id: &str, command: &str) -> Answer {
+        answer(self.request(Method::POST, &format!("/api/agents/{id}/{command}"))).await
+    }
+
+    pub async fn as_admin(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        let mut request = self.raw(method, path).bearer_auth(&self.admin);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        answer(request).await
+    }
+
+    /// Creates an agent and gives its id.
+    pub async fn created(&self, name: &str) -> String {
+        let created = self.post("/api/agents", &new_agent(name)).await;
+        assert_eq!(created.status, 202, "{created:?}");
+        created.body["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Creates an agent and waits until it runs.
+    pub async fn running(&self, name: &str) -> String {
+        let id = self.created(name).await;
+        self.reach(&id, "RUNNING").await;
+        id
+    }
+
+    pub async fn reach(&self, id: &str, status: &str) -> Value {
+        let reached = self.get(&format!("/api/agents/{id}/wait?status={status}&timeout=30")).await;
+        assert_eq!(reached.status, 200, "{reached:?}");
+        reached.body
+    }
+
+    pub async fn status(&self, id: &str) -> String {
+        self.get(&format!("/api/agents/{id}")).await.body["status"].as_str().unwrap_or("gone").to_owned()
+    }
+}
+
+impl Answer {
+    /// What every problem must have, and its code.
+    pub fn problem(&self, status: u16, code: &str) -> &Value {
+        assert_eq!((self.status, self.body["code"].as_str()), (status, Some(code)), "{self:?}");
+        assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
+        assert_eq!(self.body["type"], format!("/problems/{code}"));
+        assert_eq!(self.body["status"], status);
+        for text in ["title", "detail", "instance"] {
+            assert!(self.body[text].is_string(), "no {text}: {self:?}");
+        }
+        assert!(self.body["retryable"].is_boolean());
+        assert_eq!(self.body["requestId"], self.headers["x-request-id"].to_str().unwrap());
+        &self.body
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no {name}: {self:?}")).to_str().unwrap()
+    }
+
+    pub fn pointers(&self) -> Vec<&str> {
+        self.body["errors"].as_array().unwrap().iter().map(|error| error["pointer"].as_str().unwrap()).collect()
+    }
+}
+
+pub fn new_agent(name: &str) -> Value {
+    json!({"name": name, "provider": "openai", "model": "gpt-5", "apiKey": "sk-planted-key"})
+}
+
+pub async fn answer(request: RequestBuilder) -> Answer {
+    read(request.send().await.unwrap()).await
+}
+
+pub async fn read(response: Response) -> Answer {
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let text = response.text().await.unwrap();
+    Answer { status, headers, body: serde_json::from_str(&text).unwrap_or_default(), text }
+}
+
+/// Asks until it is so.
+pub async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !check().await {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// The next event of a stream: its kind, its id and its data.
+pub async fn next_event(stream: &mut Response, buffer: &mut String) -> Option<(String, Option<String>, Value)> {
+    loop {
+        if let Some((event, rest)) = buffer.clone().split_once("\n\n") {
+            rest.clone_into(buffer);
+            let field =
+                |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(|v| v.trim().to_owned());
+            match field("event:") {
+                Some(kind) => {
+                    let data = serde_json::from_str(&field("data:").unwrap_or_default()).unwrap();
+                    return Some((kind, field("id:"), data));
+                }
+                // A comment that keeps the connection open.
+                None => continue,
+            }
+        }
+        let chunk = tokio::time::timeout(PATIENCE, stream.chunk()).await.expect("a stream is silent").ok()??;
+        buffer.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+}
+
+async fn listen(plane: &ControlPlane, options: &HttpOptions) -> (SocketAddr, JoinHandle<std::io::Result<()>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let app = router(plane.clone(), options.clone());
+    let serving = ServeOptions { grace: Duration::from_secs(1), ..ServeOptions::default() };
+    (at, tokio::spawn(serve(listener, app, options.closing.clone(), serving)))
+}
+
+fn settings() -> Settings {
+    Settings { domain: Some("agents.example.org".into()), ..Settings::default() }
+}
+
+async fn user(plane: &ControlPlane, email: &str, plan: Plan) -> UserId {
+    plane.create_user(NewUser { email: email.into(), plan, limits: None }).await.unwrap().id
+}
+
+async fn key(plane: &ControlPlane, user: UserId, scopes: Scopes) -> String {
+    let new = NewKey { name: None, scopes, expires_at: None };
+    plane.create_key(user, new).await.unwrap().1.expose().clone()
+}
+
+/// With every feature on, reqwest wants a TLS configuration even for plain HTTP.
+pub fn client() -> Client {
+    let builder = Client::builder().no_proxy().timeout(PATIENCE);
+    #[cfg(feature = "gateway")]
+    let builder = {
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        builder.tls_backend_preconfigured(tls)
+    };
+    builder.build().unwrap()
+}
