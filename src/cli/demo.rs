@@ -26,6 +26,7 @@ use super::{Environment, signals};
 use crate::actor::FeedEntry;
 use crate::config::{Config, Flag, Loaded};
 use crate::control::ControlPlane;
+use crate::runtime::process::ProcessRuntime;
 use crate::telemetry;
 
 #[derive(Debug, Args)]
@@ -113,7 +114,7 @@ async fn play(
     let text = answer["response"].as_str().ok_or_else(|| Failure::said("the agent's answer has no text"))?;
     line(&format!("agent       {text}  ({} ms)", asked.elapsed().as_millis()));
     if !args.exit {
-        line(&suggestions(url, key, &record));
+        line(&suggestions(url, key, &record, pid(plane).as_deref().unwrap_or("its pid")));
         asked_to_end.cancelled().await;
     }
     progress.abort();
@@ -138,8 +139,14 @@ fn show_progress(mut feed: broadcast::Receiver<std::sync::Arc<FeedEntry>>) -> Jo
     })
 }
 
-fn suggestions(url: &str, key: &str, record: &Value) -> String {
-    let (id, pid) = (cell(&record["id"]), cell(&record["containerId"]));
+/// The process of the one agent that there is.
+fn pid(plane: &ControlPlane) -> Option<String> {
+    let agent = plane.agents(None, None, 1, &[]).agents.pop()?;
+    agent.record.life.boot().and_then(ProcessRuntime::pid_of).map(|pid| pid.to_string())
+}
+
+fn suggestions(url: &str, key: &str, record: &Value, pid: &str) -> String {
+    let id = cell(&record["id"]);
     format!(
         "\nIt stays up. In another terminal:\n\
          \n  chat     curl -s -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n\

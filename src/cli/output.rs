@@ -89,6 +89,7 @@ pub(super) fn cell(value: &Value) -> String {
         Value::Array(items) if items.iter().all(|item| !item.is_object()) => {
             items.iter().map(cell).collect::<Vec<_>>().join(",")
         }
+        Value::Object(members) if members.contains_key("message") => cell(&members["message"]),
         other => other.to_string(),
     };
     plain(&text)
@@ -116,6 +117,7 @@ mod tests {
     fn a_name_cannot_command_the_terminal() {
         assert_eq!(cell(&json!("a\u{1b}[31m\nb")), "a\u{fffd}[31m\u{fffd}b");
         assert_eq!(cell(&json!(["a", "b"])), "a,b");
+        assert_eq!(cell(&json!({ "code": "c", "message": "why\n" })), "why\u{fffd}");
     }
 
     #[test]

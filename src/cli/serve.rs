@@ -65,6 +65,12 @@ async fn serve(loaded: &Loaded, environment: &Environment) -> anyhow::Result<()>
     let service = Service::start(loaded, environment).await?;
     signals::close_on_signal(service.closing.clone())?;
     line(&format!("agents run as: {}", service.runtime));
+    if let Some(path) = &service.new_master_key {
+        line(&format!(
+            "made the master key {}: what it seals is lost without it, so keep a copy elsewhere",
+            path.display()
+        ));
+    }
     if let Some(admin) = &service.admin {
         welcome(admin, &service.url());
     }

@@ -7,16 +7,16 @@ use std::fs::DirBuilder;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::Environment;
 use super::engine::{self, Engine};
 use super::first_start::{AdminKey, ensure_admin};
-use super::{Environment, output};
 use crate::config::{Config, Loaded};
 use crate::control::ControlPlane;
 use crate::http::{self, HttpOptions, RateLimit, ServeOptions};
@@ -33,6 +33,8 @@ pub(super) struct Service {
     pub(super) address: SocketAddr,
     /// Made just now, to be shown once.
     pub(super) admin: Option<AdminKey>,
+    /// The file of the master key, if it was made just now too.
+    pub(super) new_master_key: Option<PathBuf>,
     /// Which runtime it has, and why.
     pub(super) runtime: String,
     /// Ends it.
@@ -46,7 +48,7 @@ impl Service {
     pub(super) async fn start(loaded: &Loaded, environment: &Environment) -> anyhow::Result<Self> {
         let config = &loaded.config;
         make_folder(&config.data)?;
-        let (store, vault) = open_store(loaded).await?;
+        let (store, vault, new_master_key) = open_store(loaded).await?;
         let listener = TcpListener::bind(config.bind).await;
         let listener = listener.with_context(|| format!("cannot listen on {}", config.bind))?;
         let address = listener.local_addr().context("cannot tell the address")?;
@@ -61,6 +63,7 @@ impl Service {
             plane,
             address,
             admin,
+            new_master_key,
             runtime: runtime_name,
             listener,
             http: http_options(config, &closing),
@@ -91,19 +94,18 @@ fn make_folder(data: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make the data folder {}", data.display()))
 }
 
-async fn open_store(loaded: &Loaded) -> anyhow::Result<(Store, Vault)> {
+/// Also the file of the master key, if there was none.
+async fn open_store(loaded: &Loaded) -> anyhow::Result<(Store, Vault, Option<PathBuf>)> {
     let data = &loaded.config.data;
     let path = data.join("zeroone.redb");
     // The key before the store: a store that exists had its key, whenever a crash came.
     let master = MasterKey::load(loaded.master_key(path.exists()))?;
-    if master.was_created() {
-        output::line(&format!(
-            "made the master key {}: keep a copy in a safe place",
-            data.join("master.key").display()
-        ));
-    }
+    let new_master_key = master.was_created().then(|| data.join("master.key"));
     let opened = tokio::task::spawn_blocking(move || Store::open(path, StoreOptions::default())).await;
-    Ok((opened.context("opening the store panicked")??, Vault::new(&master)))
+    let (store, vault) = (opened.context("opening the store panicked")??, Vault::new(&master));
+    // Here already, and not only when the control plane starts: a runtime that opens ends what earlier runs left behind.
+    store.check_key(&vault).await?;
+    Ok((store, vault, new_master_key))
 }
 
 fn http_options(config: &Config, closing: &CancellationToken) -> HttpOptions {

@@ -57,8 +57,8 @@ use self::instance::{Host, Instance, Turn, end, kill_stray};
 use self::launch::Program;
 use self::output_watch::OutputWatch;
 use super::{
-    Caps, Changed, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, Observed, Progress, Run,
-    RuntimeError, RuntimeResult, StagedFile, Usage,
+    BootId, Caps, Changed, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, Observed,
+    Progress, Run, RuntimeError, RuntimeResult, StagedFile, Usage,
 };
 use crate::domain::{AgentId, InstallationId};
 
@@ -134,6 +134,11 @@ impl ProcessRuntime {
         let runtime = Self(Arc::new(Inner { host, root, instances: Mutex::default() }));
         runtime.0.discover(kill_stray)?;
         Ok(runtime)
+    }
+
+    /// The pid of a run of this runtime, for people to look at. It may be over, and the number another process's.
+    pub fn pid_of(boot: &BootId) -> Option<u32> {
+        live::pid_of(boot)
     }
 }
 

@@ -137,6 +137,11 @@ pub(super) fn boot_id(kernel_boot: &str, pid: i32, started_ticks: u64) -> BootId
     BootId(format!("{kernel_boot}:{pid}:{started_ticks}").into())
 }
 
+/// The process of such a run.
+pub(super) fn pid_of(boot: &BootId) -> Option<u32> {
+    boot.0.split(':').nth(1)?.parse().ok()
+}
+
 /// Waits for the end of a run, makes it known, kills what the run left behind, and then writes down that it is over.
 ///
 /// The task belongs to the run, not to the runtime that started it: children must be waited for, whoever has

@@ -1,0 +1,5 @@
+//! The `zeroone` program as people and scripts use it: the real binary, real processes, real signals.
+
+mod mistakes;
+mod story;
+mod world;

@@ -1,0 +1,146 @@
+//! The main job from the shell: serve, create, ask, kill, start again, delete.
+
+use serde_json::Value;
+
+use super::world::{Serving, World, echo_model, processes_in, runs, signal, until};
+
+fn agent(serving: &Serving, world: &World) -> Value {
+    serving.json(world, &["agent", "get", "ada"])
+}
+
+/// The agent's process: the one that works in its folder.
+fn pid(world: &World) -> String {
+    processes_in(&world.path("zeroone-data/agents")).pop().unwrap_or_default()
+}
+
+fn ask(serving: &Serving, world: &World, words: &str) {
+    let answer = serving.verb(world, &["agent", "message", "ada", words]);
+    assert!(answer.contains(words), "{answer}");
+}
+
+/// The running agent's pid, once it has another one than `before`.
+fn running_anew(serving: &Serving, world: &World, before: &str) -> String {
+    until("it runs again", || {
+        let (record, pid) = (agent(serving, world), pid(world));
+        (record["status"] == "RUNNING" && !pid.is_empty() && pid != before).then_some(pid)
+    })
+}
+
+#[test]
+fn an_agent_from_its_creation_to_its_end_through_kills_of_everything() {
+    let (world, model) = (World::new(), echo_model());
+    let mut serving = world.serve();
+    let create = ["agent", "create", "Ada", "--provider", "openai", "--model", "m", "--provider-url", &model];
+    let id = serving.verb(&world, &[&create[..], &["--api-key-env", "MODEL_KEY", "--wait"]].concat());
+    let record = agent(&serving, &world);
+    assert_eq!((record["id"].as_str(), record["status"].as_str()), (Some(id.as_str()), Some("RUNNING")));
+    ask(&serving, &world, "hello there");
+
+    let first = pid(&world);
+    signal(&first, "-KILL");
+    let second = running_anew(&serving, &world, &first);
+    ask(&serving, &world, "after a kill");
+
+    serving.kill();
+    assert!(runs(&second), "agents outlive the service");
+    let mut serving = world.serve();
+    assert!(!serving.greeting.iter().any(|line| line.contains("zo_")), "the key is shown once");
+    assert_eq!(running_anew(&serving, &world, ""), second, "adopted, not started again");
+    ask(&serving, &world, "after a crash");
+
+    assert_eq!(serving.terminate().code(), Some(0));
+    assert!(runs(&second), "an orderly end leaves agents running, too");
+    let serving = world.serve();
+    assert_eq!(running_anew(&serving, &world, ""), second);
+
+    serving.verb(&world, &["agent", "stop", "ada"]);
+    serving.verb(&world, &["agent", "wait", "ada", "--status", "STOPPED"]);
+    assert!(!runs(&second));
+    serving.verb(&world, &["agent", "start", "ada"]);
+    serving.verb(&world, &["agent", "wait", "ada"]);
+    let events = serving.json(&world, &["agent", "events", "ada"]);
+    assert!(events.as_array().unwrap().iter().any(|event| event["to"] == "STOPPED"), "{events}");
+    assert!(serving.verb(&world, &["agent", "explain", "ada"]).contains("RUNNING"));
+    assert!(serving.verb(&world, &["agent", "logs", "ada"]).contains("gateway starting"));
+
+    serving.verb(&world, &["agent", "delete", "ada"]);
+    assert_eq!(serving.json(&world, &["agent", "list"]), serde_json::json!([]));
+    drop(serving);
+    until("no process is left", || processes_in(world.folder.path()).is_empty().then_some(()));
+    let left = std::fs::read_dir(world.path("zeroone-data/agents")).unwrap().count();
+    assert_eq!(left, 0, "nothing of it is left on the disk");
+}
+
+#[test]
+fn the_first_start_makes_everything_and_its_curl_line_works() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = World::new();
+    let serving = world.serve();
+    let mode = |name: &str| std::fs::metadata(world.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("zeroone-data"), 0o700);
+    for file in ["zeroone.redb", "master.key", "admin.key"] {
+        assert_eq!(mode(&format!("zeroone-data/{file}")), 0o600, "{file}");
+    }
+    let key = std::fs::read_to_string(world.path("zeroone-data/admin.key")).unwrap();
+    let curl = serving.greeting.iter().find_map(|line| line.trim().strip_prefix("curl ")).unwrap();
+    let (header, url) = curl.strip_prefix("-H '").unwrap().split_once("' ").unwrap();
+    assert_eq!(header, format!("Authorization: Bearer {}", key.trim()));
+    assert_eq!(url, format!("{}/api/agents", serving.url));
+    assert_eq!(get(&serving.url, header), "HTTP/1.1 200 OK");
+}
+
+/// The first line of the answer to what `curl` would send.
+fn get(url: &str, header: &str) -> String {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let mut stream = std::net::TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
+    write!(stream, "GET /api/agents HTTP/1.1\r\nHost: zeroone\r\n{header}\r\nConnection: close\r\n\r\n").unwrap();
+    BufReader::new(stream).lines().next().unwrap().unwrap()
+}
+
+#[test]
+fn users_and_keys_are_made_used_and_revoked() {
+    let world = World::new();
+    let serving = world.serve();
+    let user = serving.verb(&world, &["user", "create", "--plan", "free", "--email", "a@b.c"]);
+    let key = serving.verb(&world, &["key", "create", "--user", &user]);
+    assert!(key.starts_with("zo_"), "{key}");
+    let as_user =
+        |arguments: &[&str]| world.run(arguments, &[("ZEROONE_URL", &serving.url), ("ZEROONE_API_KEY", &key)]);
+    assert_eq!(as_user(&["agent", "list"]).code, Some(0));
+    assert_eq!(as_user(&["user", "list"]).code, Some(4), "no admin");
+    let plan = serving.json(&world, &["user", "set-plan", &user, "pro"]);
+    assert_eq!(plan["plan"], "pro");
+    let keys: Value = serde_json::from_str(&as_user(&["key", "list", "-o", "json"]).stdout).unwrap();
+    assert_eq!(as_user(&["key", "revoke", keys[0]["id"].as_str().unwrap()]).code, Some(0));
+    assert_eq!(as_user(&["agent", "list"]).code, Some(4), "revoked");
+}
+
+#[test]
+fn whoever_has_the_data_folder_is_never_locked_out() {
+    let world = World::new();
+    let mut serving = world.serve();
+    let keys = serving.json(&world, &["key", "list"]);
+    serving.verb(&world, &["key", "revoke", keys[0]["id"].as_str().unwrap()]);
+    assert_eq!(serving.refused(&world, &["agent", "list"]).code, Some(4));
+    assert_eq!(serving.terminate().code(), Some(0));
+    let mut serving = world.serve();
+    assert!(serving.greeting.iter().any(|line| line.trim().starts_with("zo_")), "{:?}", serving.greeting);
+    assert_eq!(serving.json(&world, &["user", "list"]).as_array().unwrap().len(), 1, "the same admin");
+    // The file alone is no reason for another key.
+    std::fs::remove_file(world.path("zeroone-data/admin.key")).unwrap();
+    assert_eq!(serving.terminate().code(), Some(0));
+    assert!(!world.serve().greeting.iter().any(|line| line.contains("zo_")));
+}
+
+#[test]
+fn the_demo_shows_the_whole_job_and_leaves_nothing() {
+    let world = World::new();
+    let tmp = world.folder.path().to_str().unwrap();
+    let ended = world.run(&["demo", "--exit", "--message", "is anyone there"], &[("TMPDIR", tmp)]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for part in ["STARTING", "RUNNING", "3 words: \"is anyone there\"", "no AI"] {
+        assert!(ended.stdout.contains(part), "{part} is not in {}", ended.stdout);
+    }
+    assert_eq!(std::fs::read_dir(tmp).unwrap().count(), 0);
+    assert_eq!(processes_in(world.folder.path()), Vec::<String>::new());
+}
