@@ -18,6 +18,7 @@
 
 mod agent;
 mod auth;
+mod background;
 mod body;
 mod channels;
 mod client;

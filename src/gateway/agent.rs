@@ -126,7 +126,7 @@ pub(super) async fn answer(app: &App, ask: Ask) -> Result<Answer, AgentError> {
     let question = last_user_message(&ask.conversation).to_owned();
     app.events.message(source, "user", &question);
     if config.memory.auto_save {
-        remember(app, source, &question);
+        remember(app, source, &question).await;
     }
     // A simple answer has to come in the time of a request; one with tools has many calls to make.
     let limit = match ask.tools {
@@ -219,7 +219,7 @@ async fn call(
         }),
     );
     if result.is_ok() {
-        book(app, model.name(), usage);
+        book(app, model.name(), usage).await;
     }
     result
 }
@@ -265,16 +265,18 @@ async fn run_tool(app: &App, call: &ToolCall, progress: Option<&mpsc::Sender<Pro
 }
 
 /// Writes the cost down without making the answer wait for the disk.
-fn book(app: &App, model: &str, usage: Usage) {
+async fn book(app: &App, model: &str, usage: Usage) {
     let config = app.config();
     let price = cost::price(&config, model);
     app.events.publish("cost", json!({ "model": model, "cost_usd": cost::dollars(usage, price) }));
-    let (app, model) = (app.clone(), model.to_owned());
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = app.costs.add(today(), &model, usage, price) {
+    let (worker, model) = (app.clone(), model.to_owned());
+    let write = async move {
+        let add = move || worker.costs.add(today(), &model, usage, price);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(add).await {
             tracing::error!(%error, "cannot write the cost of a call down");
         }
-    });
+    };
+    app.background.run(write).await;
 }
 
 /// Today in UTC, `YYYY-MM-DD`.
@@ -283,7 +285,7 @@ pub(super) fn today() -> String {
 }
 
 /// Keeps a message without making its answer wait for the disk.
-fn remember(app: &App, source: &str, text: &str) {
+async fn remember(app: &App, source: &str, text: &str) {
     if text.is_empty() {
         return;
     }
@@ -293,16 +295,17 @@ fn remember(app: &App, source: &str, text: &str) {
         category: CONVERSATION.to_owned(),
         at: Timestamp::now(),
     };
-    let app = app.clone();
-    tokio::spawn(async move {
-        match app.memory.store(note).await {
-            Ok(()) => app.health.ok("memory"),
+    let worker = app.clone();
+    let store = async move {
+        match worker.memory.store(note).await {
+            Ok(()) => worker.health.ok("memory"),
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "cannot remember a message");
-                app.health.error("memory", &error.to_string());
+                worker.health.error("memory", &error.to_string());
             }
         }
-    });
+    };
+    app.background.run(store).await;
 }
 
 /// What the agent remembers that has to do with the question, as a part of the system prompt.

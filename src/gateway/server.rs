@@ -28,6 +28,8 @@ const CONNECTIONS: usize = 512;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
 /// What requests in flight are given at the end. A model may take half a minute, and a stop should not.
 const DRAIN: Duration = Duration::from_millis(300);
+/// What the disk is given at the end for what was answered and not yet written down. Nothing waits as a rule.
+const SAVE: Duration = Duration::from_secs(2);
 /// Pause after a failed accept: out of file descriptors is not mended by asking at once again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -74,6 +76,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::info!("stopped with requests still in flight");
     }
+    shared.background.drain(SAVE).await;
 }
 
 type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_util::sync::CancellationToken;
 
+use super::background::Background;
 use super::channels::Inbox;
 use super::config::Config;
 use super::config_file::{ConfigFile, Loaded};
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     pub(super) idempotency: Idempotency,
     pub(super) inbox: Inbox,
+    pub(super) background: Background,
     /// Ends what would otherwise never end: event streams and WebSockets.
     pub(super) stop: CancellationToken,
 }
@@ -65,6 +67,7 @@ impl Shared {
             metrics: Metrics::new(),
             idempotency: Idempotency::new(&config),
             inbox: Inbox::new(),
+            background: Background::new(),
             stop: CancellationToken::new(),
             config: RwLock::new(Arc::new(config)),
             options,

@@ -64,3 +64,15 @@ async fn a_disk_that_fails_is_said_and_messages_are_still_answered() {
     std::fs::remove_file(world.workspace().join("memory")).unwrap();
     assert!(entries(&world, "").await.len() <= 1, "it can be used again");
 }
+
+#[tokio::test]
+async fn what_was_answered_is_remembered_and_paid_for_although_the_gateway_stops_at_once() {
+    let mut world = World::paired("").await;
+    for number in 0..5 {
+        world.say(&format!("message {number}")).await;
+    }
+    world.restart().await;
+    assert_eq!(entries(&world, "?category=conversation").await.len(), 5);
+    let cost = both(world.get("/api/cost").send().await.unwrap()).await.1;
+    assert_eq!(cost["cost"]["request_count"], 5);
+}

@@ -75,6 +75,10 @@ impl Sqlite {
 impl Backend for Sqlite {
     fn store(&self, note: &Note) -> Result<(), MemoryError> {
         self.with(|connection| {
+            // What was stored on purpose is on the disk when that is said; a message that was overheard may be lost with
+            // the power, though not with the process.
+            let synchronous = if note.category == CONVERSATION { "normal" } else { "full" };
+            connection.pragma_update(None, "synchronous", synchronous)?;
             connection.execute(
                 "INSERT INTO memories (key, content, category, stored_at) VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT (key) DO UPDATE SET content = ?2, category = ?3, stored_at = ?4",
