@@ -11,6 +11,8 @@ use crate::domain::Timestamp;
 
 /// Another process that looks into the database holds it only for moments.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Looking for surplus conversation reads all of it, so that it is done once in so many messages.
+const TRIM_EVERY: i64 = 64;
 const SCHEMA_VERSION: i64 = 1;
 const SCHEMA: &str = "
     CREATE TABLE memories (
@@ -84,7 +86,7 @@ impl Backend for Sqlite {
                  ON CONFLICT (key) DO UPDATE SET content = ?2, category = ?3, stored_at = ?4",
                 params![note.key, note.content, note.category, note.at.as_microsecond()],
             )?;
-            if note.category == CONVERSATION {
+            if note.category == CONVERSATION && connection.last_insert_rowid() % TRIM_EVERY == 0 {
                 connection.execute(
                     "DELETE FROM memories WHERE id IN (SELECT id FROM memories WHERE category = ?1
                      ORDER BY stored_at DESC LIMIT -1 OFFSET ?2)",
@@ -178,9 +180,12 @@ mod tests {
                 )
             })
             .unwrap();
-        memory.store(&note("newest", CONVERSATION, 1_700_000_000)).unwrap();
+        for number in 0..TRIM_EVERY {
+            memory.store(&note(&format!("new {number}"), CONVERSATION, 1_700_000_000 + number)).unwrap();
+        }
         let kept = memory.list(Some(CONVERSATION), 20_000).unwrap();
-        assert_eq!((kept.len(), kept[0].key.as_str()), (CONVERSATION_LIMIT, "newest"));
+        assert!((CONVERSATION_LIMIT..CONVERSATION_LIMIT + TRIM_EVERY as usize).contains(&kept.len()), "{}", kept.len());
+        assert_eq!(kept[0].key, format!("new {}", TRIM_EVERY - 1));
         assert!(!kept.iter().any(|entry| entry.key == "c1"));
         assert_eq!(memory.list(Some("core"), 10).unwrap().len(), 1);
     }
