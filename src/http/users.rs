@@ -31,14 +31,10 @@ pub struct User {
     limits: Limits,
     /// Whether the limits are others than the plan's own.
     custom_limits: bool,
-    used: Used,
+    /// Agents that exist, whatever their status.
+    used: u32,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct Used {
-    agents: u32,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -196,7 +192,7 @@ impl User {
             id: user.id,
             limits: user.effective_limits(),
             custom_limits: user.limits.is_some(),
-            used: Used { agents: api.plane.used(user.id).await? },
+            used: api.plane.used(user.id).await?,
             email: user.email,
             plan: user.plan,
             created_at: user.created_at,

@@ -131,7 +131,7 @@ async fn slugs_are_unique_and_quotas_hold_whoever_asks_at_once() {
     }
     assert_eq!(admitted, 3);
     let me = world.get("/api/me").await;
-    assert_eq!((&me.body["used"]["agents"], &me.body["limits"]["maxAgents"]), (&json!(3), &json!(3)), "{me:?}");
+    assert_eq!((&me.body["used"], &me.body["limits"]["maxAgents"]), (&json!(3), &json!(3)), "{me:?}");
     let mut taken = new_agent("other");
     taken["slug"] = world.get("/api/agents?limit=1").await.body["data"][0]["slug"].clone();
     let taken = answer(world.raw(Method::POST, "/api/agents").bearer_auth(&world.admin).json(&taken)).await;
@@ -266,7 +266,7 @@ async fn a_stop_is_legal_while_it_starts_and_a_delete_always() {
     assert_eq!(world.delete(&format!("/api/agents/{running}")).await.status, 204);
     world.get(&format!("/api/agents/{running}")).await.problem(404, "not-found");
     world.delete(&format!("/api/agents/{running}")).await.problem(404, "not-found");
-    assert_eq!(world.get("/api/me").await.body["used"]["agents"], 0);
+    assert_eq!(world.get("/api/me").await.body["used"], 0);
     assert!(world.fakes.engine().all().is_empty() && world.fakes.engine().volumes().is_empty());
 }
 
