@@ -5,7 +5,7 @@
 //!            └─► guard: key, scope, rate ─► idempotency (POST) ─► a resource's handler ─► ControlPlane
 //! ```
 //! It decides nothing: what a command may do is the lifecycle's business. Every error becomes an RFC 9457 problem, in
-//! one place ([`error`]). The OpenAPI document is made from the same table as the router, so that neither can lack what
+//! one place (`error.rs`). The OpenAPI document is made from the same table as the router, so that neither can lack what
 //! the other has.
 
 mod account;
