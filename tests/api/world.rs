@@ -12,8 +12,7 @@ use zeroone::actor::Settings;
 use zeroone::control::{ControlPlane, NewKey, NewUser};
 use zeroone::domain::{Plan, Scope, Scopes, UserId};
 use zeroone::http::{HttpOptions, ServeOptions, router, serve};
-use zeroone::store::MemoryDisk;
-use zeroone::testkit::{self, Fakes};
+use zeroone::testkit::{self, FakeDisk, Fakes};
 
 /// Longer than anything here takes, so that only what hangs gets there.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,7 +20,7 @@ const POLL: Duration = Duration::from_millis(10);
 
 pub struct World {
     pub fakes: Fakes,
-    disk: MemoryDisk,
+    disk: FakeDisk,
     pub plane: ControlPlane,
     options: HttpOptions,
     server: JoinHandle<std::io::Result<()>>,
@@ -49,7 +48,7 @@ impl World {
     }
 
     pub async fn with(plan: Plan, options: HttpOptions) -> Self {
-        let (fakes, disk) = (Fakes::new(7), MemoryDisk::new());
+        let (fakes, disk) = (Fakes::new(7), FakeDisk::new());
         let plane = testkit::start(&fakes, &disk, settings()).await.unwrap();
         let operator = user(&plane, "root@example.org", Plan::Enterprise).await;
         let admin = key(&plane, operator, Scopes::all()).await;

@@ -1,6 +1,5 @@
 //! What becomes of an instance.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -173,7 +172,7 @@ pub(crate) async fn a_paused_instance_shows_and_can_be_killed(subject: &dyn Subj
 
 pub(crate) async fn a_taken_port_is_named(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
-    let stranger = TcpListener::bind((Ipv4Addr::LOCALHOST, spec.port.get())).unwrap();
+    let stranger = subject.stranger(spec.port);
     runtime.ensure_created(&spec).await.unwrap();
     for _ in 0..2 {
         assert_eq!(runtime.start(&spec.key).await, Err(RuntimeError::PortTaken(spec.port)));
