@@ -6,6 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError};
@@ -192,7 +194,7 @@ fn lock_beside(path: &Path) -> Result<File, OpenError> {
     };
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&place);
     let mut file = file.map_err(|error| cannot("open", &error))?;
-    match file.try_lock() {
+    match locked(&file) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
@@ -206,6 +208,30 @@ fn lock_beside(path: &Path) -> Result<File, OpenError> {
     // The pid is for people. A full disk must not keep the service from starting, so a failure is none.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
+}
+
+/// How long a lock may outlive its holder, and how often it is tried meanwhile.
+///
+/// A service that is killed in the very moment in which it starts an agent leaves a child between fork and exec, which
+/// still has all of its files: the lock is free when that child runs its program, milliseconds later.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+fn locked(file: &File) -> Result<(), TryLockError> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    let mut waited = false;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => waited = true,
+            Ok(()) if waited => {
+                // That child lets go of the store's own file in the same breath: let it breathe out.
+                thread::sleep(LOCK_PAUSE);
+                return Ok(());
+            }
+            outcome => return outcome,
+        }
+        thread::sleep(LOCK_PAUSE);
+    }
 }
 
 fn suffixed(path: &Path, suffix: &str) -> PathBuf {
