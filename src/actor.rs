@@ -26,6 +26,7 @@ use tokio::sync::broadcast;
 pub use agent::{AgentMsg, Asked, Change};
 pub use clock::Clock;
 pub use jobs::{API_KEY_FIELD, CHANNELS_FIELD, key_of, open_credentials};
+pub use lane::Lanes;
 pub use registry::{CreateRefusal, Creation, IdempotencyClaim, RegistryMsg};
 pub use supervisor::{Directory, RegistrySlot, Supervisor, SupervisorArgs, SupervisorMsg};
 
@@ -47,11 +48,35 @@ pub struct World {
     pub gateway: Arc<dyn Gateway>,
     pub profile: Profile,
     pub views: Views,
+    pub lanes: Lanes,
     pub accounts: crate::accounts::Accounts,
     pub clock: Clock,
     pub settings: Settings,
+    /// A bug on purpose, to show that the simulation finds it.
+    #[cfg(feature = "testkit")]
+    pub sabotage: Option<Sabotage>,
     /// Every committed transition, as it happens. Slow listeners lose the oldest and are told so.
     pub feed: broadcast::Sender<Arc<FeedEntry>>,
+}
+
+/// Bugs to be planted: a check that finds none of them would prove nothing.
+#[cfg(feature = "testkit")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Effects run without the commit that says they are intended, when an instance is to be made or started.
+    SkipIntentCommit,
+    /// What belongs to an older attempt is taken for news of this one.
+    ForgetAttemptCheck,
+    /// An agent's port is given back when its deletion is asked for, not when the instance is gone.
+    ReleasePortEarly,
+}
+
+impl World {
+    /// Whether this bug is planted; never outside of tests.
+    #[cfg(feature = "testkit")]
+    fn is_sabotaged(&self, by: Sabotage) -> bool {
+        self.sabotage == Some(by)
+    }
 }
 
 /// A line of some agent's timeline.

@@ -11,7 +11,6 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::jobs::{self, Order, TOKEN_FIELD};
-use super::lane::Lane;
 use super::registry::RegistryMsg;
 use super::supervisor::RegistrySlot;
 use super::{FeedEntry, World, ask};
@@ -107,7 +106,6 @@ pub struct AgentState {
     port: HostPort,
     token: Option<Secret<String>>,
     run: Option<Run>,
-    lane: Lane,
     wake: Option<AbortOnDrop>,
     health: Option<AbortOnDrop>,
     looking: Looking,
@@ -119,6 +117,13 @@ enum Looking {
     No,
     Once,
     Again,
+}
+
+impl Drop for AgentState {
+    /// The successor finds out what was done, and its first job waits for the end of the last one.
+    fn drop(&mut self) {
+        self.world.lanes.cancel(self.record.id);
+    }
 }
 
 /// A timer that dies with its owner.
@@ -146,7 +151,6 @@ impl Actor for AgentActor {
             port,
             token,
             run: None,
-            lane: Lane::default(),
             wake: None,
             health: None,
             looking: Looking::No,
@@ -166,6 +170,8 @@ impl Actor for AgentActor {
         if let AgentMsg::Command(command, change, reply) = message {
             return state.command(&myself, command, change, reply).await;
         }
+        #[cfg(feature = "testkit")]
+        let message = state.with_old_news(message);
         let (event, token) = state.observe(&myself, message);
         match event {
             Some(event) => state.advance(&myself, event, token).await,
@@ -225,6 +231,31 @@ impl AgentState {
         (Some(event), None)
     }
 
+    /// Plants [`Sabotage::ForgetAttemptCheck`](super::Sabotage).
+    #[cfg(feature = "testkit")]
+    fn with_old_news(&self, message: AgentMsg) -> AgentMsg {
+        let attempt = self.record.life.attempt;
+        match message {
+            message if !self.world.is_sabotaged(super::Sabotage::ForgetAttemptCheck) => message,
+            AgentMsg::JobEnded { job, ended, .. } => AgentMsg::JobEnded { attempt, job, ended },
+            AgentMsg::Rebound { port, .. } => AgentMsg::Rebound { attempt, port },
+            AgentMsg::HealthChecked { alive, .. } => AgentMsg::HealthChecked { attempt, alive },
+            AgentMsg::TokenRefused { .. } => AgentMsg::TokenRefused { attempt },
+            message => message,
+        }
+    }
+
+    /// Plants [`Sabotage::SkipIntentCommit`](super::Sabotage): an intent that is only remembered.
+    #[cfg(feature = "testkit")]
+    fn forgets_to_commit(&mut self, next: &AgentRecord, effects: &[Effect]) -> bool {
+        let intent = |effect: &Effect| matches!(effect, Effect::Run(Job::Create | Job::Launch));
+        let skips = self.world.is_sabotaged(super::Sabotage::SkipIntentCommit) && effects.iter().any(intent);
+        if skips {
+            self.record = next.clone();
+        }
+        skips
+    }
+
     fn decide(&self, event: Event) -> Transition {
         let settings = &self.world.settings;
         let context = Context {
@@ -245,7 +276,12 @@ impl AgentState {
         let transition = self.decide(event);
         if let (Some(life), Some(cause)) = (transition.life, transition.cause) {
             let next = self.next_record(life, transition.token, token.as_ref());
-            match self.commit(next, &cause).await {
+            #[cfg(feature = "testkit")]
+            let skipped = self.forgets_to_commit(&next, &transition.effects);
+            #[cfg(not(feature = "testkit"))]
+            let skipped = false;
+            let committed = if skipped { Ok(()) } else { self.commit(next, &cause).await };
+            match committed {
                 Ok(()) => {}
                 // Somebody removed the record: nothing is left to look after.
                 Err(StoreError::Rejected(crate::store::Conflict::NotFound)) => {
@@ -315,6 +351,10 @@ impl AgentState {
             self.show();
         }
         let _ = reply.send(Asked::Done);
+        #[cfg(feature = "testkit")]
+        if command == Command::Delete && self.world.is_sabotaged(super::Sabotage::ReleasePortEarly) {
+            retire(&self.world, &self.registry, self.record.id).await;
+        }
         for effect in transition.effects {
             self.act(myself, effect);
         }
@@ -388,7 +428,7 @@ impl AgentState {
         }
     }
 
-    fn run_job(&mut self, myself: ActorRef<AgentMsg>, job: Job) {
+    fn run_job(&self, myself: ActorRef<AgentMsg>, job: Job) {
         let attempt = self.record.life.attempt;
         let world = Arc::clone(&self.world);
         let registry = Arc::clone(&self.registry);
@@ -400,7 +440,7 @@ impl AgentState {
             token: self.token.clone(),
             run: self.run.clone(),
         };
-        self.lane.run(move |cancel| async move {
+        self.world.lanes.run(self.record.id, move |cancel| async move {
             let agent = order.record.id;
             let message = if job == Job::Rebind {
                 AgentMsg::Rebound { attempt, port: rebind(&world, &registry, agent).await }

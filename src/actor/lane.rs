@@ -1,41 +1,85 @@
 //! One job at a time for each agent.
 //!
 //! A job that changes an instance must not be cut off: nobody would know what it did, and the next job could overtake it.
-//! So a job that is superseded is asked to end where it safely can, and the next one begins when it has.
+//! So a job that is superseded is asked to end where it safely can, and the next one begins when it has. That holds beyond
+//! the actor that began it: if that one crashes, its successor's first job waits for what is still under way.
 
+use std::collections::HashMap;
 use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::AgentId;
+
+/// The jobs that are under way, the last one of each agent.
+#[derive(Clone, Default)]
+pub struct Lanes(Arc<Mutex<Jobs>>);
+
 #[derive(Default)]
-pub struct Lane {
-    last: Option<(CancellationToken, JoinHandle<()>)>,
+struct Jobs {
+    begun: u64,
+    last: HashMap<AgentId, Last>,
 }
 
-impl Lane {
-    /// Runs `job` after the one before it, which is asked to end. A job is bounded by itself.
-    pub fn run<F: Future<Output = ()> + Send + 'static>(&mut self, job: impl FnOnce(CancellationToken) -> F) {
-        let before = self.last.take();
+struct Last {
+    number: u64,
+    cancel: CancellationToken,
+    handle: JoinHandle<()>,
+}
+
+/// Leaves the lane at a job's end, also at a bad one: what is over keeps no memory.
+struct Leave {
+    lanes: Lanes,
+    agent: AgentId,
+    number: u64,
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        let mut jobs = self.lanes.jobs();
+        if jobs.last.get(&self.agent).is_some_and(|last| last.number == self.number) {
+            jobs.last.remove(&self.agent);
+        }
+    }
+}
+
+impl Lanes {
+    /// Runs `job` after the agent's one before it, which is asked to end. A job is bounded by itself.
+    pub fn run<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        agent: AgentId,
+        job: impl FnOnce(CancellationToken) -> F,
+    ) {
         let cancel = CancellationToken::new();
         let job = job(cancel.clone());
+        // Held until the job is noted, so that it cannot leave before it was.
+        let mut jobs = self.jobs();
+        jobs.begun += 1;
+        let number = jobs.begun;
+        let before = jobs.last.remove(&agent);
+        let leave = Leave { lanes: self.clone(), agent, number };
         let handle = tokio::spawn(async move {
-            if let Some((cancel, handle)) = before {
+            let _leave = leave;
+            if let Some(Last { cancel, handle, .. }) = before {
                 cancel.cancel();
                 // A panic in it was its own; it is over either way.
                 let _ = handle.await;
             }
             job.await;
         });
-        self.last = Some((cancel, handle));
+        jobs.last.insert(agent, Last { number, cancel, handle });
     }
-}
 
-impl Drop for Lane {
-    /// The actor is gone; its successor finds out what was done. Jobs stop where they safely can.
-    fn drop(&mut self) {
-        if let Some((cancel, _)) = &self.last {
-            cancel.cancel();
+    /// Asks the agent's last job to end where it safely can: nobody waits for it any more.
+    pub fn cancel(&self, agent: AgentId) {
+        if let Some(last) = self.jobs().last.get(&agent) {
+            last.cancel.cancel();
         }
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ControlPlane, reconcile};
 use crate::accounts::Accounts;
-use crate::actor::{Clock, Settings, Supervisor, SupervisorArgs, World};
+use crate::actor::{Clock, Lanes, Settings, Supervisor, SupervisorArgs, World};
 use crate::runtime::ContainerRuntime;
 use crate::store::{OpenError, Store, StoreError};
 use crate::vault::Vault;
@@ -29,6 +29,8 @@ pub struct Builder {
     profile: Profile,
     settings: Settings,
     clock: Clock,
+    #[cfg(feature = "testkit")]
+    sabotage: Option<crate::actor::Sabotage>,
 }
 
 /// Why a control plane does not come up.
@@ -54,7 +56,17 @@ impl Builder {
             profile: Profile::Embedded,
             settings: Settings::default(),
             clock: Clock::System,
+            #[cfg(feature = "testkit")]
+            sabotage: None,
         }
+    }
+
+    /// Plants a bug, to show that a check finds it.
+    #[cfg(feature = "testkit")]
+    #[must_use]
+    pub fn sabotage(mut self, sabotage: Option<crate::actor::Sabotage>) -> Self {
+        self.sabotage = sabotage;
+        self
     }
 
     /// How gateways are called; real HTTP by default.
@@ -101,9 +113,12 @@ impl Builder {
             gateway,
             profile: self.profile,
             views: Views::default(),
+            lanes: Lanes::default(),
             accounts: Accounts::default(),
             clock: self.clock,
             settings: self.settings,
+            #[cfg(feature = "testkit")]
+            sabotage: self.sabotage,
             feed: broadcast::Sender::new(FEED_LENGTH),
         });
         let directory = Arc::new(DashMap::new());
