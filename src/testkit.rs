@@ -23,11 +23,17 @@
 //! - [`life`] runs a service until it is cut off, and the next one on what it left;
 //! - [`Habits`] and [`Mood`] say how the gateways inside behave.
 //!
+//! - [`Faults`] lets calls fail, hang, come twice or lose their answers, in front of any runtime and gateway;
+//! - [`Guard`], [`Inspector`] and [`check`] hold a control plane against what must always hold, by name.
+//!
 //! It is no model of Docker: what Docker itself does under faults is tested with Docker.
 
+mod check;
 mod disk;
 mod engine;
+mod faults;
 mod gateway;
+mod guard;
 mod habits;
 mod life;
 mod plane;
@@ -40,12 +46,15 @@ use std::sync::Arc;
 use crate::actor::Clock;
 use crate::domain::{InstallationId, Timestamp};
 
+pub use check::{Inspector, Invariant, Violation, Wish, check};
 pub use disk::{Cut, FakeDisk};
 pub use engine::{Condition, Delivery, FakeEngine, Image, Pace, Tally};
+pub use faults::{Call, Fault, Faults, FaultyGateway, FaultyRuntime, Odds};
 pub use gateway::FakeGateway;
+pub use guard::Guard;
 pub use habits::{CodeForm, Habits, Mood};
 pub use life::life;
-pub use plane::{TestPlane, message, new_agent, plane, start, vault};
+pub use plane::{API_KEY, TestPlane, message, new_agent, plane, start, vault};
 pub use random::Sequence;
 pub use runtime::FakeRuntime;
 

@@ -48,6 +48,17 @@ impl FakeDisk {
         self.script(|script| script.cut = Some((script.commits + n, cut)));
     }
 
+    /// Cancelled when the service was cut off.
+    pub const fn cut_token(&self) -> &CancellationToken {
+        &self.cut
+    }
+
+    /// Cuts the service off now.
+    pub fn cut_now(&self) {
+        self.memory.set_gone(true);
+        self.cut.cancel();
+    }
+
     /// Resolves when the service was cut off: then it must be ended. Nothing that it does any more is kept.
     pub async fn cut_off(&self) {
         self.cut.cancelled().await;
@@ -89,8 +100,7 @@ impl FakeDisk {
 
     fn cut_here(&self, here: Cut) -> io::Result<()> {
         if self.script(|script| script.cut == Some((script.commits, here))) {
-            self.memory.set_gone(true);
-            self.cut.cancel();
+            self.cut_now();
         }
         if self.cut.is_cancelled() { Err(io::Error::other("the service was cut off")) } else { Ok(()) }
     }

@@ -72,6 +72,8 @@ pub(super) struct State {
     pub(super) image: Image,
     pub(super) strangers: BTreeSet<HostPort>,
     pub(super) instances: BTreeMap<AgentId, Instance>,
+    /// Instances by their port, running or not.
+    on_port: BTreeMap<HostPort, BTreeSet<AgentId>>,
     /// Data by instance; it may outlive the instance.
     pub(super) volumes: BTreeMap<AgentId, Volume>,
     habits: Arc<Habits>,
@@ -140,6 +142,8 @@ pub struct Tally {
     pub failed_pairings: u64,
     /// Times that a lockout began.
     pub lockouts: u64,
+    /// When the gateway refused a message's token.
+    pub refusals: Vec<Timestamp>,
     /// Messages that the gateway read, in order.
     pub messages: Vec<Delivery>,
 }
@@ -164,6 +168,7 @@ impl FakeEngine {
             image: Image::Present,
             strangers: BTreeSet::new(),
             instances: BTreeMap::new(),
+            on_port: BTreeMap::new(),
             volumes: BTreeMap::new(),
             habits: Arc::new(Habits::default()),
             habits_of: BTreeMap::new(),
@@ -304,7 +309,7 @@ impl FakeEngine {
         let removed = {
             let mut state = self.lock();
             let now = state.now();
-            state.instances.remove(&agent).map(|mut instance| {
+            state.take(agent).map(|mut instance| {
                 instance.end(Exit { code: Some(137), oom: false }, now);
                 instance.installation
             })
@@ -483,10 +488,26 @@ impl State {
         self.instances.get_mut(&agent)?.up().map(|up| &up.run)
     }
 
+    pub(super) fn put(&mut self, instance: Instance) {
+        let agent = instance.key.agent;
+        self.on_port.entry(instance.port).or_default().insert(agent);
+        self.instances.insert(agent, instance);
+    }
+
+    pub(super) fn take(&mut self, agent: AgentId) -> Option<Instance> {
+        let instance = self.instances.remove(&agent)?;
+        if let Some(there) = self.on_port.get_mut(&instance.port) {
+            there.remove(&agent);
+        }
+        Some(instance)
+    }
+
     /// Who listens on this port.
     pub(super) fn listener(&self, port: u16) -> Option<AgentId> {
-        let on_it = |instance: &&Instance| instance.port.get() == port && matches!(instance.state, Life::Up(_));
-        self.instances.values().find(on_it).map(|instance| instance.key.agent)
+        let there = self.on_port.get(&HostPort::try_from(port).ok()?)?;
+        let is_up =
+            |agent: &AgentId| self.instances.get(agent).is_some_and(|instance| matches!(instance.state, Life::Up(_)));
+        there.iter().copied().find(is_up)
     }
 
     fn begin_run(&mut self, agent: AgentId) -> Result<(Run, bool), RuntimeError> {

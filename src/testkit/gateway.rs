@@ -262,6 +262,8 @@ impl Gateway for FakeGateway {
             let read = self.inside(&line, |state, up| {
                 let answers_in = up.habits.answers_in;
                 if !gateway(up)?.takes(token, line.mood) {
+                    let at = state.now();
+                    state.tally(line.agent).refusals.push(at);
                     return Ok(Err(unauthorized()));
                 }
                 let at = state.now();

@@ -14,6 +14,9 @@ use crate::vault::{MasterKey, MasterKeySource, Vault};
 /// How long [`TestPlane`] waits for an agent; virtual time under a paused clock.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The model key of [`new_agent`]: it must never be found where secrets must not be.
+pub const API_KEY: &str = "sk-planted-in-the-testkit";
+
 /// A running control plane on fakes, with one user.
 pub struct TestPlane {
     pub fakes: Fakes,
@@ -81,7 +84,7 @@ pub fn new_agent(name: &str) -> NewAgent {
         memory_backend: MemoryBackend::None,
         auto_save: false,
     };
-    NewAgent::new(spec, Credentials { api_key: Some("sk-fake".into()), ..Credentials::default() })
+    NewAgent::new(spec, Credentials { api_key: Some(API_KEY.into()), ..Credentials::default() })
 }
 
 /// A message of this text, held for at most a minute.

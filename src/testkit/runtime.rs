@@ -150,7 +150,7 @@ fn created(state: &mut State, owner: InstallationId, spec: &InstanceSpec) -> Run
         stirred: Arc::default(),
     };
     let observed = Observed { created_now: true, ..instance.observed() };
-    state.instances.insert(spec.key.agent, instance);
+    state.put(instance);
     put_files(state, owner, spec.key.agent, &spec.files);
     Ok(observed)
 }
@@ -167,7 +167,7 @@ fn removed(state: &mut State, owner: InstallationId, key: &InstanceKey, data: Da
     let now = state.now();
     let found = owned(state, owner, key)?.map(|instance| instance.end(Exit { code: Some(137), oom: false }, now));
     if found.is_some() {
-        state.instances.remove(&key.agent);
+        state.take(key.agent);
     }
     let ours = state.volumes.get(&key.agent).is_some_and(|volume| volume.installation == Some(owner));
     if data == DataPolicy::Remove && ours {

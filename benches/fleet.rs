@@ -1,0 +1,151 @@
+//! What ten thousand agents cost the control plane: memory, the time to come up, and a page of the list.
+//!
+//! The agents run on the fake engine, with health checks on, and are stored in a real file. The engine's own share of the
+//! memory is measured first, with the same instances and nobody who looks after them, and taken off.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use zeroone::actor::Clock;
+use zeroone::control::{ControlPlane, NewUser};
+use zeroone::domain::{HostPort, Plan, Status, UserId};
+use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec};
+use zeroone::store::{Store, StoreOptions};
+use zeroone::testkit::{Fakes, Habits, Pace, new_agent, vault};
+use zeroone::zeroclaw::profile::Profile;
+use zeroone::zeroclaw::workspace;
+
+const AGENTS: usize = 10_000;
+/// Creates that wait for their answers at once.
+const AT_ONCE: usize = 256;
+/// Longer than an interval of health checks: every agent was checked in it.
+const SETTLE: Duration = Duration::from_secs(15);
+const PAGE: usize = 200;
+const PAGES: usize = 2_000;
+
+fn main() {
+    // `cargo test --benches` runs this too; a benchmark is not a test.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder on the disk to measure");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(measure(&folder.path().join("fleet.redb")));
+}
+
+async fn measure(path: &Path) {
+    let before = resident_kib();
+    let idle = fakes();
+    fill(&idle).await;
+    let engine = resident_kib().saturating_sub(before);
+    println!("engine: {:.1} KiB per instance, taken off below", per_agent(engine));
+
+    let fakes = fakes();
+    let plane = start(path, &fakes).await;
+    let user = NewUser { email: "fleet@example.com".into(), plan: Plan::Enterprise, limits: None };
+    let user = plane.create_user(user).await.expect("a new store takes a user").id;
+    let before = resident_kib();
+    let began = Instant::now();
+    create(&plane, user).await;
+    all_running(&plane).await;
+    println!("deploy: {AGENTS} agents RUNNING in {:.1?}", began.elapsed());
+    tokio::time::sleep(SETTLE).await;
+    let all = resident_kib().saturating_sub(before);
+    println!("memory: {:.1} KiB per agent (goal 12)", per_agent(all.saturating_sub(engine)));
+    println!("page: p50 of {PAGE} agents {:.1?}", page_p50(&plane));
+
+    plane.shutdown().await;
+    drop(plane);
+    let began = Instant::now();
+    let plane = start(path, &fakes).await;
+    let ready = began.elapsed();
+    all_running(&plane).await;
+    println!("boot: {AGENTS} agents ready in {ready:.1?} (goal 1 s)");
+    plane.shutdown().await;
+}
+
+fn fakes() -> Fakes {
+    let fakes = Fakes::with_clock(1, Clock::System);
+    fakes.engine().set_habits(Habits::instant());
+    fakes.engine().set_pace(Pace { half_call: Duration::ZERO });
+    fakes
+}
+
+async fn start(path: &Path, fakes: &Fakes) -> ControlPlane {
+    let store = Store::open(path, StoreOptions { installation: fakes.installation(), ..StoreOptions::default() });
+    ControlPlane::builder(store.expect("the store opens"), vault(), fakes.runtime())
+        .gateway(fakes.gateway())
+        .clock(fakes.clock())
+        .start()
+        .await
+        .expect("it comes up")
+}
+
+/// The same instances as the control plane makes, without it.
+async fn fill(fakes: &Fakes) {
+    let runtime = fakes.runtime();
+    for (n, port) in HostPort::all().take(AGENTS).enumerate() {
+        let new = new_agent(&format!("Agent {n}"));
+        let key = InstanceKey { agent: new.id, slug: zeroone::domain::Slug::suggest(&new.spec.name) };
+        let spec = InstanceSpec {
+            key: key.clone(),
+            generation: 1,
+            command: Profile::Embedded.command(&new.credentials),
+            env: Profile::Embedded.env(&new.spec, &new.credentials),
+            files: workspace::files(Profile::Embedded, &new.spec, &new.credentials, None),
+            port,
+            cpu: 1.0,
+            memory_mb: 128,
+            host_name: None,
+        };
+        runtime.ensure_created(&spec).await.expect("a fake engine creates");
+        runtime.start(&key).await.expect("a fake engine starts");
+    }
+}
+
+async fn create(plane: &ControlPlane, user: UserId) {
+    let mut creates = JoinSet::new();
+    for n in 0..AGENTS {
+        let plane = plane.clone();
+        creates.spawn(async move { plane.create_agent(user, new_agent(&format!("Agent {n}"))).await.map(drop) });
+        while creates.len() >= AT_ONCE {
+            creates.join_next().await.expect("one of them").expect("no panic").expect("a create");
+        }
+    }
+    while let Some(create) = creates.join_next().await {
+        create.expect("no panic").expect("a create");
+    }
+}
+
+async fn all_running(plane: &ControlPlane) {
+    let running = || plane.count_by_status().into_iter().find(|(status, _)| *status == Status::Running);
+    while running().is_none_or(|(_, count)| count < AGENTS) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn page_p50(plane: &ControlPlane) -> Duration {
+    let mut after = None;
+    let mut times = Vec::with_capacity(PAGES);
+    for _ in 0..PAGES {
+        let began = Instant::now();
+        let page = plane.agents(None, after, PAGE, &[]);
+        times.push(began.elapsed());
+        after = page.next;
+    }
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "kibibytes of one machine")]
+fn per_agent(kib: usize) -> f64 {
+    kib as f64 / AGENTS as f64
+}
+
+/// What this process holds of the machine's memory now.
+fn resident_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("every process has one");
+    line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
+}
