@@ -206,8 +206,8 @@ async fn what_is_done_by_hand_is_undone() {
     let world = testkit::plane(9, Plan::Free).await;
     let agent = world.running("Ada").await;
     let (engine, id) = (world.fakes.engine(), agent.id());
-    type ByHand = fn(&testkit::FakeEngine, AgentId) -> bool;
-    let hands: [(&str, ByHand); 5] = [
+    type Hand = fn(&testkit::FakeEngine, AgentId) -> bool;
+    let hands: [(&str, Hand); 5] = [
         ("removed", |engine, id| engine.remove_by_hand(id)),
         ("restarted", |engine, id| engine.restart_by_hand(id)),
         ("stopped", |engine, id| engine.end(id, Exit { code: Some(143), oom: false })),

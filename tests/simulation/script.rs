@@ -1,0 +1,232 @@
+//! What can happen in a moment of a life.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use zeroone::control::{ActorCrash, AgentPatch, CommandError, Followed, Message, NewAgent};
+use zeroone::domain::{AgentId, Exit, HostPort};
+use zeroone::store::CommitFault;
+use zeroone::testkit::{Call, Condition, Fault, Habits, Image, Mood, Wish, message, new_agent};
+
+use super::world::{Sent, Service, World};
+
+/// What a user can ask of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    Start,
+    Stop,
+    Restart,
+    Update,
+    Delete,
+}
+
+impl World {
+    pub async fn act(&mut self, service: &Service) {
+        match self.random.below(100) {
+            0..=14 => self.create(service).await,
+            15..=39 => self.command(service).await,
+            40..=57 => self.send(service),
+            58..=64 => self.refuse(service),
+            65..=86 => self.meddle(),
+            87..=93 => self.trouble_engine(),
+            94..=96 => self.crash_actors(service),
+            _ => self.trouble_disk(service),
+        }
+    }
+
+    /// Some agents at once: the quota's edge is where they meet.
+    async fn create(&mut self, service: &Service) {
+        let Some(user) = self.random.pick(&self.users).copied() else { return };
+        let wanted: Vec<NewAgent> = (0..1 + self.random.below(4))
+            .map(|_| {
+                let mut id = [0; 16];
+                let number = self.agents.len() as u64 + 1;
+                id[..8].copy_from_slice(&number.to_be_bytes());
+                id[8..].copy_from_slice(&self.random.next().to_be_bytes());
+                let id = AgentId::from_bytes(id);
+                self.agents.push(id);
+                NewAgent { id, ..new_agent(&format!("Agent {number}")) }
+            })
+            .collect();
+        let creates = wanted.into_iter().map(|new| async {
+            let id = new.id;
+            (id, service.plane.create_agent(user, new).await)
+        });
+        for (id, created) in join_all(creates).await {
+            if created.is_ok() && !service.disk.cut_token().is_cancelled() {
+                self.inspector.created(id);
+                self.note(&format!("{id} was created"));
+            }
+        }
+    }
+
+    async fn command(&mut self, service: &Service) {
+        let Some(agent) = self.some_agent() else { return };
+        let asks = [Ask::Start, Ask::Start, Ask::Stop, Ask::Stop, Ask::Restart, Ask::Update, Ask::Delete];
+        let both = self.random.chance(200);
+        let first = *self.random.pick(&asks).expect("some");
+        let second = self.random.pick(&asks).copied().filter(|_| both);
+        self.note(&format!("{agent} is asked to {first:?} {second:?}"));
+        // From here on nobody knows, until the answer says so.
+        self.inspector.wished(agent, Wish::Open);
+        if [Some(first), second].contains(&Some(Ask::Delete)) {
+            self.inspector.may_go(agent);
+        }
+        let outcomes = join_all([Some(first), second].into_iter().flatten().map(|ask| obey(service, agent, ask))).await;
+        if service.disk.cut_token().is_cancelled() {
+            return;
+        }
+        let followed = |ask: Ask| outcomes.iter().any(|(asked, outcome)| *asked == ask && outcome.is_ok());
+        if followed(Ask::Delete) {
+            self.inspector.wished(agent, Wish::Delete);
+        } else if second.is_none() && followed(first) {
+            match first {
+                Ask::Start | Ask::Restart => self.inspector.wished(agent, Wish::Run),
+                Ask::Stop => self.inspector.wished(agent, Wish::Stop),
+                Ask::Update | Ask::Delete => {}
+            }
+        }
+    }
+
+    /// The gateway forgets its token under messages, and says so sooner to one than to another.
+    fn refuse(&mut self, service: &Service) {
+        let Some(agent) = self.some_agent() else { return };
+        self.fakes.engine().forget_tokens(agent);
+        for _ in 0..2 {
+            let delay = Duration::from_millis(self.random.below(8_000));
+            self.faults.next(Call::Webhook, Fault::DelayAnswer(delay));
+            self.send_to(service, agent);
+        }
+        self.note(&format!("{agent} forgets its token"));
+    }
+
+    fn send(&mut self, service: &Service) {
+        if let Some(agent) = self.some_agent() {
+            self.send_to(service, agent);
+        }
+    }
+
+    /// Messages, one after the other, that nobody waits for here.
+    fn send_to(&mut self, service: &Service, agent: AgentId) {
+        let Some(handle) = service.plane.agent(agent) else { return };
+        for _ in 0..1 + self.random.below(4) {
+            let text = format!("message {}", self.sent.len());
+            let outcome = Arc::new(Mutex::new(None));
+            self.sent.push(Sent { agent, text: text.clone(), outcome: Arc::clone(&outcome) });
+            let call = Message {
+                hold: Duration::from_millis(self.random.below(60_000)),
+                answer_within: Duration::from_millis(1 + self.random.below(30_000)),
+                ..message(&text)
+            };
+            let (handle, cut) = (handle.clone(), service.disk.cut_token().clone());
+            tokio::spawn(async move {
+                let answer = handle.deliver(call).await;
+                if !cut.is_cancelled() {
+                    *outcome.lock().expect("no panic") = Some(answer);
+                }
+            });
+        }
+    }
+
+    /// Hands and fate.
+    fn meddle(&mut self) {
+        let Some(agent) = self.some_agent() else { return };
+        let engine = self.fakes.engine().clone();
+        let what = self.random.below(14);
+        match what {
+            0 | 1 => drop(engine.crash(agent)),
+            2 => drop(engine.out_of_memory(agent)),
+            3 => drop(engine.pause(agent, true)),
+            4 => drop(engine.pause(agent, false)),
+            5 => drop(engine.restart_by_hand(agent)),
+            6 => drop(engine.remove_by_hand(agent)),
+            7 => {
+                engine.wipe(agent);
+                engine.restart_by_hand(agent);
+            }
+            8 | 9 => engine.forget_tokens(agent),
+            10 => drop(engine.start_by_hand(agent)),
+            11 => {
+                let dies = self.random.chance(500);
+                let after = Duration::from_millis(self.random.below(3_000));
+                engine.set_dying(agent, dies.then_some((after, Exit { code: Some(1), oom: false })));
+            }
+            12 => {
+                let port = HostPort::RANGE.start() + u16::try_from(self.random.below(40)).unwrap_or(0);
+                let port = HostPort::try_from(port).expect("within the range");
+                if self.random.chance(600) { engine.take_port(port) } else { engine.free_port(port) }
+            }
+            _ => {
+                let slow = Mood::Slow(Duration::from_millis(self.random.below(20_000)));
+                let moods = [
+                    Mood::Well,
+                    Mood::Well,
+                    slow,
+                    Mood::Hung,
+                    Mood::Fails(500),
+                    Mood::Fails(408),
+                    Mood::Unwell,
+                    Mood::Garbage,
+                    Mood::Forgetful,
+                    Mood::HangsUp,
+                ];
+                engine.set_mood_of(agent, self.random.pick(&moods).copied());
+            }
+        }
+        self.note(&format!("{agent} is meddled with: {what}"));
+    }
+
+    fn trouble_engine(&mut self) {
+        let engine = self.fakes.engine().clone();
+        let what = self.random.below(8);
+        match what {
+            0 => engine.set_condition(Condition::Away),
+            1 => engine.set_condition(Condition::Hangs),
+            2 | 3 => engine.set_condition(Condition::Answers),
+            4 => engine.gap(),
+            5 => engine.set_habits(Habits::forgetful()),
+            6 => engine.set_habits(Habits { ends_in: None, ..Habits::zeroclaw_0_8() }),
+            _ => {
+                let images = [Image::Present, Image::Slow(Duration::from_secs(20)), Image::Missing, Image::Unreachable];
+                engine.set_image(self.random.pick(&images).cloned().expect("some"));
+            }
+        }
+        self.note(&format!("the engine has trouble: {what}"));
+    }
+
+    fn crash_actors(&mut self, service: &Service) {
+        if self.random.chance(300) {
+            service.plane.crash_registry(ActorCrash::Kill);
+        } else if let Some(agent) = self.some_agent() {
+            service.plane.crash_actor(agent, ActorCrash::Kill);
+            self.note(&format!("{agent}'s actor is killed"));
+        }
+    }
+
+    fn trouble_disk(&mut self, service: &Service) {
+        let faults = [CommitFault::Before, CommitFault::Sync, CommitFault::After];
+        let fault = *self.random.pick(&faults).expect("some");
+        service.disk.memory().fail_commit(1 + self.random.below(5), fault);
+        self.note(&format!("the disk will fail: {fault:?}"));
+    }
+
+    fn some_agent(&mut self) -> Option<AgentId> {
+        self.random.pick(&self.agents).copied()
+    }
+}
+
+async fn obey(service: &Service, agent: AgentId, ask: Ask) -> (Ask, Result<Followed, CommandError>) {
+    let Some(handle) = service.plane.agent(agent) else { return (ask, Err(CommandError::Gone)) };
+    let outcome = match ask {
+        Ask::Start => handle.start().await,
+        Ask::Stop => handle.stop().await,
+        Ask::Restart => handle.restart().await,
+        Ask::Update => {
+            let api_key = Some(Some(zeroone::testkit::API_KEY.into()));
+            handle.update(AgentPatch { api_key, ..AgentPatch::default() }).await
+        }
+        Ask::Delete => handle.delete().await,
+    };
+    (ask, outcome)
+}

@@ -1,0 +1,322 @@
+//! One seed: lives of the service, one after the other, on one engine and one disk.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::broadcast::Receiver;
+use tokio::task::yield_now;
+use tokio::time::sleep;
+use zeroone::actor::{FeedEntry, Sabotage};
+use zeroone::control::{ControlPlane, DeliveryError, NewUser};
+use zeroone::domain::{AgentId, Plan, Status, UserId};
+use zeroone::store::{Crash, Store, StoreOptions};
+use zeroone::testkit::{
+    self, Condition, Cut, FakeDisk, Fakes, Faults, Guard, Habits, Image, Inspector, Invariant, Mood, Odds, Sequence,
+    Violation, message,
+};
+use zeroone::zeroclaw::client::WebhookAnswer;
+
+/// What a seed led to.
+pub struct History {
+    pub seed: u64,
+    pub violations: Vec<Violation>,
+    pub lines: Vec<String>,
+}
+
+/// A message and what became of it, as far as the sender lived to see it.
+pub struct Sent {
+    pub agent: AgentId,
+    pub text: String,
+    pub outcome: Arc<Mutex<Option<Result<WebhookAnswer, DeliveryError>>>>,
+}
+
+/// Everything that outlives the service.
+pub struct World {
+    pub random: Sequence,
+    pub fakes: Fakes,
+    pub faults: Faults,
+    pub inspector: Inspector,
+    pub agents: Vec<AgentId>,
+    pub users: Vec<UserId>,
+    pub sent: Vec<Sent>,
+    pub lines: Vec<String>,
+    violations: Vec<Violation>,
+    sabotage: Option<Sabotage>,
+}
+
+/// The service in one of its lives.
+pub struct Service {
+    pub plane: ControlPlane,
+    pub disk: FakeDisk,
+    guard: Guard,
+    feed: Receiver<Arc<FeedEntry>>,
+}
+
+/// How a life ends.
+enum End {
+    InCommit(u64, Cut),
+    AfterTurns(Duration, u64),
+    Orderly,
+}
+
+/// How long everything may take to come to rest once all is well outside.
+const REST_WITHIN: Duration = Duration::from_secs(900);
+/// Two sweeps of the reconciler, and some more.
+const SWEEPS: Duration = Duration::from_secs(70);
+
+pub fn run(seed: u64, sabotage: Option<Sabotage>) -> History {
+    let mut world = World {
+        random: Sequence::new(seed),
+        fakes: Fakes::new(seed),
+        faults: Faults::new(!seed),
+        inspector: Inspector::new(),
+        agents: Vec::new(),
+        users: Vec::new(),
+        sent: Vec::new(),
+        lines: Vec::new(),
+        violations: Vec::new(),
+        sabotage,
+    };
+    let mut disk = FakeDisk::new();
+    let lives = 2 + world.random.below(3);
+    for _ in 0..lives {
+        world.live(&disk);
+        let crash = match world.random.below(3) {
+            0 => Crash::Process,
+            1 => Crash::Power,
+            _ => Crash::Torn { seed: world.random.next() },
+        };
+        disk = disk.after(crash);
+        if !world.violations.is_empty() {
+            break;
+        }
+    }
+    if world.violations.is_empty() {
+        world.come_to_rest(&disk);
+    }
+    History { seed, violations: world.violations, lines: world.lines }
+}
+
+impl World {
+    /// A life full of trouble, until its end.
+    fn live(&mut self, disk: &FakeDisk) {
+        self.choose_odds();
+        let end = self.choose_end();
+        if let End::InCommit(n, cut) = end {
+            disk.cut_in(n, cut);
+        }
+        let fakes = self.fakes.clone();
+        testkit::life(&fakes, async {
+            let turns = async {
+                match end {
+                    End::AfterTurns(time, turns) => {
+                        sleep(time).await;
+                        for _ in 0..turns {
+                            yield_now().await;
+                        }
+                        disk.cut_now();
+                    }
+                    End::InCommit(..) | End::Orderly => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = disk.cut_off() => {}
+                () = turns => {}
+                () = self.work(disk) => {}
+            }
+        });
+        self.note("the service ended");
+    }
+
+    async fn work(&mut self, disk: &FakeDisk) {
+        let Some(mut service) = self.start(disk).await else { return };
+        if self.users.is_empty() && !self.make_users(&service).await {
+            return;
+        }
+        for _ in 0..10 + self.random.below(20) {
+            self.act(&service).await;
+            self.look(&mut service).await;
+            self.pause().await;
+            self.look(&mut service).await;
+            if !self.violations.is_empty() {
+                return;
+            }
+        }
+        if self.random.chance(300) {
+            service.plane.shutdown().await;
+        }
+    }
+
+    async fn start(&mut self, disk: &FakeDisk) -> Option<Service> {
+        let options = StoreOptions {
+            installation: self.fakes.installation(),
+            now: self.fakes.engine().now(),
+            check_integrity: true,
+            ..StoreOptions::default()
+        };
+        let store = match Store::in_memory(disk.clone(), options) {
+            Ok(store) => store,
+            Err(error) => {
+                self.failed(format!("the store does not open: {error}"));
+                return None;
+            }
+        };
+        let runtime = self.faults.runtime(self.fakes.runtime());
+        let guard = Guard::new(runtime, store.clone(), disk.cut_token().clone());
+        let started = ControlPlane::builder(store, testkit::vault(), Arc::new(guard.clone()))
+            .gateway(self.faults.gateway(self.fakes.gateway()))
+            .clock(self.fakes.clock())
+            .sabotage(self.sabotage)
+            .start()
+            .await;
+        match started {
+            Ok(plane) => {
+                self.note("the service started");
+                Some(Service { feed: plane.feed(), plane, disk: disk.clone(), guard })
+            }
+            // A store that fails while it starts ends the service: the next life tries again.
+            Err(_) if disk.cut_token().is_cancelled() => None,
+            Err(error) => {
+                self.failed(format!("the service does not start: {error}"));
+                None
+            }
+        }
+    }
+
+    async fn make_users(&mut self, service: &Service) -> bool {
+        for (name, plan) in [("free", Plan::Free), ("pro", Plan::Pro)] {
+            let email = format!("{name}-{}@example.com", self.random.next());
+            let Ok(user) = service.plane.create_user(NewUser { email, plan, limits: None }).await else { return false };
+            self.users.push(user.id);
+        }
+        true
+    }
+
+    /// Holds everything against what must hold.
+    async fn look(&mut self, service: &mut Service) {
+        while let Ok(fed) = service.feed.try_recv() {
+            let entry = &fed.entry;
+            self.lines.push(format!(
+                "{} {} #{} {} -> {}: {} (attempt {})",
+                entry.time, fed.agent, entry.seq, entry.from, entry.to, entry.cause, entry.attempt
+            ));
+            self.inspector.fed(&fed, &self.fakes.engine().tally(fed.agent));
+        }
+        if let Ok(snapshot) = service.plane.store().load().await
+            && !service.disk.cut_token().is_cancelled()
+        {
+            self.inspector.step(&snapshot, &self.fakes.engine().all());
+        }
+        self.violations.extend(service.guard.violations());
+        self.violations.extend(self.inspector.violations());
+    }
+
+    /// The last life: all is well outside, so that all must become well inside.
+    fn come_to_rest(&mut self, disk: &FakeDisk) {
+        self.faults.set_odds(Odds::default());
+        let engine = self.fakes.engine().clone();
+        engine.set_condition(Condition::Answers);
+        engine.set_image(Image::Present);
+        engine.set_habits(Habits::default());
+        engine.set_mood(Mood::Well);
+        for agent in &self.agents {
+            engine.set_mood_of(*agent, None);
+            engine.set_dying(*agent, None);
+        }
+        let fakes = self.fakes.clone();
+        testkit::life(&fakes, async {
+            let Some(mut service) = self.start(disk).await else { return };
+            sleep(SWEEPS).await;
+            self.look(&mut service).await;
+            let deadline = tokio::time::Instant::now() + REST_WITHIN;
+            while !at_rest(&service.plane) && tokio::time::Instant::now() < deadline {
+                sleep(Duration::from_secs(5)).await;
+                self.look(&mut service).await;
+            }
+            self.judge(&service).await;
+        });
+    }
+
+    async fn judge(&mut self, service: &Service) {
+        let running: Vec<_> = service.plane.agents(None, None, usize::MAX, &[Status::Running]).agents;
+        for view in running {
+            let agent = view.record.id;
+            let Some(handle) = service.plane.agent(agent) else { continue };
+            let outcome = handle.deliver(message(&format!("last words of {agent}"))).await;
+            self.inspector.answered(agent, &outcome);
+        }
+        match service.plane.store().load().await {
+            Ok(snapshot) => {
+                let engine = self.fakes.engine();
+                self.inspector.step(&snapshot, &engine.all());
+                self.inspector.at_rest(&snapshot, &engine.all());
+                for agent in engine.volumes() {
+                    if !snapshot.agents.iter().any(|stored| stored.record.id == agent) {
+                        let (invariant, detail) = (Invariant::NoLeftovers, "data without a record".to_owned());
+                        self.violations.push(Violation { invariant, agent: Some(agent), detail });
+                    }
+                }
+            }
+            Err(error) => self.failed(format!("the store cannot be read: {error}")),
+        }
+        for sent in &self.sent {
+            let body = message(&sent.text).body;
+            let read = self.fakes.engine().tally(sent.agent).messages;
+            let read = read.iter().filter(|delivery| delivery.body == body).count();
+            let outcome = sent.outcome.lock().expect("no panic").clone();
+            self.inspector.message(sent.agent, &sent.text, read, outcome.as_ref());
+        }
+        self.violations.extend(self.inspector.violations());
+        let disk = service.disk.memory().bytes();
+        let disk = String::from_utf8_lossy(&disk);
+        for secret in [testkit::API_KEY, "zc_"] {
+            if disk.contains(secret) {
+                self.failed(format!("{secret} is on the disk in clear text"));
+            }
+        }
+    }
+
+    fn choose_odds(&mut self) {
+        let mut some = |most: u64| if self.random.chance(500) { self.random.below(most) } else { 0 };
+        let odds = Odds {
+            fail: some(80),
+            delay: some(200),
+            hang: some(20),
+            repeat: some(80),
+            lose_answer: some(60),
+            lose_event: some(500),
+            repeat_event: some(300),
+            longest_delay: Duration::from_millis(1 + some(10_000)),
+        };
+        self.faults.set_odds(odds);
+    }
+
+    fn choose_end(&mut self) -> End {
+        match self.random.below(10) {
+            0..=2 => End::InCommit(1 + self.random.below(60), Cut::Before),
+            3..=5 => End::InCommit(1 + self.random.below(60), Cut::After),
+            6..=8 => End::AfterTurns(Duration::from_millis(self.random.below(60_000)), self.random.below(300)),
+            _ => End::Orderly,
+        }
+    }
+
+    /// Lets time pass: moments, seconds, or most of a minute.
+    async fn pause(&mut self) {
+        let most = *self.random.pick(&[3, 20, 200, 3_000, 40_000]).expect("some");
+        sleep(Duration::from_millis(self.random.below(most))).await;
+    }
+
+    pub fn note(&mut self, what: &str) {
+        self.lines.push(format!("{} {what}", self.fakes.engine().now()));
+    }
+
+    fn failed(&mut self, detail: String) {
+        self.violations.push(Violation { invariant: Invariant::CreatesAreKept, agent: None, detail });
+    }
+}
+
+fn at_rest(plane: &ControlPlane) -> bool {
+    let transient = [Status::Pending, Status::Starting, Status::Stopping];
+    plane.agents(None, None, 1, &transient).agents.is_empty()
+}
