@@ -40,6 +40,7 @@ mod plane;
 mod process;
 mod random;
 mod runtime;
+mod state;
 
 use std::sync::Arc;
 
@@ -48,7 +49,7 @@ use crate::domain::{InstallationId, Timestamp};
 
 pub use check::{Inspector, Invariant, Violation, Wish, check};
 pub use disk::{Cut, FakeDisk};
-pub use engine::{Condition, Delivery, FakeEngine, Image, Pace, Tally};
+pub use engine::{Condition, FakeEngine, Image, Pace};
 pub use faults::{Call, Fault, Faults, FaultyGateway, FaultyRuntime, Odds};
 pub use gateway::FakeGateway;
 pub use guard::Guard;
@@ -57,6 +58,7 @@ pub use life::life;
 pub use plane::{API_KEY, TestPlane, message, new_agent, plane, start, vault};
 pub use random::Sequence;
 pub use runtime::FakeRuntime;
+pub use state::{Delivery, Tally};
 
 /// When fake time begins: 2026-01-01T00:00:00Z.
 pub const EPOCH: Timestamp = Timestamp::constant(1_767_225_600, 0);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::engine::Tally;
+use super::state::Tally;
 use crate::actor::FeedEntry;
 use crate::control::{ControlPlane, DeliveryError};
 use crate::domain::{AgentId, Status, Timestamp, UserId};

@@ -3,25 +3,21 @@
 //! One lock, never held over an await; what takes time is waited for outside of it, by tokio's clock alone. An instance's
 //! life is data with times in it, not tasks: it outlives the service, and the runtime that the service ran on.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 
 use super::habits::{Habits, Mood};
 use super::process::Process;
-use super::random::Sequence;
+use super::state::{Instance, State, Tally};
 use crate::actor::Clock;
-use crate::domain::{AgentId, BootId, Exit, HostPort, InstallationId, Timestamp, later};
-use crate::runtime::{Changed, InstanceKey, InstanceState, LogLine, LogStream, Observed, Run, RuntimeError};
+use crate::domain::{AgentId, BootId, Exit, HostPort, InstallationId, Timestamp};
+use crate::runtime::{Changed, Observed, Run, RuntimeError};
 
 /// Wake-ups kept for a slow watcher; a slower one is told of a gap.
 const WAKE_UPS: usize = 1024;
-/// Lines kept of each instance, the newest.
-const LOG_LINES: usize = 2048;
-
 /// Whether the engine answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
@@ -62,124 +58,11 @@ struct Shared {
     changes: broadcast::Sender<(InstallationId, Changed)>,
 }
 
-pub(super) struct State {
-    pub(super) random: Sequence,
-    clock: Clock,
-    /// Set while no clock runs.
-    stands_at: Option<Timestamp>,
-    stamped: Timestamp,
-    pub(super) pace: Pace,
-    pub(super) image: Image,
-    pub(super) strangers: BTreeSet<HostPort>,
-    pub(super) instances: BTreeMap<AgentId, Instance>,
-    /// Instances by their port, running or not.
-    on_port: BTreeMap<HostPort, BTreeSet<AgentId>>,
-    /// Data by instance; it may outlive the instance.
-    pub(super) volumes: BTreeMap<AgentId, Volume>,
-    habits: Arc<Habits>,
-    habits_of: BTreeMap<AgentId, Arc<Habits>>,
-    mood: Mood,
-    moods: BTreeMap<AgentId, Mood>,
-    dying: BTreeMap<AgentId, (Duration, Exit)>,
-    tallies: BTreeMap<AgentId, Tally>,
-    engine_ids: u64,
-}
-
-/// Data of an instance.
-#[derive(Default)]
-pub(super) struct Volume {
-    pub(super) installation: Option<InstallationId>,
-    pub(super) files: BTreeMap<&'static str, Vec<u8>>,
-}
-
-pub(super) struct Instance {
-    pub(super) installation: InstallationId,
-    pub(super) key: InstanceKey,
-    pub(super) engine_id: String,
-    pub(super) spec_hash: String,
-    pub(super) command: Vec<String>,
-    pub(super) port: HostPort,
-    pub(super) memory_mb: u32,
-    pub(super) state: Life,
-    pub(super) boots: u64,
-    pub(super) lines: VecDeque<Line>,
-    /// Number of the first line that is kept.
-    pub(super) first_line: u64,
-    pub(super) sampled: bool,
-    /// Something was printed, or a run ended.
-    pub(super) stirred: Arc<Notify>,
-}
-
-pub(super) enum Life {
-    Created,
-    Up(Box<Up>),
-    Down(Exit),
-}
-
-pub(super) struct Up {
-    pub(super) run: Run,
-    pub(super) paused: bool,
-    pub(super) process: Process,
-    pub(super) habits: Arc<Habits>,
-    /// When and how it will end by itself.
-    pub(super) dies: Option<(Timestamp, Exit)>,
-}
-
-pub(super) struct Line {
-    pub(super) boot: BootId,
-    pub(super) line: LogLine,
-}
-
-/// What was done to one instance, for tests to judge.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Instances made.
-    pub creates: u64,
-    /// When runs began, by whomever.
-    pub starts: Vec<Timestamp>,
-    /// Calls of `/pair`, and those among them that failed.
-    pub pairings: u64,
-    pub failed_pairings: u64,
-    /// Times that a lockout began.
-    pub lockouts: u64,
-    /// When the gateway refused a message's token.
-    pub refusals: Vec<Timestamp>,
-    /// Messages that the gateway read, in order.
-    pub messages: Vec<Delivery>,
-}
-
-/// A message that a gateway read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery {
-    pub at: Timestamp,
-    pub boot: BootId,
-    pub body: bytes::Bytes,
-}
-
 impl FakeEngine {
     /// An engine whose choices come from `seed`, and whose clock is `clock`.
     pub fn new(seed: u64, clock: Clock) -> Self {
-        let state = State {
-            random: Sequence::new(seed),
-            stamped: clock.now(),
-            stands_at: None,
-            clock,
-            pace: Pace { half_call: Duration::from_millis(1) },
-            image: Image::Present,
-            strangers: BTreeSet::new(),
-            instances: BTreeMap::new(),
-            on_port: BTreeMap::new(),
-            volumes: BTreeMap::new(),
-            habits: Arc::new(Habits::default()),
-            habits_of: BTreeMap::new(),
-            mood: Mood::Well,
-            moods: BTreeMap::new(),
-            dying: BTreeMap::new(),
-            tallies: BTreeMap::new(),
-            engine_ids: 0,
-        };
         Self(Arc::new(Shared {
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(seed, clock)),
             condition: watch::Sender::new(Condition::Answers),
             changes: broadcast::Sender::new(WAKE_UPS),
         }))
@@ -452,138 +335,5 @@ impl FakeEngine {
                 engine.end(agent, exit);
             }
         });
-    }
-}
-
-impl State {
-    pub(super) fn now(&self) -> Timestamp {
-        self.stands_at.unwrap_or_else(|| self.clock.now())
-    }
-
-    pub(super) fn until(&self, at: Timestamp) -> Duration {
-        self.clock.until(at)
-    }
-
-    /// The time, later than every time that was given before.
-    pub(super) fn stamp(&mut self) -> Timestamp {
-        let next = later(self.stamped, Duration::from_nanos(1));
-        self.stamped = self.now().max(next);
-        self.stamped
-    }
-
-    pub(super) fn mood(&self, agent: AgentId) -> Mood {
-        self.moods.get(&agent).copied().unwrap_or(self.mood)
-    }
-
-    pub(super) fn tally(&mut self, agent: AgentId) -> &mut Tally {
-        self.tallies.entry(agent).or_default()
-    }
-
-    pub(super) fn engine_id(&mut self) -> String {
-        self.engine_ids += 1;
-        format!("fake-{:04x}", self.engine_ids)
-    }
-
-    pub(super) fn run_of(&mut self, agent: AgentId) -> Option<&Run> {
-        self.instances.get_mut(&agent)?.up().map(|up| &up.run)
-    }
-
-    pub(super) fn put(&mut self, instance: Instance) {
-        let agent = instance.key.agent;
-        self.on_port.entry(instance.port).or_default().insert(agent);
-        self.instances.insert(agent, instance);
-    }
-
-    pub(super) fn take(&mut self, agent: AgentId) -> Option<Instance> {
-        let instance = self.instances.remove(&agent)?;
-        if let Some(there) = self.on_port.get_mut(&instance.port) {
-            there.remove(&agent);
-        }
-        Some(instance)
-    }
-
-    /// Who listens on this port.
-    pub(super) fn listener(&self, port: u16) -> Option<AgentId> {
-        let there = self.on_port.get(&HostPort::try_from(port).ok()?)?;
-        let is_up =
-            |agent: &AgentId| self.instances.get(agent).is_some_and(|instance| matches!(instance.state, Life::Up(_)));
-        there.iter().copied().find(is_up)
-    }
-
-    fn begin_run(&mut self, agent: AgentId) -> Result<(Run, bool), RuntimeError> {
-        let instance = self.instances.get_mut(&agent).ok_or(RuntimeError::NotFound)?;
-        if let Life::Up(up) = &instance.state {
-            return Ok((up.run.clone(), false));
-        }
-        let port = instance.port;
-        if self.strangers.contains(&port) || self.listener(port.get()).is_some() {
-            return Err(RuntimeError::PortTaken(port));
-        }
-        let started_at = self.stamp();
-        let habits = Arc::clone(self.habits_of.get(&agent).unwrap_or(&self.habits));
-        self.tally(agent).starts.push(started_at);
-        let dies = self.dying.get(&agent).map(|(after, exit)| (later(started_at, *after), exit.clone()));
-        let files = self.volumes.get(&agent).map(|volume| &volume.files);
-        let config = files.and_then(|files| files.get(crate::zeroclaw::workspace::CONFIG_PATH)).map(Vec::as_slice);
-        let mut random = self.random.fork();
-        let instance = self.instances.get_mut(&agent).ok_or(RuntimeError::NotFound)?;
-        instance.boots += 1;
-        let boot = BootId(format!("{}/{}", instance.engine_id, instance.boots).into());
-        let endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, port.get()));
-        let run = Run { boot, started_at, endpoint };
-        let begun = Process::begin(&instance.command, config, started_at, &habits, &mut random);
-        for (after, stream, text) in begun.prints {
-            instance.print(run.boot.clone(), later(started_at, after), stream, text);
-        }
-        instance.state = match begun.process {
-            Ok(process) => Life::Up(Box::new(Up { run: run.clone(), paused: false, process, habits, dies })),
-            Err(exit) => Life::Down(exit),
-        };
-        instance.stirred.notify_waiters();
-        Ok((run, true))
-    }
-}
-
-impl Instance {
-    pub(super) fn observed(&self) -> Observed {
-        let state = match &self.state {
-            Life::Created => InstanceState::Created,
-            Life::Up(up) if up.paused => InstanceState::Paused(up.run.clone()),
-            Life::Up(up) => InstanceState::Running(up.run.clone()),
-            Life::Down(exit) => InstanceState::Exited(exit.clone()),
-        };
-        Observed {
-            key: self.key.clone(),
-            state,
-            engine_id: self.engine_id.clone(),
-            spec_hash: self.spec_hash.clone(),
-            created_now: false,
-        }
-    }
-
-    pub(super) fn up(&mut self) -> Option<&mut Up> {
-        match &mut self.state {
-            Life::Up(up) => Some(up),
-            Life::Created | Life::Down(_) => None,
-        }
-    }
-
-    /// Ends the run, and what it would have printed later. False where nothing runs.
-    pub(super) fn end(&mut self, exit: Exit, now: Timestamp) -> bool {
-        let was_up = matches!(self.state, Life::Up(_));
-        if was_up {
-            self.state = Life::Down(exit);
-            self.lines.retain(|line| line.line.time <= now);
-            self.stirred.notify_waiters();
-        }
-        was_up
-    }
-
-    fn print(&mut self, boot: BootId, time: Timestamp, stream: LogStream, text: String) {
-        if self.lines.len() == LOG_LINES {
-            self.lines.pop_front();
-            self.first_line += 1;
-        }
-        self.lines.push_back(Line { boot, line: LogLine { time, stream, text } });
     }
 }

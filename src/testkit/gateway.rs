@@ -10,9 +10,10 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::engine::{Delivery, FakeEngine, State, Up};
+use super::engine::FakeEngine;
 use super::habits::Mood;
 use super::process::{Gateway as Inside, Process, with_token};
+use super::state::{Delivery, Life, State, Up};
 use crate::domain::{AgentId, BootId, Secret, later};
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
 use crate::zeroclaw::workspace::{self, CONFIG_PATH};
@@ -64,11 +65,11 @@ impl FakeGateway {
         let mut state = self.engine.lock();
         let instance = state.instances.get_mut(&line.agent).ok_or_else(closed)?;
         // Taken out for the moment, so that the rest of the engine is at hand as well.
-        let before = std::mem::replace(&mut instance.state, super::engine::Life::Created);
+        let before = std::mem::replace(&mut instance.state, Life::Created);
         let (after, result) = match before {
-            super::engine::Life::Up(mut up) if up.run.boot == line.boot => {
+            Life::Up(mut up) if up.run.boot == line.boot => {
                 let result = work(&mut state, &mut up);
-                (super::engine::Life::Up(up), Ok(result))
+                (Life::Up(up), Ok(result))
             }
             other => (other, Err(closed())),
         };

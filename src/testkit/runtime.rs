@@ -10,7 +10,8 @@ use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep};
 
-use super::engine::{Condition, FakeEngine, Image, Instance, Life, State, Volume};
+use super::engine::{Condition, FakeEngine, Image};
+use super::state::{Instance, Life, Line, State, Volume};
 use crate::domain::{AgentId, BootId, Exit, InstallationId, Timestamp};
 use crate::runtime::{
     Caps, Changed, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, Observed, Progress, Run,
@@ -345,7 +346,7 @@ impl ContainerRuntime for FakeRuntime {
     }
 }
 
-fn wanted(line: &super::engine::Line, query: &LogQuery) -> bool {
+fn wanted(line: &Line, query: &LogQuery) -> bool {
     query.boot.as_ref().is_none_or(|boot| *boot == line.boot) && query.since.is_none_or(|since| line.line.time >= since)
 }
 

@@ -102,10 +102,8 @@ const SEEDS_FOR_A_BUG: u64 = 100;
 
 #[track_caller]
 fn finds(sabotage: Sabotage, by: Invariant) {
-    let found = (0..SEEDS_FOR_A_BUG).find_map(|seed| {
-        let history = run(seed, Some(sabotage));
-        history.violations.iter().any(|violation| violation.invariant == by).then_some(seed)
-    });
+    let shows = |seed: &u64| run(*seed, Some(sabotage)).violations.iter().any(|violation| violation.invariant == by);
+    let found = (0..SEEDS_FOR_A_BUG).find(shows);
     println!("{sabotage:?} shows as {by:?} with seed {found:?}");
     assert!(found.is_some(), "{sabotage:?} was not found in {SEEDS_FOR_A_BUG} seeds");
 }
