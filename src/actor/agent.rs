@@ -167,14 +167,15 @@ impl Actor for AgentActor {
         message: AgentMsg,
         state: &mut AgentState,
     ) -> Result<(), ActorProcessingErr> {
+        // Boxed: else every idle actor's task has room for a transition that it may make once a day.
         if let AgentMsg::Command(command, change, reply) = message {
-            return state.command(&myself, command, change, reply).await;
+            return Box::pin(state.command(&myself, command, change, reply)).await;
         }
         #[cfg(feature = "testkit")]
         let message = state.with_old_news(message);
         let (event, token) = state.observe(&myself, message);
         match event {
-            Some(event) => state.advance(&myself, event, token).await,
+            Some(event) => Box::pin(state.advance(&myself, event, token)).await,
             None => Ok(()),
         }
     }
