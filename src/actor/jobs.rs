@@ -204,7 +204,11 @@ async fn probe(world: &World, order: &Order, cancel: &CancellationToken) -> JobR
             () = cancel.cancelled() => return Err(superseded()),
         };
         let trouble = match last {
-            Ok(report) if report.healthy() => return Ok(Outcome::Done.into()),
+            Ok(report) if report.healthy() => {
+                let now = world.clock.now();
+                world.views.update_vitals(order.record.id, |vitals| vitals.last_health_at = Some(now));
+                return Ok(Outcome::Done.into());
+            }
             Ok(report) => format!("status {}", report.status),
             Err(error) => error.to_string(),
         };
