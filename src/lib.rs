@@ -63,3 +63,8 @@ pub mod testkit;
 pub mod vault;
 pub mod view;
 pub mod zeroclaw;
+
+/// The README's example is compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
