@@ -6,7 +6,7 @@
 //! - **At most one process per agent.** A lock in the agent's folder is taken before the start and handed to the
 //!   instance as its standard input. From then on the kernel holds it until that process is gone.
 //! - **Instances outlive the service** and are found again by a marker in their environment, the same run with the same
-//!   [`BootId`](super::BootId).
+//!   [`BootId`].
 //! - **No signal to a stranger.** Signals go through descriptors that stay with one process; pids are only read.
 //! - **Deaths are noticed at once**, by those descriptors too, for children and adopted ones alike.
 //!
