@@ -2,7 +2,7 @@
 //!
 //! Without an engine these tests show as ignored: a suite that is not there must not look like one that passed. What they
 //! need beside it, they make: their image holds this very program, which then plays the gateway (`standin`). The tests of
-//! `real` take the real ZeroClaw and are ignored without its image, see `scripts/zeroclaw-image`.
+//! `real` and `plane` take the real ZeroClaw and are ignored without its image, see `scripts/zeroclaw-image`.
 //!
 //! Every test has an installation and a network of its own, and leaves nothing behind, also when it fails.
 
@@ -14,8 +14,12 @@ mod conformance;
 mod containers;
 #[path = "docker/faults.rs"]
 mod faults;
+#[path = "docker/model.rs"]
+mod model;
 #[path = "docker/output.rs"]
 mod output;
+#[path = "docker/plane.rs"]
+mod plane;
 #[path = "docker/proxy.rs"]
 mod proxy;
 #[path = "docker/real.rs"]
@@ -40,6 +44,9 @@ use world::World;
 
 /// No test may hang the suite.
 const TEST_DEADLINE: Duration = Duration::from_secs(180);
+
+/// How long what a test left running may take to end.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Tests that run at a time. Each has a network, and an engine has room for about thirty.
 const SIDE_BY_SIDE: usize = 6;
@@ -111,6 +118,20 @@ fn main() {
         RealZeroClaw real::a_known_token_needs_no_pairing;
         RealZeroClaw real::answers_through_a_model_of_our_own;
         RealZeroClaw real::channels_run_in_its_daemon;
+        RealZeroClaw plane::answers_and_takes_every_change;
+        RealZeroClaw plane::comes_back_from_a_restart_by_the_api;
+        RealZeroClaw plane::comes_back_from_a_restart_by_hand;
+        RealZeroClaw plane::comes_back_from_a_kill_by_hand;
+        RealZeroClaw plane::comes_back_from_the_death_of_its_first_process;
+        RealZeroClaw plane::comes_back_from_a_stop_by_hand;
+        RealZeroClaw plane::comes_back_from_a_removal_by_hand;
+        RealZeroClaw plane::comes_back_from_a_pause_by_hand;
+        RealZeroClaw plane::comes_back_from_an_emptied_config;
+        RealZeroClaw plane::comes_back_from_lost_data;
+        RealZeroClaw plane::runs_on_while_the_service_restarts;
+        RealZeroClaw plane::stops_by_itself_and_leaves_nothing;
+        RealZeroClaw plane::twenty_at_once_are_all_running;
+        RealZeroClaw plane::a_foreign_listener_costs_only_its_port;
     };
 
     let engine = world::engine_answers();
@@ -133,7 +154,9 @@ fn run(test: Test) -> Result<(), libtest_mimic::Failed> {
     let tested = std::panic::catch_unwind(AssertUnwindSafe(|| {
         tokio.block_on(async { tokio::time::timeout(TEST_DEADLINE, test(Arc::clone(&world))).await })
     }));
-    tokio.block_on(world.clean_up());
+    // Whatever still runs here would go on to mend what is now removed.
+    tokio.shutdown_timeout(SHUTDOWN_PATIENCE);
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(world.clean_up());
     match tested {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(format!("not done within {} s", TEST_DEADLINE.as_secs()).into()),

@@ -1,11 +1,8 @@
 //! The real ZeroClaw in its container, driven by the files, profile and calls that the control plane uses.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use bollard::query_parameters::{InspectContainerOptions, InspectNetworkOptions};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use bollard::query_parameters::InspectContainerOptions;
 use zeroone::domain::{AgentSpec, Channels, Credentials, Problems, Secret, SpecDraft, Telegram};
 use zeroone::runtime::docker::DockerRuntime;
 use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec, LogQuery, Run};
@@ -14,6 +11,7 @@ use zeroone::zeroclaw::pairing::{Announcement, CodeScanner};
 use zeroone::zeroclaw::profile::Profile;
 use zeroone::zeroclaw::workspace;
 
+use crate::model::{self, Model};
 use crate::world::{World, until};
 
 /// Made by `scripts/zeroclaw-image 0.1.7`.
@@ -176,29 +174,18 @@ pub(crate) async fn a_known_token_needs_no_pairing(world: &World) {
 }
 
 pub(crate) async fn answers_through_a_model_of_our_own(world: &World) {
-    // Where `host.docker.internal` leads to: the engine's default bridge, on this machine or not at all.
-    let bridge = world.docker.inspect_network("bridge", None::<InspectNetworkOptions>).await.unwrap();
-    let gateway = bridge.ipam.unwrap().config.unwrap()[0].gateway.clone().unwrap();
-    let listener = TcpListener::bind((gateway.parse::<Ipv4Addr>().unwrap(), 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let (asked, mut questions) = tokio::sync::mpsc::channel(8);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            answer(stream, &asked).await;
-        }
-    });
-
+    let mut model = Model::new(&world.docker).await;
     let draft = SpecDraft {
         agent_name: Some("Robo".into()),
         model: Some("m-1".into()),
-        provider_url: Some(format!("http://host.docker.internal:{port}/v1")),
+        provider_url: Some(model.url()),
         ..draft()
     };
     let mut agent = Agent::new(world, draft.clone(), credentials()).await;
     let run = agent.launch(None).await;
     let token = agent.pair(&run).await;
-    assert_eq!(ask(&agent, &run, &token).await, "hello from the model");
-    let question = questions.recv().await.unwrap();
+    assert_eq!(ask(&agent, &run, &token).await, model::ANSWER);
+    let question = model.question().await;
     assert!(question.starts_with("POST /v1/chat/completions "), "{question}");
     assert!(question.to_ascii_lowercase().contains("authorization: bearer sk-test"), "{question}");
     assert!(question.contains("\"m-1\"") && question.contains("- Name: Robo"), "{question}");
@@ -210,7 +197,7 @@ pub(crate) async fn answers_through_a_model_of_our_own(world: &World) {
     agent.instance.env = agent.profile.env(&agent.spec, &agent.credentials);
     let run = agent.launch(Some(&token)).await;
     ask(&agent, &run, &token).await;
-    let question = questions.recv().await.unwrap();
+    let question = model.question().await;
     assert!(question.contains("\"m-2\"") && question.contains("sk-other"), "{question}");
 }
 
@@ -225,37 +212,6 @@ async fn ask(agent: &Agent, run: &Run, token: &Secret<String>) -> String {
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(answer.status, 200, "{body}");
     body["response"].as_str().unwrap().to_owned()
-}
-
-/// An OpenAI-compatible model that says one thing, and passes on what it was asked.
-async fn answer(mut stream: TcpStream, asked: &tokio::sync::mpsc::Sender<String>) {
-    let mut request = Vec::new();
-    while !complete(&request) {
-        if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
-            return;
-        }
-    }
-    asked.send(String::from_utf8_lossy(&request).into_owned()).await.unwrap();
-    let body = r#"{"id":"1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop",
-        "message":{"role":"assistant","content":"hello from the model"}}],
-        "usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}"#;
-    let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
-}
-
-/// Whether a request is here with all of its body.
-fn complete(request: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(request);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = head
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .map_or(0, |(_, value)| value.trim().parse().unwrap());
-    body.len() >= length
 }
 
 pub(crate) async fn channels_run_in_its_daemon(world: &World) {

@@ -1,11 +1,10 @@
 //! The Docker runtime as a subject of the conformance suite.
 
-use std::io::Read;
 use std::sync::Arc;
 
-use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, KillContainerOptionsBuilder};
+use bollard::query_parameters::KillContainerOptionsBuilder;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, TryStreamExt};
 use zeroone::runtime::docker::DockerRuntime;
 use zeroone::runtime::{ContainerRuntime, InstanceKey, Observed};
 
@@ -60,16 +59,7 @@ impl Subject for DockerSubject {
     fn read<'a>(&'a self, key: &'a InstanceKey, path: &'a str) -> BoxFuture<'a, Option<Vec<u8>>> {
         async move {
             let container = self.runtime.observe(key).await.unwrap().unwrap().engine_id;
-            let options =
-                DownloadFromContainerOptionsBuilder::default().path(&format!("/zeroclaw-data/{path}")).build();
-            let chunks = self.world.docker.download_from_container(&container, Some(options));
-            let archive =
-                chunks.try_fold(Vec::new(), |all, chunk| async move { Ok([all, chunk.to_vec()].concat()) }).await;
-            let archive = archive.ok()?;
-            let mut archive = tar::Archive::new(archive.as_slice());
-            let mut content = Vec::new();
-            archive.entries().unwrap().next()?.unwrap().read_to_end(&mut content).unwrap();
-            Some(content)
+            self.world.read(&container, path).await
         }
         .boxed()
     }

@@ -1,6 +1,7 @@
 //! What every test has: an installation of its own on the real engine, short ways to say things, and the clean-up.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Mutex;
@@ -9,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder,
-    RemoveVolumeOptionsBuilder,
+    DownloadFromContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+    ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder,
 };
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use zeroone::domain::{AgentId, HostPort, InstallationId, Secret, Slug};
@@ -21,6 +22,7 @@ use zeroone::runtime::{
     ContainerRuntime, InstanceKey, InstanceSpec, InstanceState, LogQuery, Observed, Run, RuntimeError, RuntimeResult,
     StagedFile,
 };
+use zeroone::zeroclaw::profile::DATA_DIR;
 
 use crate::standin;
 
@@ -85,6 +87,19 @@ impl World {
         }
     }
 
+    /// A file of a container's data.
+    pub(crate) async fn read(&self, container: &str, path: &str) -> Option<Vec<u8>> {
+        let path = format!("{DATA_DIR}/{path}");
+        let options = DownloadFromContainerOptionsBuilder::default().path(&path).build();
+        let chunks = self.docker.download_from_container(container, Some(options));
+        let archive = chunks.try_fold(Vec::new(), |all, chunk| async move { Ok([all, chunk.to_vec()].concat()) }).await;
+        let archive = archive.ok()?;
+        let mut archive = tar::Archive::new(archive.as_slice());
+        let mut content = Vec::new();
+        archive.entries().unwrap().next()?.unwrap().read_to_end(&mut content).unwrap();
+        Some(content)
+    }
+
     /// Waits until the instance's state is one that is wanted.
     pub(crate) async fn state_when<T>(&self, key: &InstanceKey, wanted: impl Fn(&InstanceState) -> Option<T>) -> T {
         until("the state", async || self.observed(key).await.and_then(|observed| wanted(&observed.state))).await
@@ -103,6 +118,8 @@ impl World {
 
     /// Removes all that this test made: what has its label or those of its installations, and the networks of its name.
     pub(crate) async fn clean_up(&self) {
+        // The test's own connections ended with it.
+        let docker = Docker::connect_with_defaults().unwrap();
         let mut labels = vec![format!("zeroone.test={}", self.options.installation)];
         let others = self.others.lock().unwrap().clone();
         for installation in others.into_iter().chain([self.options.installation]) {
@@ -111,21 +128,20 @@ impl World {
         for label in labels {
             let filter = HashMap::from([("label", vec![label])]);
             let all = ListContainersOptionsBuilder::default().all(true).filters(&filter).build();
-            for container in self.docker.list_containers(Some(all)).await.unwrap_or_default() {
+            for container in docker.list_containers(Some(all)).await.unwrap_or_default() {
                 let force = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-                let _ = self.docker.remove_container(&container.id.unwrap(), Some(force)).await;
+                let _ = docker.remove_container(&container.id.unwrap(), Some(force)).await;
             }
             let all = ListVolumesOptionsBuilder::default().filters(&filter).build();
-            for volume in self.docker.list_volumes(Some(all)).await.ok().and_then(|all| all.volumes).unwrap_or_default()
-            {
+            for volume in docker.list_volumes(Some(all)).await.ok().and_then(|all| all.volumes).unwrap_or_default() {
                 let force = RemoveVolumeOptionsBuilder::default().force(true).build();
-                let _ = self.docker.remove_volume(&volume.name, Some(force)).await;
+                let _ = docker.remove_volume(&volume.name, Some(force)).await;
             }
         }
         let filter = HashMap::from([("name", vec![self.options.network.clone()])]);
         let all = ListNetworksOptionsBuilder::default().filters(&filter).build();
-        for network in self.docker.list_networks(Some(all)).await.unwrap_or_default() {
-            let _ = self.docker.remove_network(&network.id.unwrap()).await;
+        for network in docker.list_networks(Some(all)).await.unwrap_or_default() {
+            let _ = docker.remove_network(&network.id.unwrap()).await;
         }
     }
 }

@@ -1,0 +1,80 @@
+//! A model server of our own: says one thing, and keeps what it was asked.
+
+use std::net::Ipv4Addr;
+
+use bollard::Docker;
+use bollard::query_parameters::InspectNetworkOptions;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+pub(crate) const ANSWER: &str = "hello from the model";
+
+pub(crate) struct Model {
+    port: u16,
+    questions: mpsc::UnboundedReceiver<String>,
+}
+
+impl Model {
+    pub(crate) async fn new(docker: &Docker) -> Self {
+        // Where `host.docker.internal` leads to: the engine's default bridge, on this machine or not at all.
+        let bridge = docker.inspect_network("bridge", None::<InspectNetworkOptions>).await.unwrap();
+        let gateway = bridge.ipam.unwrap().config.unwrap()[0].gateway.clone().unwrap();
+        let listener = TcpListener::bind((gateway.parse::<Ipv4Addr>().unwrap(), 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (asked, questions) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer(stream, asked.clone()));
+            }
+        });
+        Self { port, questions }
+    }
+
+    /// Its base URL, as a container has it.
+    pub(crate) fn url(&self) -> String {
+        format!("http://host.docker.internal:{}/v1", self.port)
+    }
+
+    /// The oldest question that was not taken yet: the whole request.
+    pub(crate) async fn question(&mut self) -> String {
+        self.questions.recv().await.unwrap()
+    }
+}
+
+async fn answer(mut stream: TcpStream, asked: mpsc::UnboundedSender<String>) {
+    let mut request = Vec::new();
+    while !complete(&request) {
+        if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    // Nobody listens any more once the test is over.
+    let _ = asked.send(String::from_utf8_lossy(&request).into_owned());
+    let body = serde_json::json!({
+        "id": "1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": ANSWER}}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    })
+    .to_string();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+}
+
+/// Whether a request is here with all of its body.
+fn complete(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .map_or(0, |(_, value)| value.trim().parse().unwrap());
+    body.len() >= length
+}
