@@ -128,6 +128,7 @@ fn main() {
         RealZeroClaw plane::comes_back_from_a_pause_by_hand;
         RealZeroClaw plane::comes_back_from_an_emptied_config;
         RealZeroClaw plane::comes_back_from_lost_data;
+        RealZeroClaw plane::comes_back_from_a_token_that_is_lost;
         RealZeroClaw plane::runs_on_while_the_service_restarts;
         RealZeroClaw plane::stops_by_itself_and_leaves_nothing;
         RealZeroClaw plane::twenty_at_once_are_all_running;

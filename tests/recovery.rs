@@ -596,3 +596,28 @@ fn what_happened_while_the_service_was_down_is_found() {
     assert!(engine.observed(ids[4]).is_none() && !engine.volumes().contains(&ids[4]));
     assert!(ids.iter().all(|id| engine.tally(*id).failed_pairings == 0));
 }
+
+#[test]
+fn a_token_that_is_lost_from_the_store_leads_to_a_new_pairing() {
+    let (fakes, mut disk) = (Fakes::new(23), FakeDisk::new());
+    let id = lives(&fakes, &mut disk, async |plane| {
+        let user = zeroone::control::NewUser { email: "ada@example.com".into(), plan: Plan::Pro, limits: None };
+        let user = plane.create_user(user).await.unwrap().id;
+        let agent = plane.create_agent(user, new_agent("Ada")).await.unwrap();
+        agent.wait(&[Status::Running], PATIENCE).await.unwrap();
+        let mut record = plane.store().agent(agent.id()).await.unwrap().unwrap().record;
+        record.token = None;
+        record.life.revision += 1;
+        plane.store().commit(zeroone::store::Batch::update_agent(&record, None)).await.unwrap();
+        agent.id()
+    });
+    lives(&fakes, &mut disk, async |plane| {
+        let agent = plane.agent(id).unwrap();
+        answered(&agent, "still there?").await;
+        assert_eq!(status(&agent), Some(Status::Running));
+    });
+    // The code in the log is spent: it is tried once, then a new one is asked for.
+    let tally = fakes.engine().tally(id);
+    assert_eq!((tally.creates, tally.pairings - tally.failed_pairings), (1, 2), "{tally:?}");
+    assert!(tally.failed_pairings <= 1, "{tally:?}");
+}

@@ -211,6 +211,7 @@ impl AgentState {
                 if revision == self.record.life.revision && run.is_some() && run != self.run {
                     self.run = run;
                     self.show();
+                    self.miss_token(myself);
                 }
                 Event::Seen { revision, sighting }
             }
@@ -255,6 +256,15 @@ impl AgentState {
             self.record = next.clone();
         }
         skips
+    }
+
+    /// A run that was taken up from a record whose token is missing or cannot be opened: healthy, and out of reach for
+    /// every message. To the agent it is as if the token had been refused.
+    fn miss_token(&self, myself: &ActorRef<AgentMsg>) {
+        let life = &self.record.life;
+        if self.token.is_none() && matches!(life.phase, Phase::Running { .. }) {
+            let _ = myself.cast(AgentMsg::TokenRefused { attempt: life.attempt });
+        }
     }
 
     fn decide(&self, event: Event) -> Transition {
