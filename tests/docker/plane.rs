@@ -204,7 +204,7 @@ pub(crate) async fn answers_and_takes_every_change(world: &World) {
     let mut service = Service::new(world).await;
     let agent = service.running().await;
     let question = service.talk(&agent).await.to_ascii_lowercase();
-    assert!(question.contains("\"m-1\"") && question.contains("bearer sk-fake"), "{question}");
+    assert!(question.contains("\"m-1\"") && question.contains("bearer sk-planted-in-the-testkit"), "{question}");
     let first = agent.view().unwrap();
 
     let spec = AgentSpec { model: "m-2".into(), ..(*first.record.spec).clone() };
