@@ -112,10 +112,18 @@ impl Networks {
                 options: Some(HashMap::from([(ICC.into(), "false".into())])),
                 ..NetworkCreateRequest::default()
             };
-            within(CHANGE, engine.docker().await?.create_network(request)).await?;
+            within(CHANGE, engine.docker().await?.create_network(request)).await.map_err(not_made)?;
             keep_the_oldest(engine, name).await?;
         }
         Ok(())
+    }
+}
+
+/// Where all address pools are in use, the engine says 404: that is no word about an instance.
+fn not_made(failure: Failure) -> RuntimeError {
+    match failure {
+        Failure::Refused(404, why) => RuntimeError::Capacity(why),
+        failure => failure.into(),
     }
 }
 
@@ -208,4 +216,16 @@ async fn join(engine: &Engine, network: &str, members: &[String]) -> RuntimeResu
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_free_address_pool_there_is_no_room() {
+        let why = "could not find an available, non-overlapping IPv4 address pool among the defaults";
+        assert_eq!(not_made(Failure::Refused(404, why.into())), RuntimeError::Capacity(why.into()));
+        assert_eq!(not_made(Failure::Away("gone".into())), Failure::Away("gone".into()).into());
+    }
 }
