@@ -225,7 +225,13 @@ impl AgentState {
             }
             AgentMsg::Nudge => Event::Nudged,
             AgentMsg::TokenRefused { attempt } => Event::TokenRefused { attempt },
-            AgentMsg::Wake { revision } => Event::Wake { revision },
+            AgentMsg::Wake { revision } => {
+                // The timer is over; its task would be kept by its handle.
+                if revision == self.record.life.revision {
+                    self.wake = None;
+                }
+                Event::Wake { revision }
+            }
             AgentMsg::Command(command, ..) => Event::Command(command),
             #[cfg(feature = "testkit")]
             AgentMsg::Panic => panic!("an agent's actor was told to panic"),
@@ -493,7 +499,8 @@ impl AgentState {
                 let _ = myself.cast(AgentMsg::HealthUnknown { attempt });
                 return;
             };
-            let alive = jobs::check_health(&world, agent, &key, endpoint).await;
+            // Boxed: while it sleeps, which is nearly always, the task has no room for the check.
+            let alive = Box::pin(jobs::check_health(&world, agent, &key, endpoint)).await;
             let _ = myself.cast(AgentMsg::HealthChecked { attempt, alive });
         })));
     }
