@@ -84,15 +84,18 @@ pub(crate) async fn a_broken_event_stream_is_a_gap(world: &World) {
     assert_eq!(next(&mut wakes).await, Changed::Instance(spec.key.agent));
     for mode in [Mode::Cut, Mode::Hang] {
         proxy.set(mode.clone());
-        world.runtime.start(&spec.key).await.unwrap();
-        world.runtime.kill(&spec.key).await.unwrap();
         if mode == Mode::Hang {
             // A hang ends no stream. One ping tells, the next belongs to the attempt to connect again.
             until("two pings", async || (proxy.hanging() >= 2).then_some(())).await;
+        } else {
+            until("the engine away", async || runtime.ping().await.err()).await;
         }
         proxy.set(Mode::Pass);
+        // The gap alone stands for what was missed: the engine keeps 256 events, which a busy minute of others uses up.
         while next(&mut wakes).await != Changed::Gap {}
-        assert_eq!(next(&mut wakes).await, Changed::Instance(spec.key.agent), "what was missed is told again");
+        let new = self::spec(&["gateway"]);
+        world.runtime.ensure_created(&new).await.unwrap();
+        while next(&mut wakes).await != Changed::Instance(new.key.agent) {}
     }
 }
 
