@@ -89,9 +89,8 @@ pub struct Page {
 
 impl Views {
     /// Puts a view in place of the one before it.
-    pub fn put(&self, view: AgentView) {
+    pub fn put(&self, view: Arc<AgentView>) {
         let (id, user) = (view.record.id, view.record.user);
-        let view = Arc::new(view);
         if let Some(entry) = self.entries.get(&id) {
             entry.view.send_replace(view);
             return;

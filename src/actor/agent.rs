@@ -3,21 +3,20 @@
 //! Event → decide → commit → show → reply → act. The only thing a handler waits for is the store. Where a commit's outcome
 //! is not known the actor ends with an error, and its supervisor rebuilds it from what the store really has.
 
+mod effects;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::task::JoinHandle;
-use tokio::time::sleep;
 
-use super::jobs::{self, Order, TOKEN_FIELD};
-use super::registry::RegistryMsg;
+use self::effects::{AbortOnDrop, Looking};
+use super::jobs::{self, TOKEN_FIELD};
 use super::supervisor::RegistrySlot;
-use super::{FeedEntry, World, ask};
-use crate::domain::{AgentId, AgentSpec, ChannelKind, HostPort, Secret, Status, Timestamp};
+use super::{FeedEntry, World};
+use crate::domain::{AgentSpec, ChannelKind, HostPort, Secret, Status};
 use crate::lifecycle::{
-    Cause, Code, Command, Context, Effect, Event, Failure, FailureKind, Job, Life, Outcome, Phase, Sighting,
-    TokenChange, Transition, Verdict, admit, allowed, step,
+    Cause, Command, Context, Effect, Event, Failure, FailureKind, Job, Life, Outcome, Phase, Sighting, TokenChange,
+    Transition, Verdict, admit, allowed, step,
 };
 use crate::runtime::Run;
 use crate::store::{AgentRecord, Batch, LogEntry, StoreError};
@@ -94,16 +93,15 @@ pub struct AgentActor;
 
 pub struct AgentArgs {
     pub world: Arc<World>,
-    pub record: AgentRecord,
-    pub port: HostPort,
+    pub view: Arc<AgentView>,
     pub registry: RegistrySlot,
 }
 
 pub struct AgentState {
     world: Arc<World>,
     registry: RegistrySlot,
-    record: AgentRecord,
-    port: HostPort,
+    /// What is committed, as everybody sees it.
+    view: Arc<AgentView>,
     token: Option<Secret<String>>,
     run: Option<Run>,
     wake: Option<AbortOnDrop>,
@@ -111,27 +109,10 @@ pub struct AgentState {
     looking: Looking,
 }
 
-/// One look at a time: a burst of nudges is one more look after the one under way, which may have missed them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Looking {
-    No,
-    Once,
-    Again,
-}
-
 impl Drop for AgentState {
     /// The successor finds out what was done, and its first job waits for the end of the last one.
     fn drop(&mut self) {
-        self.world.lanes.cancel(self.record.id);
-    }
-}
-
-/// A timer that dies with its owner.
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
+        self.world.lanes.cancel(self.view.record.id);
     }
 }
 
@@ -142,19 +123,9 @@ impl Actor for AgentActor {
 
     /// Only takes its arguments: what fails in here would be seen by nobody but the spawner.
     async fn pre_start(&self, _: ActorRef<AgentMsg>, args: AgentArgs) -> Result<AgentState, ActorProcessingErr> {
-        let AgentArgs { world, record, port, registry } = args;
-        let token = jobs::open_token(&world, &record);
-        Ok(AgentState {
-            world,
-            registry,
-            record,
-            port,
-            token,
-            run: None,
-            wake: None,
-            health: None,
-            looking: Looking::No,
-        })
+        let AgentArgs { world, view, registry } = args;
+        let token = jobs::open_token(&world, &view.record);
+        Ok(AgentState { world, registry, view, token, run: None, wake: None, health: None, looking: Looking::No })
     }
 
     async fn post_start(&self, myself: ActorRef<AgentMsg>, _: &mut AgentState) -> Result<(), ActorProcessingErr> {
@@ -188,7 +159,7 @@ impl AgentState {
             AgentMsg::Recover => Event::Recovered,
             AgentMsg::JobEnded { attempt, job, ended } => {
                 let ended = *ended;
-                if attempt == self.record.life.attempt {
+                if attempt == self.view.record.life.attempt {
                     self.run = ended.run.or_else(|| self.run.take());
                 }
                 return (Some(Event::Job { attempt, job, outcome: ended.outcome }), ended.token);
@@ -197,7 +168,7 @@ impl AgentState {
                 let outcome = match port {
                     Ok(port) => {
                         // A fact of the ledger, true for whichever attempt is under way.
-                        self.port = port;
+                        self.show(self.view.record.clone(), port);
                         Outcome::Done
                     }
                     Err(cause) => Outcome::Failed(Failure { kind: FailureKind::Transient, cause }),
@@ -208,16 +179,16 @@ impl AgentState {
                 if std::mem::replace(&mut self.looking, Looking::No) == Looking::Again {
                     self.look(myself.clone());
                 }
-                if revision == self.record.life.revision && run.is_some() && run != self.run {
+                if revision == self.view.record.life.revision && run.is_some() && run != self.run {
                     self.run = run;
-                    self.show();
+                    self.show(self.view.record.clone(), self.view.port);
                     self.miss_token(myself);
                 }
                 Event::Seen { revision, sighting }
             }
             AgentMsg::HealthChecked { attempt, alive } => Event::Health { attempt, alive },
             AgentMsg::HealthUnknown { attempt } => {
-                if attempt == self.record.life.attempt {
+                if attempt == self.view.record.life.attempt {
                     self.act(myself, Effect::Look);
                     self.act(myself, Effect::CheckHealth(self.world.settings.timing.health_retry));
                 }
@@ -227,7 +198,7 @@ impl AgentState {
             AgentMsg::TokenRefused { attempt } => Event::TokenRefused { attempt },
             AgentMsg::Wake { revision } => {
                 // The timer is over; its task would be kept by its handle.
-                if revision == self.record.life.revision {
+                if revision == self.view.record.life.revision {
                     self.wake = None;
                 }
                 Event::Wake { revision }
@@ -242,7 +213,7 @@ impl AgentState {
     /// Plants [`Sabotage::ForgetAttemptCheck`](super::Sabotage).
     #[cfg(feature = "testkit")]
     fn with_old_news(&self, message: AgentMsg) -> AgentMsg {
-        let attempt = self.record.life.attempt;
+        let attempt = self.view.record.life.attempt;
         match message {
             message if !self.world.is_sabotaged(super::Sabotage::ForgetAttemptCheck) => message,
             AgentMsg::JobEnded { job, ended, .. } => AgentMsg::JobEnded { attempt, job, ended },
@@ -259,7 +230,7 @@ impl AgentState {
         let intent = |effect: &Effect| matches!(effect, Effect::Run(Job::Create | Job::Launch));
         let skips = self.world.is_sabotaged(super::Sabotage::SkipIntentCommit) && effects.iter().any(intent);
         if skips {
-            self.record = next.clone();
+            self.show(next.clone(), self.view.port);
         }
         skips
     }
@@ -267,7 +238,7 @@ impl AgentState {
     /// A run that was taken up from a record whose token is missing or cannot be opened: healthy, and out of reach for
     /// every message. To the agent it is as if the token had been refused.
     fn miss_token(&self, myself: &ActorRef<AgentMsg>) {
-        let life = &self.record.life;
+        let life = &self.view.record.life;
         if self.token.is_none() && matches!(life.phase, Phase::Running { .. }) {
             let _ = myself.cast(AgentMsg::TokenRefused { attempt: life.attempt });
         }
@@ -277,11 +248,11 @@ impl AgentState {
         let settings = &self.world.settings;
         let context = Context {
             now: self.world.clock.now(),
-            seed: self.record.id.seed(),
+            seed: self.view.record.id.seed(),
             restart: &settings.restart,
             timing: &settings.timing,
         };
-        step(&self.record.life, event, &context)
+        step(&self.view.record.life, event, &context)
     }
 
     async fn advance(
@@ -307,7 +278,6 @@ impl AgentState {
                 }
                 Err(error) => return Err(Box::new(error)),
             }
-            self.show();
         }
         for effect in transition.effects {
             self.act(myself, effect);
@@ -326,11 +296,11 @@ impl AgentState {
             // Whoever asked has gone; commands are idempotent, so nothing is lost by not doing it.
             return Ok(());
         }
-        if change.as_ref().is_some_and(|change| change.if_generation != self.record.life.generation) {
+        if change.as_ref().is_some_and(|change| change.if_generation != self.view.record.life.generation) {
             let _ = reply.send(Asked::Stale);
             return Ok(());
         }
-        match admit(&self.record.life.phase, command) {
+        match admit(&self.view.record.life.phase, command) {
             Verdict::Do => {}
             Verdict::Already => {
                 let _ = reply.send(Asked::Already);
@@ -338,8 +308,8 @@ impl AgentState {
             }
             Verdict::Refuse => {
                 let _ = reply.send(Asked::Refused {
-                    status: self.record.life.status(),
-                    allowed: allowed(&self.record.life.phase),
+                    status: self.view.record.life.status(),
+                    allowed: allowed(&self.view.record.life.phase),
                 });
                 return Ok(());
             }
@@ -365,12 +335,11 @@ impl AgentState {
                     return Err(Box::new(error));
                 }
             }
-            self.show();
         }
         let _ = reply.send(Asked::Done);
         #[cfg(feature = "testkit")]
         if command == Command::Delete && self.world.is_sabotaged(super::Sabotage::ReleasePortEarly) {
-            retire(&self.world, &self.registry, self.record.id).await;
+            effects::retire(&self.world, &self.registry, self.view.record.id).await;
         }
         for effect in transition.effects {
             self.act(myself, effect);
@@ -379,7 +348,7 @@ impl AgentState {
     }
 
     fn next_record(&self, life: Life, change: TokenChange, token: Option<&Secret<String>>) -> AgentRecord {
-        let mut next = self.record.clone();
+        let mut next = self.view.record.clone();
         let paired = matches!(life.phase, Phase::Running { .. });
         next.life = life;
         next.updated_at = self.world.clock.now();
@@ -396,7 +365,7 @@ impl AgentState {
         let entry = LogEntry {
             seq: next.life.revision,
             time: next.updated_at,
-            from: self.record.life.status(),
+            from: self.view.record.life.status(),
             to: next.life.status(),
             cause: cause.code.as_str().to_owned(),
             attempt: next.life.attempt,
@@ -408,142 +377,32 @@ impl AgentState {
             from = %entry.from, to = %entry.to, cause = %entry.cause, detail = entry.detail,
             "transition"
         );
-        if next.token != self.record.token {
+        if next.token != self.view.record.token {
             self.token = jobs::open_token(&self.world, &next);
         }
         if !matches!(next.life.phase, Phase::Running { .. } | Phase::Starting { .. }) {
             self.run = None;
         }
-        self.record = next;
-        let fed = FeedEntry { agent: self.record.id, user: self.record.user, entry };
+        let fed = FeedEntry { agent: next.id, user: next.user, entry };
+        self.show(next, self.view.port);
         // Nobody listening is fine.
         let _ = self.world.feed.send(Arc::new(fed));
         Ok(())
     }
 
-    /// Puts the view in its place.
-    fn show(&self) {
-        let running = matches!(self.record.life.phase, Phase::Running { .. });
+    /// Puts a view of this record in place of the one before it.
+    fn show(&mut self, record: AgentRecord, port: HostPort) {
+        let running = matches!(record.life.phase, Phase::Running { .. });
         let access = match (&self.run, &self.token) {
-            (Some(run), Some(token)) if running => Some(Arc::new(Access {
-                endpoint: run.endpoint,
-                token: token.clone(),
-                attempt: self.record.life.attempt,
-            })),
+            (Some(run), Some(token)) if running => {
+                Some(Arc::new(Access { endpoint: run.endpoint, token: token.clone(), attempt: record.life.attempt }))
+            }
             _ => None,
         };
-        self.world.views.put(AgentView { record: self.record.clone(), port: self.port, access });
-    }
-
-    fn act(&mut self, myself: &ActorRef<AgentMsg>, effect: Effect) {
-        match effect {
-            Effect::Run(job) => self.run_job(myself.clone(), job),
-            Effect::Look => self.look(myself.clone()),
-            Effect::CheckHealth(delay) => self.check_health(myself.clone(), delay),
-            Effect::WakeAt(at) => self.wake_at(myself.clone(), at),
-            Effect::End => myself.stop(Some(GONE.into())),
-        }
-    }
-
-    fn run_job(&self, myself: ActorRef<AgentMsg>, job: Job) {
-        let attempt = self.record.life.attempt;
-        let world = Arc::clone(&self.world);
-        let registry = Arc::clone(&self.registry);
-        let order = Order {
-            stage: matches!(self.record.life.phase, Phase::Starting { stage: true, .. }),
-            limits: world.accounts.limits_of(self.record.user),
-            record: self.record.clone(),
-            port: self.port,
-            token: self.token.clone(),
-            run: self.run.clone(),
-        };
-        self.world.lanes.run(self.record.id, move |cancel| async move {
-            let agent = order.record.id;
-            let message = if job == Job::Rebind {
-                AgentMsg::Rebound { attempt, port: rebind(&world, &registry, agent).await }
-            } else {
-                let mut ended = jobs::run(Arc::clone(&world), job, order, cancel).await;
-                if job == Job::Remove && ended.outcome == Outcome::Done {
-                    ended.outcome = retire(&world, &registry, agent).await;
-                }
-                AgentMsg::JobEnded { attempt, job, ended: Box::new(ended) }
-            };
-            // An actor that has ended meanwhile left its work to its successor.
-            let _ = myself.cast(message);
-        });
-    }
-
-    fn look(&mut self, myself: ActorRef<AgentMsg>) {
-        if self.looking != Looking::No {
-            self.looking = Looking::Again;
-            return;
-        }
-        self.looking = Looking::Once;
-        let world = Arc::clone(&self.world);
-        let (agent, revision) = (self.record.id, self.record.life.revision);
-        let key = jobs::key_of(&self.record);
-        tokio::spawn(async move {
-            let (sighting, run) = jobs::look(&world, agent, &key).await;
-            let _ = myself.cast(AgentMsg::Looked { revision, sighting, run });
-        });
-    }
-
-    fn check_health(&mut self, myself: ActorRef<AgentMsg>, delay: Duration) {
-        let world = Arc::clone(&self.world);
-        let (agent, attempt) = (self.record.id, self.record.life.attempt);
-        let endpoint = self.run.as_ref().map(|run| run.endpoint);
-        let key = jobs::key_of(&self.record);
-        self.health = Some(AbortOnDrop(tokio::spawn(async move {
-            sleep(delay).await;
-            let Some(endpoint) = endpoint else {
-                let _ = myself.cast(AgentMsg::HealthUnknown { attempt });
-                return;
-            };
-            // Boxed: while it sleeps, which is nearly always, the task has no room for the check.
-            let alive = Box::pin(jobs::check_health(&world, agent, &key, endpoint)).await;
-            let _ = myself.cast(AgentMsg::HealthChecked { attempt, alive });
-        })));
-    }
-
-    fn wake_at(&mut self, myself: ActorRef<AgentMsg>, at: Timestamp) {
-        let revision = self.record.life.revision;
-        let delay = self.world.clock.until(at);
-        self.wake = Some(AbortOnDrop(tokio::spawn(async move {
-            sleep(delay).await;
-            let _ = myself.cast(AgentMsg::Wake { revision });
-        })));
+        self.view = Arc::new(AgentView { record, port, access });
+        self.world.views.put(Arc::clone(&self.view));
     }
 }
 
 /// The reason with which an actor ends when its agent is gone: the one end that is not repaired.
 pub const GONE: &str = "gone";
-
-/// How long the registry may take: it waits for nothing but the store.
-const REGISTRY_PATIENCE: Duration = Duration::from_secs(10);
-
-async fn rebind(world: &World, registry: &RegistrySlot, agent: AgentId) -> Result<HostPort, Cause> {
-    let port = ask(&registry.load_full(), |reply| RegistryMsg::SwapPort { agent, reply }, REGISTRY_PATIENCE).await;
-    let outcome = match port {
-        Ok(Ok(port)) => Ok(port),
-        Ok(Err(cause)) => Err(cause),
-        Err(error) => Err(Cause::because(Code::Internal, format!("the registry: {error}"))),
-    };
-    if let Ok(port) = outcome {
-        tracing::warn!(%agent, %port, at = %world.clock.now(), "the port was taken by someone else; the agent has another one now");
-    }
-    outcome
-}
-
-/// Removes the record; the outcome of the deletion depends on it.
-async fn retire(world: &World, registry: &RegistrySlot, agent: AgentId) -> Outcome {
-    let asked = ask(&registry.load_full(), |reply| RegistryMsg::Retire { agent, reply }, REGISTRY_PATIENCE).await;
-    let trouble = match asked {
-        Ok(Ok(())) => {
-            world.views.remove(agent);
-            return Outcome::Done;
-        }
-        Ok(Err(error)) => error.to_string(),
-        Err(error) => format!("the registry: {error}"),
-    };
-    Outcome::Failed(Failure { kind: FailureKind::Transient, cause: Cause::because(Code::Internal, trouble) })
-}

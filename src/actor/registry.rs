@@ -20,7 +20,7 @@ use crate::view::AgentView;
 pub enum RegistryMsg {
     Create {
         creation: Box<Creation>,
-        reply: RpcReplyPort<Result<AgentView, CreateRefusal>>,
+        reply: RpcReplyPort<Result<Arc<AgentView>, CreateRefusal>>,
     },
     /// Another port for an agent whose port a stranger holds.
     SwapPort {
@@ -210,7 +210,7 @@ struct NoPort {
 }
 
 impl RegistryState {
-    async fn create(&mut self, creation: Creation) -> Result<AgentView, CreateRefusal> {
+    async fn create(&mut self, creation: Creation) -> Result<Arc<AgentView>, CreateRefusal> {
         let Creation { mut record, slug, idempotency } = creation;
         let user = self.world.accounts.user(record.user).ok_or(CreateRefusal::NoSuchUser)?;
         let limits: Limits = user.effective_limits();
@@ -235,8 +235,8 @@ impl RegistryState {
             return Err(error.into());
         }
         tracing::info!(agent = %record.id, slug = %record.slug, port = %seat.port, "created");
-        let view = AgentView { record, port: seat.port, access: None };
-        self.world.views.put(view.clone());
+        let view = Arc::new(AgentView { record, port: seat.port, access: None });
+        self.world.views.put(Arc::clone(&view));
         // The supervisor ends only with the whole service; the store has the agent for the next one.
         let _ = self.supervisor.cast(SupervisorMsg::TakeUp { record: Box::new(view.record.clone()), port: seat.port });
         Ok(view)

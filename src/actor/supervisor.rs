@@ -18,6 +18,7 @@ use super::agent::{AgentActor, AgentArgs, AgentMsg, GONE};
 use super::registry::{RegistryActor, RegistryArgs, RegistryMsg};
 use crate::domain::{AgentId, HostPort};
 use crate::store::{AgentRecord, Snapshot, StoredAgent};
+use crate::view::AgentView;
 
 /// Where the registry is at present: it changes when it is rebuilt.
 pub type RegistrySlot = Arc<ArcSwap<ActorRef<RegistryMsg>>>;
@@ -215,9 +216,9 @@ impl SupervisorState {
         if self.directory.contains_key(&id) {
             return Ok(());
         }
-        let view = crate::view::AgentView { record: record.clone(), port, access: None };
-        self.world.views.put(view);
-        let args = AgentArgs { world: Arc::clone(&self.world), record, port, registry };
+        let view = Arc::new(AgentView { record, port, access: None });
+        self.world.views.put(Arc::clone(&view));
+        let args = AgentArgs { world: Arc::clone(&self.world), view, registry };
         let (actor, _) = Actor::spawn_linked(None, AgentActor, args, myself.get_cell()).await?;
         self.children.insert(actor.get_id(), Child::Agent(id));
         self.directory.insert(id, actor);

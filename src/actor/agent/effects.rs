@@ -1,0 +1,144 @@
+//! What an agent's actor has others do: jobs, looks, health checks and timers, each a task that reports by message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::ActorRef;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::{AgentMsg, AgentState, GONE};
+use crate::actor::jobs::{self, Order};
+use crate::actor::registry::RegistryMsg;
+use crate::actor::supervisor::RegistrySlot;
+use crate::actor::{World, ask};
+use crate::domain::{AgentId, HostPort, Timestamp};
+use crate::lifecycle::{Cause, Code, Effect, Failure, FailureKind, Job, Outcome, Phase};
+
+/// One look at a time: a burst of nudges is one more look after the one under way, which may have missed them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Looking {
+    No,
+    Once,
+    Again,
+}
+
+/// A timer that dies with its owner.
+pub(super) struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl AgentState {
+    pub(super) fn act(&mut self, myself: &ActorRef<AgentMsg>, effect: Effect) {
+        match effect {
+            Effect::Run(job) => self.run_job(myself.clone(), job),
+            Effect::Look => self.look(myself.clone()),
+            Effect::CheckHealth(delay) => self.check_health(myself.clone(), delay),
+            Effect::WakeAt(at) => self.wake_at(myself.clone(), at),
+            Effect::End => myself.stop(Some(GONE.into())),
+        }
+    }
+
+    fn run_job(&self, myself: ActorRef<AgentMsg>, job: Job) {
+        let attempt = self.view.record.life.attempt;
+        let world = Arc::clone(&self.world);
+        let registry = Arc::clone(&self.registry);
+        let order = Order {
+            stage: matches!(self.view.record.life.phase, Phase::Starting { stage: true, .. }),
+            limits: world.accounts.limits_of(self.view.record.user),
+            record: self.view.record.clone(),
+            port: self.view.port,
+            token: self.token.clone(),
+            run: self.run.clone(),
+        };
+        self.world.lanes.run(self.view.record.id, move |cancel| async move {
+            let agent = order.record.id;
+            let message = if job == Job::Rebind {
+                AgentMsg::Rebound { attempt, port: rebind(&world, &registry, agent).await }
+            } else {
+                let mut ended = jobs::run(Arc::clone(&world), job, order, cancel).await;
+                if job == Job::Remove && ended.outcome == Outcome::Done {
+                    ended.outcome = retire(&world, &registry, agent).await;
+                }
+                AgentMsg::JobEnded { attempt, job, ended: Box::new(ended) }
+            };
+            // An actor that has ended meanwhile left its work to its successor.
+            let _ = myself.cast(message);
+        });
+    }
+
+    pub(super) fn look(&mut self, myself: ActorRef<AgentMsg>) {
+        if self.looking != Looking::No {
+            self.looking = Looking::Again;
+            return;
+        }
+        self.looking = Looking::Once;
+        let world = Arc::clone(&self.world);
+        let (agent, revision) = (self.view.record.id, self.view.record.life.revision);
+        let key = jobs::key_of(&self.view.record);
+        tokio::spawn(async move {
+            let (sighting, run) = jobs::look(&world, agent, &key).await;
+            let _ = myself.cast(AgentMsg::Looked { revision, sighting, run });
+        });
+    }
+
+    fn check_health(&mut self, myself: ActorRef<AgentMsg>, delay: Duration) {
+        let world = Arc::clone(&self.world);
+        let (agent, attempt) = (self.view.record.id, self.view.record.life.attempt);
+        let endpoint = self.run.as_ref().map(|run| run.endpoint);
+        let key = jobs::key_of(&self.view.record);
+        self.health = Some(AbortOnDrop(tokio::spawn(async move {
+            sleep(delay).await;
+            let Some(endpoint) = endpoint else {
+                let _ = myself.cast(AgentMsg::HealthUnknown { attempt });
+                return;
+            };
+            // Boxed: while it sleeps, which is nearly always, the task has no room for the check.
+            let alive = Box::pin(jobs::check_health(&world, agent, &key, endpoint)).await;
+            let _ = myself.cast(AgentMsg::HealthChecked { attempt, alive });
+        })));
+    }
+
+    fn wake_at(&mut self, myself: ActorRef<AgentMsg>, at: Timestamp) {
+        let revision = self.view.record.life.revision;
+        let delay = self.world.clock.until(at);
+        self.wake = Some(AbortOnDrop(tokio::spawn(async move {
+            sleep(delay).await;
+            let _ = myself.cast(AgentMsg::Wake { revision });
+        })));
+    }
+}
+
+/// How long the registry may take: it waits for nothing but the store.
+const REGISTRY_PATIENCE: Duration = Duration::from_secs(10);
+
+async fn rebind(world: &World, registry: &RegistrySlot, agent: AgentId) -> Result<HostPort, Cause> {
+    let port = ask(&registry.load_full(), |reply| RegistryMsg::SwapPort { agent, reply }, REGISTRY_PATIENCE).await;
+    let outcome = match port {
+        Ok(Ok(port)) => Ok(port),
+        Ok(Err(cause)) => Err(cause),
+        Err(error) => Err(Cause::because(Code::Internal, format!("the registry: {error}"))),
+    };
+    if let Ok(port) = outcome {
+        tracing::warn!(%agent, %port, at = %world.clock.now(), "the port was taken by someone else; the agent has another one now");
+    }
+    outcome
+}
+
+/// Removes the record; the outcome of the deletion depends on it.
+pub(super) async fn retire(world: &World, registry: &RegistrySlot, agent: AgentId) -> Outcome {
+    let asked = ask(&registry.load_full(), |reply| RegistryMsg::Retire { agent, reply }, REGISTRY_PATIENCE).await;
+    let trouble = match asked {
+        Ok(Ok(())) => {
+            world.views.remove(agent);
+            return Outcome::Done;
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => format!("the registry: {error}"),
+    };
+    Outcome::Failed(Failure { kind: FailureKind::Transient, cause: Cause::because(Code::Internal, trouble) })
+}
