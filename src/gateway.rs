@@ -28,6 +28,7 @@ mod config_view;
 mod cost;
 mod cron;
 mod events;
+mod footprint;
 mod health;
 mod idempotency;
 mod limits;

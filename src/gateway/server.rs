@@ -14,12 +14,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::shared::{App, Shared};
-use super::{channels, cron, routes};
+use super::{channels, cron, footprint, routes};
 
 /// Connections open at once. An agent has one owner and a few dashboards; more is an accident or an attack.
 const CONNECTIONS: usize = 512;
@@ -39,6 +39,9 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
     shared.health.ok("gateway");
     let mut background = channels::start(&shared);
     background.push(AbortOnDropHandle::new(tokio::spawn(cron::run(shared.clone()))));
+    let requests = Arc::new(Notify::new());
+    let heard = requests.clone();
+    background.push(AbortOnDropHandle::new(tokio::spawn(async move { footprint::stay_small(&heard).await })));
     // However this ends, what would never end by itself ends with it.
     let streams = shared.stop.clone().drop_guard();
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
@@ -60,8 +63,14 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
         };
         // Answers are small and written whole: waiting to fill a packet only adds latency.
         let _ = stream.set_nodelay(true);
-        let router = router.clone();
-        let service = hyper::service::service_fn(move |request: Request<Incoming>| call(router.clone(), request, peer));
+        let (router, requests) = (router.clone(), requests.clone());
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            // A health check is answered by what is always in memory.
+            if request.uri().path() != "/health" {
+                requests.notify_one();
+            }
+            call(router.clone(), request, peer)
+        });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
