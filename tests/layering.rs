@@ -19,14 +19,14 @@ const FLOORS: [&[&str]; 9] = [
 ];
 
 /// Rooms above the control plane: programs and facades, which the rooms below know nothing of.
-const ABOVE: [&str; 8] = ["http", "cli", "config", "telemetry", "testkit", "proxy", "console", "gateway"];
+const ABOVE: [&str; 7] = ["http", "cli", "config", "telemetry", "testkit", "proxy", "gateway"];
 
 /// Which library may be named where.
 const KEPT: [(&str, &[&str]); 5] = [
     ("bollard", &["runtime/docker"]),
     ("redb", &["store"]),
     ("ractor", &["actor", "control"]),
-    ("axum", &["http", "gateway", "proxy", "console"]),
+    ("axum", &["http", "gateway", "proxy"]),
     ("rusqlite", &["gateway"]),
 ];
 

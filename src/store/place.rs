@@ -18,8 +18,9 @@ use super::disk::{Disk, OnDisk};
 use super::error::OpenError;
 use super::schema::{self, Identity, Migration, SchemaError};
 
-/// Pages that redb keeps in memory: the records of 10,000 agents fit in.
-const CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Pages that redb keeps in memory, beside those that the system keeps of every file: records are read at boot alone, and
+/// the inner pages by which a commit finds its place fit in many times over.
+const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
 #[derive(Debug, Clone)]
 pub(super) enum Place {
