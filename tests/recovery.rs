@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use zeroone::actor::Settings;
-use zeroone::control::{ActorCrash, AgentHandle, ControlPlane, CreateError, DeliveryError, Followed, Message};
+use zeroone::control::{
+    ActorCrash, AgentHandle, ControlPlane, CreateError, DeliveryError, Followed, Message, NewAgent,
+};
 use zeroone::domain::{AgentId, Exit, HostPort, Plan, Status};
 use zeroone::lifecycle::{Code, Phase, Step};
-use zeroone::store::LogEntry;
+use zeroone::store::{CommitFault, Conflict, LogEntry, StoreError};
 use zeroone::testkit::{self, Condition, FakeDisk, Fakes, Habits, Image, Mood, TestPlane, message, new_agent};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -430,6 +432,43 @@ async fn a_port_that_a_stranger_holds_is_left_alone() {
         assert!(taken.insert(port), "{port} is held or quarantined");
     }
     assert_eq!(engine.tally(agent.id()).failed_pairings, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_port_whose_answer_is_lost_leaves_one_port() {
+    // Whichever of a deployment's commits it is whose answer is lost.
+    for commit in 1..=10 {
+        let world = testkit::plane(24, Plan::Pro).await;
+        let engine = world.fakes.engine();
+        engine.take_port(HostPort::all().next().unwrap());
+        world.disk.memory().fail_commit(commit, CommitFault::After);
+        let id = AgentId::from_bytes([7; 16]);
+        // One whose own create is the commit is there all the same.
+        let _ = world.plane.create_agent(world.user, NewAgent { id, ..new_agent("Ada") }).await;
+        until("the agent is there", || world.plane.agent(id).is_some()).await;
+        let agent = world.plane.agent(id).unwrap();
+        agent.wait(&[Status::Running], PATIENCE).await.unwrap();
+        answered(&agent, "hi").await;
+        let stored = world.plane.store().agent(id).await.unwrap().unwrap().port;
+        let runs_on = engine.observed(id).unwrap().run().unwrap().endpoint.port();
+        assert_eq!((agent.view().unwrap().port, runs_on), (stored, stored.get()), "commit {commit}");
+        let next = world.running("Next").await.view().unwrap().port;
+        assert_ne!(next, stored, "commit {commit}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_is_repeated_is_refused_and_takes_nothing_away() {
+    let world = testkit::plane(25, Plan::Free).await;
+    let new = new_agent("Ada");
+    let agent = world.plane.create_agent(world.user, new.clone()).await.unwrap();
+    for _ in 0..3 {
+        let again = world.plane.create_agent(world.user, new.clone()).await;
+        assert_eq!(again.err(), Some(CreateError::Store(StoreError::Rejected(Conflict::Exists))));
+    }
+    assert_eq!(world.plane.used(world.user).await, Ok(1));
+    let other = world.running("Other").await.view().unwrap().port;
+    assert_ne!(agent.wait(&[Status::Running], PATIENCE).await.unwrap().port, other, "its port is its own");
 }
 
 #[tokio::test(start_paused = true)]

@@ -138,8 +138,9 @@ impl Actor for RegistryActor {
             }
             RegistryMsg::SwapPort { agent, reply } => {
                 let swapped = state.swap_port(agent).await;
+                let unknown = matches!(&swapped, Err(NoPort { unknown: true, .. }));
                 let _ = reply.send(swapped.map_err(|error| error.cause));
-                Ok(())
+                rebuild_if(unknown)
             }
             RegistryMsg::Retire { agent, reply } => {
                 let retired = state.retire(agent).await;
@@ -207,12 +208,24 @@ fn rebuild_if(unknown: bool) -> Result<(), ActorProcessingErr> {
 /// Why an agent got no other port.
 struct NoPort {
     cause: Cause,
+    /// It may have been committed all the same.
+    unknown: bool,
+}
+
+impl NoPort {
+    fn certainly(code: Code, detail: impl Into<Arc<str>>) -> Self {
+        Self { cause: Cause::because(code, detail), unknown: false }
+    }
 }
 
 impl RegistryState {
     async fn create(&mut self, creation: Creation) -> Result<Arc<AgentView>, CreateRefusal> {
         let Creation { mut record, slug, idempotency } = creation;
         let user = self.world.accounts.user(record.user).ok_or(CreateRefusal::NoSuchUser)?;
+        if self.ledger.seat(record.id).is_some() {
+            // A create that is repeated. What is not claimed here must not be given back when the store refuses it.
+            return Err(StoreError::from(Conflict::Exists).into());
+        }
         let limits: Limits = user.effective_limits();
         let now = self.world.clock.now();
         let seat = self.ledger.claim(record.id, record.user, &limits, slug, now)?;
@@ -244,19 +257,20 @@ impl RegistryState {
 
     async fn swap_port(&mut self, agent: AgentId) -> Result<HostPort, NoPort> {
         let Some(seat) = self.ledger.seat(agent) else {
-            return Err(NoPort { cause: Cause::because(Code::Internal, "the agent has no seat") });
+            return Err(NoPort::certainly(Code::Internal, "the agent has no seat"));
         };
         let from = seat.port;
         let now = self.world.clock.now();
         let to = self
             .ledger
             .swap_port(agent, now)
-            .map_err(|refusal| NoPort { cause: Cause::because(Code::NoFreePort, refusal.to_string()) })?;
+            .map_err(|refusal| NoPort::certainly(Code::NoFreePort, refusal.to_string()))?;
         match self.world.store.commit(Batch::swap_port(agent, from, to)).await {
             Ok(()) => Ok(to),
             Err(error) => {
                 self.ledger.unswap_port(agent, from);
-                Err(NoPort { cause: Cause::because(Code::Internal, error.to_string()) })
+                let unknown = matches!(error, StoreError::Unknown(_));
+                Err(NoPort { unknown, ..NoPort::certainly(Code::Internal, error.to_string()) })
             }
         }
     }

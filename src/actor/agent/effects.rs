@@ -58,7 +58,7 @@ impl AgentState {
         self.world.lanes.run(self.view.record.id, move |cancel| async move {
             let agent = order.record.id;
             let message = if job == Job::Rebind {
-                AgentMsg::Rebound { attempt, port: rebind(&world, &registry, agent).await }
+                AgentMsg::Rebound { attempt, port: rebind(&world, &registry, agent, order.port).await }
             } else {
                 let mut ended = jobs::run(Arc::clone(&world), job, order, cancel).await;
                 if job == Job::Remove && ended.outcome == Outcome::Done {
@@ -116,17 +116,26 @@ impl AgentState {
 /// How long the registry may take: it waits for nothing but the store.
 const REGISTRY_PATIENCE: Duration = Duration::from_secs(10);
 
-async fn rebind(world: &World, registry: &RegistrySlot, agent: AgentId) -> Result<HostPort, Cause> {
+async fn rebind(world: &World, registry: &RegistrySlot, agent: AgentId, from: HostPort) -> Result<HostPort, Cause> {
     let port = ask(&registry.load_full(), |reply| RegistryMsg::SwapPort { agent, reply }, REGISTRY_PATIENCE).await;
     let outcome = match port {
         Ok(Ok(port)) => Ok(port),
-        Ok(Err(cause)) => Err(cause),
-        Err(error) => Err(Cause::because(Code::Internal, format!("the registry: {error}"))),
+        Ok(Err(cause)) => swapped_all_the_same(world, agent, from).await.ok_or(cause),
+        Err(error) => {
+            let cause = Cause::because(Code::Internal, format!("the registry: {error}"));
+            swapped_all_the_same(world, agent, from).await.ok_or(cause)
+        }
     };
     if let Ok(port) = outcome {
         tracing::warn!(%agent, %port, at = %world.clock.now(), "the port was taken by someone else; the agent has another one now");
     }
     outcome
+}
+
+/// The port that the store has, if it is another one: a swap whose answer was lost may have been committed.
+async fn swapped_all_the_same(world: &World, agent: AgentId, from: HostPort) -> Option<HostPort> {
+    let stored = world.store.agent(agent).await.ok().flatten()?;
+    Some(stored.port).filter(|port| *port != from)
 }
 
 /// Removes the record; the outcome of the deletion depends on it.
