@@ -104,7 +104,9 @@ pub(super) fn timers(life: &Life, context: &Context<'_>) -> Vec<Effect> {
             (Some(*until), restart.max_delay.max(PATIENCE_MAX))
         }
         Phase::Stopping { retry_at, .. } => (*retry_at, PATIENCE_MAX),
-        Phase::Failed { retry_at, .. } => (*retry_at, restart.max_rest.max(restart.rest)),
+        // Only the rests between starts grow.
+        Phase::Failed { retry_at, resume: Resume::Start } => (*retry_at, restart.max_rest.max(restart.rest)),
+        Phase::Failed { retry_at, resume: Resume::Stop | Resume::Delete } => (*retry_at, restart.rest),
         Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopped => (None, Duration::ZERO),
     };
     at.map(|at| Effect::WakeAt(at.min(later(context.now, longest)))).into_iter().collect()

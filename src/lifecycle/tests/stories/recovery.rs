@@ -64,6 +64,8 @@ fn a_clock_that_was_set_back_makes_nobody_wait_for_it() {
         (starting(Step::BackingOff { until: year, halt }, false), 30),
         (Phase::Stopping { then: Then::Stay, since: year, retry_at: Some(year) }, 5),
         (Phase::Failed { resume: Resume::Start, retry_at: Some(year) }, 3600),
+        (Phase::Failed { resume: Resume::Stop, retry_at: Some(year) }, 60),
+        (Phase::Failed { resume: Resume::Delete, retry_at: Some(year) }, 60),
     ] {
         let mut story = Story::in_phase(phase.clone());
         let effects = story.tell(Event::Recovered);
