@@ -148,6 +148,8 @@ fn entry(seq: u64) -> LogEntry {
         cause: "paired".into(),
         attempt: seq,
         detail: None,
+        root: None,
+        exit_code: None,
     }
 }
 

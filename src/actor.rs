@@ -50,6 +50,7 @@ pub struct World {
     pub views: Views,
     pub lanes: Lanes,
     pub accounts: crate::accounts::Accounts,
+    pub recoveries: crate::incident::Recoveries,
     pub clock: Clock,
     pub settings: Settings,
     /// A bug on purpose, to show that the simulation finds it.

@@ -43,6 +43,7 @@ pub use new_agent::{AgentPatch, CreateError, NewAgent};
 use crate::accounts::Accounts;
 use crate::actor::{Directory, FeedEntry, SupervisorMsg, World, ask};
 use crate::domain::{AgentId, Status, UserId};
+use crate::incident::{Kind, Recovery};
 use crate::runtime::{Caps, RuntimeError};
 use crate::store::Store;
 use crate::vault::Vault;
@@ -98,6 +99,11 @@ impl ControlPlane {
     /// How many agents are in each status.
     pub fn count_by_status(&self) -> [(Status, usize); 6] {
         self.world.views.count_by_status()
+    }
+
+    /// How long agents took to recover, by what had gone wrong, since this control plane began.
+    pub fn recoveries(&self) -> [(Kind, Recovery); Kind::ALL.len()] {
+        self.world.recoveries.counted()
     }
 
     /// Every committed transition from now on.

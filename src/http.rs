@@ -18,6 +18,7 @@ mod explain;
 mod guard;
 mod health;
 mod idempotency;
+mod incidents;
 mod logs;
 mod message;
 mod metrics;
@@ -94,6 +95,7 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::READ, routes!(events::agent_events)),
         (Rule::READ, routes!(events::all_events)),
         (Rule::READ, routes!(explain::explain)),
+        (Rule::READ, routes!(incidents::incidents)),
         (Rule::ANY_KEY, routes!(account::me)),
         (Rule::READ, routes!(account::list_keys)),
         (Rule::WRITE, routes!(account::create_key)),

@@ -20,7 +20,7 @@
 //! | what runs instances | [`runtime`]: the trait, and an implementation for each engine |
 //! | what is known of ZeroClaw | [`zeroclaw`] |
 //! | the actors, thin shells round the decisions | [`actor`] |
-//! | what readers see without asking an actor | [`view`], [`accounts`] |
+//! | what readers see without asking an actor | [`view`], [`accounts`], [`incident`] |
 //! | what embedders and the HTTP facade hold | [`control`] |
 //! | the agent runtime of our own, a program in itself | `gateway` |
 //!
@@ -51,6 +51,7 @@ pub mod domain;
 pub mod gateway;
 #[cfg(feature = "server")]
 pub mod http;
+pub mod incident;
 pub mod ledger;
 pub mod lifecycle;
 mod plain;

@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 9] = [
     &["store", "zeroclaw"],
     // The engines behind the trait: they may know ZeroClaw, the trait may not.
     &["runtime/docker", "runtime/process"],
-    &["view", "accounts"],
+    &["view", "accounts", "incident"],
     &["actor"],
     &["control"],
 ];

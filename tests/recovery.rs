@@ -9,6 +9,7 @@ use zeroone::control::{
     ActorCrash, AgentHandle, ControlPlane, CreateError, DeliveryError, Followed, Message, NewAgent,
 };
 use zeroone::domain::{AgentId, Exit, HostPort, Plan, Status};
+use zeroone::incident::{Kind, State};
 use zeroone::lifecycle::{Code, Phase, Step};
 use zeroone::store::{CommitFault, Conflict, LogEntry, StoreError};
 use zeroone::testkit::{self, Condition, FakeDisk, Fakes, Habits, Image, Mood, TestPlane, message, new_agent};
@@ -72,6 +73,34 @@ async fn every_kind_of_gateway_is_paired_with() {
         answered(&agent, "again").await;
         assert_eq!(world.fakes.engine().tally(agent.id()).failed_pairings, 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_is_one_incident_whose_times_are_in_order() {
+    let world = testkit::plane(21, Plan::Pro).await;
+    let agent = world.running("Ada").await;
+    assert_eq!(agent.incidents().await.unwrap(), []);
+    for kill in 1..=3 {
+        assert!(world.fakes.engine().end(agent.id(), Exit { code: Some(137), oom: false }));
+        until("it recovered", || {
+            let view = agent.view().unwrap();
+            view.status() == Status::Running && view.record.life.restart_count == kill
+        })
+        .await;
+        let incidents = agent.incidents().await.unwrap();
+        assert_eq!(incidents.len() as u64, kill, "{incidents:?}");
+        let incident = incidents.last().unwrap();
+        assert_eq!((incident.kind, incident.exit_code, incident.state), (Kind::Exit, Some(137), State::Recovered));
+        let detected = Some(incident.detected_at);
+        let steps = [incident.started_at, incident.healthy_at, incident.paired_at, incident.ended_at];
+        assert!(steps.iter().all(Option::is_some), "{incident:?}");
+        // The first restart comes at once, later ones after a wait.
+        assert_eq!(incident.back_off_at.is_some(), kill > 1, "{incident:?}");
+        let waited = incident.back_off_at.or(detected);
+        assert!([detected, waited].into_iter().chain(steps).is_sorted(), "{incident:?}");
+    }
+    let (kind, counted) = world.plane.recoveries()[0];
+    assert_eq!((kind, counted.count, counted.buckets.iter().sum::<u64>()), (Kind::Exit, 3, 3));
 }
 
 #[tokio::test(start_paused = true)]

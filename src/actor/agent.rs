@@ -370,6 +370,8 @@ impl AgentState {
             cause: cause.code.as_str().to_owned(),
             attempt: next.life.attempt,
             detail: cause.detail.as_ref().map(|detail| detail.to_string()),
+            root: cause.root.map(|code| code.as_str().to_owned()),
+            exit_code: cause.exit_code,
         };
         self.world.store.commit(Batch::update_agent(&next, Some(&entry))).await?;
         tracing::info!(
@@ -383,6 +385,7 @@ impl AgentState {
         if !matches!(next.life.phase, Phase::Running { .. } | Phase::Starting { .. }) {
             self.run = None;
         }
+        self.world.recoveries.note(next.id, &entry);
         let fed = FeedEntry { agent: next.id, user: next.user, entry };
         self.show(next, self.view.port);
         // Nobody listening is fine.

@@ -238,6 +238,8 @@ impl RegistryState {
             cause: Code::Created.as_str().to_owned(),
             attempt: 0,
             detail: None,
+            root: None,
+            exit_code: None,
         };
         let mut batch = Batch::create_agent(&record, seat.port, &entry, limits.max_agents);
         if let Some(claim) = &idempotency {

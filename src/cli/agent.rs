@@ -68,6 +68,8 @@ pub(super) enum AgentVerb {
         #[arg(long, short)]
         follow: bool,
     },
+    /// What went wrong with it, newest first, and how long it took to be well again.
+    Incidents { agent: String },
     /// Why it is in its status, and what happens next.
     Explain { agent: String },
 }
@@ -126,6 +128,15 @@ const AGENTS: [Column; 7] = [
     ("RESTARTS", "restarts"),
     ("NAME", "name"),
 ];
+const INCIDENTS: [Column; 7] = [
+    ("DETECTED", "detectedAt"),
+    ("CAUSE", "cause"),
+    ("EXIT", "exitCode"),
+    ("STATE", "state"),
+    ("STARTED", "startedAt"),
+    ("HEALTHY", "healthyAt"),
+    ("PAIRED", "pairedAt"),
+];
 const EVENTS: [Column; 5] = [("SEQ", "seq"), ("TIME", "time"), ("FROM", "from"), ("TO", "to"), ("CAUSE", "cause")];
 
 pub(super) async fn run(verb: AgentVerb, client: &Client, environment: &Environment) -> Result<(), Failure> {
@@ -156,6 +167,9 @@ pub(super) async fn run(verb: AgentVerb, client: &Client, environment: &Environm
             client.output.one(&record)
         }
         AgentVerb::Events { agent, follow } => events(client, &agent, follow).await,
+        AgentVerb::Incidents { agent } => {
+            client.output.many(&INCIDENTS, &client.list(&path(client, &agent, "/incidents").await?).await?)
+        }
         AgentVerb::Explain { agent } => client.output.one(&client.get(&path(client, &agent, "/explain").await?).await?),
     }
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ControlPlane, reconcile};
 use crate::accounts::Accounts;
 use crate::actor::{Clock, Lanes, Settings, Supervisor, SupervisorArgs, World};
+use crate::incident::Recoveries;
 use crate::runtime::ContainerRuntime;
 use crate::store::{OpenError, Store, StoreError};
 use crate::vault::Vault;
@@ -115,6 +116,7 @@ impl Builder {
             views: Views::default(),
             lanes: Lanes::default(),
             accounts: Accounts::default(),
+            recoveries: Recoveries::default(),
             clock: self.clock,
             settings: self.settings,
             #[cfg(feature = "testkit")]

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{ACTOR_PATIENCE, ControlPlane};
 use crate::actor::{AgentMsg, AskError, Asked, Change, ask, key_of, open_credentials};
 use crate::domain::{AgentId, Credentials, Status};
+use crate::incident::{Incident, incidents};
 use crate::lifecycle::Command;
 use crate::runtime::{LogLine, LogQuery, RuntimeError, RuntimeResult, Usage};
 use crate::store::{LogEntry, StoreError};
@@ -201,6 +202,14 @@ impl AgentHandle {
     /// When the store cannot be read.
     pub async fn events(&self, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
         self.plane.world.store.events(self.id, after, limit).await
+    }
+
+    /// What went wrong with it and how it recovered, oldest first, as far back as the timeline goes.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn incidents(&self) -> Result<Vec<Incident>, StoreError> {
+        self.events(0, usize::MAX).await.map(|entries| incidents(&entries))
     }
 
     /// The instance's output.

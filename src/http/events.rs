@@ -153,7 +153,7 @@ impl Timeline {
 
 impl From<LogEntry> for Entry {
     fn from(entry: LogEntry) -> Self {
-        let LogEntry { seq, time, from, to, cause, attempt, detail } = entry;
+        let LogEntry { seq, time, from, to, cause, attempt, detail, .. } = entry;
         Self { seq, time, from, to, cause, attempt, detail }
     }
 }

@@ -1,11 +1,14 @@
 //! Numbers for Prometheus. Each control plane has its own: nothing is global.
 
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -14,6 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::request::class;
 use crate::control::ControlPlane;
+use crate::incident::{BOUNDS, Kind, Recovery};
 use crate::store::StoreStats;
 
 /// Upper bounds in seconds: reads take less than a millisecond, messages as long as a model thinks.
@@ -43,6 +47,11 @@ struct Table {
     table: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct By {
+    cause: &'static str,
+}
+
 type Histograms = Family<Timed, Histogram, fn() -> Histogram>;
 
 pub struct Metrics {
@@ -51,6 +60,7 @@ pub struct Metrics {
     durations: Histograms,
     agents: Family<Of, Gauge>,
     restarts: Gauge,
+    recoveries: Recoveries,
     rows: Family<Table, Gauge>,
     store_bytes: Gauge<i64>,
     store_queued: Gauge<i64>,
@@ -66,6 +76,7 @@ impl Default for Metrics {
             durations,
             agents: Family::default(),
             restarts: Gauge::default(),
+            recoveries: Recoveries::default(),
             rows: Family::default(),
             store_bytes: Gauge::default(),
             store_queued: Gauge::default(),
@@ -85,6 +96,7 @@ impl Default for Metrics {
             "Restarts nobody asked for, of the agents there are",
             metrics.restarts.clone(),
         );
+        registry.register_collector(Box::new(metrics.recoveries.clone()));
         registry.register("store_rows", "Rows of each table", metrics.rows.clone());
         registry.register_with_unit("store_size", "Size of the store", Unit::Bytes, metrics.store_bytes.clone());
         registry.register("store_queued", "Batches that wait to be written", metrics.store_queued.clone());
@@ -114,6 +126,7 @@ impl Metrics {
         }
         let agents = plane.agents(None, None, usize::MAX, &[]).agents;
         self.restarts.set(number(agents.iter().map(|agent| agent.record.life.restart_count).sum()));
+        self.recoveries.set(plane.recoveries());
         let usages = agents.iter().filter_map(|agent| plane.agent(agent.record.id)?.vitals().usage);
         self.cpu.set(usages.map(|usage| usage.cpu_percent).sum());
         if let Some(stats) = stats {
@@ -126,6 +139,32 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+/// Recoveries as the control plane counted them when it was last asked.
+#[derive(Debug, Clone, Default)]
+struct Recoveries(Arc<Mutex<Vec<(Kind, Recovery)>>>);
+
+impl Recoveries {
+    fn set(&self, counted: impl IntoIterator<Item = (Kind, Recovery)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = counted.into_iter().collect();
+    }
+}
+
+impl Collector for Recoveries {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let help = "From the first sign of an incident to RUNNING, by cause";
+        let mut family = encoder.encode_descriptor("recovery", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        for (kind, recovery) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let within: u64 = recovery.buckets.iter().sum();
+            let longer = (f64::INFINITY, recovery.count.saturating_sub(within));
+            let buckets: Vec<_> = BOUNDS.into_iter().zip(recovery.buckets).chain([longer]).collect();
+            let labels = By { cause: kind.as_str() };
+            let sum = recovery.sum.as_secs_f64();
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, recovery.count, &buckets, None)?;
+        }
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
 use crate::domain::{Plan, Provider, Status};
+use crate::incident::{Kind, State};
 
 pub fn status() -> Object {
     one_of(Status::ALL.iter().map(|status| status.as_str()))
@@ -22,6 +23,14 @@ pub fn plan() -> Object {
 
 pub fn log_stream() -> Object {
     one_of(["stdout", "stderr"])
+}
+
+pub fn incident_kind() -> Object {
+    one_of(Kind::ALL.map(Kind::as_str))
+}
+
+pub fn incident_state() -> Object {
+    one_of([State::Open, State::Recovered, State::Abandoned].map(State::as_str))
 }
 
 fn one_of(values: impl IntoIterator<Item = &'static str>) -> Object {

@@ -10,15 +10,34 @@ pub struct Cause {
     pub code: Code,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Arc<str>>,
+    /// What led to it, where the code tells only what came of it in the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<Code>,
+    /// The exit status, where a run that ended is the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
 }
 
 impl Cause {
     pub const fn new(code: Code) -> Self {
-        Self { code, detail: None }
+        Self { code, detail: None, root: None, exit_code: None }
     }
 
     pub fn because(code: Code, detail: impl Into<Arc<str>>) -> Self {
-        Self { code, detail: Some(detail.into()) }
+        Self { detail: Some(detail.into()), ..Self::new(code) }
+    }
+
+    pub fn with_exit_code(self, exit_code: Option<i32>) -> Self {
+        Self { exit_code, ..self }
+    }
+
+    /// What comes of this in the end; says why, and keeps the facts.
+    pub fn come_to(&self, code: Code) -> Self {
+        Self {
+            root: Some(self.root.unwrap_or(self.code)),
+            exit_code: self.exit_code,
+            ..Self::because(code, self.message())
+        }
     }
 
     /// The whole sentence: what the code means, and the detail if there is one.
@@ -41,6 +60,11 @@ macro_rules! codes {
         impl Code {
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
+            }
+
+            /// The code of this name; `None` for one that this version does not have.
+            pub fn parse(text: &str) -> Option<Self> {
+                match text { $($text => Some(Self::$name),)* _ => None }
             }
 
             const fn meaning(self) -> &'static str {

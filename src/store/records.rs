@@ -61,6 +61,12 @@ pub struct LogEntry {
     pub cause: String,
     pub attempt: u64,
     pub detail: Option<String>,
+    /// The code of what led to it, where `cause` tells only what came of it in the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+    /// The exit status, where a run that ended is the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
 }
 
 /// What became of a request that carried an idempotency key.

@@ -83,6 +83,8 @@ fn entry(seq: u64) -> LogEntry {
         cause: format!("cause {seq}"),
         attempt: 1,
         detail: None,
+        root: None,
+        exit_code: None,
     }
 }
 

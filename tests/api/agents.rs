@@ -301,6 +301,7 @@ async fn agents_of_others_look_like_none() {
         (Method::GET, "/health"),
         (Method::GET, "/events"),
         (Method::GET, "/explain"),
+        (Method::GET, "/incidents"),
     ] {
         let path = format!("/api/agents/{id}{path}");
         let theirs = answer(world.raw(method.clone(), &path).bearer_auth(&stranger)).await;

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use zeroone::domain::Plan;
 
-use crate::world::{World, answer};
+use crate::world::{World, answer, until};
 
 #[tokio::test]
 async fn it_says_that_it_lives_and_whether_it_is_ready() {
@@ -24,6 +24,9 @@ async fn it_says_that_it_lives_and_whether_it_is_ready() {
 async fn metrics_are_for_this_machine_and_for_operators() {
     let world = World::new(Plan::Pro).await;
     let id = world.running("a").await;
+    assert!(world.fakes.engine().crash(id.parse().unwrap()));
+    until("it recovered", async || world.get(&format!("/api/agents/{id}")).await.body["restarts"] == 1).await;
+    world.reach(&id, "RUNNING").await;
     let metrics = answer(world.raw(Method::GET, "/metrics")).await;
     assert_eq!(metrics.status, 200, "{metrics:?}");
     for line in [
@@ -31,6 +34,10 @@ async fn metrics_are_for_this_machine_and_for_operators() {
         r#"zeroone_http_requests_total{method="POST",route="/api/agents",status="202"} 1"#,
         r#"zeroone_http_request_duration_seconds_count{method="POST",route="/api/agents",class="2xx"} 1"#,
         r#"zeroone_store_rows{table="agents"} 1"#,
+        r#"zeroone_recovery_seconds_count{cause="exit"} 1"#,
+        r#"zeroone_recovery_seconds_bucket{le="300.0",cause="exit"} 1"#,
+        r#"zeroone_recovery_seconds_bucket{le="+Inf",cause="exit"} 1"#,
+        r#"zeroone_recovery_seconds_count{cause="oom"} 0"#,
     ] {
         assert!(metrics.text.contains(line), "no {line} in\n{}", metrics.text);
     }
@@ -79,6 +86,7 @@ async fn the_document_describes_every_route_and_refers_to_nothing_that_is_not_th
         ("post", "/api/agents/{id}/message"),
         ("get", "/api/agents/{id}/events"),
         ("get", "/api/agents/{id}/explain"),
+        ("get", "/api/agents/{id}/incidents"),
         ("get", "/api/events"),
         ("get", "/api/me"),
         ("post", "/api/keys"),

@@ -139,3 +139,39 @@ async fn an_explanation_says_why_what_next_and_what_can_be_done() {
     world.reach(&id, "RUNNING").await;
     assert_eq!(world.get(&path).await.body["restarts"], 1);
 }
+
+#[tokio::test]
+async fn incidents_are_told_newest_first_page_by_page() {
+    let world = World::new(Plan::Pro).await;
+    let id = world.running("a").await;
+    let path = format!("/api/agents/{id}/incidents");
+    assert_eq!(world.get(&path).await.body, json!({"data": [], "nextCursor": null}));
+    let agent = id.parse::<AgentId>().unwrap();
+    for restarts in 1..=2 {
+        let killed =
+            if restarts == 1 { world.fakes.engine().crash(agent) } else { world.fakes.engine().out_of_memory(agent) };
+        assert!(killed);
+        until("it recovered", async || {
+            let record = world.get(&format!("/api/agents/{id}")).await.body;
+            record["restarts"] == restarts && record["status"] == "RUNNING"
+        })
+        .await;
+    }
+    let page = world.get(&format!("{path}?limit=1")).await.body;
+    let newest = &page["data"][0];
+    assert_eq!((&newest["cause"], &newest["code"]), (&json!("oom"), &json!("oom-killed")), "{page}");
+    let older = world.get(&format!("{path}?limit=1&cursor={}", page["nextCursor"].as_str().unwrap())).await.body;
+    let oldest = &older["data"][0];
+    assert_eq!(
+        (&oldest["cause"], &oldest["exitCode"], &older["nextCursor"]),
+        (&json!("exit"), &json!(137), &json!(null))
+    );
+    for incident in [newest, oldest] {
+        assert_eq!(incident["state"], "recovered", "{incident}");
+        let times = ["detectedAt", "startedAt", "healthyAt", "pairedAt", "endedAt"].map(|at| {
+            incident[at].as_str().unwrap_or_else(|| panic!("no {at}: {incident}")).parse::<jiff::Timestamp>().unwrap()
+        });
+        assert!(times.is_sorted(), "{incident}");
+    }
+    world.get(&format!("{path}?limit=0")).await.problem(422, "invalid");
+}

@@ -40,6 +40,9 @@ fn an_agent_from_its_creation_to_its_end_through_kills_of_everything() {
     signal(&first, "-KILL");
     let second = running_anew(&serving, &world, &first);
     ask(&serving, &world, "after a kill");
+    let incidents = serving.json(&world, &["agent", "incidents", "ada"]);
+    let told = ["cause", "exitCode", "state"].map(|member| incidents[0][member].clone());
+    assert_eq!(told, [Value::from("exit"), Value::from(137), Value::from("recovered")], "{incidents}");
 
     serving.kill();
     assert!(runs(&second), "agents outlive the service");

@@ -144,6 +144,7 @@ pub(super) async fn retire(world: &World, registry: &RegistrySlot, agent: AgentI
     let trouble = match asked {
         Ok(Ok(())) => {
             world.views.remove(agent);
+            world.recoveries.forget(agent);
             return Outcome::Done;
         }
         Ok(Err(error)) => error.to_string(),

@@ -131,12 +131,13 @@ const fn transient(cause: Cause) -> Failure {
 }
 
 fn exit_cause(exit: &Exit) -> Cause {
-    match (exit.oom, exit.code) {
+    let cause = match (exit.oom, exit.code) {
         (true, _) => Cause::new(Code::OomKilled),
         (false, Some(code)) if code > 128 => {
             Cause::because(Code::Exited, format!("signal {} (exit code {code})", code - 128))
         }
         (false, Some(code)) => Cause::because(Code::Exited, format!("exit code {code}")),
         (false, None) => Cause::new(Code::Exited),
-    }
+    };
+    cause.with_exit_code(exit.code)
 }

@@ -58,7 +58,7 @@ pub(super) fn back_off(
 
 /// The restart budget is spent: ERROR for a while.
 pub(super) fn rest(next: Life, rest: Duration, cause: &Cause, context: &Context<'_>) -> Transition {
-    give_up(next, Some(later(context.now, rest)), Cause::because(Code::CrashLoop, cause.message()), context)
+    give_up(next, Some(later(context.now, rest)), cause.come_to(Code::CrashLoop), context)
 }
 
 /// ERROR, with what is left of the instance halted.

@@ -55,7 +55,7 @@ fn failed(life: &Life, then: Then, cause: Cause, context: &Context<'_>) -> Trans
             Then::Delete => (Resume::Delete, Code::DeleteTimeout),
         };
         next.phase = Phase::Failed { resume, retry_at: Some(later(context.now, context.restart.rest)) };
-        Cause::because(code, cause.message())
+        cause.come_to(code)
     };
     next.reason = Some(cause.clone());
     let effects = resume::timers(&next, context);
