@@ -104,6 +104,7 @@ async fn fill(fakes: &Fakes) {
             cpu: 1.0,
             memory_mb: 128,
             host_name: None,
+            origin: None,
         };
         runtime.ensure_created(&spec).await.expect("a fake engine creates");
         runtime.start(&key).await.expect("a fake engine starts");

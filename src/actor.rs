@@ -18,9 +18,11 @@ mod registry;
 mod supervisor;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort};
+use serde::Deserialize;
 use tokio::sync::broadcast;
 
 pub use agent::{AgentMsg, Asked, Change};
@@ -51,6 +53,8 @@ pub struct World {
     pub lanes: Lanes,
     pub accounts: crate::accounts::Accounts,
     pub recoveries: crate::incident::Recoveries,
+    /// Instances of ours that belong to no agent, as the last sweep left them.
+    pub orphans: AtomicU64,
     pub clock: Clock,
     pub settings: Settings,
     /// A bug on purpose, to show that the simulation finds it.
@@ -96,6 +100,18 @@ pub struct Settings {
     pub limits: JobLimits,
     /// Public domain of agents: `<slug>.<domain>`.
     pub domain: Option<String>,
+    pub orphans: Orphans,
+}
+
+/// What becomes of instances of this installation that belong to no agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Orphans {
+    /// They are removed with their data, after a grace period.
+    #[default]
+    Remove,
+    /// They are counted and told of in the log, and left as they are.
+    Report,
 }
 
 /// How long the jobs of an agent may take. Every job ends within its limit, whatever the engine does.

@@ -17,6 +17,7 @@ mod model_key;
 mod outcome;
 mod output;
 mod private_file;
+mod recover;
 mod serve;
 mod service;
 mod settings;
@@ -51,6 +52,8 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 
 enum Verb {
     /// Run the service.
     Serve(serve::ServeArgs),
+    /// Make a lost store anew from what the runtime still has.
+    Recover(recover::RecoverArgs),
     /// See the whole job once, with nothing installed: service, agent, model, answer.
     Demo(demo::DemoArgs),
     /// Agents: create, message, watch, stop, delete.
@@ -98,6 +101,7 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
     let client = |environment| Client::new(&cli.client, environment);
     match cli.verb {
         Verb::Serve(args) => serve::run(args, environment),
+        Verb::Recover(args) => recover::run(args, environment, client(environment)?.output),
         Verb::Demo(args) => demo::run(args, environment),
         Verb::Agent(verb) => one_thread(agent::run(verb, &client(environment)?, environment)),
         Verb::User(verb) => one_thread(account::run_user(verb, &client(environment)?)),

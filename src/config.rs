@@ -26,7 +26,8 @@ use serde::Deserialize;
 
 pub use layers::Origin;
 pub use sections::{
-    Docker, Health, Log, LogFormat, Process, Proxy, RateLimit, Restart, RuntimeChoice, Server, Start, VaultSection,
+    Docker, Health, Log, LogFormat, Process, Proxy, RateLimit, Reconcile, Restart, RuntimeChoice, Server, Start,
+    VaultSection,
 };
 
 use crate::domain::Secret;
@@ -48,6 +49,7 @@ pub struct Config {
     pub restart: Restart,
     pub health: Health,
     pub start: Start,
+    pub reconcile: Reconcile,
     pub process: Process,
     pub docker: Docker,
     pub proxy: Proxy,

@@ -23,8 +23,10 @@ mod handle;
 mod message;
 mod new_agent;
 mod reconcile;
+pub mod recover;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ractor::ActorRef;
@@ -104,6 +106,11 @@ impl ControlPlane {
     /// How long agents took to recover, by what had gone wrong, since this control plane began.
     pub fn recoveries(&self) -> [(Kind, Recovery); Kind::ALL.len()] {
         self.world.recoveries.counted()
+    }
+
+    /// Instances of this installation that belong to no agent, as the last sweep left them.
+    pub fn orphans(&self) -> u64 {
+        self.world.orphans.load(Ordering::Relaxed)
     }
 
     /// Every committed transition from now on.

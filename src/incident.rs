@@ -77,7 +77,7 @@ impl Kind {
             | Code::DeleteTimeout => Self::Engine,
             Code::InstanceGone | Code::RestartedOutside => Self::Operator,
             // A crash loop has a root; one whose root nobody knows any more is at least a failure of its own.
-            Code::CrashLoop | Code::SecretsUnreadable | Code::Internal => Self::Service,
+            Code::CrashLoop | Code::SecretsUnreadable | Code::SecretsMissing | Code::Internal => Self::Service,
             // One missed check may be a hiccup: only a row of them is trouble.
             Code::HealthMissed | Code::HealthBack => return None,
             Code::Created
@@ -93,6 +93,7 @@ impl Kind {
             | Code::Paired
             | Code::TokenValid
             | Code::Stopped
+            | Code::Recovered
             | Code::ServiceRestarted
             | Code::RetryDue => return None,
         })

@@ -21,7 +21,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{AgentId, HostPort, Secret, Slug, Timestamp};
+use crate::domain::{AgentId, HostPort, Origin, Secret, Slug, Timestamp};
 pub use crate::domain::{BootId, Exit};
 
 /// The name of an agent's instance: ours, known before it exists, never an engine's id.
@@ -50,6 +50,8 @@ pub struct InstanceSpec {
     pub memory_mb: u32,
     /// Public host name, for a reverse proxy's labels.
     pub host_name: Option<String>,
+    /// Kept with the instance for those who lost their records; not part of the hash.
+    pub origin: Option<Arc<Origin>>,
 }
 
 impl InstanceSpec {
@@ -273,6 +275,10 @@ pub trait ContainerRuntime: Send + Sync + 'static {
 
     /// All instances of this installation: the only truth to reconcile with.
     fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<Observed>>>;
+
+    /// What the instance was told about its agent when it was made; at the most as new as the last
+    /// [`ContainerRuntime::ensure_created`]. `None` where it tells nothing, or nothing that can be read.
+    fn origin<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Origin>>>;
 
     /// Wake-ups. The stream goes on for ever: an engine that went away shows as a [`Changed::Gap`] when it is back.
     fn watch(&self) -> BoxStream<'static, Changed>;

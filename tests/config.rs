@@ -27,6 +27,7 @@ fn the_defaults_are_those_of_the_library() {
     assert_eq!(settings.timing, library.timing);
     assert_eq!(format!("{:?}", settings.limits), format!("{:?}", library.limits));
     assert_eq!(settings.domain, None);
+    assert_eq!(settings.orphans, library.orphans);
     assert_eq!(config.bind.to_string(), "127.0.0.1:3001");
     assert_eq!(config.data.to_str(), Some("./zeroone-data"));
     assert_eq!(config.runtime, RuntimeChoice::Auto);

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::World;
-use crate::domain::{AgentId, Credentials, HostPort, Limits, Secret};
+use crate::domain::{AgentId, Credentials, HostPort, Limits, Origin, Secret};
 use crate::lifecycle::{Cause, Code, Failure, FailureKind, Job, Outcome};
 use crate::runtime::{DataPolicy, InstanceKey, InstanceSpec, InstanceState, LogQuery, Run, RuntimeError};
 use crate::store::AgentRecord;
@@ -117,6 +117,11 @@ async fn create(world: &World, order: &Order, cancel: &CancellationToken) -> Job
     prepared.map_err(|error| runtime_failure(&error))?;
 
     let credentials = open_credentials(world, &order.record)?;
+    if order.record.spec.provider.needs_key() && credentials.api_key.is_none() {
+        // Only a record that was recovered can be so.
+        let cause = Cause::because(Code::SecretsMissing, SUPPLY_API_KEY);
+        return Err(Failure { kind: FailureKind::Permanent, cause });
+    }
     let spec = instance_spec(world, order, &credentials);
     let seen = world.runtime.ensure_created(&spec).await.map_err(|error| runtime_failure(&error))?;
     let run = seen.run().cloned();
@@ -131,6 +136,9 @@ async fn create(world: &World, order: &Order, cancel: &CancellationToken) -> Job
     Ok(Ended { outcome: Outcome::Created { engine_id: seen.engine_id.into(), up }, run, token: None })
 }
 
+/// What to do about a key that was lost.
+const SUPPLY_API_KEY: &str = "supply apiKey by PATCH, then start the agent";
+
 fn instance_spec(world: &World, order: &Order, credentials: &Credentials) -> InstanceSpec {
     let record = &order.record;
     let token_hash = order.token.as_ref().map(workspace::token_hash);
@@ -144,6 +152,12 @@ fn instance_spec(world: &World, order: &Order, credentials: &Credentials) -> Ins
         cpu: order.limits.cpu,
         memory_mb: order.limits.memory_mb,
         host_name: world.settings.domain.as_ref().map(|domain| format!("{}.{domain}", record.slug)),
+        origin: Some(Arc::new(Origin {
+            user: record.user,
+            created_at: record.created_at,
+            spec: Arc::clone(&record.spec),
+            channels: record.channel_kinds.clone(),
+        })),
     }
 }
 

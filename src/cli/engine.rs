@@ -3,7 +3,8 @@
 //! `auto` decides once. The choice is kept in the data folder, because one that changed by itself would give agents a second
 //! life: containers run on while their engine does not answer, and processes would be started in their place.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,14 +55,9 @@ pub(super) async fn choose(
     installation: InstallationId,
     environment: &Environment,
 ) -> anyhow::Result<Engine> {
-    let kept = config.data.join("runtime");
-    let before = std::fs::read_to_string(&kept).ok().as_deref().and_then(Kind::parse);
-    let (kind, why) = match (config.runtime, before) {
-        (RuntimeChoice::Docker, _) => (Kind::Docker, "asked for".to_owned()),
-        (RuntimeChoice::Process, _) => (Kind::Process, "asked for".to_owned()),
-        (RuntimeChoice::Auto, Some(kind)) => (kind, format!("chosen at an earlier start; kept in {}", kept.display())),
-        (RuntimeChoice::Auto, None) => find(config, installation).await?,
-    };
+    let kept = kept(config);
+    let before = earlier(&kept);
+    let (kind, why) = kind(config, installation).await?;
     if let Some(before) = before.filter(|before| *before != kind) {
         let (before, kind) = (before.as_str(), kind.as_str());
         tracing::warn!(before, kind, "another runtime than before: what the earlier one runs is left as it is");
@@ -74,6 +70,42 @@ pub(super) async fn choose(
         Kind::Process => process(config, installation, environment).await?,
     };
     Ok(Engine { runtime, profile, why })
+}
+
+/// The installations that the configured runtime has instances of, and how many each.
+pub(super) async fn installations(config: &Config) -> anyhow::Result<BTreeMap<InstallationId, usize>> {
+    // Whose instances are asked for does not matter to whether somebody answers.
+    match kind(config, InstallationId::new()).await?.0 {
+        Kind::Docker => docker_installations(config).await,
+        Kind::Process => {
+            let folder = agents_folder(config);
+            ProcessRuntime::installations(&folder).with_context(|| format!("cannot read {}", folder.display()))
+        }
+    }
+}
+
+/// Which runtime it is to be, and why.
+async fn kind(config: &Config, installation: InstallationId) -> anyhow::Result<(Kind, String)> {
+    let kept = kept(config);
+    Ok(match (config.runtime, earlier(&kept)) {
+        (RuntimeChoice::Docker, _) => (Kind::Docker, "asked for".to_owned()),
+        (RuntimeChoice::Process, _) => (Kind::Process, "asked for".to_owned()),
+        (RuntimeChoice::Auto, Some(kind)) => (kind, format!("chosen at an earlier start; kept in {}", kept.display())),
+        (RuntimeChoice::Auto, None) => find(config, installation).await?,
+    })
+}
+
+/// Where the choice is kept.
+fn kept(config: &Config) -> PathBuf {
+    config.data.join("runtime")
+}
+
+fn earlier(kept: &Path) -> Option<Kind> {
+    std::fs::read_to_string(kept).ok().as_deref().and_then(Kind::parse)
+}
+
+fn agents_folder(config: &Config) -> PathBuf {
+    config.data.join("agents")
 }
 
 fn keep(path: &Path, kind: Kind) -> anyhow::Result<()> {
@@ -124,13 +156,24 @@ async fn docker(_: &Config, _: InstallationId) -> anyhow::Result<(Arc<dyn Contai
     anyhow::bail!("this build has no Docker runtime (feature `docker`)")
 }
 
+#[cfg(feature = "docker")]
+async fn docker_installations(config: &Config) -> anyhow::Result<BTreeMap<InstallationId, usize>> {
+    let options = config.docker.options(InstallationId::new()).map_err(anyhow::Error::msg)?;
+    Ok(crate::runtime::docker::DockerRuntime::installations(&options).await?)
+}
+
+#[cfg(not(feature = "docker"))]
+async fn docker_installations(_: &Config) -> anyhow::Result<BTreeMap<InstallationId, usize>> {
+    anyhow::bail!("this build has no Docker runtime (feature `docker`)")
+}
+
 async fn process(
     config: &Config,
     installation: InstallationId,
     environment: &Environment,
 ) -> anyhow::Result<(Arc<dyn ContainerRuntime>, Profile)> {
     let own = std::env::current_exe().context("cannot find this program's own file")?;
-    let options = config.process.options(installation, config.data.join("agents"), own, environment);
+    let options = config.process.options(installation, agents_folder(config), own, environment);
     let profile = match config.process.profile().map_err(anyhow::Error::msg)? {
         Some(profile) => profile,
         None if config.process.command.as_os_str().is_empty() => Profile::Embedded,

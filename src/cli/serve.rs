@@ -1,14 +1,12 @@
 //! `zeroone serve`: the service until a signal ends it.
 
-use std::path::PathBuf;
-
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::first_start::AdminKey;
 use super::outcome::Failure;
 use super::output::line;
 use super::service::Service;
-use super::settings::{FileArgs, load};
+use super::settings::{InstallationArgs, flag, load};
 use super::{Environment, signals};
 use crate::config::{Flag, Loaded};
 use crate::telemetry;
@@ -19,41 +17,17 @@ pub(super) const LEFTOVERS: std::time::Duration = std::time::Duration::from_secs
 #[derive(Debug, Default, Args)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
-    file: FileArgs,
-    /// Folder of everything that is kept; ./zeroone-data.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    installation: InstallationArgs,
     /// Address and port to listen on; 127.0.0.1:3001. Port 0 takes a free one.
     #[arg(long, value_name = "ADDR:PORT")]
     bind: Option<String>,
-    /// What runs the agents.
-    #[arg(long, value_enum)]
-    runtime: Option<Runtime>,
     /// Listen on an address that other machines can reach.
     #[arg(long)]
     public_bind: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum Runtime {
-    /// Docker where an engine answers at the first start, else processes.
-    Auto,
-    Docker,
-    Process,
-}
-
-impl Runtime {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Docker => "docker",
-            Self::Process => "process",
-        }
-    }
-}
-
 pub(super) fn run(args: ServeArgs, environment: &Environment) -> Result<(), Failure> {
-    let loaded = load(&args.file, environment, &args.flags()?)?;
+    let loaded = load(&args.installation.file, environment, &args.flags()?)?;
     telemetry::init(&loaded.config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(serve(&loaded, environment));
@@ -89,19 +63,9 @@ fn welcome(admin: &AdminKey, url: &str) {
 
 impl ServeArgs {
     fn flags(&self) -> Result<Vec<Flag>, Failure> {
-        let text = |path: &PathBuf| {
-            let text = path.to_str().map(str::to_owned);
-            text.ok_or_else(|| Failure::Usage("--data must be a path in UTF-8".into()))
-        };
-        let flag = |name, key, value: Option<String>| value.map(|value| Flag { name, key, value });
-        Ok([
-            flag("--data", "data", self.data.as_ref().map(text).transpose()?),
-            flag("--bind", "bind", self.bind.clone()),
-            flag("--runtime", "runtime", self.runtime.map(|runtime| runtime.as_str().to_owned())),
-            flag("--public-bind", "server.public_bind", self.public_bind.then(|| "true".to_owned())),
-        ]
-        .into_iter()
-        .flatten()
-        .collect())
+        let mut flags = self.installation.flags()?;
+        flags.extend(flag("--bind", "bind", self.bind.clone()));
+        flags.extend(flag("--public-bind", "server.public_bind", self.public_bind.then(|| "true".to_owned())));
+        Ok(flags)
     }
 }

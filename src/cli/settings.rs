@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::Environment;
 use super::client::variable;
@@ -23,6 +23,54 @@ pub(super) struct FileArgs {
     /// The configuration file; ZEROONE_CONFIG, else config/zeroone.toml if it is there.
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+}
+
+/// Which installation: where it is configured, where its data is, what runs its agents.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct InstallationArgs {
+    #[command(flatten)]
+    pub(super) file: FileArgs,
+    /// Folder of everything that is kept; ./zeroone-data.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// What runs the agents.
+    #[arg(long, value_enum)]
+    runtime: Option<Runtime>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Runtime {
+    /// Docker where an engine answers at the first start, else processes.
+    Auto,
+    Docker,
+    Process,
+}
+
+impl Runtime {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Docker => "docker",
+            Self::Process => "process",
+        }
+    }
+}
+
+impl InstallationArgs {
+    pub(super) fn flags(&self) -> Result<Vec<Flag>, Failure> {
+        let text = |path: &PathBuf| {
+            let text = path.to_str().map(str::to_owned);
+            text.ok_or_else(|| Failure::Usage("--data must be a path in UTF-8".into()))
+        };
+        let data = flag("--data", "data", self.data.as_ref().map(text).transpose()?);
+        let runtime = flag("--runtime", "runtime", self.runtime.map(|runtime| runtime.as_str().to_owned()));
+        Ok(data.into_iter().chain(runtime).collect())
+    }
+}
+
+/// A flag that was given, as the key that it stands for.
+pub(super) fn flag(name: &'static str, key: &'static str, value: Option<String>) -> Option<Flag> {
+    value.map(|value| Flag { name, key, value })
 }
 
 pub(super) fn run(verb: ConfigVerb, environment: &Environment) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Config;
-use crate::actor::{JobLimits, Settings};
+use crate::actor::{JobLimits, Orphans, Settings};
 use crate::backoff::RestartPolicy;
 use crate::domain::InstallationId;
 use crate::lifecycle::Timing;
@@ -71,6 +71,12 @@ pub struct Start {
     pub stop_grace_secs: u64,
     pub engine_patience_secs: u64,
     pub stop_patience_secs: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reconcile {
+    pub orphans: Orphans,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -170,6 +176,7 @@ impl Config {
                 stop_grace: secs(self.start.stop_grace_secs),
             },
             domain: self.proxy.domain().map(str::to_owned),
+            orphans: self.reconcile.orphans,
         }
     }
 

@@ -1,6 +1,7 @@
 //! How a control plane comes up: key checked, records loaded, actors started, the engine looked at.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use dashmap::DashMap;
 use ractor::Actor;
@@ -117,6 +118,7 @@ impl Builder {
             lanes: Lanes::default(),
             accounts: Accounts::default(),
             recoveries: Recoveries::default(),
+            orphans: AtomicU64::default(),
             clock: self.clock,
             settings: self.settings,
             #[cfg(feature = "testkit")]

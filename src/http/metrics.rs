@@ -60,6 +60,7 @@ pub struct Metrics {
     durations: Histograms,
     agents: Family<Of, Gauge>,
     restarts: Gauge,
+    orphans: Gauge,
     recoveries: Recoveries,
     rows: Family<Table, Gauge>,
     store_bytes: Gauge<i64>,
@@ -76,6 +77,7 @@ impl Default for Metrics {
             durations,
             agents: Family::default(),
             restarts: Gauge::default(),
+            orphans: Gauge::default(),
             recoveries: Recoveries::default(),
             rows: Family::default(),
             store_bytes: Gauge::default(),
@@ -96,6 +98,7 @@ impl Default for Metrics {
             "Restarts nobody asked for, of the agents there are",
             metrics.restarts.clone(),
         );
+        registry.register("orphan_instances", "Instances that belong to no agent", metrics.orphans.clone());
         registry.register_collector(Box::new(metrics.recoveries.clone()));
         registry.register("store_rows", "Rows of each table", metrics.rows.clone());
         registry.register_with_unit("store_size", "Size of the store", Unit::Bytes, metrics.store_bytes.clone());
@@ -126,6 +129,7 @@ impl Metrics {
         }
         let agents = plane.agents(None, None, usize::MAX, &[]).agents;
         self.restarts.set(number(agents.iter().map(|agent| agent.record.life.restart_count).sum()));
+        self.orphans.set(number(plane.orphans()));
         self.recoveries.set(plane.recoveries());
         let usages = agents.iter().filter_map(|agent| plane.agent(agent.record.id)?.vitals().usage);
         self.cpu.set(usages.map(|usage| usage.cpu_percent).sum());

@@ -88,6 +88,7 @@ codes! {
     Paired = "paired", "paired with the gateway";
     TokenValid = "token-valid", "the gateway takes the token";
     Stopped = "stopped", "the instance has stopped";
+    Recovered = "recovered", "the record was made anew from what the runtime had";
     ServiceRestarted = "service-restarted", "the service was restarted";
     RetryDue = "retry-due", "the time to try again has come";
     Exited = "exited", "the instance ended by itself";
@@ -113,5 +114,6 @@ codes! {
     StopTimeout = "stop-timeout", "the instance could not be stopped in time";
     DeleteTimeout = "delete-timeout", "the instance could not be removed in time";
     SecretsUnreadable = "secrets-unreadable", "the agent's secrets cannot be opened with the keys at hand";
+    SecretsMissing = "secrets-missing", "secrets that only their owner has were lost with the store";
     Internal = "internal", "the service failed inside";
 }

@@ -25,7 +25,7 @@ mod observe;
 mod options;
 mod usage;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ use super::{
     Caps, Changed, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, Observed, Progress, Run,
     RuntimeError, RuntimeResult, StagedFile, Usage,
 };
+use crate::domain::{InstallationId, Origin};
 use crate::zeroclaw::profile::Profile;
 
 /// A Docker engine as a runtime for agents.
@@ -76,6 +77,14 @@ impl DockerRuntime {
             starts: Semaphore::new(options.start_throttle),
             options,
         })
+    }
+
+    /// The installations that have containers on this engine, and how many each.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unavailable`] where the engine does not answer.
+    pub async fn installations(options: &DockerOptions) -> RuntimeResult<BTreeMap<InstallationId, usize>> {
+        instance::installations(&Engine::new(&options.host)?).await
     }
 
     /// The profile that the image asks for, by its labels or its tag; `None` where nothing tells, or it is not there.
@@ -156,6 +165,10 @@ impl ContainerRuntime for DockerRuntime {
             Ok(all.into_iter().map(|found| found.observed).collect())
         }
         .boxed()
+    }
+
+    fn origin<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Origin>>> {
+        async move { Ok(self.get(key).await?.origin) }.boxed()
     }
 
     fn watch(&self) -> BoxStream<'static, Changed> {

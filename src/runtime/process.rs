@@ -38,7 +38,7 @@ mod readiness;
 mod table;
 mod usage;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -60,7 +60,7 @@ use super::{
     BootId, Caps, Changed, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, Observed,
     Progress, Run, RuntimeError, RuntimeResult, StagedFile, Usage,
 };
-use crate::domain::{AgentId, InstallationId};
+use crate::domain::{AgentId, InstallationId, Origin};
 
 /// What a [`ProcessRuntime`] runs, and where.
 #[derive(Debug, Clone)]
@@ -134,6 +134,25 @@ impl ProcessRuntime {
         let runtime = Self(Arc::new(Inner { host, root, instances: Mutex::default() }));
         runtime.0.discover(kill_stray)?;
         Ok(runtime)
+    }
+
+    /// The installations that have instances in this folder, and how many each. Whose run is not looked at: instances
+    /// outlive runs.
+    ///
+    /// # Errors
+    /// The folder cannot be read. One that is not there has none.
+    pub fn installations(root: &Path) -> io::Result<BTreeMap<InstallationId, usize>> {
+        let agents = match Folder::agents(root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            agents => agents?,
+        };
+        let mut counts = BTreeMap::new();
+        for agent in agents {
+            if let Some(record) = Folder::of(root, agent).record()? {
+                *counts.entry(record.installation).or_default() += 1;
+            }
+        }
+        Ok(counts)
     }
 
     /// The pid of a run of this runtime, for people to look at. It may be over, and the number another process's.
@@ -320,6 +339,15 @@ impl ContainerRuntime for ProcessRuntime {
     fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<Observed>>> {
         let inner = Arc::clone(&self.0);
         blocking(move || inner.list()).boxed()
+    }
+
+    fn origin<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Origin>>> {
+        self.look(key.agent, |host, instance| {
+            let record = instance.record(host)?.ok_or(RuntimeError::NotFound)?;
+            // The folder was in other hands since.
+            Ok(record.origin.and_then(|origin| Origin::parse(&origin.to_json())))
+        })
+        .boxed()
     }
 
     fn watch(&self) -> BoxStream<'static, Changed> {

@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::{sleep, timeout};
 
 use super::random::Sequence;
-use crate::domain::Secret;
+use crate::domain::{Origin, Secret};
 use crate::runtime::{
     Caps, Changed, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, Observed, Progress, Run,
     RuntimeError, RuntimeResult, StagedFile, Usage,
@@ -246,6 +246,10 @@ impl ContainerRuntime for FaultyRuntime {
 
     fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<Observed>>> {
         self.through(Call::List, || self.inner.list_owned()).boxed()
+    }
+
+    fn origin<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Origin>>> {
+        self.through(Call::Observe, || self.inner.origin(key)).boxed()
     }
 
     fn watch(&self) -> BoxStream<'static, Changed> {

@@ -10,7 +10,7 @@ use futures_util::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 
 use super::check::{Invariant, Violation};
-use crate::domain::AgentId;
+use crate::domain::{AgentId, Origin};
 use crate::lifecycle::{Life, Phase, Resume, Then};
 use crate::runtime::{
     Caps, Changed, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, Observed, Progress, Run,
@@ -163,6 +163,10 @@ impl ContainerRuntime for Guard {
 
     fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<Observed>>> {
         self.inner.list_owned()
+    }
+
+    fn origin<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Origin>>> {
+        self.inner.origin(key)
     }
 
     fn watch(&self) -> BoxStream<'static, Changed> {

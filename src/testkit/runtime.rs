@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::engine::{Condition, FakeEngine, Image};
 use super::state::{Instance, Life, Line, State, Volume};
-use crate::domain::{AgentId, BootId, Exit, InstallationId, Timestamp};
+use crate::domain::{AgentId, BootId, Exit, InstallationId, Origin, Timestamp};
 use crate::runtime::{
     Caps, Changed, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, Observed, Progress, Run,
     RuntimeError, RuntimeResult, StagedFile, Usage,
@@ -131,6 +131,7 @@ fn created(state: &mut State, owner: InstallationId, spec: &InstanceSpec) -> Run
     if let Some(instance) = owned(state, owner, &spec.key)?
         && instance.spec_hash == spec.hash()
     {
+        instance.origin.clone_from(&spec.origin);
         return Ok(instance.observed());
     }
     removed(state, owner, &spec.key, DataPolicy::Keep)?;
@@ -143,6 +144,7 @@ fn created(state: &mut State, owner: InstallationId, spec: &InstanceSpec) -> Run
         command: spec.command.clone(),
         port: spec.port,
         memory_mb: spec.memory_mb,
+        origin: spec.origin.clone(),
         state: Life::Created,
         boots: 0,
         lines: std::collections::VecDeque::new(),
@@ -285,6 +287,14 @@ impl ContainerRuntime for FakeRuntime {
         self.call(|state| {
             let ours = |instance: &&Instance| instance.installation == self.installation;
             Ok(state.instances.values().filter(ours).map(Instance::observed).collect())
+        })
+        .boxed()
+    }
+
+    fn origin<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Origin>>> {
+        self.call(|state| {
+            let instance = owned(state, self.installation, key)?.ok_or(RuntimeError::NotFound)?;
+            Ok(instance.origin.as_deref().cloned())
         })
         .boxed()
     }

@@ -12,7 +12,7 @@ use super::habits::{Habits, Mood};
 use super::process::Process;
 use super::random::Sequence;
 use crate::actor::Clock;
-use crate::domain::{AgentId, BootId, Exit, HostPort, InstallationId, Timestamp, later};
+use crate::domain::{AgentId, BootId, Exit, HostPort, InstallationId, Origin, Timestamp, later};
 use crate::runtime::{InstanceKey, InstanceState, LogLine, LogStream, Observed, Run, RuntimeError};
 
 /// Lines kept of each instance, the newest.
@@ -80,6 +80,7 @@ pub(super) struct Instance {
     pub(super) command: Vec<String>,
     pub(super) port: HostPort,
     pub(super) memory_mb: u32,
+    pub(super) origin: Option<Arc<Origin>>,
     pub(super) state: Life,
     pub(super) boots: u64,
     pub(super) lines: VecDeque<Line>,

@@ -1,7 +1,7 @@
 //! Real processes killed for real: nothing that was acknowledged is lost, nothing is left over, everything settles.
 #![cfg(all(feature = "cli", feature = "process", feature = "gateway"))]
 
-#[path = "support/service.rs"]
+#[path = "../support/service.rs"]
 mod service;
 
 use std::collections::{BTreeMap, BTreeSet};

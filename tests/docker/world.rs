@@ -159,6 +159,7 @@ pub(crate) fn spec(command: &[&str]) -> InstanceSpec {
         cpu: 0.5,
         memory_mb: 128,
         host_name: None,
+        origin: None,
     }
 }
 

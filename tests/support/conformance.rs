@@ -74,7 +74,7 @@ macro_rules! behaviours {
             exits_have_codes, grace_has_an_end, a_paused_instance_shows_and_can_be_killed, a_taken_port_is_named,
             a_crash_wakes_the_watch, logs_of_one_run_only, logs_by_tail_and_time, followed_lines_come_once_until_the_end,
             another_installation_is_left_alone, removal_keeps_data_or_not, a_reopened_runtime_goes_on,
-            starts_at_once_are_one, usage_of_what_runs
+            starts_at_once_are_one, usage_of_what_runs, whose_it_is_outlives_everything_else
         }
     };
 }
@@ -119,6 +119,7 @@ pub(crate) fn spec(subject: &dyn Subject, act: Act) -> InstanceSpec {
         cpu: 0.5,
         memory_mb: 128,
         host_name: None,
+        origin: None,
     }
 }
 

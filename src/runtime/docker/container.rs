@@ -9,7 +9,7 @@ use bollard::models::{
 use sha2::{Digest, Sha256};
 
 use super::options::{DockerOptions, Isolation};
-use crate::domain::{AgentId, InstallationId, Slug};
+use crate::domain::{AgentId, InstallationId, Origin, Slug};
 use crate::runtime::{InstanceKey, InstanceSpec, RuntimeError, RuntimeResult};
 use crate::zeroclaw::profile::{DATA_DIR, GATEWAY_PORT};
 
@@ -28,6 +28,7 @@ const SLUG: &str = "zeroone.slug";
 const GENERATION: &str = "zeroone.generation";
 const SPEC: &str = "zeroone.spec";
 const SETUP: &str = "zeroone.setup";
+const ORIGIN: &str = "zeroone.origin";
 
 /// What is asked of the engine for an instance. `cores` is what its machine has: more than all of them cannot be asked.
 ///
@@ -44,6 +45,7 @@ pub(super) fn body(
     labels.insert(GENERATION.into(), spec.generation.to_string());
     labels.insert(SPEC.into(), spec.hash());
     labels.insert(SETUP.into(), setup(options));
+    labels.extend(spec.origin.as_ref().map(|origin| (ORIGIN.to_owned(), origin.to_json())));
     labels.extend(traefik_labels(options, spec, network)?);
     Ok(ContainerCreateBody {
         image: Some(options.image.clone()),
@@ -142,11 +144,12 @@ pub(super) fn owner_filter(installation: InstallationId, agent: Option<AgentId>)
 }
 
 /// What the labels of a container say.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ownership {
     pub(super) key: InstanceKey,
     pub(super) spec: String,
     pub(super) setup: String,
+    pub(super) origin: Option<Origin>,
 }
 
 /// `None` where the labels are not those of this installation.
@@ -156,7 +159,17 @@ pub(super) fn ownership(installation: InstallationId, labels: &HashMap<String, S
     }
     let key = InstanceKey { agent: labels.get(AGENT)?.parse().ok()?, slug: Slug::parse(labels.get(SLUG)?).ok()? };
     let label = |name| labels.get(name).cloned().unwrap_or_default();
-    Some(Ownership { key, spec: label(SPEC), setup: label(SETUP) })
+    let origin = labels.get(ORIGIN).and_then(|origin| Origin::parse(origin));
+    Some(Ownership { key, spec: label(SPEC), setup: label(SETUP), origin })
+}
+
+/// The filter for what belongs to any installation, and whose it is.
+pub(super) fn any_owner() -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![INSTALLATION.to_owned()])])
+}
+
+pub(super) fn installation_of(labels: &HashMap<String, String>) -> Option<InstallationId> {
+    labels.get(INSTALLATION)?.parse().ok()
 }
 
 /// Whether a thing with these labels belongs to this installation, and to the agent where one is named.
@@ -208,6 +221,7 @@ mod tests {
             cpu: 0.5,
             memory_mb: 128,
             host_name: host_name.map(Into::into),
+            origin: None,
         }
     }
 
@@ -222,7 +236,7 @@ mod tests {
         let spec = spec(None);
         let labels = body(&options, &spec, "net", None).unwrap().labels.unwrap();
         let ours = ownership(options.installation, &labels).unwrap();
-        assert_eq!(ours, Ownership { key: spec.key.clone(), spec: spec.hash(), setup: setup(&options) });
+        assert_eq!(ours, Ownership { key: spec.key.clone(), spec: spec.hash(), setup: setup(&options), origin: None });
         assert_eq!(labels[GENERATION], "3");
         assert_eq!(agent_of(&labels), Some(spec.key.agent));
         assert!(owned_by(options.installation, Some(spec.key.agent), &labels));

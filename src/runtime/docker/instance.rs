@@ -1,5 +1,6 @@
 //! What is done to containers: found by their labels, created, started, ended, removed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bollard::models::{ContainerInspectResponse, VolumeCreateRequest};
@@ -10,10 +11,10 @@ use bollard::query_parameters::{
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::engine::{CHANGE, Failure, read, there, within};
+use super::engine::{CHANGE, Engine, Failure, read, there, within};
 use super::observe::{self, Found, best_first};
 use super::{DockerRuntime, container, image};
-use crate::domain::AgentId;
+use crate::domain::{AgentId, InstallationId};
 use crate::runtime::{
     DataPolicy, InstanceKey, InstanceSpec, InstanceState, Observed, Run, RuntimeError, RuntimeResult, StagedFile,
 };
@@ -255,6 +256,18 @@ impl DockerRuntime {
             DataPolicy::Remove => self.discard_volume(key.agent).await,
         }
     }
+}
+
+/// Who has containers on this engine, and how many.
+pub(super) async fn installations(engine: &Engine) -> RuntimeResult<BTreeMap<InstallationId, usize>> {
+    let query = ListContainersOptionsBuilder::default().all(true).filters(&container::any_owner()).build();
+    let mut counts = BTreeMap::new();
+    for listed in read(engine.docker().await?.list_containers(Some(query))).await? {
+        if let Some(installation) = listed.labels.as_ref().and_then(container::installation_of) {
+            *counts.entry(installation).or_default() += 1;
+        }
+    }
+    Ok(counts)
 }
 
 /// Whether neither a process runs nor the engine is about to start one.

@@ -8,7 +8,7 @@ use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateSt
 use super::boot::{Boot, Boots};
 use super::container::{self, Ownership};
 use super::options::Reach;
-use crate::domain::{HostPort, InstallationId, Timestamp};
+use crate::domain::{HostPort, InstallationId, Origin, Timestamp};
 use crate::runtime::{Exit, InstanceState, Observed, Run, RuntimeError, RuntimeResult};
 use crate::zeroclaw::profile::GATEWAY_PORT;
 
@@ -17,6 +17,7 @@ use crate::zeroclaw::profile::GATEWAY_PORT;
 pub(super) struct Found {
     pub(super) id: String,
     pub(super) setup: String,
+    pub(super) origin: Option<Origin>,
     pub(super) name: String,
     /// The engine waits before it restarts it: it does not run, and a start is taken for a start of what runs.
     pub(super) waiting: bool,
@@ -50,7 +51,8 @@ pub(super) fn found(
     inspected: ContainerInspectResponse,
 ) -> RuntimeResult<Option<Found>> {
     let labels = inspected.config.as_ref().and_then(|config| config.labels.as_ref());
-    let Some(Ownership { key, spec, setup }) = labels.and_then(|labels| container::ownership(installation, labels))
+    let Some(Ownership { key, spec, setup, origin }) =
+        labels.and_then(|labels| container::ownership(installation, labels))
     else {
         return Ok(None);
     };
@@ -75,6 +77,7 @@ pub(super) fn found(
     };
     Ok(Some(Found {
         setup,
+        origin,
         name: inspected.name.as_deref().unwrap_or_default().trim_start_matches('/').to_owned(),
         waiting: status == Status::RESTARTING,
         boot,

@@ -16,12 +16,13 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{AgentId, HostPort, InstallationId, Slug, Timestamp};
+use crate::domain::{AgentId, HostPort, InstallationId, Origin, Slug, Timestamp};
 use crate::runtime::{BootId, Exit, InstanceSpec, StagedFile};
 
 /// Runs whose output is kept, the current one included.
@@ -45,6 +46,8 @@ pub(super) struct Record {
     pub(super) memory_mb: u32,
     /// Runs before this belong to an instance that was replaced.
     pub(super) created: Timestamp,
+    #[serde(default)]
+    pub(super) origin: Option<Arc<Origin>>,
 }
 
 impl Record {
@@ -58,6 +61,7 @@ impl Record {
             port: spec.port,
             memory_mb: spec.memory_mb,
             created,
+            origin: spec.origin.clone(),
         }
     }
 }

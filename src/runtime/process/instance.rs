@@ -183,6 +183,9 @@ impl Instance {
                 end(&run)?;
             }
             self.make(host, spec).map_err(failed("cannot make the instance"))?;
+        } else if let Some(record) = record.filter(|record| record.origin != spec.origin) {
+            let record = Record { origin: spec.origin.clone(), ..record };
+            self.folder.write_record(&record).map_err(failed("cannot write down what the instance is"))?;
         }
         *turn = Some(InstanceSpec { files: Vec::new(), ..spec.clone() });
         let observed = self.observe(host)?.ok_or(RuntimeError::NotFound)?;

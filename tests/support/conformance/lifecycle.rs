@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::StreamExt;
+use zeroone::domain::{Origin, Problems, SpecDraft, UserId};
 use zeroone::runtime::{Changed, DataPolicy, Exit, InstanceSpec, InstanceState, LogQuery, Observed, RuntimeError};
 
 use super::{Act, GRACE, PATIENCE, Subject, counted, end, exited, file, observed, printed, spec, texts, until};
@@ -285,4 +286,26 @@ pub(crate) async fn usage_of_what_runs(subject: &dyn Subject) {
     until("it uses memory", || async { (runtime.usage(&spec.key).await.unwrap().memory_mb > 0.0).then_some(()) }).await;
     assert!(runtime.usage(&spec.key).await.unwrap().at > usage.at);
     end(subject, &spec.key).await;
+}
+
+pub(crate) async fn whose_it_is_outlives_everything_else(subject: &dyn Subject) {
+    let (runtime, bare) = (subject.runtime(), spec(subject, Act::Count(1)));
+    assert_eq!(runtime.origin(&bare.key).await, Err(RuntimeError::NotFound));
+    let draft = SpecDraft {
+        name: Some("Ada \"x\" \u{e9}".into()),
+        provider: Some("openai".into()),
+        model: Some("m".into()),
+        ..SpecDraft::default()
+    };
+    let agent = Arc::new(draft.check(&mut Problems::default()).unwrap());
+    let created_at = "2026-11-01T00:00:00Z".parse().unwrap();
+    let origin = Origin { user: UserId::new(), created_at, spec: agent, channels: Vec::new() };
+    let told = InstanceSpec { origin: Some(Arc::new(origin.clone())), ..bare.clone() };
+    assert_eq!(told.hash(), bare.hash(), "no reason to make an instance anew");
+    runtime.ensure_created(&told).await.unwrap();
+    assert_eq!(runtime.origin(&told.key).await.unwrap(), Some(origin.clone()));
+    runtime.start(&told.key).await.unwrap();
+    runtime.kill(&told.key).await.unwrap();
+    assert_eq!(subject.reopened().await.origin(&told.key).await.unwrap(), Some(origin));
+    end(subject, &told.key).await;
 }

@@ -1,0 +1,233 @@
+//! A lost store, made anew from what the runtime still has.
+//!
+//! Instances carry whose they are and what they are to be ([`Origin`]); their data was never in the store. What is lost for
+//! good are secrets: model keys and channel tokens, which were sealed in the store, and the users' own API keys. An agent
+//! that needs such a secret is recorded as failed, with the reason `secrets-missing` and what its owner has to supply. An
+//! agent that needs none starts by itself, and pairs anew.
+//!
+//! [`plan`] decides, [`write`] writes; neither touches an instance.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::domain::{
+    AgentId, AgentSpec, ChannelKind, HostPort, MemoryBackend, Origin, Plan, Provider, Status, Timestamp, UserId,
+};
+use crate::ledger::{Ledger, Refusal, Seat, SlugWish};
+use crate::lifecycle::{Cause, Code, InstanceRef, Life, Phase, Resume};
+use crate::runtime::{ContainerRuntime, InstanceState, Observed, RuntimeError};
+use crate::store::{AgentRecord, Batch, LogEntry, Store, StoreError, UserRecord};
+
+/// How long one call of the runtime may take.
+const CALL: Duration = Duration::from_secs(30);
+
+/// An instance without a record, and what it tells.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub seen: Observed,
+    pub origin: Option<Origin>,
+}
+
+/// All that is to be recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recovery {
+    pub users: Vec<UserRecord>,
+    pub agents: Vec<RecoveredAgent>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecoveredAgent {
+    pub record: AgentRecord,
+    pub port: HostPort,
+    /// What its owner has to supply, by the names of the API's fields.
+    pub missing: Vec<&'static str>,
+}
+
+/// Why nothing was recovered.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    #[error("the runtime: {0}")]
+    Runtime(#[from] RuntimeError),
+    #[error("no place for agent {agent}: {refusal}")]
+    NoPlace { agent: AgentId, refusal: Refusal },
+    #[error("the store has agents or users already: only an empty one can be filled")]
+    NotEmpty,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Everything that the runtime has of its installation.
+///
+/// # Errors
+/// What the runtime says, or that it says nothing.
+pub async fn find(runtime: &dyn ContainerRuntime) -> Result<Vec<Found>, RecoverError> {
+    let silent = |_| RuntimeError::Unavailable("no answer in time".into());
+    let mut found = Vec::new();
+    for seen in timeout(CALL, runtime.list_owned()).await.map_err(silent)?? {
+        let origin = match timeout(CALL, runtime.origin(&seen.key)).await.map_err(silent)? {
+            Err(RuntimeError::NotFound) => None,
+            origin => origin?,
+        };
+        found.push(Found { seen, origin });
+    }
+    Ok(found)
+}
+
+/// What is to be recorded. Pure.
+///
+/// `email` names the user who gets the agents that do not tell whose they are. Where all agents that tell it are one
+/// user's, that is the user: the usual installation has one. Users whose names were lost get one made of their id.
+///
+/// # Errors
+/// There are more agents than ports.
+pub fn plan(found: Vec<Found>, email: &str, now: Timestamp) -> Result<Recovery, RecoverError> {
+    let owners: BTreeSet<UserId> = found.iter().filter_map(|found| Some(found.origin.as_ref()?.user)).collect();
+    let only = owners.first().copied().filter(|_| owners.len() == 1);
+    let fallback = only.unwrap_or_else(UserId::new);
+    let limits = Plan::Enterprise.limits();
+    let mut ledger = Ledger::default();
+    let mut agents = BTreeMap::new();
+    for found in found {
+        let user = found.origin.as_ref().map_or(fallback, |origin| origin.user);
+        // An engine may show several instances of one agent, the one to go by first.
+        agents.entry(found.seen.key.agent).or_insert((user, found));
+    }
+    // Ports that are in use stay with whom they are; what is left goes to the others.
+    for (agent, (user, found)) in &agents {
+        if let Some(port) = port_of(&found.seen) {
+            // Where two claim the same, the second gets another seat below.
+            let _ = ledger.restore(*agent, *user, found.seen.key.slug.clone(), port);
+        }
+    }
+    let mut recovered = Vec::new();
+    for (agent, (user, found)) in agents {
+        let wish = SlugWish::Suggested(found.seen.key.slug.clone());
+        let seat = ledger.claim(agent, user, &limits, wish, now);
+        let seat = seat.map_err(|refusal| RecoverError::NoPlace { agent, refusal })?;
+        recovered.push(RecoveredAgent::of(found, user, seat, now));
+    }
+    let mut users: BTreeSet<UserId> = recovered.iter().map(|agent| agent.record.user).collect();
+    users.extend(only);
+    let user = |id: UserId| UserRecord {
+        id,
+        email: if id == fallback { email.to_owned() } else { format!("{id}@recovered.invalid") },
+        // What they had agreed on is lost: nobody's agents are to be refused for it.
+        plan: Plan::Enterprise,
+        limits: None,
+        created_at: now,
+    };
+    Ok(Recovery { users: users.into_iter().map(user).collect(), agents: recovered })
+}
+
+/// Writes it into a store that has nothing yet.
+///
+/// # Errors
+/// The store has something, or cannot be written. Some of it may be there then: recover into a new one.
+pub async fn write(store: &Store, recovery: &Recovery) -> Result<(), RecoverError> {
+    let there = store.load().await?;
+    if !there.agents.is_empty() || !there.users.is_empty() {
+        return Err(RecoverError::NotEmpty);
+    }
+    for user in &recovery.users {
+        store.commit(Batch::put_user(user)).await?;
+    }
+    for RecoveredAgent { record, port, .. } in &recovery.agents {
+        store.commit(Batch::create_agent(record, *port, &entry(record), None)).await?;
+    }
+    Ok(())
+}
+
+/// The first line of its new timeline.
+fn entry(record: &AgentRecord) -> LogEntry {
+    let reason = record.life.reason.clone().unwrap_or_else(|| Cause::new(Code::Recovered));
+    LogEntry {
+        seq: record.life.revision,
+        time: record.updated_at,
+        from: Status::Pending,
+        to: record.life.status(),
+        cause: reason.code.as_str().to_owned(),
+        attempt: record.life.attempt,
+        detail: reason.detail.map(|detail| detail.to_string()),
+        root: None,
+        exit_code: None,
+    }
+}
+
+/// The host port that an instance uses at this moment.
+fn port_of(seen: &Observed) -> Option<HostPort> {
+    let (InstanceState::Running(run) | InstanceState::Paused(run)) = &seen.state else { return None };
+    // A container that is reached by its own address says nothing about the host's ports.
+    Some(run.endpoint).filter(|at| at.ip().is_loopback()).and_then(|at| HostPort::try_from(at.port()).ok())
+}
+
+impl RecoveredAgent {
+    fn of(found: Found, user: UserId, seat: Seat, now: Timestamp) -> Self {
+        let missing = missing(found.origin.as_ref());
+        let run = match &found.seen.state {
+            InstanceState::Running(run) | InstanceState::Paused(run) => Some(run.boot.clone()),
+            InstanceState::Created | InstanceState::Exited(_) => None,
+        };
+        let (phase, reason) = if !missing.is_empty() {
+            let remedy = format!("supply {} by PATCH, then start the agent", missing.join(", "));
+            let phase = Phase::Failed { resume: Resume::Start, retry_at: None };
+            (phase, Cause::because(Code::SecretsMissing, remedy))
+        } else if run.is_some() {
+            (Phase::Pending, Cause::new(Code::Recovered))
+        } else {
+            (Phase::Stopped, Cause::new(Code::Recovered))
+        };
+        let instance = InstanceRef { engine_id: found.seen.engine_id.into(), boot: run };
+        let life = Life { phase, reason: Some(reason), instance: Some(Arc::new(instance)), ..Life::new() };
+        let (created_at, spec) = match found.origin {
+            Some(origin) => (origin.created_at, origin.spec),
+            None => (now, Arc::new(unknown(seat.slug.as_str()))),
+        };
+        let record = AgentRecord {
+            id: found.seen.key.agent,
+            user,
+            slug: seat.slug,
+            created_at,
+            updated_at: now,
+            spec,
+            api_key: None,
+            channels: None,
+            channel_kinds: Vec::<ChannelKind>::new(),
+            token: None,
+            life,
+        };
+        Self { record, port: seat.port, missing }
+    }
+}
+
+/// What only its owner knows. The token is not in it: the agent pairs anew.
+fn missing(origin: Option<&Origin>) -> Vec<&'static str> {
+    let Some(origin) = origin else { return vec!["provider", "model", "apiKey"] };
+    let key = origin.spec.provider.needs_key().then_some("apiKey");
+    let channels = (!origin.channels.is_empty()).then_some("channels");
+    key.into_iter().chain(channels).collect()
+}
+
+/// The specification of an agent that does not tell its own: a place for what its owner supplies. Without a record it would
+/// be nobody's instance, and be removed with its data.
+fn unknown(name: &str) -> AgentSpec {
+    AgentSpec {
+        name: name.to_owned(),
+        agent_name: "ZeroClaw".into(),
+        user_name: None,
+        timezone: "UTC".into(),
+        communication_style: None,
+        // One that needs a key, so that nothing runs before somebody looked at it.
+        provider: Provider::Openai,
+        model: "unknown".into(),
+        provider_url: None,
+        temperature: 0.7,
+        memory_backend: MemoryBackend::Sqlite,
+        auto_save: true,
+    }
+}
+
+#[cfg(test)]
+mod tests;
