@@ -8,15 +8,20 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// Without a request for so long, an agent is idle. Shorter, and a conversation would fetch its code anew at each turn.
-const QUIET: Duration = Duration::from_secs(10);
+/// Without a request for so long, an agent is idle. A conversation goes on faster, and what an idle agent needs anew for
+/// a request comes back in a fraction of a millisecond.
+const QUIET: Duration = Duration::from_secs(2);
 
-/// Stays small for ever; `requests` tells of each one that did some work.
+/// Stays small for ever; `requests` tells of each one.
 pub(super) async fn stay_small(requests: &Notify) {
+    // Once: what is mapped later (another thread's stack, a database) is not the program's code.
+    let code = match std::fs::read_to_string("/proc/self/smaps") {
+        Ok(smaps) => unchanged(&smaps),
+        Err(error) => return tracing::debug!(%error, "the system does not say what this program has mapped"),
+    };
     loop {
-        if let Err(error) = give_back() {
-            tracing::debug!(%error, "the system does not say what this program has mapped");
-            return;
+        if let Err(error) = give_back(&code) {
+            return tracing::debug!(%error, "the system takes no pages back");
         }
         requests.notified().await;
         while tokio::time::timeout(QUIET, requests.notified()).await.is_ok() {}
@@ -32,19 +37,20 @@ struct Span {
 
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "no safe interface tells the kernel that pages are not needed")]
-fn give_back() -> std::io::Result<()> {
+fn give_back(code: &[Span]) -> std::io::Result<()> {
     use rustix::mm::{Advice, madvise};
-    for Span { start, end } in unchanged(&std::fs::read_to_string("/proc/self/smaps")?) {
+    for &Span { start, end } in code {
         let address = std::ptr::with_exposed_provenance_mut(start);
-        // SAFETY: nothing may write there and no page differs from the file, so what is read there stays the same.
+        // SAFETY: nothing may write there and no page differs from the file, so what is read there stays the same; and no
+        // library is ever unloaded, so nothing else is there.
         unsafe { madvise(address, end - start, Advice::LinuxDontNeed) }?;
     }
     Ok(())
 }
 
-/// Elsewhere there is no such list, and nothing is given back.
+/// Elsewhere there is no list of mappings either.
 #[cfg(not(target_os = "linux"))]
-fn give_back() -> std::io::Result<()> {
+fn give_back(_: &[Span]) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
@@ -110,7 +116,7 @@ Anonymous:             0 kB
     #[test]
     fn a_program_goes_on_without_the_pages_it_gave_back() {
         let before = file_pages();
-        give_back().unwrap();
+        give_back(&unchanged(&std::fs::read_to_string("/proc/self/smaps").unwrap())).unwrap();
         assert!(file_pages() < before);
         assert_eq!("still here".to_uppercase(), "STILL HERE");
     }
