@@ -33,7 +33,7 @@ pub use registry::{CreateRefusal, Creation, IdempotencyClaim, RegistryMsg};
 pub use supervisor::{Directory, RegistrySlot, Supervisor, SupervisorArgs, SupervisorMsg};
 
 use crate::backoff::RestartPolicy;
-use crate::domain::{AgentId, UserId};
+use crate::domain::{AgentId, PortRange, UserId};
 use crate::lifecycle::Timing;
 use crate::runtime::ContainerRuntime;
 use crate::store::{LogEntry, Store};
@@ -100,6 +100,8 @@ pub struct Settings {
     pub limits: JobLimits,
     /// Public domain of agents: `<slug>.<domain>`.
     pub domain: Option<String>,
+    /// The host ports that agents get; all of them by default. An agent keeps the one that it has.
+    pub ports: PortRange,
     pub orphans: Orphans,
 }
 

@@ -27,7 +27,7 @@ pub use id::{AgentId, InstallationId, KeyId, UserId};
 pub use key::{ApiKey, Scope, Scopes};
 pub use origin::Origin;
 pub use plan::{Limits, Plan};
-pub use port::HostPort;
+pub use port::{HostPort, PortRange};
 pub use provider::{MemoryBackend, Provider};
 pub use run::{BootId, Exit};
 pub use secret::Secret;

@@ -12,7 +12,7 @@ use std::collections::hash_map::Entry;
 
 pub use self::ports::PORT_QUARANTINE;
 use self::ports::Ports;
-use crate::domain::{AgentId, HostPort, Limits, Slug, Timestamp, UserId};
+use crate::domain::{AgentId, HostPort, Limits, PortRange, Slug, Timestamp, UserId};
 
 /// Quotas, slugs and ports of all agents.
 #[derive(Debug, Default)]
@@ -71,6 +71,11 @@ pub enum Clash {
 }
 
 impl Ledger {
+    /// An empty one that gives out these ports. What was claimed before may lie outside of them and stays where it is.
+    pub fn new(ports: PortRange) -> Self {
+        Self { ports: Ports::of(ports), ..Self::default() }
+    }
+
     /// Takes up a stored claim. Quotas are not asked: what was granted stays granted, whatever became of the plan.
     ///
     /// # Errors

@@ -109,7 +109,7 @@ impl Actor for RegistryActor {
         args: RegistryArgs,
     ) -> Result<RegistryState, ActorProcessingErr> {
         let RegistryArgs { world, supervisor, snapshot } = args;
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(world.settings.ports);
         for agent in snapshot.agents {
             let record = agent.record;
             // The store keeps the same claims in one transaction with the record: a clash means that it is damaged.

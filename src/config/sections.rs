@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::Config;
 use crate::actor::{JobLimits, Orphans, Settings};
 use crate::backoff::RestartPolicy;
-use crate::domain::InstallationId;
+use crate::domain::{InstallationId, PortRange};
 use crate::lifecycle::Timing;
 use crate::runtime::process::ProcessOptions;
 use crate::zeroclaw::profile::Profile;
@@ -177,6 +177,7 @@ impl Config {
             },
             domain: self.proxy.domain().map(str::to_owned),
             orphans: self.reconcile.orphans,
+            ports: PortRange::default(),
         }
     }
 

@@ -25,6 +25,43 @@ impl HostPort {
     pub const fn get(self) -> u16 {
         self.0
     }
+
+    /// How many ports are below it.
+    pub(crate) const fn index(self) -> usize {
+        (self.0 - *Self::RANGE.start()) as usize
+    }
+}
+
+/// A run of ports, both ends included: those that one installation gives out. Control planes that share a machine have
+/// disjoint ones, or keep finding each other's agents on the ports that they try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRange {
+    first: HostPort,
+    last: HostPort,
+}
+
+impl PortRange {
+    /// `count` ports from `first` on, fewer where the ports end before; `None` for no port at all.
+    pub fn from(first: HostPort, count: u16) -> Option<Self> {
+        let last = first.0.saturating_add(count.checked_sub(1)?).min(*HostPort::RANGE.end());
+        Some(Self { first, last: HostPort(last) })
+    }
+
+    pub const fn contains(self, port: HostPort) -> bool {
+        self.first.0 <= port.0 && port.0 <= self.last.0
+    }
+
+    /// Where its ports stand among all of them.
+    pub(crate) const fn indexes(self) -> std::ops::Range<usize> {
+        self.first.index()..self.last.index() + 1
+    }
+}
+
+/// All ports that agents may have.
+impl Default for PortRange {
+    fn default() -> Self {
+        Self { first: HostPort(*HostPort::RANGE.start()), last: HostPort(*HostPort::RANGE.end()) }
+    }
 }
 
 impl TryFrom<u16> for HostPort {
@@ -48,5 +85,22 @@ impl From<HostPort> for u16 {
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_ends_where_the_ports_end() {
+        let port = |number| HostPort::try_from(number).unwrap();
+        let range = PortRange::from(port(40_100), 20).unwrap();
+        assert!(range.contains(port(40_100)) && range.contains(port(40_119)));
+        assert!(!range.contains(port(40_099)) && !range.contains(port(40_120)));
+        let last = PortRange::from(port(49_999), u16::MAX).unwrap();
+        assert_eq!(last.indexes(), 9_999..10_001);
+        assert_eq!(PortRange::from(port(40_000), 10_001), Some(PortRange::default()));
+        assert_eq!(PortRange::from(port(40_000), 0), None);
     }
 }

@@ -1,19 +1,21 @@
 //! Which host port is free, held, or better left alone for a while.
 
-use std::ops::RangeInclusive;
+use std::ops::Range;
 use std::time::Duration;
 
-use crate::domain::{HostPort, Timestamp, elapsed};
+use crate::domain::{HostPort, PortRange, Timestamp, elapsed};
 
 /// How long a port is left alone after a stranger was found on it: the stranger may be a client connection that ends
 /// within minutes, or a server that never does. Then it costs one failed start in this time to find out again.
 pub const PORT_QUARANTINE: Duration = Duration::from_secs(600);
 
-/// All host ports in a ring. The search for a free one goes on where the last one ended, so that a port that was given
-/// back is the last to be given out again: its old user's connections have died down by then.
+/// All host ports, and a ring of those that are given out. The search for a free one goes on where the last one ended, so
+/// that a port that was given back is the last to be given out again: its old user's connections have died down by then.
 #[derive(Debug)]
 pub(super) struct Ports {
-    ring: Vec<(HostPort, State)>,
+    /// Also those outside of the ring: an agent keeps the port that it has when the range is changed.
+    all: Vec<(HostPort, State)>,
+    ring: Range<usize>,
     next: usize,
 }
 
@@ -26,21 +28,22 @@ enum State {
 
 impl Default for Ports {
     fn default() -> Self {
-        Self::first(usize::MAX)
+        Self::of(PortRange::default())
     }
 }
 
 impl Ports {
-    /// At most so many ports, from the lowest on.
-    pub(super) fn first(count: usize) -> Self {
-        Self { ring: HostPort::all().take(count).map(|port| (port, State::Free)).collect(), next: 0 }
+    /// Gives out these, from the lowest on.
+    pub(super) fn of(range: PortRange) -> Self {
+        let ring = range.indexes();
+        Self { all: HostPort::all().map(|port| (port, State::Free)).collect(), next: ring.start, ring }
     }
 
     /// The next free port, held from now on. Costs a step for each neighbour in use, and never allocates.
     pub(super) fn take(&mut self, now: Timestamp) -> Option<HostPort> {
-        let (before, after) = (0..self.next, self.next..self.ring.len());
+        let (before, after) = (self.ring.start..self.next, self.next..self.ring.end);
         for index in after.chain(before) {
-            let (port, state) = &mut self.ring[index];
+            let (port, state) = &mut self.all[index];
             if state.is_free(now) {
                 *state = State::Held;
                 self.next = index + 1;
@@ -67,8 +70,7 @@ impl Ports {
     }
 
     fn state(&mut self, port: HostPort) -> &mut State {
-        const RANGE: RangeInclusive<u16> = HostPort::RANGE;
-        &mut self.ring[usize::from(port.get() - RANGE.start())].1
+        &mut self.all[port.index()].1
     }
 }
 

@@ -33,8 +33,20 @@ fn at(secs: u64) -> Timestamp {
     later(Timestamp::from_second(1_800_000_000).unwrap(), Duration::from_secs(secs))
 }
 
-fn with_ports(count: usize) -> Ledger {
-    Ledger { ports: Ports::first(count), ..Ledger::default() }
+fn with_ports(count: u8) -> Ledger {
+    Ledger::new(PortRange::from(port(40_000), count.into()).unwrap())
+}
+
+#[test]
+fn only_ports_of_its_range_are_given_out_and_what_was_given_before_is_kept() {
+    let mut ledger = Ledger::new(PortRange::from(port(40_100), 2).unwrap());
+    ledger.restore(agent(1), user(1), slug("a1"), port(40_000)).unwrap();
+    let mut claim = |n| ledger.claim(agent(n), user(1), &ENTERPRISE, exact(&format!("a{n}")), at(0));
+    assert_eq!(claim(1).map(|seat| seat.port), Ok(port(40_000)));
+    assert_eq!([2, 3].map(|n| claim(n).map(|seat| seat.port)), [Ok(port(40_100)), Ok(port(40_101))]);
+    assert_eq!(claim(4), Err(Refusal::NoFreePort));
+    ledger.release(agent(3));
+    assert_eq!(ledger.swap_port(agent(1), at(0)), Ok(port(40_101)), "moved by a stranger, it moves into the range");
 }
 
 #[test]
@@ -299,7 +311,7 @@ fn set_port(model: &mut Model, agent: AgentId, port: HostPort) {
 proptest! {
     #[test]
     fn no_two_agents_ever_share_a_seat(acts in prop::collection::vec(act(), 1..120)) {
-        let mut ledger = with_ports(PORTS.into());
+        let mut ledger = with_ports(PORTS);
         let mut model = Model::default();
         for act in acts {
             apply(&mut ledger, &mut model, act)?;
