@@ -99,7 +99,7 @@ async fn fill(fakes: &Fakes) {
             generation: 1,
             command: Profile::Embedded.command(&new.credentials),
             env: Profile::Embedded.env(&new.spec, &new.credentials),
-            files: workspace::files(Profile::Embedded, &new.spec, &new.credentials, None),
+            files: workspace::files(Profile::Embedded, &new.spec, &new.credentials, runtime.caps().host, None),
             port,
             cpu: 1.0,
             memory_mb: 128,

@@ -207,6 +207,8 @@ pub struct Caps {
     pub enforces_memory: bool,
     /// Each instance has a network of its own.
     pub isolates_network: bool,
+    /// The host name or address by which an instance reaches this machine.
+    pub host: &'static str,
 }
 
 /// Why a call could not be done.

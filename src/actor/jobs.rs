@@ -142,12 +142,13 @@ const SUPPLY_API_KEY: &str = "supply apiKey by PATCH, then start the agent";
 fn instance_spec(world: &World, order: &Order, credentials: &Credentials) -> InstanceSpec {
     let record = &order.record;
     let token_hash = order.token.as_ref().map(workspace::token_hash);
+    let host = world.runtime.caps().host;
     InstanceSpec {
         key: key_of(record),
         generation: record.life.generation,
         command: world.profile.command(credentials),
         env: world.profile.env(&record.spec, credentials),
-        files: workspace::files(world.profile, &record.spec, credentials, token_hash.as_deref()),
+        files: workspace::files(world.profile, &record.spec, credentials, host, token_hash.as_deref()),
         port: order.port,
         cpu: order.limits.cpu,
         memory_mb: order.limits.memory_mb,

@@ -49,7 +49,7 @@ pub async fn runtime(state: State<Api>) -> Json<Runtime> {
 
 impl Runtime {
     pub async fn look(api: &Api) -> Self {
-        let Caps { name, enforces_cpu, enforces_memory, isolates_network } = api.plane.caps();
+        let Caps { name, enforces_cpu, enforces_memory, isolates_network, .. } = api.plane.caps();
         let reachable = api.plane.ping_runtime().await.is_ok();
         Self { name, reachable, enforces_cpu, enforces_memory, isolates_network }
     }

@@ -98,7 +98,13 @@ impl DockerRuntime {
 
 impl ContainerRuntime for DockerRuntime {
     fn caps(&self) -> Caps {
-        Caps { name: "docker", enforces_cpu: true, enforces_memory: true, isolates_network: true }
+        Caps {
+            name: "docker",
+            enforces_cpu: true,
+            enforces_memory: true,
+            isolates_network: true,
+            host: container::HOST,
+        }
     }
 
     fn ping(&self) -> BoxFuture<'_, RuntimeResult<()>> {

@@ -281,7 +281,7 @@ impl ProcessRuntime {
 
 impl ContainerRuntime for ProcessRuntime {
     fn caps(&self) -> Caps {
-        Caps { name: "process", enforces_cpu: false, enforces_memory: true, isolates_network: false }
+        Caps { name: "process", enforces_cpu: false, enforces_memory: true, isolates_network: false, host: "127.0.0.1" }
     }
 
     fn ping(&self) -> BoxFuture<'_, RuntimeResult<()>> {

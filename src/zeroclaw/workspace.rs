@@ -27,15 +27,17 @@ const DIRECTORY_MODE: u32 = 0o755;
 
 /// All files of an instance.
 ///
+/// `host` is the machine as the instance reaches it ([`Caps::host`](crate::runtime::Caps::host)).
 /// `token_hash` ([`token_hash`]) is that of the token we hold: the gateway then knows it from its first start on and
 /// gives no code. Without it the gateway forgets every token and gives a new code.
 pub fn files(
     profile: Profile,
     spec: &AgentSpec,
     credentials: &Credentials,
+    host: &str,
     token_hash: Option<&str>,
 ) -> Vec<StagedFile> {
-    let config = config::render(profile, spec, credentials, token_hash);
+    let config = config::render(profile, spec, credentials, host, token_hash);
     let mut files = vec![StagedFile { path: CONFIG_PATH, content: config, mode: SECRET_FILE_MODE }];
     let texts = [persona::identity(spec), persona::user(spec), persona::soul(spec)];
     for (path, text) in profile.persona_paths().into_iter().zip(texts) {
@@ -99,7 +101,7 @@ mod tests {
         };
         let spec = draft.check(&mut Problems::default()).unwrap();
         let credentials = Credentials { api_key: Some("sk-planted".into()), ..Credentials::default() };
-        files(profile, &spec, &credentials, Some("00ff"))
+        files(profile, &spec, &credentials, "host.test", Some("00ff"))
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bollard::query_parameters::InspectContainerOptions;
 use zeroone::domain::{AgentSpec, Channels, Credentials, Problems, Secret, SpecDraft, Telegram};
 use zeroone::runtime::docker::DockerRuntime;
-use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec, LogQuery, Run};
+use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec, LogQuery, Run, StagedFile};
 use zeroone::zeroclaw::client::{Gateway, HttpGateway, Pairing, SentMark, WebhookCall};
 use zeroone::zeroclaw::pairing::{Announcement, CodeScanner};
 use zeroone::zeroclaw::profile::Profile;
@@ -45,9 +45,13 @@ impl Agent {
 
     async fn launch(&mut self, token: Option<&Secret<String>>) -> Run {
         let hash = token.map(workspace::token_hash);
-        self.instance.files = workspace::files(self.profile, &self.spec, &self.credentials, hash.as_deref());
+        self.instance.files = self.files(hash.as_deref());
         self.runtime.ensure_created(&self.instance).await.unwrap();
         self.start().await
+    }
+
+    fn files(&self, token_hash: Option<&str>) -> Vec<StagedFile> {
+        workspace::files(self.profile, &self.spec, &self.credentials, self.runtime.caps().host, token_hash)
     }
 
     async fn start(&self) -> Run {
@@ -141,8 +145,7 @@ pub(crate) async fn pairs_once_and_keeps_its_token(world: &World) {
 
     // Files without it: the old token is forgotten, a code is given.
     agent.runtime.stop(agent.key(), Duration::from_secs(2)).await.unwrap();
-    let bare = workspace::files(agent.profile, &agent.spec, &agent.credentials, None);
-    agent.runtime.stage(agent.key(), &bare).await.unwrap();
+    agent.runtime.stage(agent.key(), &agent.files(None)).await.unwrap();
     let seventh = agent.start().await;
     assert!(!agent.takes(&seventh, &token).await);
     let renewed = agent.pair(&seventh).await;

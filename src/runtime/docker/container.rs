@@ -22,6 +22,9 @@ const PIDS: i64 = 256;
 /// The only place besides its data where a container can write; counts as its memory.
 const TMPFS: &str = "rw,noexec,nosuid,nodev,size=64m,mode=1777";
 
+/// The engine's machine, as every container knows it.
+pub(super) const HOST: &str = "host.docker.internal";
+
 const INSTALLATION: &str = "zeroone.installation";
 const AGENT: &str = "zeroone.agent";
 const SLUG: &str = "zeroone.slug";
@@ -76,7 +79,7 @@ fn host_config(options: &DockerOptions, spec: &InstanceSpec, network: &str, core
         }),
         network_mode: Some(network.to_owned()),
         port_bindings: Some(HashMap::from([(gateway_port(), Some(vec![binding]))])),
-        extra_hosts: Some(vec!["host.docker.internal:host-gateway".into()]),
+        extra_hosts: Some(vec![format!("{HOST}:host-gateway")]),
         mounts: Some(vec![Mount {
             target: Some(DATA_DIR.into()),
             source: Some(volume_name(spec.key.agent)),

@@ -11,8 +11,8 @@ use crate::zeroclaw::profile::{self, GATEWAY_HOST, GATEWAY_PORT, Profile};
 const WEBHOOKS_PER_MINUTE: u32 = 60_000;
 const PAIRINGS_PER_MINUTE: u32 = 60;
 
-/// Where an Ollama on the machine is, as a container sees it; inside the container nobody listens on ZeroClaw's default.
-const HOST_OLLAMA: &str = "http://host.docker.internal:11434";
+/// Where an Ollama on the machine listens. ZeroClaw looks for it on the loopback, where inside a container nobody is.
+const OLLAMA_PORT: u16 = 11_434;
 
 #[derive(Serialize)]
 struct Config<'a> {
@@ -21,7 +21,7 @@ struct Config<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     api_key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    api_url: Option<&'static str>,
+    api_url: Option<String>,
     default_provider: &'a str,
     default_model: &'a str,
     default_temperature: f64,
@@ -88,6 +88,7 @@ pub(super) fn render(
     profile: Profile,
     spec: &AgentSpec,
     credentials: &Credentials,
+    host: &str,
     token_hash: Option<&str>,
 ) -> Secret<Vec<u8>> {
     let provider = profile::provider(spec);
@@ -97,7 +98,7 @@ pub(super) fn render(
         workspace_dir: "/zeroclaw-data/workspace",
         config_path: "/zeroclaw-data/.zeroclaw/config.toml",
         api_key: key.map(|key| key.expose().as_str()),
-        api_url: home_ollama.then_some(HOST_OLLAMA),
+        api_url: home_ollama.then(|| format!("http://{host}:{OLLAMA_PORT}")),
         default_provider: &provider,
         default_model: &spec.model,
         default_temperature: spec.temperature,
@@ -179,8 +180,8 @@ mod tests {
     }
 
     fn parsed(profile: Profile, spec: &AgentSpec, credentials: &Credentials, hash: Option<&str>) -> toml::Table {
-        let bytes = render(profile, spec, credentials, hash);
-        assert_eq!(bytes, render(profile, spec, credentials, hash), "the same input gives the same bytes");
+        let bytes = render(profile, spec, credentials, "host.test", hash);
+        assert_eq!(bytes, render(profile, spec, credentials, "host.test", hash), "the same input gives the same bytes");
         toml::from_str(str::from_utf8(bytes.expose()).unwrap()).unwrap()
     }
 
@@ -244,13 +245,13 @@ mod tests {
     }
 
     #[test]
-    fn an_ollama_at_home_is_looked_for_outside_the_container() {
+    fn an_ollama_at_home_is_looked_for_on_the_machine_itself() {
         let home = AgentSpec { provider: Provider::Ollama, provider_url: None, ..spec("m") };
         let url = |profile, spec: &AgentSpec| {
             let config = parsed(profile, spec, &Credentials::default(), None);
             config.get("api_url").map(|url| url.as_str().unwrap().to_owned())
         };
-        assert_eq!(url(Profile::V01, &home).as_deref(), Some(HOST_OLLAMA));
+        assert_eq!(url(Profile::V01, &home).as_deref(), Some("http://host.test:11434"));
         assert_eq!(url(Profile::Embedded, &home), None);
         assert_eq!(url(Profile::V01, &AgentSpec { provider_url: Some("http://o:1/v1".into()), ..home }), None);
     }
