@@ -1,0 +1,120 @@
+//! Deploys and recoveries on a real engine with the real ZeroClaw, against the same steps by bare calls of the engine.
+//!
+//! Ours goes over HTTP to a whole service on a loopback port: POST → RUNNING, and `kill -9` of the container's first
+//! process → RUNNING with a token that was tried. Bare is the least that anyone could do: create, archive, start, read the
+//! code, health, pair; and kill, `die` event, start, health. The bare container is a copy of one of ours.
+//! Both take turns, in one run on one machine, so that what else goes on there hits both. Needs an engine and the image of
+//! `scripts/zeroclaw-image 0.1.7`.
+//!
+//! `cargo bench --bench deploy`
+
+#[path = "deploy/bare.rs"]
+mod bare;
+#[path = "deploy/ours.rs"]
+mod ours;
+#[path = "../tests/support/sse.rs"]
+mod sse;
+
+use std::time::Duration;
+
+use bare::Bare;
+use bollard::Docker;
+use ours::Ours;
+use zeroone::domain::{AgentId, AgentSpec, Credentials, MemoryBackend, Provider};
+
+const IMAGE: &str = "zeroclaw:0.1.7";
+const RUNS: usize = 10;
+/// The goals of the project: ours over bare, at the median.
+const DEPLOY_GOAL: f64 = 1.15;
+const RECOVERY_GOAL: f64 = 1.25;
+
+fn main() {
+    // `cargo test --benches` runs this too; a benchmark is not a test.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    tokio.block_on(async {
+        let docker = Docker::connect_with_defaults().expect("an engine's address");
+        let ours = Ours::start().await;
+        // A panic must not keep what was made from being removed.
+        let measured = tokio::spawn(measure(docker.clone(), ours.clone())).await;
+        ours.end().await;
+        bare::clean_up(&docker).await;
+        ours.clean_up(&docker).await;
+        measured.expect("measured");
+    });
+}
+
+/// Times of one kind of step, ours and bare.
+#[derive(Default)]
+struct Times {
+    ours: Vec<Duration>,
+    bare: Vec<Duration>,
+}
+
+async fn measure(docker: Docker, ours: Ours) {
+    // The first of all makes the network and warms up what can be warm; its container is what the bare ones copy.
+    let (pattern, _) = ours.deploy().await;
+    let bare = Bare::new(docker, &ours.container_name(&pattern)).await;
+    let (warm, _) = bare.deploy().await;
+    bare.remove(warm).await;
+
+    let (mut deploys, mut recoveries) = (Times::default(), Times::default());
+    for run in 0..RUNS {
+        // Whoever comes second finds warmer caches: take turns in that, too.
+        for who in [run % 2, (run + 1) % 2] {
+            if who == 0 {
+                let (agent, deploy) = ours.deploy().await;
+                deploys.ours.push(deploy);
+                recoveries.ours.push(ours.recover(&agent, bare.pid(&ours.container_name(&agent)).await).await);
+                ours.delete(&agent).await;
+            } else {
+                let (container, deploy) = bare.deploy().await;
+                deploys.bare.push(deploy);
+                recoveries.bare.push(bare.recover(&container).await);
+                bare.remove(container).await;
+            }
+        }
+    }
+    ours.delete(&pattern).await;
+    println!("{RUNS} runs each, milliseconds              min  median     max   ratio    goal");
+    deploys.show("POST → RUNNING", "create … pair by bare calls", DEPLOY_GOAL);
+    recoveries.show("kill -9 → RUNNING, token tried", "kill -9 → die → start → health", RECOVERY_GOAL);
+}
+
+impl Times {
+    fn show(self, ours: &str, bare: &str, goal: f64) {
+        let floor = line(bare, self.bare);
+        println!();
+        let median = line(ours, self.ours);
+        println!(" {:7.2} {goal:7.2}", median / floor);
+    }
+}
+
+/// Prints a line without its end, and gives the median.
+fn line(what: &str, mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    let median = (ms(times[(times.len() - 1) / 2]) + ms(times[times.len() / 2])) / 2.0;
+    print!("{what:<34} {:7.1} {median:7.1} {:7.1}", ms(times[0]), ms(times[times.len() - 1]));
+    median
+}
+
+/// The agent that both deploy, and what belongs to it.
+fn agent() -> (AgentId, AgentSpec, Credentials) {
+    let spec = AgentSpec {
+        name: "Bench".into(),
+        agent_name: "Bench".into(),
+        user_name: None,
+        timezone: "UTC".into(),
+        communication_style: None,
+        provider: Provider::Openai,
+        model: "none".into(),
+        provider_url: None,
+        temperature: 0.7,
+        memory_backend: MemoryBackend::Sqlite,
+        auto_save: true,
+    };
+    (AgentId::new(), spec, Credentials { api_key: Some("sk-bench".into()), ..Credentials::default() })
+}
