@@ -2,7 +2,8 @@
 //!
 //! Without an engine these tests show as ignored: a suite that is not there must not look like one that passed. What they
 //! need beside it, they make: their image holds this very program, which then plays the gateway (`standin`). The tests of
-//! `real` and `plane` take the real ZeroClaw and are ignored without its image, see `scripts/zeroclaw-image`.
+//! `real`, `plane`, `matrix` and `streams` take the real ZeroClaw and are ignored without its image, see
+//! `scripts/zeroclaw-image`; some have an engine of their own (`own_engine`), which needs root and `dockerd`.
 //!
 //! Every test has an installation and a network of its own, and leaves nothing behind, also when it fails.
 
@@ -14,10 +15,14 @@ mod conformance;
 mod containers;
 #[path = "docker/faults.rs"]
 mod faults;
+#[path = "docker/matrix.rs"]
+mod matrix;
 #[path = "docker/model.rs"]
 mod model;
 #[path = "docker/output.rs"]
 mod output;
+#[path = "docker/own_engine.rs"]
+mod own_engine;
 #[path = "docker/plane.rs"]
 mod plane;
 #[path = "docker/proxy.rs"]
@@ -26,8 +31,14 @@ mod proxy;
 mod real;
 #[path = "docker/runs.rs"]
 mod runs;
+#[path = "docker/service.rs"]
+mod service;
+#[path = "support/sse.rs"]
+mod sse;
 #[path = "docker/standin.rs"]
 mod standin;
+#[path = "docker/streams.rs"]
+mod streams;
 #[path = "docker/subject.rs"]
 mod subject;
 #[path = "docker/world.rs"]
@@ -56,6 +67,8 @@ const SIDE_BY_SIDE: usize = 6;
 enum Needs {
     Standin,
     RealZeroClaw,
+    /// The real ZeroClaw too, on an engine that is the test's alone.
+    OwnEngine,
 }
 
 type Test = fn(Arc<World>) -> LocalBoxFuture<'static, ()>;
@@ -119,33 +132,52 @@ fn main() {
         RealZeroClaw real::answers_through_a_model_of_our_own;
         RealZeroClaw real::channels_run_in_its_daemon;
         RealZeroClaw plane::answers_and_takes_every_change;
-        RealZeroClaw plane::comes_back_from_a_restart_by_the_api;
-        RealZeroClaw plane::comes_back_from_a_restart_by_hand;
-        RealZeroClaw plane::comes_back_from_a_kill_by_hand;
-        RealZeroClaw plane::comes_back_from_the_death_of_its_first_process;
-        RealZeroClaw plane::comes_back_from_a_stop_by_hand;
-        RealZeroClaw plane::comes_back_from_a_removal_by_hand;
-        RealZeroClaw plane::comes_back_from_a_pause_by_hand;
-        RealZeroClaw plane::comes_back_from_an_emptied_config;
-        RealZeroClaw plane::comes_back_from_lost_data;
-        RealZeroClaw plane::comes_back_from_a_token_that_is_lost;
-        RealZeroClaw plane::runs_on_while_the_service_restarts;
+        RealZeroClaw matrix::comes_back_from_a_restart_by_the_api;
+        RealZeroClaw matrix::comes_back_from_a_restart_by_hand;
+        RealZeroClaw matrix::comes_back_from_a_kill_by_hand;
+        RealZeroClaw matrix::comes_back_from_the_death_of_its_first_process;
+        RealZeroClaw matrix::comes_back_from_the_death_of_its_gateway;
+        RealZeroClaw matrix::comes_back_from_too_much_memory;
+        RealZeroClaw matrix::comes_back_from_a_stop_by_hand;
+        RealZeroClaw matrix::comes_back_from_a_removal_by_hand;
+        RealZeroClaw matrix::comes_back_from_a_pause_by_hand;
+        RealZeroClaw matrix::comes_back_from_an_emptied_config;
+        RealZeroClaw matrix::comes_back_from_a_deleted_config;
+        RealZeroClaw matrix::comes_back_from_a_config_that_knows_no_token;
+        RealZeroClaw matrix::comes_back_from_lost_data;
+        RealZeroClaw matrix::comes_back_from_a_token_that_is_lost;
+        RealZeroClaw matrix::runs_on_while_the_service_restarts;
+        OwnEngine matrix::comes_back_from_a_restart_of_the_engine;
+        OwnEngine matrix::comes_back_from_a_crash_of_the_engine;
+        OwnEngine matrix::runs_on_through_a_crash_of_an_engine_that_lets_it;
         RealZeroClaw plane::stops_by_itself_and_leaves_nothing;
         RealZeroClaw plane::twenty_at_once_are_all_running;
         RealZeroClaw plane::a_foreign_listener_costs_only_its_port;
+        RealZeroClaw streams::a_log_is_followed_over_a_restart_each_line_once;
+        RealZeroClaw streams::samples_come_as_a_stream;
     };
 
     let engine = world::engine_answers();
     let zeroclaw = engine && world::image_is_there(real::IMAGE);
+    let own_engine = own_engine::is_possible();
     let conformance = conformance::behaviours! { [conformance_tests] };
     let trials = tests.into_iter().chain(conformance).map(|(name, needs, test)| {
-        let there = if needs == Needs::RealZeroClaw { zeroclaw } else { engine };
+        let there = match needs {
+            Needs::Standin => engine,
+            Needs::RealZeroClaw => zeroclaw,
+            Needs::OwnEngine => zeroclaw && own_engine,
+        };
         Trial::test(name, move || run(test)).with_ignored_flag(!there)
     });
     let mut arguments = Arguments::from_args();
     // They wait for the engine far more than they compute.
     arguments.test_threads.get_or_insert(SIDE_BY_SIDE);
-    libtest_mimic::run(&arguments, trials.collect()).exit();
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    // A runner that gives each test a process of its own would have the image made for each of them.
+    if engine && !arguments.list && std::env::var_os("NEXTEST").is_none() {
+        world::ask_engine(async |docker| standin::remove_unused(docker).await);
+    }
+    conclusion.exit();
 }
 
 /// Runs a test in a world of its own and cleans up behind it, whatever came of it.

@@ -56,6 +56,7 @@ pub(crate) async fn is_what_was_asked_for(world: &World) {
     assert_eq!(host.security_opt, Some(vec!["no-new-privileges".into()]));
     assert!(host.tmpfs.unwrap().contains_key("/tmp"));
     assert_eq!(host.restart_policy.unwrap().name.unwrap().to_string(), "unless-stopped");
+    assert_eq!(runtime.caps().host, "host.docker.internal");
     assert_eq!(host.extra_hosts, Some(vec!["host.docker.internal:host-gateway".into()]));
     assert_eq!(host.network_mode.as_deref(), Some(world.options.network.as_str()));
     let rotation = host.log_config.unwrap();
@@ -340,7 +341,7 @@ async fn log_of(world: &World, container: &str) -> String {
     frames.map(|frame| frame.unwrap().to_string()).collect::<Vec<_>>().await.concat()
 }
 
-fn test_label(world: &World) -> (String, String) {
+pub(crate) fn test_label(world: &World) -> (String, String) {
     ("zeroone.test".into(), world.options.installation.to_string())
 }
 

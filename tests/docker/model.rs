@@ -1,12 +1,10 @@
 //! A model server of our own: says one thing, and keeps what it was asked.
 
-use std::net::Ipv4Addr;
-
-use bollard::Docker;
-use bollard::query_parameters::InspectNetworkOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+
+use crate::world::World;
 
 pub(crate) const ANSWER: &str = "hello from the model";
 
@@ -16,11 +14,8 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) async fn new(docker: &Docker) -> Self {
-        // Where `host.docker.internal` leads to: the engine's default bridge, on this machine or not at all.
-        let bridge = docker.inspect_network("bridge", None::<InspectNetworkOptions>).await.unwrap();
-        let gateway = bridge.ipam.unwrap().config.unwrap()[0].gateway.clone().unwrap();
-        let listener = TcpListener::bind((gateway.parse::<Ipv4Addr>().unwrap(), 0)).await.unwrap();
+    pub(crate) async fn new(world: &World) -> Self {
+        let listener = TcpListener::bind((world.host_gateway, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (asked, questions) = mpsc::unbounded_channel();
         tokio::spawn(async move {

@@ -177,7 +177,7 @@ pub(crate) async fn a_known_token_needs_no_pairing(world: &World) {
 }
 
 pub(crate) async fn answers_through_a_model_of_our_own(world: &World) {
-    let mut model = Model::new(&world.docker).await;
+    let mut model = Model::new(world).await;
     let draft = SpecDraft {
         agent_name: Some("Robo".into()),
         model: Some("m-1".into()),

@@ -1,10 +1,12 @@
 //! A gateway's stand-in: this test program itself, run inside a container with [`WORD`] as its first argument.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bollard::Docker;
@@ -33,6 +35,7 @@ pub(crate) fn main(arguments: &[String]) {
         ["burn"] => burn(),
         ["talk", count, length] => talk(count.parse().unwrap(), length.parse().unwrap()),
         ["reach", address] => reach(address),
+        ["forget", path] => std::fs::remove_file(path).unwrap(),
         other => panic!("no such stand-in: {other:?}"),
     }
 }
@@ -107,52 +110,96 @@ fn reach(address: &str) {
     }
 }
 
-/// The stand-in's image, made where it is missing. Named after this program's folder and build, so that another build
-/// gets another one and takes the place of the last.
-pub(crate) async fn image(docker: &Docker) -> String {
-    let program = std::env::current_exe().unwrap();
-    let built = program.metadata().unwrap();
-    let modified = built.modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
-    let folder = zeroone::zeroclaw::workspace::token_hash(&program.parent().unwrap().to_str().unwrap().into());
-    let (name, tag) = (format!("zeroone-standin-{}", &folder[..12]), format!("{}-{modified}", built.len()));
-    let image = format!("{name}:{tag}");
-    // Tests side by side, threads or processes, need it made once. The lock goes with its file.
-    let lock = std::fs::File::create(std::env::temp_dir().join(&name)).unwrap();
-    lock.lock().unwrap();
-    if docker.inspect_image(&image).await.is_ok() {
-        return image;
+/// The image of this program as it was built; another build has another one.
+pub(crate) struct Image {
+    repository: String,
+    tag: String,
+}
+
+/// Marks images of stand-ins that are used under a lock.
+const LABEL: &str = "zeroone.standin=locked";
+
+/// How often somebody else's making is looked at; it takes a second or two.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The lock of the image that this process uses.
+static IN_USE: Mutex<Option<File>> = Mutex::new(None);
+
+impl Image {
+    /// The name of what this very program is made into.
+    pub(crate) fn of_this_program() -> Self {
+        let program = std::env::current_exe().unwrap();
+        let built = program.metadata().unwrap();
+        let modified = built.modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+        let folder = zeroone::zeroclaw::workspace::token_hash(&program.parent().unwrap().to_str().unwrap().into());
+        Self { repository: format!("zeroone-standin-{}", &folder[..12]), tag: format!("{}-{modified}", built.len()) }
     }
-    let options = |tag: &str| {
-        CreateImageOptionsBuilder::default()
+
+    fn name(&self) -> String {
+        format!("{}:{}", self.repository, self.tag)
+    }
+
+    /// The image, made where it is missing: once for tests side by side, threads or processes. It is there for as long as
+    /// this process is.
+    pub(crate) async fn ensure(&self, docker: &Docker) -> String {
+        loop {
+            let lock = lock_of(&self.repository);
+            lock.lock_shared().unwrap();
+            if docker.inspect_image(&self.name()).await.is_ok() {
+                IN_USE.lock().unwrap().get_or_insert(lock);
+                return self.name();
+            }
+            lock.unlock().unwrap();
+            // Not waited for: whoever gets it first makes the image, and then shares the lock to the end.
+            if lock.try_lock().is_err() {
+                tokio::time::sleep(POLL).await;
+            } else if docker.inspect_image(&self.name()).await.is_err() {
+                self.make(docker).await;
+            }
+        }
+    }
+
+    async fn make(&self, docker: &Docker) {
+        let options = CreateImageOptionsBuilder::default()
             .from_src("-")
-            .repo(&name)
-            .tag(tag)
+            .repo(&self.repository)
+            .tag(&self.tag)
             .changes(vec![
                 format!(r#"ENTRYPOINT ["/standin", "{WORD}"]"#),
                 r#"CMD ["gateway"]"#.into(),
                 "LABEL org.opencontainers.image.version=0.1.7".into(),
+                format!("LABEL {LABEL}"),
             ])
-            .build()
-    };
-    let archive = bollard::body_full(archive(&program).into());
-    let mut import = std::pin::pin!(docker.create_image(Some(options(&tag)), Some(archive), None::<DockerCredentials>));
-    while let Some(step) = import.next().await {
-        let step = step.unwrap();
-        assert!(step.error_detail.is_none(), "{step:?}");
-    }
-    remove_others(docker, &name, &image).await;
-    image
-}
-
-/// Earlier builds' images; one that is still in use stays.
-async fn remove_others(docker: &Docker, name: &str, image: &str) {
-    let filter = HashMap::from([("reference", vec![name])]);
-    let ours = ListImagesOptionsBuilder::default().filters(&filter).build();
-    for tag in docker.list_images(Some(ours)).await.unwrap().into_iter().flat_map(|listed| listed.repo_tags) {
-        if tag != image {
-            let _ = docker.remove_image(&tag, None::<RemoveImageOptions>, None::<DockerCredentials>).await;
+            .build();
+        let archive = bollard::body_full(archive(&std::env::current_exe().unwrap()).into());
+        let mut import = std::pin::pin!(docker.create_image(Some(options), Some(archive), None::<DockerCredentials>));
+        while let Some(step) = import.next().await {
+            let step = step.unwrap();
+            assert!(step.error_detail.is_none(), "{step:?}");
         }
     }
+}
+
+/// At the end of a run: removes the images of stand-ins that no process uses, this run's own and those of runs that were
+/// cut off.
+pub(crate) async fn remove_unused(docker: &Docker) {
+    drop(IN_USE.lock().unwrap().take());
+    let filter = HashMap::from([("label", vec![LABEL])]);
+    let all = ListImagesOptionsBuilder::default().filters(&filter).build();
+    let images = docker.list_images(Some(all)).await.unwrap_or_default();
+    for image in images.into_iter().flat_map(|image| image.repo_tags) {
+        let Some((repository, _)) = image.split_once(':') else { continue };
+        let lock = lock_of(repository);
+        if lock.try_lock().is_ok() {
+            let _ = docker.remove_image(&image, None::<RemoveImageOptions>, None::<DockerCredentials>).await;
+        }
+    }
+}
+
+/// Whoever uses an image shares its lock; the kernel gives it back when that process ends, however it does. The empty file
+/// stays: to remove it would part those who wait for it from those who come later.
+fn lock_of(repository: &str) -> File {
+    File::create(std::env::temp_dir().join(repository)).unwrap()
 }
 
 /// A root file system with the program, what it is linked with, and the data folder.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::query_parameters::{
-    DownloadFromContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
-    ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder,
+    DownloadFromContainerOptionsBuilder, InspectNetworkOptions, ListContainersOptionsBuilder,
+    ListNetworksOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder,
 };
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,21 +33,28 @@ pub(crate) struct World {
     pub(crate) docker: Docker,
     pub(crate) options: DockerOptions,
     pub(crate) runtime: DockerRuntime,
+    /// Where `host.docker.internal` leads to.
+    pub(crate) host_gateway: Ipv4Addr,
     others: Mutex<Vec<InstallationId>>,
 }
 
 impl World {
     pub(crate) async fn new() -> Self {
         let docker = Docker::connect_with_defaults().unwrap();
+        let image = standin::Image::of_this_program().ensure(&docker).await;
+        // The engine's default bridge, on this machine or not at all.
+        let bridge = docker.inspect_network("bridge", None::<InspectNetworkOptions>).await.unwrap();
+        let gateway = bridge.ipam.unwrap().config.unwrap()[0].gateway.clone().unwrap();
+        Self::on(docker, host(), image, gateway.parse().unwrap())
+    }
+
+    /// A world on this engine.
+    pub(crate) fn on(docker: Docker, host: String, image: String, host_gateway: Ipv4Addr) -> Self {
         let installation = InstallationId::new();
-        let options = DockerOptions {
-            image: standin::image(&docker).await,
-            network: format!("zeroone-test-{installation}"),
-            host: host(),
-            ..DockerOptions::new(installation)
-        };
+        let network = format!("zeroone-test-{installation}");
+        let options = DockerOptions { image, network, host, ..DockerOptions::new(installation) };
         let runtime = DockerRuntime::new(options.clone()).unwrap();
-        Self { docker, options, runtime, others: Mutex::default() }
+        Self { docker, options, runtime, host_gateway, others: Mutex::default() }
     }
 
     /// A runtime of the same installation with other options.
@@ -167,11 +174,13 @@ pub(crate) fn file(path: &'static str, content: &str, mode: u32) -> StagedFile {
     StagedFile { path, content: Secret::new(content.as_bytes().to_vec()), mode }
 }
 
-/// A port of the agents' range that nobody listens on now, and that this process did not give out before.
+/// A port of the lower half of the agents' range that nobody listens on now, and that this process did not give out
+/// before. The upper half belongs to whole services, see `service`.
 pub(crate) fn free_port() -> HostPort {
     static GIVEN: AtomicU16 = AtomicU16::new(0);
-    let from = u16::try_from(std::process::id() % 10_000).unwrap();
-    std::iter::repeat_with(|| HostPort::RANGE.start() + (from + GIVEN.fetch_add(1, Ordering::Relaxed)) % 10_000)
+    const HALF: u16 = 5_000;
+    let from = u16::try_from(std::process::id() % u32::from(HALF)).unwrap();
+    std::iter::repeat_with(|| HostPort::RANGE.start() + (from + GIVEN.fetch_add(1, Ordering::Relaxed)) % HALF)
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .map(|port| HostPort::try_from(port).unwrap())
         .unwrap()
@@ -220,18 +229,19 @@ pub(crate) async fn answers_soon(at: std::net::SocketAddr) {
 }
 
 pub(crate) fn engine_answers() -> bool {
-    ask_engine(async |docker| docker.ping().await.is_ok())
+    ask_engine(async |docker| docker.ping().await.is_ok()) == Some(true)
 }
 
 pub(crate) fn image_is_there(image: &str) -> bool {
-    ask_engine(async |docker| docker.inspect_image(image).await.is_ok())
+    ask_engine(async |docker| docker.inspect_image(image).await.is_ok()) == Some(true)
 }
 
-fn ask_engine(ask: impl AsyncFn(&Docker) -> bool) -> bool {
+/// Asks outside of any test; `None` where no engine answers in time.
+pub(crate) fn ask_engine<T>(ask: impl AsyncFn(&Docker) -> T) -> Option<T> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio.block_on(async {
-        let Ok(docker) = Docker::connect_with_defaults() else { return false };
-        tokio::time::timeout(Duration::from_secs(3), ask(&docker)).await.unwrap_or(false)
+        let docker = Docker::connect_with_defaults().ok()?;
+        tokio::time::timeout(Duration::from_secs(10), ask(&docker)).await.ok()
     })
 }
 

@@ -1,0 +1,205 @@
+//! A whole control plane on a real engine with the real ZeroClaw, and what its tests ask of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bollard::models::ContainerInspectResponse;
+use bollard::query_parameters::{InspectContainerOptions, UploadToContainerOptionsBuilder};
+use futures_util::future::BoxFuture;
+use tempfile::TempDir;
+use zeroone::actor::Settings;
+use zeroone::control::{AgentHandle, ControlPlane, NewAgent, NewUser};
+use zeroone::domain::{AgentId, AgentSpec, HostPort, Plan, PortRange, Secret, Slug, Status, UserId};
+use zeroone::lifecycle::Timing;
+use zeroone::runtime::StagedFile;
+use zeroone::store::{Store, StoreOptions};
+use zeroone::testkit;
+use zeroone::zeroclaw::client::{
+    Gateway, GatewayError, HealthReport, HttpGateway, Pairing, WebhookAnswer, WebhookCall,
+};
+use zeroone::zeroclaw::profile::{DATA_DIR, Profile};
+use zeroone::zeroclaw::workspace;
+
+use crate::model::{self, Model};
+use crate::real::IMAGE;
+use crate::world::World;
+
+/// The longest wait for an agent to run: on a busy machine a start of ZeroClaw takes seconds, and some tests need two.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The real gateway, with a count of the pairings that were tried.
+struct Counted {
+    gateway: HttpGateway,
+    pairings: AtomicUsize,
+}
+
+impl Gateway for Counted {
+    fn health(&self, at: SocketAddr, within: Duration) -> BoxFuture<'_, Result<HealthReport, GatewayError>> {
+        self.gateway.health(at, within)
+    }
+
+    fn accepts_token<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<bool, GatewayError>> {
+        self.gateway.accepts_token(at, token, within)
+    }
+
+    fn pair<'a>(
+        &'a self,
+        at: SocketAddr,
+        code: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Pairing, GatewayError>> {
+        self.pairings.fetch_add(1, Ordering::Relaxed);
+        self.gateway.pair(at, code, within)
+    }
+
+    fn webhook<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        call: WebhookCall,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<WebhookAnswer, GatewayError>> {
+        self.gateway.webhook(at, token, call, within)
+    }
+}
+
+/// A service with its data folder, one user and a model server.
+pub(crate) struct Service<'a> {
+    pub(crate) world: &'a World,
+    data: TempDir,
+    gateway: Arc<Counted>,
+    ports: PortRange,
+    pub(crate) plane: ControlPlane,
+    pub(crate) user: UserId,
+    model: Model,
+}
+
+impl<'a> Service<'a> {
+    pub(crate) async fn new(world: &'a World) -> Self {
+        let data = TempDir::new().unwrap();
+        let gateway = Arc::new(Counted { gateway: HttpGateway::new().unwrap(), pairings: AtomicUsize::new(0) });
+        let ports = ports();
+        let plane = start(world, &data, &gateway, ports).await;
+        let user = NewUser { email: "ada@example.com".into(), plan: Plan::Enterprise, limits: None };
+        let user = plane.create_user(user).await.unwrap().id;
+        Self { world, data, gateway, ports, plane, user, model: Model::new(world).await }
+    }
+
+    /// Ends the service and starts it again on what `change` leaves of its store.
+    pub(crate) async fn reopen(&mut self, change: impl AsyncFnOnce(&Store)) {
+        self.plane.shutdown().await;
+        let store = store(self.world, &self.data);
+        change(&store).await;
+        store.close().await;
+        drop(store);
+        self.plane = start(self.world, &self.data, &self.gateway, self.ports).await;
+    }
+
+    async fn create(&self) -> AgentHandle {
+        let id = AgentId::new();
+        let new = testkit::new_agent("Ada");
+        let spec = AgentSpec { model: "m-1".into(), provider_url: Some(self.model.url()), ..new.spec };
+        // Container names are the engine's, and tests run side by side.
+        let slug = Some(Slug::parse(&format!("t-{id}")).unwrap());
+        self.plane.create_agent(self.user, NewAgent { id, spec, slug, ..new }).await.unwrap()
+    }
+
+    pub(crate) async fn running(&self) -> AgentHandle {
+        let agent = self.create().await;
+        self.runs(&agent).await;
+        agent
+    }
+
+    pub(crate) async fn runs(&self, agent: &AgentHandle) {
+        if let Err(error) = agent.wait(&[Status::Running], PATIENCE).await {
+            panic!("{error}: {:#?}", causes(agent).await);
+        }
+    }
+
+    /// Sends a message that the model answers, and gives what the model was asked.
+    pub(crate) async fn talk(&mut self, agent: &AgentHandle) -> String {
+        let answer = match agent.deliver(testkit::message("hi")).await {
+            Ok(answer) => answer,
+            Err(error) => panic!("{error}: {:#?}", causes(agent).await),
+        };
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((answer.status, body["response"].as_str()), (200, Some(model::ANSWER)), "{body}");
+        self.model.question().await
+    }
+
+    pub(crate) fn pairings(&self) -> usize {
+        self.gateway.pairings.load(Ordering::Relaxed)
+    }
+
+    pub(crate) async fn container(&self, agent: &AgentHandle) -> ContainerInspectResponse {
+        let name = container_name(agent);
+        self.world.docker.inspect_container(&name, None::<InspectContainerOptions>).await.unwrap()
+    }
+
+    pub(crate) async fn container_id(&self, agent: &AgentHandle) -> String {
+        self.container(agent).await.id.unwrap()
+    }
+
+    /// A file of the agent's data.
+    pub(crate) async fn read(&self, agent: &AgentHandle, path: &str) -> Option<String> {
+        let content = self.world.read(&container_name(agent), path).await?;
+        Some(String::from_utf8(content).unwrap())
+    }
+
+    /// Puts a file into the agent's data, behind the control plane's back.
+    pub(crate) async fn write(&self, agent: &AgentHandle, file: StagedFile) {
+        let options = UploadToContainerOptionsBuilder::default().path(DATA_DIR).build();
+        let archive = bollard::body_full(workspace::tar(&[file]).unwrap().into());
+        self.world.docker.upload_to_container(&container_name(agent), Some(options), archive).await.unwrap();
+    }
+}
+
+fn store(world: &World, data: &TempDir) -> Store {
+    let installation = world.options.installation;
+    Store::open(data.path().join("zeroone.redb"), StoreOptions { installation, ..StoreOptions::default() }).unwrap()
+}
+
+async fn start(world: &World, data: &TempDir, gateway: &Arc<Counted>, ports: PortRange) -> ControlPlane {
+    let runtime = Arc::new(world.with(|options| options.image = IMAGE.into()));
+    // A hang is noticed in seconds, so that its test takes no longer.
+    let timing = Timing { health_interval: Duration::from_secs(1), ..Timing::default() };
+    ControlPlane::builder(store(world, data), testkit::vault(), runtime)
+        .profile(Profile::V01)
+        .gateway(Arc::clone(gateway) as Arc<dyn Gateway>)
+        .settings(Settings { timing, ports, ..Settings::default() })
+        .start()
+        .await
+        .unwrap()
+}
+
+pub(crate) fn container_name(agent: &AgentHandle) -> String {
+    format!("zeroclaw-t-{}", agent.id())
+}
+
+/// The timeline's causes, with their details.
+pub(crate) async fn causes(agent: &AgentHandle) -> Vec<String> {
+    let timeline = agent.events(0, usize::MAX).await.unwrap();
+    timeline.into_iter().map(|entry| format!("{} {}", entry.cause, entry.detail.unwrap_or_default())).collect()
+}
+
+pub(crate) fn restarts(agent: &AgentHandle) -> u64 {
+    agent.view().unwrap().record.life.restart_count
+}
+
+/// Ports of the agents' range that no other service of this machine's tests has, as far as that can be had without asking
+/// them: by this process and by how many it gave out. `world::free_port` keeps to the ports below.
+fn ports() -> PortRange {
+    const EACH: u16 = 50;
+    const RANGES: u32 = 100;
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let nth = (std::process::id() * 16 + u32::from(GIVEN.fetch_add(1, Ordering::Relaxed))) % RANGES;
+    let first = HostPort::RANGE.start() + 5_000 + u16::try_from(nth).unwrap() * EACH;
+    PortRange::from(HostPort::try_from(first).unwrap(), EACH).unwrap()
+}
