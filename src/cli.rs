@@ -3,12 +3,14 @@
 //! ```text
 //! serve, demo ──► service ──► engine (which runtime), first_start (the admin), then http
 //! agent, user, key ──► client ──► the API of a running service
+//! chaos ──► client, and hands on the instances beside it          recover ──► engine, and a new store
 //! config ──► settings          gateway ──► crate::gateway, a program of its own
 //! ```
 //! Nothing here reads the environment: `main` hands it in.
 
 mod account;
 mod agent;
+mod chaos;
 mod client;
 mod demo;
 mod engine;
@@ -22,6 +24,7 @@ mod serve;
 mod service;
 mod settings;
 mod signals;
+mod stand_in;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -54,6 +57,8 @@ enum Verb {
     Serve(serve::ServeArgs),
     /// Make a lost store anew from what the runtime still has.
     Recover(recover::RecoverArgs),
+    /// Do faults to agents of a running service, and report how each of them recovered.
+    Chaos(chaos::ChaosArgs),
     /// See the whole job once, with nothing installed: service, agent, model, answer.
     Demo(demo::DemoArgs),
     /// Agents: create, message, watch, stop, delete.
@@ -101,6 +106,7 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
     let client = |environment| Client::new(&cli.client, environment);
     match cli.verb {
         Verb::Serve(args) => serve::run(args, environment),
+        Verb::Chaos(args) => chaos::run(args, environment, client(environment)?),
         Verb::Recover(args) => recover::run(args, environment, client(environment)?.output),
         Verb::Demo(args) => demo::run(args, environment),
         Verb::Agent(verb) => one_thread(agent::run(verb, &client(environment)?, environment)),

@@ -8,6 +8,7 @@
 
 #[cfg(feature = "docker")]
 pub mod docker;
+pub mod fault;
 #[cfg(any(feature = "docker", feature = "process"))]
 mod lines;
 #[cfg(feature = "process")]

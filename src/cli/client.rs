@@ -42,6 +42,7 @@ enum Format {
 }
 
 /// Talks to one service with one key.
+#[derive(Clone)]
 pub(super) struct Client {
     http: reqwest::Client,
     url: String,
@@ -72,6 +73,11 @@ impl Client {
         })
     }
 
+    /// The same service with another key.
+    pub(super) fn with_key(&self, key: String) -> Self {
+        Self { key: Some(key), ..self.clone() }
+    }
+
     pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
         body(self.send(self.request(Method::GET, path).timeout(ANSWER)).await?).await
     }
@@ -87,6 +93,14 @@ impl Client {
 
     pub(super) async fn post_within(&self, path: &str, json: &Value, within: Duration) -> Result<Value, Failure> {
         body(self.send(self.request(Method::POST, path).json(json).timeout(within)).await?).await
+    }
+
+    /// The answer to a POST as it came, refusals included.
+    pub(super) async fn ask(&self, path: &str, json: &Value, within: Duration) -> Result<(u16, Value), Failure> {
+        let request = self.request(Method::POST, path).json(json).timeout(within);
+        let response = request.send().await.map_err(|error| self.unsent(&error))?;
+        let status = response.status().as_u16();
+        Ok((status, serde_json::from_str(&text(response).await?).unwrap_or_default()))
     }
 
     pub(super) async fn patch(&self, path: &str, json: &Value) -> Result<Value, Failure> {

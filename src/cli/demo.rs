@@ -4,8 +4,6 @@
 //! It is the real service: what the demo does, it does over HTTP, as any client would. Only its progress is read from
 //! inside, so that no step is too quick to be seen.
 
-mod model;
-
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,12 +14,12 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::model::StandIn;
 use super::client::{Client, variable};
 use super::outcome::Failure;
 use super::output::{Output, cell, line, plain};
 use super::serve::LEFTOVERS;
 use super::service::Service;
+use super::stand_in::{self, StandIn};
 use super::{Environment, signals};
 use crate::actor::FeedEntry;
 use crate::config::{Config, Flag, Loaded};
@@ -98,11 +96,11 @@ async fn play(
 ) -> Result<(), Failure> {
     let client = Client::at(url, Some(key.to_owned()), Output { json: false, colour: false })?;
     line(&format!("service     {url}  (its key: {key})"));
-    let model = StandIn::start().await?;
+    let model = StandIn::start(std::net::Ipv4Addr::LOCALHOST).await?;
     line(&format!("model       {}  (a stand-in: answers by rule, no AI)", model.url()));
     let progress = show_progress(plane.feed());
     let body = json!({
-        "name": "Demo", "provider": "openai", "model": model::NAME, "apiKey": "sk-stand-in", "providerUrl": model.url()
+        "name": "Demo", "provider": "openai", "model": stand_in::NAME, "apiKey": "sk-stand-in", "providerUrl": model.url()
     });
     let record = client.post("/api/agents", &body).await?;
     let agent = format!("/api/agents/{}", cell(&record["id"]));

@@ -14,7 +14,8 @@ use super::{Environment, private_file};
 use crate::config::{Config, RuntimeChoice};
 use crate::domain::InstallationId;
 use crate::runtime::ContainerRuntime;
-use crate::runtime::process::{ProcessOptions, ProcessRuntime};
+use crate::runtime::fault::Hands;
+use crate::runtime::process::{ProcessHands, ProcessOptions, ProcessRuntime};
 use crate::zeroclaw::profile::Profile;
 
 /// How long `auto` waits for an engine: one that is up answers in milliseconds.
@@ -81,6 +82,15 @@ pub(super) async fn installations(config: &Config) -> anyhow::Result<BTreeMap<In
             let folder = agents_folder(config);
             ProcessRuntime::installations(&folder).with_context(|| format!("cannot read {}", folder.display()))
         }
+    }
+}
+
+/// The hands that do faults to the instances of a running service, whose runtime has this name.
+pub(super) fn hands(config: &Config, runtime: &str, installation: InstallationId) -> anyhow::Result<Arc<dyn Hands>> {
+    match Kind::parse(runtime) {
+        Some(Kind::Docker) => docker_hands(config, installation),
+        Some(Kind::Process) => Ok(Arc::new(ProcessHands::new(installation))),
+        None => anyhow::bail!("nothing is known of how to do faults to the runtime {runtime}"),
     }
 }
 
@@ -153,6 +163,17 @@ async fn docker(config: &Config, installation: InstallationId) -> anyhow::Result
 
 #[cfg(not(feature = "docker"))]
 async fn docker(_: &Config, _: InstallationId) -> anyhow::Result<(Arc<dyn ContainerRuntime>, Profile)> {
+    anyhow::bail!("this build has no Docker runtime (feature `docker`)")
+}
+
+#[cfg(feature = "docker")]
+fn docker_hands(config: &Config, installation: InstallationId) -> anyhow::Result<Arc<dyn Hands>> {
+    let options = config.docker.options(installation).map_err(anyhow::Error::msg)?;
+    Ok(Arc::new(crate::runtime::docker::DockerHands::new(options)?))
+}
+
+#[cfg(not(feature = "docker"))]
+fn docker_hands(_: &Config, _: InstallationId) -> anyhow::Result<Arc<dyn Hands>> {
     anyhow::bail!("this build has no Docker runtime (feature `docker`)")
 }
 

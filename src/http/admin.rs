@@ -9,7 +9,7 @@ use super::agents::{self, AgentPage};
 use super::params::Params;
 use super::problem::{Fault, Problem};
 use super::state::Api;
-use crate::domain::UserId;
+use crate::domain::{InstallationId, UserId};
 use crate::runtime::Caps;
 
 /// What runs the agents.
@@ -23,6 +23,16 @@ pub struct Runtime {
     enforces_cpu: bool,
     enforces_memory: bool,
     isolates_network: bool,
+}
+
+/// The same with whose agents they are, as their labels and markers say it.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnRuntime {
+    #[schema(value_type = uuid::Uuid)]
+    installation: InstallationId,
+    #[serde(flatten)]
+    runtime: Runtime,
 }
 
 /// Everyone's agents.
@@ -42,9 +52,10 @@ pub async fn list_agents(state: State<Api>, params: Params) -> Result<Json<Agent
     agents::page(&state, user, params).map(Json)
 }
 
-#[utoipa::path(get, path = "/api/admin/runtime", tag = "admin", responses((status = 200, body = Runtime)))]
-pub async fn runtime(state: State<Api>) -> Json<Runtime> {
-    Json(Runtime::look(&state).await)
+#[utoipa::path(get, path = "/api/admin/runtime", tag = "admin", responses((status = 200, body = OwnRuntime)))]
+pub async fn runtime(state: State<Api>) -> Json<OwnRuntime> {
+    let installation = state.plane.store().installation();
+    Json(OwnRuntime { installation, runtime: Runtime::look(&state).await })
 }
 
 impl Runtime {

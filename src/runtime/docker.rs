@@ -6,7 +6,7 @@
 //!   image       there or pulled               network     isolation between neighbours
 //!   events      wake-ups                      logs        lines
 //!   instance    what is done to containers    usage       samples
-//!   boot        runs, told apart by time
+//!   boot        runs, told apart by time    hands        faults on purpose, from beside the service
 //! ```
 //!
 //! What is ours is told by labels, never by a name: a container, volume or network without this installation's labels is
@@ -17,6 +17,7 @@ mod boot;
 mod container;
 mod engine;
 mod events;
+mod hands;
 mod image;
 mod instance;
 mod logs;
@@ -34,6 +35,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use tokio::sync::Semaphore;
 
+pub use self::hands::DockerHands;
 pub use self::options::{DockerOptions, Isolation, Reach, Subnets, Traefik};
 
 use self::boot::Boots;

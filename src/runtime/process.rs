@@ -18,7 +18,7 @@
 //!     folder    files on disk          marker    the environment variable
 //!     pidfd     a process for sure     table     /proc
 //!   logs        reading output         output    the file, kept from growing     output_watch    inotify
-//!   usage       CPU and memory
+//!   usage       CPU and memory     hands     faults on purpose, from beside the service
 //! ```
 //!
 //! It is no wall: instances run as the service's own user, share its network and its CPUs, and can read each
@@ -26,6 +26,7 @@
 
 mod errors;
 mod folder;
+mod hands;
 mod instance;
 mod launch;
 mod live;
@@ -53,6 +54,7 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use self::errors::failed;
 use self::folder::Folder;
+pub use self::hands::ProcessHands;
 use self::instance::{Host, Instance, Turn, end, kill_stray};
 use self::launch::Program;
 use self::output_watch::OutputWatch;

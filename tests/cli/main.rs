@@ -1,5 +1,6 @@
 //! The `zeroone` program as people and scripts use it: the real binary, real processes, real signals.
 
+mod chaos;
 mod mistakes;
 mod recover;
 mod story;

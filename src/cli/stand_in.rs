@@ -1,7 +1,9 @@
 //! A stand-in for a model: speaks OpenAI's chat API on loopback and answers by rule. It is no AI, and says so.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -25,15 +27,33 @@ pub(super) const NAME: &str = "stand-in";
 /// A model server of one's own, gone when it is dropped.
 pub(super) struct StandIn {
     address: SocketAddr,
+    heard: Heard,
     stop: CancellationToken,
 }
 
+/// Words by which a message asks to be counted: a run of chaos wants to know of each of its messages how often it came.
+pub(super) const COUNTED: &str = "chaos-";
+
+/// How often each message that asked for it was heard.
+type Heard = Arc<Mutex<HashMap<String, u32>>>;
+
 impl StandIn {
-    pub(super) async fn start() -> std::io::Result<Self> {
-        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+    pub(super) async fn start(at: Ipv4Addr) -> std::io::Result<Self> {
+        let listener = TcpListener::bind((at, 0)).await?;
+        let heard = Heard::default();
         let (address, stop) = (listener.local_addr()?, CancellationToken::new());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener)));
-        Ok(Self { address, stop })
+        tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener, Arc::clone(&heard))));
+        Ok(Self { address, heard, stop })
+    }
+
+    pub(super) const fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Messages that came more than once.
+    pub(super) fn heard_twice(&self) -> Vec<String> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.iter().filter(|(_, times)| **times > 1).map(|(message, _)| message.clone()).collect()
     }
 
     /// As an agent's `providerUrl` wants it.
@@ -48,15 +68,16 @@ impl Drop for StandIn {
     }
 }
 
-async fn accept(listener: TcpListener) {
+async fn accept(listener: TcpListener, heard: Heard) {
     loop {
         // An accept that fails has no descriptor left; the next one waits its turn like any other task.
         let Ok((stream, _)) = listener.accept().await else {
             tokio::task::yield_now().await;
             continue;
         };
-        let connection =
-            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
+        let heard = Arc::clone(&heard);
+        let service = service_fn(move |request| answer(request, Arc::clone(&heard)));
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to the stand-in model ended early");
@@ -65,14 +86,20 @@ async fn accept(listener: TcpListener) {
     }
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(request: Request<Incoming>, heard: Heard) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.method() != Method::POST || request.uri().path() != "/v1/chat/completions" {
         return Ok(refuse(StatusCode::NOT_FOUND, "this stand-in has POST /v1/chat/completions and nothing else"));
     }
     let body = Limited::new(request.into_body(), REQUEST_LIMIT).collect().await;
     let chat = body.ok().and_then(|body| serde_json::from_slice::<Value>(&body.to_bytes()).ok());
     Ok(match chat {
-        Some(chat) => complete(&chat),
+        Some(chat) => {
+            let words = last_words(&chat);
+            if words.starts_with(COUNTED) {
+                *heard.lock().unwrap_or_else(PoisonError::into_inner).entry(words).or_default() += 1;
+            }
+            complete(&chat)
+        }
         None => refuse(StatusCode::BAD_REQUEST, "the request is no JSON, or too long"),
     })
 }
@@ -98,7 +125,7 @@ fn reply(message: &str) -> String {
     let quote: String = message.chars().take(QUOTE).collect();
     let more = if quote.len() < message.len() { "…" } else { "" };
     format!(
-        "I am the demo's stand-in for a model, no AI. Your message came through with {words} word{}: \"{quote}{more}\". \
+        "I am a stand-in for a model, no AI. Your message came through with {words} word{}: \"{quote}{more}\". \
          Give an agent a real provider and key, and a real model answers here.",
         if words == 1 { "" } else { "s" }
     )
