@@ -24,7 +24,7 @@
 //! - [`Habits`] and [`Mood`] say how the gateways inside behave.
 //!
 //! - [`Faults`] lets calls fail, hang, come twice or lose their answers, in front of any runtime and gateway;
-//! - [`Guard`], [`Inspector`] and [`check`] hold a control plane against what must always hold, by name.
+//! - [`Guard`], [`Tap`], [`Inspector`] and [`check`] hold a control plane against what must always hold, by name.
 //!
 //! It is no model of Docker: what Docker itself does under faults is tested with Docker.
 
@@ -41,6 +41,7 @@ mod process;
 mod random;
 mod runtime;
 mod state;
+mod tap;
 
 use std::sync::Arc;
 
@@ -59,6 +60,7 @@ pub use plane::{API_KEY, TestPlane, message, new_agent, plane, start, vault};
 pub use random::Sequence;
 pub use runtime::FakeRuntime;
 pub use state::{Delivery, Tally};
+pub use tap::Tap;
 
 /// When fake time begins: 2026-01-01T00:00:00Z.
 pub const EPOCH: Timestamp = Timestamp::constant(1_767_225_600, 0);

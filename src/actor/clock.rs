@@ -1,6 +1,9 @@
 //! What time it is: the system's, or one that follows a paused tokio clock in tests.
 
-use crate::domain::Timestamp;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use crate::domain::{Timestamp, later};
 
 #[derive(Debug, Clone)]
 pub enum Clock {
@@ -9,19 +12,32 @@ pub enum Clock {
     Tokio {
         epoch: Timestamp,
         since: tokio::time::Instant,
+        /// Milliseconds by which somebody has put it forward, or back; the same for all clones.
+        ahead_ms: Arc<AtomicI64>,
     },
 }
 
 impl Clock {
     /// A clock that begins at `epoch` now and goes on with tokio's time.
     pub fn tokio(epoch: Timestamp) -> Self {
-        Self::Tokio { epoch, since: tokio::time::Instant::now() }
+        Self::Tokio { epoch, since: tokio::time::Instant::now(), ahead_ms: Arc::default() }
+    }
+
+    /// Puts the clock forward, or back, as people and time servers do. The system's own is left alone.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn put_forward(&self, by_ms: i64) {
+        if let Self::Tokio { ahead_ms, .. } = self {
+            ahead_ms.fetch_add(by_ms, Ordering::Relaxed);
+        }
     }
 
     pub fn now(&self) -> Timestamp {
         match self {
             Self::System => Timestamp::now(),
-            Self::Tokio { epoch, since } => epoch.checked_add(since.elapsed()).unwrap_or(Timestamp::MAX),
+            Self::Tokio { epoch, since, ahead_ms } => {
+                let ahead = jiff::SignedDuration::from_millis(ahead_ms.load(Ordering::Relaxed));
+                later(*epoch, since.elapsed()).checked_add(ahead).unwrap_or(Timestamp::MAX)
+            }
         }
     }
 

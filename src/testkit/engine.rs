@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tokio::sync::{broadcast, watch};
 
 use super::habits::{Habits, Mood};
@@ -229,6 +230,13 @@ impl FakeEngine {
         self.lock().instances.values().map(Instance::observed).collect()
     }
 
+    /// The instances of one installation.
+    pub fn all_of(&self, installation: InstallationId) -> Vec<Observed> {
+        let state = self.lock();
+        let ours = |instance: &&Instance| instance.installation == installation;
+        state.instances.values().filter(ours).map(Instance::observed).collect()
+    }
+
     /// Agents that have data here, with an instance or without.
     pub fn volumes(&self) -> Vec<AgentId> {
         self.lock().volumes.keys().copied().collect()
@@ -246,6 +254,17 @@ impl FakeEngine {
 
     pub fn now(&self) -> Timestamp {
         self.lock().now()
+    }
+
+    /// Puts the wall clock forward, or back, for the engine and for whoever has its clock. What is under way in
+    /// instances takes as long as it would have taken.
+    pub fn put_clock_forward(&self, by: SignedDuration) {
+        self.lock().put_clock_forward(by);
+    }
+
+    /// Forgets what was done to instances so far: for runs so long that their history would fill the memory.
+    pub fn forget_tallies(&self) {
+        self.lock().tallies.clear();
     }
 
     pub(super) fn clock(&self) -> Clock {

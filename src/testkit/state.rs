@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tokio::sync::Notify;
 
 use super::engine::{Image, Pace};
@@ -151,6 +152,30 @@ impl State {
         let next = later(self.stamped, Duration::from_nanos(1));
         self.stamped = self.now().max(next);
         self.stamped
+    }
+
+    /// Everything that is to come keeps its distance from now; what was is not put off.
+    pub(super) fn put_clock_forward(&mut self, by: SignedDuration) {
+        let now = self.now();
+        self.clock.put_forward(i64::try_from(by.as_millis()).unwrap_or_default());
+        let then = self.now();
+        self.stamped = then;
+        let moved = |at: &mut Timestamp| {
+            *at = if *at > now { at.checked_add(by).unwrap_or(*at) } else { (*at).min(then) };
+        };
+        for instance in self.instances.values_mut() {
+            instance.lines.iter_mut().for_each(|line| moved(&mut line.line.time));
+            let Life::Up(up) = &mut instance.state else { continue };
+            if let Some((at, _)) = &mut up.dies {
+                moved(at);
+            }
+            if let Process::Gateway(gateway) = &mut up.process {
+                moved(&mut gateway.listens_from);
+                if let Some(until) = &mut gateway.locked_until {
+                    moved(until);
+                }
+            }
+        }
     }
 
     pub(super) fn mood(&self, agent: AgentId) -> Mood {

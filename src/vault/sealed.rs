@@ -53,7 +53,7 @@ impl Sealed {
         Self(parts.concat().into())
     }
 
-    pub(super) fn nonce(&self) -> [u8; NONCE] {
+    pub(crate) fn nonce(&self) -> [u8; NONCE] {
         self.part(1 + KEY)
     }
 

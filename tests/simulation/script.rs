@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use zeroone::control::{ActorCrash, AgentPatch, CommandError, Followed, Message, NewAgent};
-use zeroone::domain::{AgentId, Exit, HostPort};
-use zeroone::store::CommitFault;
+use zeroone::control::{ActorCrash, AgentPatch, CommandError, CreateError, Followed, Message, NewAgent};
+use zeroone::domain::{AgentId, Exit, HostPort, Plan};
+use zeroone::store::{CommitFault, Conflict, StoreError};
 use zeroone::testkit::{Call, Condition, Fault, Habits, Image, Mood, Wish, message, new_agent};
 
 use super::world::{Sent, Service, World};
@@ -24,12 +24,14 @@ enum Ask {
 impl World {
     pub async fn act(&mut self, service: &Service) {
         match self.random.below(100) {
-            0..=14 => self.create(service).await,
+            0..=12 => self.create(service).await,
+            13 | 14 => self.change_plan(service).await,
             15..=39 => self.command(service).await,
             40..=57 => self.send(service),
             58..=64 => self.refuse(service),
             65..=86 => self.meddle(),
-            87..=93 => self.trouble_engine(),
+            87..=92 => self.trouble_engine(),
+            93 => self.put_clock(),
             94..=96 => self.crash_actors(service),
             _ => self.trouble_disk(service),
         }
@@ -49,16 +51,31 @@ impl World {
                 NewAgent { id, ..new_agent(&format!("Agent {number}")) }
             })
             .collect();
-        let creates = wanted.into_iter().map(|new| async {
-            let id = new.id;
-            (id, service.plane.create_agent(user, new).await)
+        let creates = wanted.iter().map(|new| async {
+            let created = service.plane.create_agent(user, new.clone()).await;
+            (new.id, created)
         });
-        for (id, created) in join_all(creates).await {
-            if created.is_ok() && !service.disk.cut_token().is_cancelled() {
+        let again = wanted[0].clone();
+        let mut outcomes = join_all(creates).await;
+        if self.random.chance(300) {
+            // As somebody does who did not get the answer.
+            outcomes.push((again.id, service.plane.create_agent(user, again).await));
+        }
+        for (id, created) in outcomes {
+            let is_there = matches!(created, Ok(_) | Err(CreateError::Store(StoreError::Rejected(Conflict::Exists))));
+            if is_there && !service.disk.cut_token().is_cancelled() {
                 self.inspector.created(id);
                 self.note(&format!("{id} was created"));
             }
         }
+    }
+
+    async fn change_plan(&mut self, service: &Service) {
+        let Some(user) = self.random.pick(&self.users).copied() else { return };
+        let plan = *self.random.pick(&[Plan::Free, Plan::Pro]).expect("some");
+        // Whether it is known to be stored or not: the store says which plan there is.
+        let outcome = service.plane.set_plan(user, plan, None).await.is_ok();
+        self.note(&format!("{user} is to have the plan {}: {outcome}", plan.as_str()));
     }
 
     async fn command(&mut self, service: &Service) {
@@ -69,7 +86,7 @@ impl World {
         let second = self.random.pick(&asks).copied().filter(|_| both);
         self.note(&format!("{agent} is asked to {first:?} {second:?}"));
         // From here on nobody knows, until the answer says so.
-        self.inspector.wished(agent, Wish::Open);
+        self.inspector.wished(agent, Wish::Open, 0);
         if [Some(first), second].contains(&Some(Ask::Delete)) {
             self.inspector.may_go(agent);
         }
@@ -77,13 +94,15 @@ impl World {
         if service.disk.cut_token().is_cancelled() {
             return;
         }
+        let revision = service.plane.agent(agent).and_then(|handle| handle.view());
+        let revision = revision.map_or(u64::MAX, |view| view.record.life.revision);
         let followed = |ask: Ask| outcomes.iter().any(|(asked, outcome)| *asked == ask && outcome.is_ok());
         if followed(Ask::Delete) {
-            self.inspector.wished(agent, Wish::Delete);
+            self.inspector.wished(agent, Wish::Delete, revision);
         } else if second.is_none() && followed(first) {
             match first {
-                Ask::Start | Ask::Restart => self.inspector.wished(agent, Wish::Run),
-                Ask::Stop => self.inspector.wished(agent, Wish::Stop),
+                Ask::Start | Ask::Restart => self.inspector.wished(agent, Wish::Run, revision),
+                Ask::Stop => self.inspector.wished(agent, Wish::Stop, revision),
                 Ask::Update | Ask::Delete => {}
             }
         }
@@ -196,6 +215,8 @@ impl World {
     }
 
     fn crash_actors(&mut self, service: &Service) {
+        // Its successor may come late.
+        self.inspector.hinder();
         if self.random.chance(300) {
             service.plane.crash_registry(ActorCrash::Kill);
         } else if let Some(agent) = self.some_agent() {
@@ -205,10 +226,27 @@ impl World {
     }
 
     fn trouble_disk(&mut self, service: &Service) {
+        self.inspector.hinder();
+        let disk = service.disk.memory();
+        if self.random.chance(400) {
+            let room = usize::try_from(self.random.below(64 * 1024)).ok().filter(|room| room % 2 == 0);
+            disk.fill_up_to(room);
+            self.note(&format!("the disk has room for {room:?} bytes"));
+            return;
+        }
         let faults = [CommitFault::Before, CommitFault::Sync, CommitFault::After];
         let fault = *self.random.pick(&faults).expect("some");
-        service.disk.memory().fail_commit(1 + self.random.below(5), fault);
+        disk.fail_commit(1 + self.random.below(5), fault);
         self.note(&format!("the disk will fail: {fault:?}"));
+    }
+
+    /// As people do, and time servers, and summer.
+    fn put_clock(&mut self) {
+        const HOUR: i64 = 3_600_000;
+        let by = *self.random.pick(&[-24 * HOUR, -HOUR, -5_000, 5_000, HOUR, 24 * HOUR]).expect("some");
+        self.fakes.engine().put_clock_forward(jiff::SignedDuration::from_millis(by));
+        self.inspector.clock_put();
+        self.note(&format!("the clock was put forward by {by} ms"));
     }
 
     fn some_agent(&mut self) -> Option<AgentId> {

@@ -1,5 +1,6 @@
 //! One seed: lives of the service, one after the other, on one engine and one disk.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,11 +9,12 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 use zeroone::actor::{FeedEntry, Sabotage};
 use zeroone::control::{ControlPlane, DeliveryError, NewUser};
-use zeroone::domain::{AgentId, Plan, Status, UserId};
-use zeroone::store::{Crash, Store, StoreOptions};
+use zeroone::domain::{AgentId, HostPort, InstallationId, Plan, Slug, Status, UserId};
+use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec};
+use zeroone::store::{Crash, Snapshot, Store, StoreOptions};
 use zeroone::testkit::{
-    self, Condition, Cut, FakeDisk, Fakes, Faults, Guard, Habits, Image, Inspector, Invariant, Mood, Odds, Sequence,
-    Violation, message,
+    self, Condition, Cut, FakeDisk, FakeRuntime, Fakes, Faults, Guard, Habits, Image, Inspector, Invariant, Mood, Odds,
+    Sequence, Tap, Violation, message,
 };
 use zeroone::zeroclaw::client::WebhookAnswer;
 
@@ -40,6 +42,8 @@ pub struct World {
     pub users: Vec<UserId>,
     pub sent: Vec<Sent>,
     pub lines: Vec<String>,
+    /// Messages, by their number, that were handed over to a gateway.
+    handed_over: BTreeSet<usize>,
     violations: Vec<Violation>,
     sabotage: Option<Sabotage>,
 }
@@ -49,7 +53,10 @@ pub struct Service {
     pub plane: ControlPlane,
     pub disk: FakeDisk,
     guard: Guard,
+    tap: Tap,
     feed: Receiver<Arc<FeedEntry>>,
+    /// The store after so many commits.
+    seen: Option<(u64, Snapshot)>,
 }
 
 /// How a life ends.
@@ -63,17 +70,25 @@ enum End {
 const REST_WITHIN: Duration = Duration::from_secs(900);
 /// Two sweeps of the reconciler, and some more.
 const SWEEPS: Duration = Duration::from_secs(70);
+/// Another installation on the same engine, and its one agent.
+const OTHERS: InstallationId = InstallationId::from_bytes([0x07; 16]);
+const THEIRS: AgentId = AgentId::from_bytes([0x07; 16]);
+/// How a bearer token begins, whichever gateway gave it.
+const TOKENS: [&str; 2] = ["zc_", "zcl_live_"];
 
 pub fn run(seed: u64, sabotage: Option<Sabotage>) -> History {
     let mut world = World {
         random: Sequence::new(seed),
         fakes: Fakes::new(seed),
         faults: Faults::new(!seed),
-        inspector: Inspector::new(),
+        inspector: TOKENS
+            .iter()
+            .fold(Inspector::new().with_secret(testkit::API_KEY), |inspector, prefix| inspector.with_secret(*prefix)),
         agents: Vec::new(),
         users: Vec::new(),
         sent: Vec::new(),
         lines: Vec::new(),
+        handed_over: BTreeSet::new(),
         violations: Vec::new(),
         sabotage,
     };
@@ -134,6 +149,7 @@ impl World {
         if self.users.is_empty() && !self.make_users(&service).await {
             return;
         }
+        self.look(&mut service).await;
         for _ in 0..10 + self.random.below(20) {
             self.act(&service).await;
             self.look(&mut service).await;
@@ -149,6 +165,8 @@ impl World {
     }
 
     async fn start(&mut self, disk: &FakeDisk) -> Option<Service> {
+        self.inspector.new_life(self.fakes.engine().now());
+        self.settle_others().await;
         let options = StoreOptions {
             installation: self.fakes.installation(),
             now: self.fakes.engine().now(),
@@ -164,8 +182,9 @@ impl World {
         };
         let runtime = self.faults.runtime(self.fakes.runtime());
         let guard = Guard::new(runtime, store.clone(), disk.cut_token().clone());
+        let tap = Tap::new(self.faults.gateway(self.fakes.gateway()));
         let started = ControlPlane::builder(store, testkit::vault(), Arc::new(guard.clone()))
-            .gateway(self.faults.gateway(self.fakes.gateway()))
+            .gateway(Arc::new(tap.clone()))
             .clock(self.fakes.clock())
             .sabotage(self.sabotage)
             .start()
@@ -173,7 +192,7 @@ impl World {
         match started {
             Ok(plane) => {
                 self.note("the service started");
-                Some(Service { feed: plane.feed(), plane, disk: disk.clone(), guard })
+                Some(Service { feed: plane.feed(), plane, disk: disk.clone(), guard, tap, seen: None })
             }
             // A store that fails while it starts ends the service: the next life tries again.
             Err(_) if disk.cut_token().is_cancelled() => None,
@@ -181,6 +200,27 @@ impl World {
                 self.failed(format!("the service does not start: {error}"));
                 None
             }
+        }
+    }
+
+    /// Another installation has an instance here before ours begins, on a port that ours would take.
+    async fn settle_others(&mut self) {
+        let engine = self.fakes.engine();
+        if engine.all_of(OTHERS).is_empty() {
+            let runtime = FakeRuntime::new(engine.clone(), OTHERS);
+            let spec = InstanceSpec {
+                key: InstanceKey { agent: THEIRS, slug: Slug::parse("theirs").expect("a slug") },
+                generation: 1,
+                command: vec!["gateway".into()],
+                env: Vec::new(),
+                files: Vec::new(),
+                port: HostPort::all().nth(1).expect("there are thousands"),
+                cpu: 1.0,
+                memory_mb: 64,
+                host_name: None,
+            };
+            runtime.ensure_created(&spec).await.expect("an engine without faults creates");
+            runtime.start(&spec.key).await.expect("an engine without faults starts");
         }
     }
 
@@ -203,13 +243,37 @@ impl World {
             ));
             self.inspector.fed(&fed, &self.fakes.engine().tally(fed.agent));
         }
-        if let Ok(snapshot) = service.plane.store().load().await
-            && !service.disk.cut_token().is_cancelled()
-        {
-            self.inspector.step(&snapshot, &self.fakes.engine().all());
+        let commits = service.disk.commits();
+        if service.seen.as_ref().is_none_or(|(seen, _)| *seen != commits) {
+            service.seen = service.plane.store().load().await.ok().map(|snapshot| (commits, snapshot));
         }
+        if service.disk.cut_token().is_cancelled() {
+            // What a service that is cut off shows is not told to anybody.
+            service.seen = None;
+        }
+        if let Some((_, snapshot)) = &service.seen {
+            let engine = self.fakes.engine();
+            self.inspector.step(snapshot, &engine.all_of(self.fakes.installation()));
+            self.inspector.others(&engine.all_of(OTHERS));
+            self.inspector.data(&engine.volumes());
+            self.inspector.shown(&service.plane.agents(None, None, usize::MAX, &[]));
+            for user in &self.users {
+                self.inspector.listed(*user, &service.plane.agents(Some(*user), None, usize::MAX, &[]));
+            }
+        }
+        self.follow_messages(service);
         self.violations.extend(service.guard.violations());
         self.violations.extend(self.inspector.violations());
+    }
+
+    /// Holds the order in which messages are handed over against the order in which they came.
+    fn follow_messages(&mut self, service: &Service) {
+        for body in service.tap.noted() {
+            let number = self.sent.iter().position(|sent| message(&sent.text).body == body);
+            if let Some(number) = number.filter(|number| self.handed_over.insert(*number)) {
+                self.inspector.sent_on(self.sent[number].agent, number as u64);
+            }
+        }
     }
 
     /// The last life: all is well outside, so that all must become well inside.
@@ -236,6 +300,25 @@ impl World {
             }
             self.judge(&service).await;
         });
+        if self.violations.is_empty() {
+            self.restart_at_rest(&disk.after(Crash::Process));
+        }
+    }
+
+    /// One more life, for which there is nothing to do.
+    fn restart_at_rest(&mut self, disk: &FakeDisk) {
+        let fakes = self.fakes.clone();
+        testkit::life(&fakes, async {
+            let Some(mut service) = self.start(disk).await else { return };
+            let running = service.plane.agents(None, None, usize::MAX, &[Status::Running]).agents;
+            let before: Vec<_> =
+                running.iter().map(|view| (view.record.id, fakes.engine().tally(view.record.id))).collect();
+            sleep(SWEEPS).await;
+            for (agent, before) in before {
+                self.inspector.service_restarted(agent, &before, &fakes.engine().tally(agent));
+            }
+            self.look(&mut service).await;
+        });
     }
 
     async fn judge(&mut self, service: &Service) {
@@ -249,12 +332,19 @@ impl World {
         match service.plane.store().load().await {
             Ok(snapshot) => {
                 let engine = self.fakes.engine();
-                self.inspector.step(&snapshot, &engine.all());
-                self.inspector.at_rest(&snapshot, &engine.all());
+                let ours = engine.all_of(self.fakes.installation());
+                self.inspector.step(&snapshot, &ours);
+                self.inspector.at_rest(&snapshot, &ours);
                 for agent in engine.volumes() {
-                    if !snapshot.agents.iter().any(|stored| stored.record.id == agent) {
+                    if agent != THEIRS && !snapshot.agents.iter().any(|stored| stored.record.id == agent) {
                         let (invariant, detail) = (Invariant::NoLeftovers, "data without a record".to_owned());
                         self.violations.push(Violation { invariant, agent: Some(agent), detail });
+                    }
+                }
+                for user in &self.users {
+                    match service.plane.used(*user).await {
+                        Ok(used) => self.inspector.counted(*user, used, &snapshot),
+                        Err(error) => self.lines.push(format!("the registry does not count: {error}")),
                     }
                 }
             }
@@ -267,14 +357,11 @@ impl World {
             let outcome = sent.outcome.lock().expect("no panic").clone();
             self.inspector.message(sent.agent, &sent.text, read, outcome.as_ref());
         }
-        self.violations.extend(self.inspector.violations());
-        let disk = service.disk.memory().bytes();
-        let disk = String::from_utf8_lossy(&disk);
-        for secret in [testkit::API_KEY, "zc_"] {
-            if disk.contains(secret) {
-                self.failed(format!("{secret} is on the disk in clear text"));
-            }
+        for agent in &self.agents {
+            self.inspector.read(*agent, &self.fakes.engine().tally(*agent).messages);
         }
+        self.inspector.told(None, &String::from_utf8_lossy(&service.disk.memory().bytes()));
+        self.violations.extend(self.inspector.violations());
     }
 
     fn choose_odds(&mut self) {

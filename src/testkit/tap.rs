@@ -1,0 +1,64 @@
+//! A gateway that is listened in on: which messages the control plane hands over, and in which order.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::domain::Secret;
+use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
+
+/// Any gateway, with a note of every message that is handed over to it. Clones share the notes.
+#[derive(Clone)]
+pub struct Tap {
+    inner: Arc<dyn Gateway>,
+    noted: Arc<Mutex<Vec<Bytes>>>,
+}
+
+impl Tap {
+    pub fn new(gateway: Arc<dyn Gateway>) -> Self {
+        Self { inner: gateway, noted: Arc::default() }
+    }
+
+    /// The messages that were handed over since this was last asked, in order; one that is tried again is there again.
+    pub fn noted(&self) -> Vec<Bytes> {
+        std::mem::take(&mut self.noted.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Gateway for Tap {
+    fn health(&self, at: SocketAddr, within: Duration) -> BoxFuture<'_, Result<HealthReport, GatewayError>> {
+        self.inner.health(at, within)
+    }
+
+    fn accepts_token<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<bool, GatewayError>> {
+        self.inner.accepts_token(at, token, within)
+    }
+
+    fn pair<'a>(
+        &'a self,
+        at: SocketAddr,
+        code: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Pairing, GatewayError>> {
+        self.inner.pair(at, code, within)
+    }
+
+    fn webhook<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        call: WebhookCall,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<WebhookAnswer, GatewayError>> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).push(call.body.clone());
+        self.inner.webhook(at, token, call, within)
+    }
+}
