@@ -27,11 +27,15 @@ impl Service {
     }
 
     pub fn start_with(data: &Path, env: &[(&str, &str)]) -> Self {
-        let log = fs::OpenOptions::new().create(true).append(true).open(data.with_extension("log"));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_zeroone"))
-            .args(["serve", "--bind", "127.0.0.1:0", "--runtime", "process", "--data"])
-            .arg(data)
-            .envs(env.iter().copied())
+        let mut command = command(data, "process");
+        command.envs(env.iter().copied());
+        Self::spawn(command, data)
+    }
+
+    /// Starts this command and waits until it listens. `data` is its data folder as it is seen from here.
+    pub fn spawn(mut command: Command, data: &Path) -> Self {
+        let log = fs::OpenOptions::new().create(true).append(true).open(log_of(data));
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log.expect("the log beside the data folder can be written"))
@@ -43,14 +47,20 @@ impl Service {
             .map_while(Result::ok)
             .find_map(|line| line.strip_prefix("listening on ").map(str::to_owned));
         let Some(url) = url else {
-            let log = fs::read_to_string(data.with_extension("log")).unwrap_or_default();
+            let log = fs::read_to_string(log_of(data)).unwrap_or_default();
             panic!("the service ended before it listened; {:?}\n{log}", child.wait());
         };
-        let key = fs::read_to_string(data.join("admin.key")).expect("the first start left a key").trim().to_owned();
+        let key = fs::read_to_string(seen_by(&child, data).join("admin.key"));
+        let key = key.expect("the first start left a key").trim().to_owned();
         // The client can do TLS and wants to know whose; once for the process is enough.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
         Self { child, url, key, client }
+    }
+
+    /// The folder as this service sees it, which may have file systems of its own.
+    pub fn seen(&self, folder: &Path) -> PathBuf {
+        seen_by(&self.child, folder)
     }
 
     /// As the machine's power button would, for this one process.
@@ -106,6 +116,23 @@ impl Drop for Service {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A service on `data`, not started yet.
+pub fn command(data: &Path, runtime: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zeroone"));
+    command.args(["serve", "--bind", "127.0.0.1:0", "--runtime", runtime, "--data"]).arg(data);
+    command
+}
+
+/// Where a service on `data` logs.
+pub fn log_of(data: &Path) -> PathBuf {
+    data.with_extension("log")
+}
+
+fn seen_by(child: &Child, folder: &Path) -> PathBuf {
+    let root = format!("/proc/{}/root", child.id());
+    Path::new(&root).join(folder.strip_prefix("/").unwrap_or(folder))
 }
 
 /// Between two looks at a condition.
