@@ -25,6 +25,8 @@ mod output;
 mod own_engine;
 #[path = "docker/plane.rs"]
 mod plane;
+#[path = "docker/program.rs"]
+mod program;
 #[path = "docker/proxy.rs"]
 mod proxy;
 #[path = "docker/real.rs"]
@@ -35,6 +37,9 @@ mod runs;
 mod service;
 #[path = "support/sse.rs"]
 mod sse;
+#[path = "support/service.rs"]
+#[allow(dead_code, reason = "others use the rest of it")]
+mod serve;
 #[path = "docker/standin.rs"]
 mod standin;
 #[path = "docker/streams.rs"]
@@ -123,6 +128,7 @@ fn main() {
         Standin output::long_lines_are_joined_and_cut;
         Standin output::followed_across_rotation_each_line_once;
         Standin output::usage_is_measured;
+        Standin output::a_flood_of_a_hundred_megabytes_is_bounded;
         Standin faults::an_engine_that_is_away_or_hangs_is_unavailable;
         Standin faults::a_lost_answer_is_unknown_and_can_be_repeated;
         Standin faults::a_broken_event_stream_is_a_gap;
@@ -155,6 +161,8 @@ fn main() {
         RealZeroClaw plane::a_foreign_listener_costs_only_its_port;
         RealZeroClaw streams::a_log_is_followed_over_a_restart_each_line_once;
         RealZeroClaw streams::samples_come_as_a_stream;
+        RealZeroClaw program::dies_in_any_step_of_a_deployment_and_leaves_one_agent_that_runs;
+        RealZeroClaw program::is_cut_off_from_the_engine_and_loses_nobody;
     };
 
     let engine = world::engine_answers();

@@ -85,6 +85,33 @@ pub(crate) async fn followed_across_rotation_each_line_once(world: &World) {
     assert_eq!(rest, ["all said"], "nothing is waited for where nothing runs");
 }
 
+pub(crate) async fn a_flood_of_a_hundred_megabytes_is_bounded(world: &World) {
+    const LINES: usize = 100_000;
+    let runtime = world.with(|options| {
+        options.log_size = "1m".into();
+        options.log_files = 2;
+    });
+    let spec = spec(&["talk", &LINES.to_string(), "1000"]);
+    runtime.ensure_created(&spec).await.unwrap();
+    runtime.start(&spec.key).await.unwrap();
+    let newest = || LogQuery { tail: Some(200), ..LogQuery::default() };
+    until("all is said", async || {
+        let last = world.lines(&spec.key, newest()).await.pop();
+        (last.as_deref() == Some("all said")).then_some(())
+    })
+    .await;
+    let kept = world.lines(&spec.key, newest()).await;
+    assert_eq!(kept.len(), 200);
+    for (line, n) in kept.iter().zip(LINES - 199..LINES) {
+        assert!(line.starts_with(&format!("{n} x")), "line {n} is {}", &line[..20]);
+    }
+    // Two files of a megabyte, and what each line has around it.
+    let all = world.lines(&spec.key, LogQuery::default()).await;
+    let bytes: usize = all.iter().map(String::len).sum();
+    assert!(bytes <= 2 << 20, "{bytes} bytes are kept of a hundred million");
+    runtime.kill(&spec.key).await.unwrap();
+}
+
 pub(crate) async fn usage_is_measured(world: &World) {
     let spec = spec(&["burn"]);
     world.launch(&spec).await;

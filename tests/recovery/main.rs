@@ -1,19 +1,18 @@
 //! The whole control plane on fakes, under a paused clock: whatever dies comes back, and nothing else notices.
 #![cfg(feature = "testkit")]
 
+mod lives;
+mod lost;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use zeroone::actor::{Orphans, Settings};
-use zeroone::control::recover::{self, RecoverError};
-use zeroone::control::{
-    ActorCrash, AgentHandle, AgentPatch, ControlPlane, CreateError, DeliveryError, Followed, Message, NewAgent,
-};
-use zeroone::domain::{AgentId, Credentials, Exit, HostPort, Plan, Provider, Status};
+use zeroone::control::{ActorCrash, AgentHandle, CreateError, DeliveryError, Followed, Message, NewAgent};
+use zeroone::domain::{AgentId, Exit, HostPort, Plan, Status};
 use zeroone::incident::{Kind, State};
 use zeroone::lifecycle::{Code, Phase, Step};
-use zeroone::store::{CommitFault, Conflict, LogEntry, Store, StoreError, StoreOptions};
-use zeroone::testkit::{self, Condition, FakeDisk, Fakes, Habits, Image, Mood, TestPlane, message, new_agent};
+use zeroone::store::{CommitFault, Conflict, LogEntry, StoreError};
+use zeroone::testkit::{self, Condition, Habits, Image, Mood, TestPlane, message, new_agent};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -588,168 +587,5 @@ async fn what_cannot_start_says_why() {
         engine.set_mood(Mood::Well);
         agent.start().await.unwrap();
         answered(&agent, "at last").await;
-    }
-}
-
-/// A life of the service on what the last one left, cut off when `work` ends.
-fn lives<T>(fakes: &Fakes, disk: &mut FakeDisk, work: impl AsyncFnOnce(ControlPlane) -> T) -> T {
-    let outcome = testkit::life(fakes, async {
-        let plane = testkit::start(fakes, disk, Settings::default()).await.expect("it comes up again");
-        work(plane).await
-    });
-    *disk = disk.next_life();
-    outcome
-}
-
-#[test]
-fn twenty_restarts_of_the_service_cost_the_agents_nothing() {
-    let (fakes, mut disk) = (Fakes::new(21), FakeDisk::new());
-    let ids: Vec<_> = lives(&fakes, &mut disk, async |plane| {
-        let user = zeroone::control::NewUser { email: "ada@example.com".into(), plan: Plan::Pro, limits: None };
-        let user = plane.create_user(user).await.unwrap().id;
-        let mut ids = Vec::new();
-        for n in 0..10 {
-            let agent = plane.create_agent(user, new_agent(&format!("Agent {n}"))).await.unwrap();
-            agent.wait(&[Status::Running], PATIENCE).await.unwrap();
-            ids.push(agent.id());
-        }
-        ids
-    });
-    let before: Vec<_> = ids.iter().map(|id| fakes.engine().tally(*id)).collect();
-    for life in 0..20 {
-        lives(&fakes, &mut disk, async |plane| {
-            for id in &ids {
-                let agent = plane.agent(*id).expect("it was acknowledged");
-                answered(&agent, &format!("life {life}")).await;
-            }
-        });
-    }
-    for (id, before) in ids.iter().zip(before) {
-        let after = fakes.engine().tally(*id);
-        assert_eq!((after.starts, after.pairings, after.creates), (before.starts, before.pairings, before.creates));
-        assert_eq!(after.messages.len(), 20);
-    }
-}
-
-#[test]
-fn what_happened_while_the_service_was_down_is_found() {
-    let (fakes, mut disk) = (Fakes::new(22), FakeDisk::new());
-    let names = ["crashed", "removed", "restarted", "stopped for good", "deleted"];
-    let ids: Vec<_> = lives(&fakes, &mut disk, async |plane| {
-        let user = zeroone::control::NewUser { email: "ada@example.com".into(), plan: Plan::Pro, limits: None };
-        let user = plane.create_user(user).await.unwrap().id;
-        let mut ids = Vec::new();
-        for name in names {
-            let agent = plane.create_agent(user, new_agent(name)).await.unwrap();
-            agent.wait(&[Status::Running], PATIENCE).await.unwrap();
-            ids.push(agent.id());
-        }
-        plane.agent(ids[3]).unwrap().stop().await.unwrap();
-        plane.agent(ids[4]).unwrap().delete().await.unwrap();
-        ids
-    });
-    let engine = fakes.engine();
-    // Hands are at work between two lives, when no runtime is there to wake anyone.
-    assert!(engine.crash(ids[0]) && engine.remove_by_hand(ids[1]) && engine.restart_by_hand(ids[2]));
-    lives(&fakes, &mut disk, async |plane| {
-        for id in &ids[..3] {
-            answered(&plane.agent(*id).unwrap(), "found").await;
-        }
-        plane.agent(ids[3]).unwrap().wait(&[Status::Stopped], PATIENCE).await.unwrap();
-        let deleted = plane.agent(ids[4]);
-        assert!(match deleted {
-            Some(agent) => agent.gone(PATIENCE).await,
-            None => true,
-        });
-    });
-    assert!(engine.observed(ids[4]).is_none() && !engine.volumes().contains(&ids[4]));
-    assert!(ids.iter().all(|id| engine.tally(*id).failed_pairings == 0));
-}
-
-#[test]
-fn a_token_that_is_lost_from_the_store_leads_to_a_new_pairing() {
-    let (fakes, mut disk) = (Fakes::new(23), FakeDisk::new());
-    let id = lives(&fakes, &mut disk, async |plane| {
-        let user = zeroone::control::NewUser { email: "ada@example.com".into(), plan: Plan::Pro, limits: None };
-        let user = plane.create_user(user).await.unwrap().id;
-        let agent = plane.create_agent(user, new_agent("Ada")).await.unwrap();
-        agent.wait(&[Status::Running], PATIENCE).await.unwrap();
-        let mut record = plane.store().agent(agent.id()).await.unwrap().unwrap().record;
-        record.token = None;
-        record.life.revision += 1;
-        plane.store().commit(zeroone::store::Batch::update_agent(&record, None)).await.unwrap();
-        agent.id()
-    });
-    lives(&fakes, &mut disk, async |plane| {
-        let agent = plane.agent(id).unwrap();
-        answered(&agent, "still there?").await;
-        assert_eq!(status(&agent), Some(Status::Running));
-    });
-    // The code in the log is spent: it is tried once, then a new one is asked for.
-    let tally = fakes.engine().tally(id);
-    assert_eq!((tally.creates, tally.pairings - tally.failed_pairings), (1, 2), "{tally:?}");
-    assert!(tally.failed_pairings <= 1, "{tally:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lost_store_is_made_anew_from_what_runs() {
-    let world = testkit::plane(31, Plan::Pro).await;
-    let keyed = world.running("Ada").await;
-    let mut free = new_agent("Free");
-    free.spec.provider = Provider::Ollama;
-    free.credentials = Credentials::default();
-    let free = world.plane.create_agent(world.user, free).await.unwrap();
-    free.wait(&[Status::Running], PATIENCE).await.unwrap();
-    world.plane.shutdown().await;
-
-    let runtime = world.fakes.runtime();
-    let found = recover::find(&*runtime).await.unwrap();
-    let plan = recover::plan(found, "ada@example.org", world.fakes.engine().now()).unwrap();
-    let options = StoreOptions { installation: world.fakes.installation(), ..StoreOptions::default() };
-    let disk = FakeDisk::new();
-    let store = Store::in_memory(disk.clone(), options).unwrap();
-    recover::write(&store, &plan).await.unwrap();
-    assert!(matches!(recover::write(&store, &plan).await, Err(RecoverError::NotEmpty)));
-    drop(store);
-
-    let plane = testkit::start(&world.fakes, &disk, Settings::default()).await.unwrap();
-    let email = plane.accounts().user(world.user).map(|user| user.email);
-    assert_eq!(email.as_deref(), Some("ada@example.org"), "the owner has the same id");
-    let (keyed, free) = (plane.agent(keyed.id()).unwrap(), plane.agent(free.id()).unwrap());
-    // One that needs no secret pairs anew by itself.
-    free.wait(&[Status::Running], PATIENCE).await.unwrap();
-    answered(&free, "hi").await;
-    let missing = |agent: &AgentHandle| {
-        let view = agent.view().unwrap();
-        let code = view.record.life.reason.as_ref().map(|reason| reason.code);
-        (view.status(), code) == (Status::Error, Some(Code::SecretsMissing))
-    };
-    assert!(missing(&keyed), "{:?}", keyed.explain());
-    // Started without what it misses, it says so again and nothing is started.
-    keyed.start().await.unwrap();
-    until("it says so again", || missing(&keyed)).await;
-    let key = AgentPatch { api_key: Some(Some(testkit::API_KEY.into())), ..AgentPatch::default() };
-    keyed.update(key).await.unwrap();
-    keyed.start().await.unwrap();
-    answered(&keyed, "as before").await;
-    assert_eq!(keyed.view().unwrap().record.spec.name, "Ada");
-    tokio::time::sleep(Duration::from_secs(120)).await;
-    assert_eq!((world.fakes.engine().all().len(), plane.orphans()), (2, 0), "nothing was taken for an orphan");
-}
-
-#[tokio::test(start_paused = true)]
-async fn orphans_are_removed_or_only_told_of() {
-    for (orphans, left) in [(Orphans::Remove, 0), (Orphans::Report, 1)] {
-        let world = testkit::plane(32, Plan::Pro).await;
-        world.running("Ada").await;
-        world.plane.shutdown().await;
-        let settings = Settings { orphans, ..Settings::default() };
-        let plane = testkit::start(&world.fakes, &FakeDisk::new(), settings).await.unwrap();
-        // Not at first sight: its record might be on its way.
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        assert_eq!((world.fakes.engine().all().len(), plane.orphans()), (1, 0));
-        tokio::time::sleep(Duration::from_secs(120)).await;
-        assert_eq!((world.fakes.engine().all().len(), plane.orphans()), (left, left as u64), "{orphans:?}");
-        assert_eq!(world.fakes.engine().volumes().len(), left);
     }
 }
