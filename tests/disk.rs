@@ -26,7 +26,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let test = Trial::test("what_a_full_disk_cannot_keep_is_not_acknowledged_and_nothing_is_lost", || {
         let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        tokio.block_on(a_full_disk());
+        tokio.block_on(what_a_full_disk_cannot_keep_is_not_acknowledged_and_nothing_is_lost());
         Ok(())
     });
     libtest_mimic::run(&arguments, vec![test.with_ignored_flag(!may_mount())]).exit();
@@ -47,7 +47,7 @@ fn on_a_small_disk(data: &Path) -> Service {
     Service::spawn(command, data)
 }
 
-async fn a_full_disk() {
+async fn what_a_full_disk_cannot_keep_is_not_acknowledged_and_nothing_is_lost() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let data = folder.path().join("data");
     fs::create_dir(&data).expect("a place to mount on");

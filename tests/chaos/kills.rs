@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::common::{assert_messages_flow, delete_everything, disagreement, ids};
+use crate::common::{assert_messages_flow, delete_everything, disagreement, ids, process, running, talk};
 use crate::service::{EndAgents, PATIENCE, Service, StandInModel, answer, new_agent, pause, processes};
 
 /// Kills of the service; another number, and a seed to replay, by ZEROONE_CHAOS_KILLS and ZEROONE_CHAOS_SEED.
@@ -136,4 +136,43 @@ async fn assert_all_is_well(service: &Service, data: &Path, ledger: &Mutex<Ledge
         assert!(Instant::now() < deadline, "{}", trouble.unwrap_or_default());
         pause().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_is_asked_to_end_under_load_answers_what_it_took() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("data");
+    let _end = EndAgents(data.clone());
+    let model = StandInModel::start().await;
+    let service = Service::start(&data);
+    let id = running(&service, "Steady", &model).await;
+    let pid = process(&data, &id);
+    let path = format!("/api/agents/{id}/message");
+    let mut load = tokio::task::JoinSet::new();
+    for n in 0..200 {
+        let request = service.request(Method::POST, &path).json(&json!({"message": format!("{n}")}));
+        load.spawn(async move { (n, answer(request).await) });
+    }
+    // The first answer says that they are under way.
+    let mut outcomes = vec![load.join_next().await.expect("one of them").expect("no panic")];
+    assert!(service.end().await.success());
+    outcomes.extend(load.join_all().await);
+    let mut answered = 0;
+    for (n, outcome) in outcomes {
+        match outcome {
+            Ok((200, body)) => {
+                assert_eq!(body["response"], format!("echo: {n}"), "{body}");
+                answered += 1;
+            }
+            Ok((status, body)) => assert!([502, 503].contains(&status), "{status}: {body}"),
+            // It came to a door that was shut.
+            Err(error) => assert!(error.is_connect() || error.is_request(), "{error:?}"),
+        }
+    }
+    println!("{answered} of 200 answered");
+    assert_eq!(process(&data, &id), pid, "agents run on");
+    let service = Service::start(&data);
+    talk(&service, &id, "and now?").await;
+    assert_eq!(process(&data, &id), pid);
+    delete_everything(&service).await;
 }

@@ -63,6 +63,19 @@ impl Service {
         seen_by(&self.child, folder)
     }
 
+    /// Asks it to end, and gives how it did.
+    pub async fn end(mut self) -> std::process::ExitStatus {
+        signal(i32::try_from(self.child.id()).expect("a pid"), 15);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            pause().await;
+        }
+    }
+
     /// As the machine's power button would, for this one process.
     pub fn kill(mut self) {
         self.child.kill().expect("it is our child");
