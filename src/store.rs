@@ -89,6 +89,20 @@ pub struct StoreStats {
     pub bytes: u64,
 }
 
+/// A store's place, kept from everyone else until this is dropped, whether a store is there or not.
+#[derive(Debug)]
+pub struct Reserved {
+    _lock: place::Lock,
+}
+
+impl Reserved {
+    /// # Errors
+    /// [`OpenError::InUse`] if another process has the store that is, or was, there.
+    pub fn at(path: impl Into<PathBuf>) -> Result<Self, OpenError> {
+        Place::File(path.into()).lock().map(|lock| Self { _lock: lock })
+    }
+}
+
 /// A handle to the store. Clones share it; the last one to go closes it.
 #[derive(Clone)]
 pub struct Store(Arc<Shared>);

@@ -66,6 +66,26 @@ pub(super) async fn choose(
     if before != Some(kind) {
         keep(&kept, kind)?;
     }
+    open(kind, why, config, installation, environment).await
+}
+
+/// The same for somebody who only looks: a choice that is made now is not kept.
+pub(super) async fn peek(
+    config: &Config,
+    installation: InstallationId,
+    environment: &Environment,
+) -> anyhow::Result<Engine> {
+    let (kind, why) = kind(config, installation).await?;
+    open(kind, why, config, installation, environment).await
+}
+
+async fn open(
+    kind: Kind,
+    why: String,
+    config: &Config,
+    installation: InstallationId,
+    environment: &Environment,
+) -> anyhow::Result<Engine> {
     let (runtime, profile) = match kind {
         Kind::Docker => docker(config, installation).await?,
         Kind::Process => process(config, installation, environment).await?,

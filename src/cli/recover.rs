@@ -16,12 +16,14 @@ use super::engine::{self, Engine};
 use super::outcome::Failure;
 use super::output::{Column, Output, line};
 use super::serve::LEFTOVERS;
+use super::service::make_folder;
 use super::settings::{InstallationArgs, load};
 use crate::config::{Config, Loaded};
 use crate::control::recover::{self, Recovery};
 use crate::domain::{InstallationId, Timestamp};
-use crate::store::{Store, StoreOptions};
+use crate::store::{OpenError, Reserved, Store, StoreOptions};
 use crate::telemetry;
+use crate::vault::MasterKey;
 
 #[derive(Debug, Args)]
 pub(super) struct RecoverArgs {
@@ -68,19 +70,36 @@ async fn recover(
         let path = path.display();
         return Err(Failure::Refused(format!("{path} is there; move it away first if it is to be replaced")));
     }
+    if !args.dry_run {
+        make_folder(&config.data)?;
+    }
+    // A service that lost its store runs on for a while, and must not be worked beside.
+    let _alone = config.data.is_dir().then(|| reserve(&path)).transpose()?;
     let installation = choose(args.installation, &engine::installations(config).await?)?;
-    let Engine { runtime, .. } = engine::choose(config, installation, environment).await?;
+    let Engine { runtime, .. } = engine::peek(config, installation, environment).await?;
     let found = recover::find(&*runtime).await.map_err(Failure::of)?;
     let plan = recover::plan(found, &args.user, Timestamp::now()).map_err(Failure::of)?;
     output.many(&AGENTS, &rows(&plan))?;
     if args.dry_run {
         return Ok(());
     }
+    // With the store as it will be found: its service takes a key that is there, and makes none.
+    let master = MasterKey::load(loaded.master_key(false)).map_err(Failure::of)?;
     write(config, &path, installation, &plan).await?;
     if !output.json {
+        if master.was_created() {
+            line("made a new master key, for the old one is lost too: keep a copy of it elsewhere");
+        }
         line(&advice(&plan));
     }
     Ok(())
+}
+
+fn reserve(path: &Path) -> Result<Reserved, Failure> {
+    Reserved::at(path).map_err(|error| match error {
+        OpenError::InUse { .. } => Failure::Refused(error.to_string()),
+        error => Failure::of(error),
+    })
 }
 
 /// The installation that is meant.

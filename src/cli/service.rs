@@ -86,7 +86,7 @@ impl Service {
 }
 
 /// The folder is its owner's alone; one that is there stays as it is.
-fn make_folder(data: &Path) -> anyhow::Result<()> {
+pub(super) fn make_folder(data: &Path) -> anyhow::Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

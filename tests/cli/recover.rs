@@ -13,8 +13,10 @@ fn robbed(world: &World, model: &str) -> String {
     serving.verb(world, &["agent", "message", "ada", "remember the harbour"]);
     let memory = world.path("zeroone-data/agents").join(&id).join("data/workspace/NOTE.md");
     std::fs::write(memory, "what it knows").unwrap();
-    serving.kill();
     std::fs::remove_file(world.path("zeroone-data/zeroone.redb")).unwrap();
+    let beside = recover(world, &[]);
+    assert!(beside.code == Some(4) && beside.stderr.contains("in use by another process"), "{beside:?}");
+    serving.kill();
     id
 }
 
@@ -34,8 +36,11 @@ fn a_lost_store_is_recovered_and_the_agent_runs_on_with_its_memory() {
     assert_eq!((&rows[0]["id"], &rows[0]["missing"]), (&Value::from(id.as_str()), &serde_json::json!(["apiKey"])));
     assert!(!store.exists(), "a dry run writes nothing");
 
+    // The key that sealed what is lost is of no more use.
+    std::fs::remove_file(world.path("zeroone-data/master.key")).unwrap();
     let done = recover(&world, &[]);
     assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.stdout.contains("made a new master key"), "{done:?}");
     assert!(done.stdout.contains("agents recorded: 1; their users: 1;") && store.exists(), "{done:?}");
     let again = recover(&world, &[]);
     assert!(again.code == Some(4) && again.stderr.contains("move it away"), "{again:?}");
