@@ -123,6 +123,7 @@ fn main() {
         Standin runs::a_crash_loop_does_not_wait_for_the_engine;
         Standin runs::too_much_memory_ends_as_oom;
         Standin runs::every_change_wakes;
+        Standin runs::faults_on_purpose_are_done_to_its_own_and_taken_back;
         Standin runs::many_start_side_by_side;
         Standin output::lines_of_one_run_only;
         Standin output::long_lines_are_joined_and_cut;

@@ -15,7 +15,8 @@ use bench::{Bench, pid, session, signal};
 use conformance::{PATIENCE, Subject, exited, file, observed, printed, texts, until};
 use futures_util::stream::StreamExt;
 use rustix::process::Signal;
-use zeroone::runtime::process::{ProcessOptions, ProcessRuntime};
+use zeroone::runtime::fault::{Fault, Hands as _};
+use zeroone::runtime::process::{ProcessHands, ProcessOptions, ProcessRuntime};
 use zeroone::runtime::{
     Changed, ContainerRuntime, DataPolicy, Exit, InstanceSpec, InstanceState, LogQuery, Run, RuntimeError,
 };
@@ -388,4 +389,36 @@ async fn another_installations_folder_is_not_touched() {
         assert!(matches!(refusal, Some(RuntimeError::NotOwned(_))), "{refusal:?}");
     }
     assert_eq!(bench.read(&spec.key, "workspace/FIRST.md").await.as_deref(), Some(&b"first"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_on_purpose_are_done_to_instances_of_ones_own_and_taken_back() {
+    let (bench, others) = (Bench::new(), Bench::new());
+    let spec = bench.spec(&["count", "1"]);
+    let hands = ProcessHands::new(bench.options.installation);
+    let agent = spec.key.agent;
+    assert!(!hands.inject(agent, Fault::Kill).await.unwrap(), "nothing runs");
+    bench.runtime.ensure_created(&spec).await.unwrap();
+    bench.runtime.start(&spec.key).await.unwrap();
+    let foreign = others.spec(&["count", "1"]);
+    others.runtime.ensure_created(&foreign).await.unwrap();
+    others.runtime.start(&foreign.key).await.unwrap();
+    assert_eq!(hands.alive().await.unwrap(), [(agent, 1)].into());
+    assert!(!hands.inject(foreign.key.agent, Fault::Kill).await.unwrap(), "another installation's");
+
+    assert!(hands.inject(agent, Fault::Pause).await.unwrap());
+    let paused = || async { matches!(observed(&bench.runtime, &spec.key).await.state, InstanceState::Paused(_)) };
+    until("it is paused", || async { paused().await.then_some(()) }).await;
+    hands.undo(agent, Fault::Pause).await.unwrap();
+    until("it goes on", || async { (!paused().await).then_some(()) }).await;
+    for (fault, code) in [(Fault::Stop, 143), (Fault::Kill, 137)] {
+        assert!(hands.inject(agent, fault).await.unwrap());
+        assert_eq!(exited(&bench.runtime, &spec.key).await.code, Some(code), "{fault}");
+        hands.undo(agent, fault).await.unwrap();
+        bench.runtime.start(&spec.key).await.unwrap();
+    }
+    assert!(matches!(hands.inject(agent, Fault::Cut).await, Err(RuntimeError::Invalid(_))));
+    assert!(!hands.faults().contains(&Fault::Cut));
+    let state = observed(&others.runtime, &foreign.key).await.state;
+    assert!(matches!(state, InstanceState::Running(_)), "{state:?}");
 }

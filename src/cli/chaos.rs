@@ -122,6 +122,9 @@ async fn chaos(args: &ChaosArgs, loaded: &Loaded, admin: Client) -> Result<(), F
         agents: team.members.len(),
     };
     if !admin.output.json {
+        if let Some(port) = team.open_to_all() {
+            line(&format!("a stand-in for a model listens on all addresses, port {port}, until this ends"));
+        }
         announce(&script, &loaded.config);
     }
     let run = Run { args, admin: &admin, hands, team: &team, script, runtime: name, closing };

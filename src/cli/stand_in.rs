@@ -1,4 +1,4 @@
-//! A stand-in for a model: speaks OpenAI's chat API on loopback and answers by rule. It is no AI, and says so.
+//! A stand-in for a model: speaks OpenAI's chat API and answers by rule. It is no AI, and says so.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -44,6 +44,10 @@ impl StandIn {
         let (address, stop) = (listener.local_addr()?, CancellationToken::new());
         tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener, Arc::clone(&heard))));
         Ok(Self { address, heard, stop })
+    }
+
+    pub(super) fn is_local(&self) -> bool {
+        self.address.ip().is_loopback()
     }
 
     pub(super) const fn port(&self) -> u16 {

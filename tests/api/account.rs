@@ -115,6 +115,9 @@ async fn operators_keep_the_users() {
     world.as_admin(Method::DELETE, &own, None).await.problem(403, "forbidden");
     let runtime = world.as_admin(Method::GET, "/api/admin/runtime", None).await;
     assert_eq!((runtime.status, &runtime.body["reachable"]), (200, &json!(true)), "{runtime:?}");
+    assert_eq!(runtime.body["installation"], world.fakes.installation().to_string());
+    let public = answer(world.raw(Method::GET, "/readyz?verbose")).await;
+    assert!(!public.text.contains(&world.fakes.installation().to_string()), "{public:?}");
 }
 
 #[tokio::test]

@@ -10,6 +10,8 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 use zeroone::domain::AgentId;
+use zeroone::runtime::docker::DockerHands;
+use zeroone::runtime::fault::{Fault, Hands as _};
 use zeroone::runtime::{Changed, ContainerRuntime, Exit, InstanceSpec, InstanceState, LogQuery, RuntimeError};
 
 use crate::assert_error;
@@ -157,4 +159,46 @@ pub(crate) async fn many_start_side_by_side(world: &World) {
         world.runtime.logs(&spec(&["gateway"]).key, LogQuery::default()).await.map(drop),
         RuntimeError::NotFound
     );
+}
+
+pub(crate) async fn faults_on_purpose_are_done_to_its_own_and_taken_back(world: &World) {
+    let hands = DockerHands::new(world.options.clone()).unwrap();
+    let (spec, foreign) = (spec(&["gateway"]), spec(&["gateway"]));
+    let agent = spec.key.agent;
+    assert!(!hands.inject(agent, Fault::Kill).await.unwrap(), "nothing runs");
+    let others = world.of_others();
+    prepare(&others).await.0.unwrap();
+    others.ensure_created(&foreign).await.unwrap();
+    others.start(&foreign.key).await.unwrap();
+    let run = world.launch(&spec).await;
+    assert_eq!(hands.alive().await.unwrap(), [(agent, 1)].into());
+    for fault in Fault::ALL {
+        assert!(!hands.inject(foreign.key.agent, fault).await.unwrap(), "another installation's: {fault}");
+    }
+    assert!(hands.inject(agent, Fault::Pause).await.unwrap());
+    assert_eq!(world.observed(&spec.key).await.unwrap().state, InstanceState::Paused(run.clone()));
+    assert_eq!(hands.alive().await.unwrap(), [(agent, 1)].into());
+    hands.undo(agent, Fault::Pause).await.unwrap();
+    answers_soon(run.endpoint).await;
+
+    let name = format!("zeroclaw-{}", spec.key.slug);
+    let networks = async || {
+        let shown = world.docker.inspect_container(&name, None::<InspectContainerOptions>).await.unwrap();
+        shown.network_settings.unwrap().networks.unwrap_or_default().len()
+    };
+    assert!(hands.inject(agent, Fault::Cut).await.unwrap());
+    assert_eq!(networks().await, 0);
+    for _ in 0..2 {
+        hands.undo(agent, Fault::Cut).await.unwrap();
+        assert_eq!(networks().await, 1);
+    }
+    for (fault, code) in [(Fault::Stop, 143), (Fault::Kill, 137)] {
+        // A signal that comes before the program in the container has begun ends it in another way.
+        answers_soon(world.runtime.start(&spec.key).await.unwrap().endpoint).await;
+        assert!(hands.inject(agent, fault).await.unwrap());
+        assert_eq!(world.state_when(&spec.key, exited).await.code, Some(code), "{fault}");
+        hands.undo(agent, fault).await.unwrap();
+        world.runtime.kill(&spec.key).await.unwrap();
+    }
+    assert_eq!(hands.alive().await.unwrap(), [].into());
 }

@@ -96,6 +96,11 @@ impl Team {
         Ok(())
     }
 
+    /// The port of their model, where it listens on all addresses.
+    pub(super) fn open_to_all(&self) -> Option<u16> {
+        self.own.as_ref().map(|own| &own.model).filter(|model| !model.is_local()).map(StandIn::port)
+    }
+
     /// Whether their model repeats what it is told.
     pub(super) const fn echoes(&self) -> bool {
         self.own.is_some()

@@ -19,6 +19,10 @@ use crate::runtime::{InstanceState, RuntimeResult};
 /// What `docker stop` gives a container to end by itself.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Attempts to pause a container, and the wait between two.
+const PAUSES: usize = 10;
+const PAUSE_RETRY: Duration = Duration::from_millis(50);
+
 /// Faults for the containers of one installation.
 pub struct DockerHands(DockerRuntime);
 
@@ -42,7 +46,7 @@ impl DockerHands {
                 let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
                 within(CHANGE, docker.kill_container(&found.id, Some(options))).await
             }
-            Fault::Pause => within(CHANGE, docker.pause_container(&found.id)).await,
+            Fault::Pause => self.pause(&found.id).await?,
             Fault::Stop => return self.0.end(&found, GRACE).await.map(|()| true),
             Fault::Cut => {
                 let network = Networks::name(&self.0.options, agent);
@@ -56,6 +60,20 @@ impl DockerHands {
             Err(Failure::Refused(404 | 409, _)) => Ok(false),
             Err(failure) => Err(failure.into()),
         }
+    }
+
+    /// On a busy machine the kernel may need more than one attempt.
+    async fn pause(&self, container: &str) -> RuntimeResult<Result<(), Failure>> {
+        let docker = self.0.engine.docker().await?;
+        let mut paused = within(CHANGE, docker.pause_container(container)).await;
+        for _ in 1..PAUSES {
+            if !matches!(paused, Err(Failure::Refused(500, _))) {
+                break;
+            }
+            tokio::time::sleep(PAUSE_RETRY).await;
+            paused = within(CHANGE, docker.pause_container(container)).await;
+        }
+        Ok(paused)
     }
 
     async fn mend(&self, agent: AgentId, fault: Fault) -> RuntimeResult<()> {
