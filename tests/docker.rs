@@ -164,6 +164,8 @@ fn main() {
         RealZeroClaw streams::samples_come_as_a_stream;
         RealZeroClaw program::dies_in_any_step_of_a_deployment_and_leaves_one_agent_that_runs;
         RealZeroClaw program::is_cut_off_from_the_engine_and_loses_nobody;
+        RealZeroClaw program::ten_fast_kills_leave_one_token_and_no_lockout;
+        RealZeroClaw program::a_crash_loop_ends_in_error_with_reason_count_and_next_attempt;
     };
 
     let engine = world::engine_answers();

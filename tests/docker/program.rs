@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bollard::query_parameters::ListContainersOptionsBuilder;
+use bollard::query_parameters::{KillContainerOptionsBuilder, ListContainersOptionsBuilder};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -46,8 +46,13 @@ impl Place {
     }
 
     fn serve(&self) -> Service {
+        self.serve_with(&[])
+    }
+
+    fn serve_with(&self, env: &[(&str, &str)]) -> Service {
         let mut command = command(&self.data(), "docker");
         command
+            .envs(env.iter().copied())
             .env("ZEROONE_MASTER_KEY", "5".repeat(64))
             .env("ZEROONE_DOCKER__HOST", &self.host)
             .env("ZEROONE_DOCKER__IMAGE", IMAGE)
@@ -61,6 +66,23 @@ impl Place {
         let url = self.model.url();
         json!({"name": "Ada", "slug": slug, "provider": "openai", "model": "m", "apiKey": "sk-test", "providerUrl": url})
     }
+}
+
+/// Creates an agent and waits until it runs; gives its id and its container's name.
+async fn running(service: &Service, place: &Place) -> (String, String) {
+    let body = place.agent();
+    let (status, agent) = service.post("/api/agents", &body).await;
+    assert_eq!(status, 202, "{agent}");
+    let id = agent["id"].as_str().unwrap().to_owned();
+    let (status, agent) = service.get(&format!("/api/agents/{id}/wait?status=RUNNING&timeout=90")).await;
+    assert_eq!(status, 200, "{agent}");
+    (id, format!("zeroclaw-{}", body["slug"].as_str().unwrap()))
+}
+
+async fn kill(world: &World, container: &str) {
+    let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
+    // One that is down already, or not up yet, is killed the next time.
+    let _ = world.docker.kill_container(container, Some(options)).await;
 }
 
 async fn talk(service: &Service, id: &str) {
@@ -127,10 +149,7 @@ pub(crate) async fn is_cut_off_from_the_engine_and_loses_nobody(world: &World) {
     let proxy = Proxy::before(host().trim_start_matches("unix://").to_owned());
     let place = Place::new(world, proxy.host()).await;
     let service = place.serve();
-    let (status, agent) = service.post("/api/agents", &place.agent()).await;
-    assert_eq!(status, 202, "{agent}");
-    let id = agent["id"].as_str().unwrap().to_owned();
-    talk(&service, &id).await;
+    let (id, _) = running(&service, &place).await;
     for mode in [Mode::Cut, Mode::Hang] {
         proxy.set(mode.clone());
         // What runs is reached without the engine; what is new is taken, and waits for it.
@@ -150,4 +169,42 @@ pub(crate) async fn is_cut_off_from_the_engine_and_loses_nobody(world: &World) {
         assert_eq!(status, 200, "{mode:?}: {new}");
     }
     assert!(containers(world).await.values().all(|count| *count == 1));
+}
+
+pub(crate) async fn ten_fast_kills_leave_one_token_and_no_lockout(world: &World) {
+    let place = Place::new(world, host()).await;
+    let service = place.serve_with(&[("ZEROONE_RESTART__BASE_DELAY_MS", "10")]);
+    let (id, container) = running(&service, &place).await;
+    for restarts in 1..=10 {
+        kill(world, &container).await;
+        until("it is back", async || {
+            let (_, agent) = service.get(&format!("/api/agents/{id}")).await;
+            (agent["status"] == "RUNNING" && agent["restarts"].as_u64() >= Some(restarts)).then_some(())
+        })
+        .await;
+    }
+    talk(&service, &id).await;
+    let config = world.read(&container, ".zeroclaw/config.toml").await.unwrap();
+    let config: toml::Table = String::from_utf8(config).unwrap().parse().unwrap();
+    assert_eq!(config["gateway"]["paired_tokens"].as_array().map(Vec::len), Some(1), "one token");
+    let (_, events) = service.get(&format!("/api/agents/{id}/events?limit=200")).await;
+    assert!(!events.to_string().contains("\"pairing-"), "{events:#}");
+}
+
+pub(crate) async fn a_crash_loop_ends_in_error_with_reason_count_and_next_attempt(world: &World) {
+    let place = Place::new(world, host()).await;
+    let service = place.serve_with(&[("ZEROONE_RESTART__BASE_DELAY_MS", "10"), ("ZEROONE_RESTART__MAX_RESTARTS", "3")]);
+    let (id, container) = running(&service, &place).await;
+    let agent = until("it is given up", async || {
+        kill(world, &container).await;
+        let (_, agent) = service.get(&format!("/api/agents/{id}")).await;
+        (agent["status"] == "ERROR").then_some(agent)
+    })
+    .await;
+    assert_eq!(agent["statusReason"]["code"], "crash-loop", "{agent}");
+    assert!(agent["nextAttemptAt"].is_string() && agent["restarts"].as_u64() >= Some(1), "{agent}");
+    // The engine's own policy must not bring it back behind our back.
+    let answer = service.request(Method::POST, &format!("/api/agents/{id}/start")).send().await.unwrap();
+    assert!(answer.status().is_success(), "{answer:?}");
+    talk(&service, &id).await;
 }
