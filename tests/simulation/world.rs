@@ -218,6 +218,7 @@ impl World {
                 cpu: 1.0,
                 memory_mb: 64,
                 host_name: None,
+                origin: None,
             };
             runtime.ensure_created(&spec).await.expect("an engine without faults creates");
             runtime.start(&spec.key).await.expect("an engine without faults starts");
