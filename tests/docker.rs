@@ -33,13 +33,13 @@ mod proxy;
 mod real;
 #[path = "docker/runs.rs"]
 mod runs;
+#[path = "support/service.rs"]
+#[allow(dead_code, reason = "others use the rest of it")]
+mod serve;
 #[path = "docker/service.rs"]
 mod service;
 #[path = "support/sse.rs"]
 mod sse;
-#[path = "support/service.rs"]
-#[allow(dead_code, reason = "others use the rest of it")]
-mod serve;
 #[path = "docker/standin.rs"]
 mod standin;
 #[path = "docker/streams.rs"]

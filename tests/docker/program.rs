@@ -33,8 +33,7 @@ struct Place {
 impl Place {
     async fn new(world: &World, host: String) -> Self {
         let folder = TempDir::new().unwrap();
-        let place =
-            Self { folder, model: Model::new(world).await, host, network: world.options.network.clone() };
+        let place = Self { folder, model: Model::new(world).await, host, network: world.options.network.clone() };
         fs::create_dir(place.data()).unwrap();
         let options = StoreOptions { installation: world.options.installation, ..StoreOptions::default() };
         Store::open(place.data().join("zeroone.redb"), options).unwrap().close().await;

@@ -35,7 +35,17 @@ impl Shown {
     }
 
     fn fed(&self, seq: u64, (from, to): (Status, Status), cause: &str, time: Timestamp) -> FeedEntry {
-        let entry = LogEntry { seq, time, from, to, cause: cause.into(), attempt: 1, detail: None, root: None, exit_code: None };
+        let entry = LogEntry {
+            seq,
+            time,
+            from,
+            to,
+            cause: cause.into(),
+            attempt: 1,
+            detail: None,
+            root: None,
+            exit_code: None,
+        };
         FeedEntry { agent: self.agent, user: self.world.user, entry }
     }
 
