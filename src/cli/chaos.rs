@@ -15,12 +15,14 @@ mod report;
 mod team;
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -241,7 +243,10 @@ impl Run<'_> {
                     let (hands, client) = (Arc::clone(&self.hands), self.team.client.clone());
                     let (agent, patience) = (self.team.members[planned.agent].id, self.patience());
                     under_way.spawn(async move {
-                        (planned, follow(hands, client, agent, planned.fault, patience).await)
+                        // A bug in here must show in the report, not shorten it.
+                        let followed = AssertUnwindSafe(follow(hands, client, agent, planned.fault, patience));
+                        let panicked = |_| Outcome::Impossible("following it panicked".into());
+                        (planned, followed.catch_unwind().await.unwrap_or_else(panicked))
                     });
                 }
             }

@@ -72,7 +72,7 @@ fn a_violated_invariant_is_named_and_is_a_failure() {
     let create = ["agent", "create", "Ada", "--provider", "openai", "--model", "m", "--provider-url", &model];
     serving.verb(&world, &[&create[..], &["--api-key-env", "MODEL_KEY", "--wait"]].concat());
     let script =
-        ["chaos", "--existing", "--yes", "--faults", "kill", "--duration", "2", "--rate", "1", "--settle", "1"];
+        ["chaos", "--existing", "--yes", "--faults", "kill", "--duration", "2", "--rate", "1", "--settle", "5"];
     let mut command = world.command(&[&script[..], &["--report", "report.json"]].concat());
     let mut chaos =
         command.env("ZEROONE_URL", &serving.url).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();

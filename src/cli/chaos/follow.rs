@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::report::Outcome;
 use crate::cli::client::Client;
+use crate::cli::outcome::Failure;
 use crate::domain::{AgentId, Timestamp, elapsed};
 use crate::runtime::fault::{Fault, Hands};
 
@@ -19,8 +20,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long a pause or a cut lasts at most: longer than the service takes, as it is configured by default, to find out and
 /// to act, short enough that a cut agent is not given up.
 const HOLD: Duration = Duration::from_secs(20);
-/// After it was taken back: an agent that has no incident by then had none.
-const UNNOTICED: Duration = Duration::from_secs(2);
+/// After it was done, or taken back if it lasts: an agent that is RUNNING and has no incident by then had none. Deaths are
+/// noticed in milliseconds, and on the busiest machine sooner than this.
+const UNNOTICED: Duration = Duration::from_secs(10);
 
 /// Does a fault and says how it went, `within` this time.
 pub(super) async fn follow(
@@ -53,27 +55,47 @@ async fn watch(
     within: Duration,
 ) -> Outcome {
     let begun = Instant::now();
-    let mut undone = None;
+    // From when on nothing more is done to it.
+    let mut over = (!lasts(fault)).then_some(begun);
     loop {
         sleep(LOOK).await;
-        // A service that does not answer now may do so at the next look.
-        let newest = client.get(&format!("/api/agents/{agent}/incidents?limit=1")).await.unwrap_or_default();
-        let incident = since(&newest["data"][0], at);
-        match incident.map(|incident| (incident["state"].as_str(), time(&incident["pairedAt"]))) {
-            Some((Some("recovered"), Some(paired))) => return Outcome::Recovered(elapsed(at, paired)),
-            Some((Some("abandoned"), _)) => return Outcome::Abandoned,
-            None if undone.is_some_and(|undone: Instant| undone.elapsed() >= UNNOTICED) => return Outcome::Unnoticed,
-            Some(_) | None => {}
+        let quiet = over.is_some_and(|over| over.elapsed() >= UNNOTICED);
+        if let Some(outcome) = look(client, agent, at, quiet).await {
+            return outcome;
         }
-        if lasts(fault) && undone.is_none() && begun.elapsed() >= HOLD {
+        if over.is_none() && begun.elapsed() >= HOLD {
             if let Err(error) = hands.undo(agent, fault).await {
                 return Outcome::Impossible(format!("taking it back: {error}"));
             }
-            undone = Some(Instant::now());
+            over = Some(Instant::now());
         }
         if begun.elapsed() >= within {
             return Outcome::Lost;
         }
+    }
+}
+
+/// What came of it, if that can be told yet. `quiet`: what has not become an incident by now will not.
+async fn look(client: &Client, agent: AgentId, at: Timestamp, quiet: bool) -> Option<Outcome> {
+    // A service that does not answer now may do so at the next look.
+    let newest = client.get(&format!("/api/agents/{agent}/incidents?limit=1")).await;
+    let newest = match newest {
+        Err(Failure::NotFound(_)) => return Some(Outcome::Abandoned),
+        answer => answer.ok()?.pointer("/data/0").cloned().unwrap_or_default(),
+    };
+    if let Some(incident) = unless_over(&newest, at) {
+        return match (incident["state"].as_str(), time(&incident["pairedAt"])) {
+            (Some("recovered"), Some(paired)) => Some(Outcome::Recovered(elapsed(at, paired))),
+            (Some("abandoned"), _) => Some(Outcome::Abandoned),
+            _ => None,
+        };
+    }
+    // One that was being stopped or restarted just then has no incident: it was to end anyway.
+    let record = client.get(&format!("/api/agents/{agent}")).await.ok()?;
+    match record["status"].as_str() {
+        Some("STOPPED") => Some(Outcome::Abandoned),
+        Some("RUNNING") if quiet => Some(Outcome::Unnoticed),
+        _ => None,
     }
 }
 
@@ -85,9 +107,10 @@ const fn lasts(fault: Fault) -> bool {
     }
 }
 
-/// The incident, if it began after this time.
-fn since(incident: &Value, at: Timestamp) -> Option<&Value> {
-    time(&incident["detectedAt"]).filter(|detected| *detected >= at).map(|_| incident)
+/// The incident, unless it was over by this time. One that was open then covers whatever was done in it.
+fn unless_over(incident: &Value, at: Timestamp) -> Option<&Value> {
+    time(&incident["detectedAt"])?;
+    time(&incident["endedAt"]).is_none_or(|ended| ended >= at).then_some(incident)
 }
 
 fn time(value: &Value) -> Option<Timestamp> {
@@ -101,15 +124,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_older_incident_says_nothing_about_this_fault() {
+    fn an_incident_that_was_over_says_nothing_about_this_fault() {
         let at: Timestamp = "2026-11-01T00:00:01Z".parse().unwrap();
-        for (detected, counts) in [
-            (json!("2026-11-01T00:00:00.999Z"), false),
-            (json!("2026-11-01T00:00:01Z"), true),
-            (json!("2026-11-01T00:00:01.25Z"), true),
-            (json!(null), false),
+        let (before, after) = (json!("2026-11-01T00:00:00.999Z"), json!("2026-11-01T00:00:01.25Z"));
+        for (detected, ended, counts) in [
+            (&before, &before, false),
+            (&before, &after, true),
+            (&before, &Value::Null, true),
+            (&after, &after, true),
+            (&after, &Value::Null, true),
+            (&Value::Null, &Value::Null, false),
         ] {
-            assert_eq!(since(&json!({ "detectedAt": detected }), at).is_some(), counts, "{detected}");
+            let incident = json!({ "detectedAt": detected, "endedAt": ended });
+            assert_eq!(unless_over(&incident, at).is_some(), counts, "{incident}");
         }
     }
 }
