@@ -203,6 +203,12 @@ fn text(bytes: &Secret<Vec<u8>>) -> Option<Secret<String>> {
 /// First wait between probes, and the longest: an agent that is up in milliseconds is seen in milliseconds.
 const PROBE_PAUSE: Duration = Duration::from_millis(2);
 const PROBE_PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// The wait after this one: longer by a quarter, so that what was waited for is seen late by no more than a fifth of the wait.
+fn longer(pause: Duration) -> Duration {
+    (pause + pause / 4).min(PROBE_PAUSE_MAX)
+}
+
 /// First patience with one probe: one that was sent too early may hang, and the next one would not.
 const PROBE_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -236,7 +242,7 @@ async fn probe(world: &World, order: &Order, cancel: &CancellationToken) -> JobR
             () = sleep(pause) => {}
             () = cancel.cancelled() => return Err(superseded()),
         }
-        pause = (pause * 2).min(PROBE_PAUSE_MAX);
+        pause = longer(pause);
         patience = (patience * 2).min(limits.health);
     }
 }
@@ -251,12 +257,14 @@ async fn pair(world: &World, order: &Order, cancel: &CancellationToken) -> JobRe
             let token = Some(token.clone());
             return Ok(Ended { outcome: Outcome::Paired(Code::TokenValid), run: None, token });
         }
-        if !requires_pairing(world, endpoint).await {
+        let protected = async {
+            if requires_pairing(world, endpoint).await {
+                return Ok(());
+            }
             // Anyone could talk to it: an agent that cannot be protected is not run.
-            let cause = Cause::new(Code::PairingDisabled);
-            return Err(Failure { kind: FailureKind::Permanent, cause });
-        }
-        let code = await_code(world, order).await?;
+            Err(Failure { kind: FailureKind::Permanent, cause: Cause::new(Code::PairingDisabled) })
+        };
+        let ((), code) = tokio::try_join!(protected, await_code(world, order))?;
         redeem(world, endpoint, &code).await
     };
     tokio::select! {
@@ -277,7 +285,7 @@ async fn token_accepted(world: &World, at: SocketAddr, token: &Secret<String>) -
             Err(error) if Instant::now() + pause >= deadline => return Err(gateway_failure(&error)),
             Err(_) => sleep(pause).await,
         }
-        pause = (pause * 2).min(PROBE_PAUSE_MAX);
+        pause = longer(pause);
     }
 }
 

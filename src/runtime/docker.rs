@@ -115,9 +115,13 @@ impl ContainerRuntime for DockerRuntime {
 
     fn prepare(&self, progress: Progress) -> BoxFuture<'_, RuntimeResult<()>> {
         async move {
-            self.engine.ping().await?;
-            self.networks.prepare(&self.engine, &self.options).await?;
-            image::ensure(&self.engine, &self.options, &progress).await
+            // An engine that is away shows in the ping, long before the others give up.
+            tokio::try_join!(
+                self.engine.ping(),
+                self.networks.prepare(&self.engine, &self.options),
+                image::ensure(&self.engine, &self.options, &progress),
+            )?;
+            Ok(())
         }
         .boxed()
     }
@@ -130,7 +134,7 @@ impl ContainerRuntime for DockerRuntime {
         async move {
             let found = self.get(key).await?;
             if at_rest(&found) {
-                self.upload(&found, files).await
+                self.upload(&found.id, files).await
             } else {
                 Err(RuntimeError::Conflict("it runs; its files can be replaced when it is stopped".into()))
             }

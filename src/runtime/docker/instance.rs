@@ -78,13 +78,15 @@ impl DockerRuntime {
 
     async fn create(&self, spec: &InstanceSpec) -> RuntimeResult<Observed> {
         let docker = self.engine.docker().await?;
-        self.ensure_volume(&spec.key).await?;
-        let network = self.networks.ensure(&self.engine, &self.options, &spec.key).await?;
+        let ((), network) = tokio::try_join!(
+            self.ensure_volume(&spec.key),
+            self.networks.ensure(&self.engine, &self.options, &spec.key),
+        )?;
         let body = container::body(&self.options, spec, &network, self.engine.cores().await?)?;
         let name = container::container_name(&spec.key.slug);
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        match within(CHANGE, docker.create_container(Some(options), body)).await {
-            Ok(_) => {}
+        let id = match within(CHANGE, docker.create_container(Some(options), body)).await {
+            Ok(created) => created.id,
             Err(Failure::Refused(404, why)) if why.contains("No such image") => {
                 return Err(image::absent(&self.options.image, &why));
             }
@@ -92,9 +94,8 @@ impl DockerRuntime {
             Err(Failure::Refused(404, why)) => return Err(RuntimeError::Conflict(why)),
             Err(Failure::Refused(409, why)) => return Err(self.name_clash(&spec.key, &name, why).await?),
             Err(failure) => return Err(failure.into()),
-        }
-        let found = self.get(&spec.key).await?;
-        self.upload(&found, &spec.files).await?;
+        };
+        let (found, ()) = tokio::try_join!(self.get(&spec.key), self.upload(&id, &spec.files))?;
         Ok(Observed { created_now: true, ..found.observed })
     }
 
@@ -121,7 +122,7 @@ impl DockerRuntime {
     }
 
     /// Puts files into the data of a container that does not run.
-    pub(super) async fn upload(&self, found: &Found, files: &[StagedFile]) -> RuntimeResult<()> {
+    pub(super) async fn upload(&self, container: &str, files: &[StagedFile]) -> RuntimeResult<()> {
         if files.is_empty() {
             return Ok(());
         }
@@ -129,7 +130,7 @@ impl DockerRuntime {
         let options = UploadToContainerOptionsBuilder::default().path(DATA_DIR).build();
         let docker = self.engine.docker().await?;
         let body = bollard::body_full(archive.into());
-        within(CHANGE, docker.upload_to_container(&found.id, Some(options), body)).await?;
+        within(CHANGE, docker.upload_to_container(container, Some(options), body)).await?;
         Ok(())
     }
 
@@ -184,7 +185,7 @@ impl DockerRuntime {
         if found.observed.state == InstanceState::Created {
             // Whoever made it may not have come to stage its files; before its first start nobody has changed them.
             self.networks.ensure(&self.engine, &self.options, &spec.key).await?;
-            self.upload(&found, &spec.files).await?;
+            self.upload(&found.id, &spec.files).await?;
         }
         Ok(found.observed)
     }
