@@ -5,7 +5,7 @@
 //! that needs such a secret is recorded as failed, with the reason `secrets-missing` and what its owner has to supply. An
 //! agent that needs none starts by itself, and pairs anew.
 //!
-//! [`plan`] decides, [`write`] writes; neither touches an instance.
+//! [`plan`] decides, [`write()`] writes; neither touches an instance.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
