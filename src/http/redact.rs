@@ -2,6 +2,7 @@
 
 use crate::control::AgentHandle;
 use crate::domain::Secret;
+use crate::zeroclaw::pairing::shown_code;
 
 /// What must not be shown.
 pub struct Secrets(Vec<Secret<String>>);
@@ -29,7 +30,12 @@ impl Secrets {
         Self(all.into_iter().flatten().filter(|secret| secret.expose().len() >= SHORTEST).collect())
     }
 
+    /// Pairing codes are hidden as well: until it is redeemed, a code gives whoever has it a token.
     pub fn mask(&self, text: String) -> String {
+        let text = match shown_code(&text) {
+            Some(code) => text.replace(code, MASK),
+            None => text,
+        };
         self.0.iter().fold(text, |text, secret| {
             if text.contains(secret.expose().as_str()) { text.replace(secret.expose().as_str(), MASK) } else { text }
         })
@@ -45,5 +51,6 @@ mod tests {
         let secrets = Secrets(vec!["sk-planted".into(), "1:bot".into()]);
         assert_eq!(secrets.mask("key=sk-planted,sk-planted 1:bot".into()), "key=[secret],[secret] [secret]");
         assert_eq!(secrets.mask("nothing".into()), "nothing");
+        assert_eq!(secrets.mask("     │  622406  │".into()), "     │  [secret]  │");
     }
 }

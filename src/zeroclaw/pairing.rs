@@ -109,6 +109,13 @@ fn is_active(line: &str) -> bool {
     line.starts_with("🔒 Pairing: ACTIVE")
 }
 
+/// The code that a line of plain text shows, whatever stands around the line: for those who hide it. The box of a log that
+/// is cut off above it has no heading.
+pub fn shown_code(line: &str) -> Option<&str> {
+    let line = line.trim();
+    inside_box(line).or_else(|| instruction(line))
+}
+
 /// Lengths of codes: six digits in ZeroClaw 0.1 to 0.7, 32 characters in 0.8.7, more by its configuration.
 const CODE_LENGTH: std::ops::RangeInclusive<usize> = 6..=64;
 
@@ -142,6 +149,13 @@ mod tests {
      └──────────────┘
      Send: POST /pair with header X-Pairing-Code: 622406
   Press Ctrl+C to stop.";
+
+    #[test]
+    fn a_code_is_seen_in_any_part_of_a_log() {
+        let shown: Vec<_> = BANNER.lines().filter_map(shown_code).collect();
+        assert_eq!(shown, ["622406", "622406"]);
+        assert_eq!(shown_code("the code is 622406"), None);
+    }
 
     #[test]
     fn every_printed_form_is_read() {
