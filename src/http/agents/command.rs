@@ -16,7 +16,7 @@ use crate::http::state::Api;
 
 /// How long the answer to a deletion waits for its end.
 const DELETED_WITHIN: Duration = Duration::from_secs(30);
-/// How long a command waits for an actor that is not up: one that was created a moment ago, or is being rebuilt.
+/// How long a command is repeated whose actor was rebuilt in the middle of it.
 const UP_WITHIN: Duration = Duration::from_secs(2);
 const UP_POLL: Duration = Duration::from_millis(10);
 
@@ -90,7 +90,7 @@ enum Order {
 }
 
 impl Order {
-    /// Repeats a command whose outcome is unknown because the actor is not up; commands may be repeated.
+    /// Repeats a command whose outcome is unknown because its actor crashed; commands may be repeated.
     async fn settle(self, agent: &AgentHandle) -> Result<Followed, CommandError> {
         let deadline = Instant::now() + UP_WITHIN;
         loop {
