@@ -24,6 +24,9 @@ const MOMENT: Duration = Duration::from_secs(600);
 const AGENTS: u32 = 10;
 /// Where a store's file and a process's memory are at home after a week: freed pages and arenas are used again.
 const SLACK_PERCENT: u64 = 25;
+/// Over months a file keeps the highest mark that commits at one time ever needed, and timelines are longer and shorter
+/// by chance. What is forgotten at each deletion shows all the same: a row for each agent doubles the rows in five weeks.
+const LONG_SLACK_PERCENT: u64 = 100;
 
 /// What is there at the end of a week.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,8 +150,8 @@ fn resident_kib() -> u64 {
     line.trim().trim_end_matches("kB").trim().parse().expect("a number")
 }
 
-fn within(now: u64, then: u64) -> bool {
-    now * 100 <= then * (100 + SLACK_PERCENT)
+fn within(now: u64, then: u64, slack_percent: u64) -> bool {
+    now * 100 <= then * (100 + slack_percent)
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,6 +159,7 @@ async fn weeks_leave_the_store_and_the_memory_as_they_were() {
     let began = Instant::now();
     let secs = number("ZEROONE_SIM_SECS");
     let weeks = number("ZEROONE_SIM_WEEKS").unwrap_or(WEEKS);
+    let slack = if secs.is_some() { LONG_SLACK_PERCENT } else { SLACK_PERCENT };
     let mut installation = Installation::new().await;
     let mut first: Option<Size> = None;
     for week in 1.. {
@@ -172,10 +176,13 @@ async fn weeks_leave_the_store_and_the_memory_as_they_were() {
             continue;
         };
         assert_eq!((now.agents, now.tasks), (then.agents, then.tasks), "week {week}");
-        assert!(within(now.rows, then.rows), "week {week}: {} rows became {}", then.rows, now.rows);
-        assert!(within(now.store_bytes, then.store_bytes), "week {week}: {then:?} became {now:?}");
+        assert!(within(now.rows, then.rows, slack), "week {week}: {} rows became {}", then.rows, now.rows);
+        assert!(within(now.store_bytes, then.store_bytes, slack), "week {week}: {then:?} became {now:?}");
         // Beside other tests the memory of the process says nothing.
-        assert!(secs.is_none() || within(now.resident_kib, then.resident_kib), "week {week}: {then:?} became {now:?}");
+        assert!(
+            secs.is_none() || within(now.resident_kib, then.resident_kib, SLACK_PERCENT),
+            "week {week}: {then:?} became {now:?}"
+        );
     }
     let agents = installation.made;
     assert!(agents > u64::from(AGENTS) * 3, "only {agents} agents were made");
