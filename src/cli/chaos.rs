@@ -95,6 +95,7 @@ pub(super) fn run(args: ChaosArgs, environment: &Environment, client: Client) ->
     let loaded = load(&args.place.file, environment, &args.place.flags()?)?;
     telemetry::init(&loaded.config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let client = client.or_key_in(&loaded.config.data);
     let outcome = runtime.block_on(chaos(&args, &loaded, client));
     runtime.shutdown_timeout(LEFTOVERS);
     outcome

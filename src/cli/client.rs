@@ -1,6 +1,7 @@
 //! The client of a running service's API: one request, its answer or what the service says instead.
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,11 +55,15 @@ impl Client {
     pub(super) fn new(args: &ClientArgs, environment: &Environment) -> Result<Self, Failure> {
         let set = |name: &str| variable(environment, name).filter(|value| !value.is_empty());
         let url = args.url.as_deref().or(set("ZEROONE_URL")).unwrap_or(DEFAULT_URL);
-        let key = set("ZEROONE_API_KEY")
-            .map(str::to_owned)
-            .or_else(|| std::fs::read_to_string(DEFAULT_KEY_FILE).ok().map(|key| key.trim().to_owned()));
+        let key = set("ZEROONE_API_KEY").map(str::to_owned).or_else(|| key_in(Path::new(DEFAULT_KEY_FILE)));
         let colour = std::io::stdout().is_terminal() && set("NO_COLOR").is_none() && set("TERM") != Some("dumb");
         Self::at(url, key, Output { json: args.output == Format::Json, colour })
+    }
+
+    /// With the key that `zeroone serve` made in this folder, where there is no other.
+    pub(super) fn or_key_in(mut self, data: &Path) -> Self {
+        self.key = self.key.or_else(|| key_in(&data.join("admin.key")));
+        self
     }
 
     pub(super) fn at(url: &str, key: Option<String>, output: Output) -> Result<Self, Failure> {
@@ -188,6 +193,10 @@ impl Client {
     }
 }
 
+fn key_in(file: &Path) -> Option<String> {
+    std::fs::read_to_string(file).ok().map(|key| key.trim().to_owned())
+}
+
 pub(super) fn variable<'a>(environment: &'a Environment, name: &str) -> Option<&'a str> {
     environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
@@ -264,6 +273,17 @@ fn http_client(tls: bool) -> Result<reqwest::Client, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_key_of_a_data_folder_is_taken_where_there_is_no_other() {
+        const OUTPUT: Output = Output { json: false, colour: false };
+        let folder = tempfile::TempDir::new().unwrap();
+        let client = |key: Option<&str>| Client::at(DEFAULT_URL, key.map(str::to_owned), OUTPUT).unwrap();
+        assert_eq!(client(None).or_key_in(folder.path()).key, None);
+        std::fs::write(folder.path().join("admin.key"), "zo_kept\n").unwrap();
+        assert_eq!(client(None).or_key_in(folder.path()).key.as_deref(), Some("zo_kept"));
+        assert_eq!(client(Some("zo_given")).or_key_in(folder.path()).key.as_deref(), Some("zo_given"));
+    }
 
     #[test]
     fn a_problem_is_told_in_words_with_its_fields() {
