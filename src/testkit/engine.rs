@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast};
 
 use super::habits::{Habits, Mood};
 use super::process::Process;
@@ -55,7 +55,10 @@ pub struct FakeEngine(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    condition: watch::Sender<Condition>,
+    condition: Mutex<Condition>,
+    /// Wakes calls that hang in the order in which they came. A watch channel would wake them in a random one, and the same
+    /// seed would have many histories.
+    condition_changed: Notify,
     changes: broadcast::Sender<(InstallationId, Changed)>,
 }
 
@@ -64,14 +67,16 @@ impl FakeEngine {
     pub fn new(seed: u64, clock: Clock) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::new(State::new(seed, clock)),
-            condition: watch::Sender::new(Condition::Answers),
+            condition: Mutex::new(Condition::Answers),
+            condition_changed: Notify::new(),
             changes: broadcast::Sender::new(WAKE_UPS),
         }))
     }
 
     /// Changes whether the engine answers. One that is back tells its watchers that they may have missed something.
     pub fn set_condition(&self, condition: Condition) {
-        let before = self.0.condition.send_replace(condition);
+        let before = std::mem::replace(&mut *self.condition(), condition);
+        self.0.condition_changed.notify_waiters();
         if before != Condition::Answers && condition == Condition::Answers {
             self.gap();
         }
@@ -303,8 +308,21 @@ impl FakeEngine {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn condition(&self) -> watch::Receiver<Condition> {
-        self.0.condition.subscribe()
+    fn condition(&self) -> MutexGuard<'_, Condition> {
+        self.0.condition.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it answers; comes when it hangs no longer.
+    pub(super) async fn answers(&self) -> bool {
+        loop {
+            let changed = self.0.condition_changed.notified();
+            let condition = *self.condition();
+            match condition {
+                Condition::Answers => return true,
+                Condition::Away => return false,
+                Condition::Hangs => changed.await,
+            }
+        }
     }
 
     pub(super) fn changes(&self) -> broadcast::Receiver<(InstallationId, Changed)> {
@@ -321,7 +339,8 @@ impl FakeEngine {
 
     /// Wakes an installation's watchers, unless the engine is away: then they hear of a gap later.
     pub(super) fn told(&self, owner: InstallationId, change: Changed) {
-        if *self.0.condition.borrow() == Condition::Answers {
+        let answers = *self.condition() == Condition::Answers;
+        if answers {
             // Nobody watching is fine.
             let _ = self.0.changes.send((owner, change));
         }

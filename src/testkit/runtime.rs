@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep};
 
-use super::engine::{Condition, FakeEngine, Image};
+use super::engine::{FakeEngine, Image};
 use super::state::{Instance, Life, Line, State, Volume};
 use crate::domain::{AgentId, BootId, Exit, InstallationId, Origin, Timestamp};
 use crate::runtime::{
@@ -39,14 +39,8 @@ impl FakeRuntime {
 
     /// Waits until the engine answers, or says that it does not.
     async fn reach(&self) -> RuntimeResult<()> {
-        let mut condition = self.engine.condition();
-        let reached = condition.wait_for(|condition| *condition != Condition::Hangs).await;
-        match reached.map(|condition| *condition) {
-            Ok(Condition::Answers) => Ok(()),
-            Ok(Condition::Away | Condition::Hangs) | Err(_) => {
-                Err(RuntimeError::Unavailable("the fake engine is away".into()))
-            }
-        }
+        let away = || RuntimeError::Unavailable("the fake engine is away".into());
+        self.engine.answers().await.then_some(()).ok_or_else(away)
     }
 
     /// One call: half its time, its effect, the other half.

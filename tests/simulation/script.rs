@@ -71,11 +71,13 @@ impl World {
     }
 
     async fn change_plan(&mut self, service: &Service) {
-        let Some(user) = self.random.pick(&self.users).copied() else { return };
+        let users: Vec<_> = self.users.iter().copied().enumerate().collect();
+        let Some((number, user)) = self.random.pick(&users).copied() else { return };
         let plan = *self.random.pick(&[Plan::Free, Plan::Pro]).expect("some");
         // Whether it is known to be stored or not: the store says which plan there is.
         let outcome = service.plane.set_plan(user, plan, None).await.is_ok();
-        self.note(&format!("{user} is to have the plan {}: {outcome}", plan.as_str()));
+        // Their ids are made by the service, and other ones each time.
+        self.note(&format!("user {number} is to have the plan {}: {outcome}", plan.as_str()));
     }
 
     async fn command(&mut self, service: &Service) {
