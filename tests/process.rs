@@ -392,6 +392,18 @@ async fn another_installations_folder_is_not_touched() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_a_run_ended_is_known_from_the_first_look_on() {
+    let bench = Bench::new();
+    let spec = bench.spec(&["exit", "3"]);
+    bench.runtime.ensure_created(&spec).await.unwrap();
+    for round in 0..30 {
+        bench.runtime.start(&spec.key).await.unwrap();
+        let looks = (0..4).map(|_| async { exited(&bench.runtime, &spec.key).await.code });
+        assert_eq!(futures_util::future::join_all(looks).await, [Some(3); 4], "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_on_purpose_are_done_to_instances_of_ones_own_and_taken_back() {
     let (bench, others) = (Bench::new(), Bench::new());
     let spec = bench.spec(&["count", "1"]);

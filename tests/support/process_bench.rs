@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -65,12 +66,29 @@ impl Bench {
         let pids =
             fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         pids.filter(|pid| {
-            fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-                String::from_utf8_lossy(&environ).split('\0').any(|entry| entry.starts_with(&marker))
-            })
+            let environ = environ(*pid);
+            String::from_utf8_lossy(&environ).split('\0').any(|entry| entry.starts_with(&marker))
         })
         .collect()
     }
+}
+
+/// Empty for a process that is gone. One that executes a program meanwhile shows nothing, or a part of its old environment:
+/// it is read until two looks show the same, so that nobody is overlooked.
+fn environ(pid: i32) -> Vec<u8> {
+    let read = |what: &str| fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
+    // Threads of the kernel have no arguments either, and no memory.
+    let executes = || read("cmdline").is_empty() && !read("statm").is_empty() && !read("statm").starts_with(b"0 ");
+    let mut last = read("environ");
+    for _ in 0..100 {
+        let environ = read("environ");
+        if environ == last && (!environ.is_empty() || !executes()) {
+            return environ;
+        }
+        last = environ;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    last
 }
 
 impl Drop for Bench {

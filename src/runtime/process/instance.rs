@@ -58,7 +58,7 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 /// For a lock whose holder cannot be seen: a process of ours between fork and exec has it for some milliseconds.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(5);
-/// Looks at the process table for one who holds the lock; to execute a program takes less than the time between two.
+/// Looks at the process table for one who holds the lock; to get from fork to exec takes less than the time between two.
 const LOOKS: usize = 3;
 
 impl Instance {
@@ -86,7 +86,7 @@ impl Instance {
 
     /// The run that lives, known or not: where somebody holds the lock, the process table tells who.
     ///
-    /// A process that executes its program right now is not in the table with its marker, so it is looked for again.
+    /// Between fork and exec a process holds the lock and has no marker yet, so it is looked for again.
     pub(super) fn find(&self, host: &Host) -> RuntimeResult<Option<Arc<LiveRun>>> {
         for _ in 0..LOOKS {
             if let Some(run) = self.live() {

@@ -61,10 +61,12 @@ impl LiveRun {
 
     /// How the run ended; `None` while it lives. Knows it at once, also before the watch has been told.
     pub(super) fn exit(&self) -> Option<Exit> {
-        if let Some(exit) = self.exit.borrow().clone() {
-            return Some(exit);
-        }
-        self.process.has_ended().then(|| self.read_exit(false))
+        let known = || self.exit.borrow().clone();
+        known().or_else(|| {
+            let seen = self.process.has_ended().then(|| self.read_exit())?;
+            // Reaped in between, it would tell nothing any more; but its exit is made known before that.
+            Some(known().unwrap_or(seen))
+        })
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -121,8 +123,8 @@ impl LiveRun {
         Ok(())
     }
 
-    fn read_exit(&self, reap: bool) -> Exit {
-        let code = self.process.exit_code(reap);
+    fn read_exit(&self) -> Exit {
+        let code = self.process.exit_code();
         Exit { code, oom: code == Some(ABORTED) && self.ran_out_of_memory() }
     }
 
@@ -150,8 +152,9 @@ pub(super) fn watch_exit(run: &Arc<LiveRun>, folder: Folder, changes: broadcast:
     let run = Arc::clone(run);
     tokio::spawn(async move {
         run.process.ended().await;
-        let exit = run.read_exit(true);
+        let exit = run.read_exit();
         run.exit.send_replace(Some(exit.clone()));
+        run.process.reap();
         // Nobody listening is nobody to wake.
         let _ = changes.send(Changed::Instance(run.marker.agent));
         let aftermath = tokio::task::spawn_blocking(move || {
@@ -211,7 +214,7 @@ mod tests {
             port: HostPort::try_from(40_000).unwrap(),
             started: Timestamp::from_second(started).unwrap(),
         };
-        let stat = Stat { state: 'S', session, started_ticks: ticks, cpu_ticks: 0, threads: 1 };
+        let stat = Stat { state: 'S', session, started_ticks: ticks, cpu_ticks: 0, threads: 1, environment: Some(100) };
         Marked { pid, stat, marker }
     }
 

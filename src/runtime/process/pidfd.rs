@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal, waitid,
+};
 
 use super::readiness::readable;
 use super::table::{Marked, Stat};
@@ -87,13 +89,22 @@ impl Process {
         }
     }
 
-    /// Exit status of a child of ours that has ended, 128 + n for signal n; `None` for anyone else's child.
-    /// With `reap` its zombie goes away, and later calls know no more.
-    pub(super) fn exit_code(&self, reap: bool) -> Option<i32> {
-        let keep = if reap { WaitIdOptions::empty() } else { WaitIdOptions::NOWAIT };
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | keep;
-        let status = waitid(WaitId::PidFd(self.descriptor.as_fd()), options).ok()??;
+    /// Exit status of a child of ours that has ended and was not reaped, 128 + n for signal n; `None` for anyone else's
+    /// child.
+    pub(super) fn exit_code(&self) -> Option<i32> {
+        let status = self.wait_status(WaitIdOptions::NOWAIT)?;
         status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal))
+    }
+
+    /// Frees what the kernel keeps of a child of ours that has ended. How it ended cannot be asked any more.
+    pub(super) fn reap(&self) {
+        // Anyone else's child has somebody else who does it.
+        let _ = self.wait_status(WaitIdOptions::empty());
+    }
+
+    fn wait_status(&self, options: WaitIdOptions) -> Option<WaitIdStatus> {
+        let options = options | WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        waitid(WaitId::PidFd(self.descriptor.as_fd()), options).ok()?
     }
 }
 

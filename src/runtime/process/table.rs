@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::time::Duration;
 
 use super::marker::Marker;
 use super::pidfd::Process;
@@ -18,6 +19,9 @@ pub(super) struct Stat {
     /// Own and waited-for children's, user and system.
     pub(super) cpu_ticks: u64,
     pub(super) threads: u64,
+    /// Bytes; none at all for a thread of the kernel. `None` while it executes a program: it has left its old environment
+    /// and not got its new one.
+    pub(super) environment: Option<u64>,
 }
 
 impl Stat {
@@ -33,12 +37,17 @@ impl Stat {
         // proc(5) counts from 1, and two fields are cut off.
         let number = |field: usize| fields.get(field - 3)?.parse::<i64>().ok();
         let count = |field: usize| u64::try_from(number(field)?).ok();
+        // Addresses may be beyond what a signed number holds.
+        let address = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        let (memory, code, from, to) = (address(23)?, address(26)?, address(50)?, address(51)?);
         Some(Self {
             state: fields.first()?.chars().next()?,
             session: number(6)?.try_into().ok()?,
             started_ticks: count(22)?,
             cpu_ticks: count(14)? + count(15)? + count(16)? + count(17)?,
             threads: count(20)?,
+            // The address of its code is what a new program gets last.
+            environment: (code != 0 || memory == 0).then(|| to.saturating_sub(from)),
         })
     }
 
@@ -62,11 +71,21 @@ pub(super) struct Marked {
 
 impl Marked {
     /// Reads one process; `None` if it is gone, a zombie, not ours to read, or no instance's.
+    ///
+    /// One that executes a program meanwhile shows no environment, or breaks off in the middle of its old one. It is read
+    /// again, or it would look like a stranger for that moment.
     pub(super) fn read(pid: i32) -> Option<Self> {
-        let stat = Stat::of(pid).ok().filter(Stat::is_alive)?;
-        let mut environment = Vec::new();
-        File::open(format!("/proc/{pid}/environ")).ok()?.take(ENVIRONMENT_LIMIT).read_to_end(&mut environment).ok()?;
-        Some(Self { pid, stat, marker: Marker::find(&environment)? })
+        for _ in 0..EXEC_LOOKS {
+            let stat = Stat::of(pid).ok().filter(|stat| stat.is_alive() && stat.environment != Some(0))?;
+            let mut environment = Vec::new();
+            let file = File::open(format!("/proc/{pid}/environ")).ok()?;
+            file.take(ENVIRONMENT_LIMIT).read_to_end(&mut environment).ok()?;
+            if stat.environment == Some(environment.len() as u64) {
+                return Some(Self { pid, stat, marker: Marker::find(&environment)? });
+            }
+            std::thread::sleep(EXEC_PAUSE);
+        }
+        None
     }
 
     pub(super) const fn leads_session(&self) -> bool {
@@ -76,6 +95,9 @@ impl Marked {
 
 /// The kernel allows arguments and environment of 2 MiB by default; ours have a few kilobytes.
 const ENVIRONMENT_LIMIT: u64 = 2 * 1024 * 1024;
+/// Looks at a process that executes a program. That takes microseconds, or as long as the disk or a busy machine takes.
+const EXEC_LOOKS: usize = 50;
+const EXEC_PAUSE: Duration = Duration::from_millis(1);
 
 /// All living processes that carry this installation's marker.
 ///
@@ -144,13 +166,23 @@ fn pids() -> io::Result<impl Iterator<Item = i32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{AgentId, HostPort, Slug, Timestamp};
 
     #[test]
     fn a_program_name_cannot_forge_fields() {
-        let tail = "1 10 10 0 -1 4194304 100 0 0 0 7 5 2 1 20 0 4 0 123456 1000000 250 18446744073709551615 1 1";
-        let text = format!("10 (a) Z 9 9 (b c) S {tail}");
-        let stat = Stat::parse(&text).unwrap();
-        assert_eq!(stat, Stat { state: 'S', session: 10, started_ticks: 123_456, cpu_ticks: 15, threads: 4 });
+        let tail = "1 10 10 0 -1 4194304 100 0 0 0 7 5 2 1 20 0 4 0 123456 1000000 250 18446744073709551615";
+        let text = |code: u64, environment: &str| {
+            format!("10 (a) Z 9 9 (b c) S {tail} {code} {}{environment} 0", "1 ".repeat(23))
+        };
+        let stat = Stat::parse(&text(300, "500 900")).unwrap();
+        let expected =
+            Stat { state: 'S', session: 10, started_ticks: 123_456, cpu_ticks: 15, threads: 4, environment: Some(400) };
+        assert_eq!(stat, expected);
+        let environment = |code, environment| Stat::parse(&text(code, environment)).unwrap().environment;
+        assert_eq!(environment(300, "500 500"), Some(0));
+        for unfinished in ["0 0", "500 500", "500 900"] {
+            assert_eq!(environment(0, unfinished), None, "it executes a program");
+        }
         assert_eq!(Stat::parse("10 (a) S 1 10"), None);
         assert_eq!(Stat::parse(""), None);
     }
@@ -163,5 +195,30 @@ mod tests {
         assert!(stat.threads > 0 && resident_pages(pid) > 0);
         assert!(family(pid).iter().any(|(_, member)| member.started_ticks == stat.started_ticks));
         assert_eq!(kernel_boot().unwrap().len(), 36);
+    }
+
+    #[test]
+    fn a_process_is_known_from_its_first_moment_and_while_it_executes_another_program() {
+        let marker = Marker {
+            installation: InstallationId::new(),
+            agent: AgentId::new(),
+            generation: 1,
+            slug: Slug::parse("a").unwrap(),
+            spec_hash: "h".into(),
+            port: HostPort::try_from(40_000).unwrap(),
+            started: Timestamp::UNIX_EPOCH,
+        };
+        for round in 0..50 {
+            let mut child = std::process::Command::new("/bin/sh")
+                .args(["-c", "exec sh -c 'exec sleep 100'"])
+                .env(Marker::VARIABLE, marker.value())
+                .spawn()
+                .unwrap();
+            let pid = i32::try_from(child.id()).unwrap();
+            let unknown = (0..20).filter(|_| Marked::read(pid).is_none_or(|found| found.marker != marker)).count();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert_eq!(unknown, 0, "round {round}");
+        }
     }
 }
