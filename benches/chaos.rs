@@ -3,6 +3,8 @@
 //!
 //! `cargo bench --bench chaos`; `-- --rate 100 --secs 20` for another rate, or less time.
 
+#[path = "../tests/support/http_client.rs"]
+mod http_client;
 #[path = "../tests/support/service.rs"]
 #[allow(dead_code, reason = "the tests use all of it")]
 mod service;

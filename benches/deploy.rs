@@ -10,6 +10,8 @@
 
 #[path = "deploy/bare.rs"]
 mod bare;
+#[path = "../tests/support/http_client.rs"]
+mod http_client;
 #[path = "deploy/ours.rs"]
 mod ours;
 #[path = "../tests/support/sse.rs"]

@@ -3,6 +3,9 @@
 //! `cargo bench --bench gateway`. Each figure stands beside its floor, measured in the same run: an empty process for the
 //! start, the same call made without the gateway for the message.
 
+#[path = "../tests/support/http_client.rs"]
+mod http_client;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +16,8 @@ use axum::routing::post;
 use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use http_client::http_client;
 
 const STARTS: usize = 30;
 const WARM_UP: usize = 200;
@@ -122,16 +127,6 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-fn client() -> Client {
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    Client::builder().no_proxy().timeout(PATIENCE).tls_backend_preconfigured(tls).build().expect("a client")
-}
-
 async fn times(client: &Client, url: &str, body: &Value) -> Vec<Duration> {
     let mut times = Vec::with_capacity(MESSAGES);
     for number in 0..WARM_UP + MESSAGES {
@@ -167,7 +162,7 @@ fn main() {
     println!("{:<44} {} KiB", "memory right after /health", agent.rss_kib());
     println!("{:<44} {} KiB", "memory at rest, not paired", agent.rss_at_rest());
     runtime().block_on(async {
-        let client = client();
+        let client = http_client(PATIENCE);
         let pair = client.post(format!("http://{}/pair", agent.address)).header("X-Pairing-Code", &agent.code);
         let paired: Value = pair.send().await.expect("an answer").json().await.expect("a token");
         assert!(paired["token"].is_string());
@@ -184,7 +179,7 @@ fn messages(model: SocketAddr) {
         );
         let agent = Agent::start_with(model, &config);
         runtime().block_on(async {
-            let client = client();
+            let client = http_client(PATIENCE);
             let messages = json!([{ "role": "system", "content": "x" }, { "role": "user", "content": "hi" }]);
             let body = json!({ "model": "m", "messages": messages, "temperature": 0.7, "stream": false });
             let direct = times(&client, &format!("http://{model}/v1/chat/completions"), &body).await;

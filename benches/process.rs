@@ -3,6 +3,8 @@
 //! The floor is measured in the same run: the agent's own program started by hand, until its `/health` answers.
 //! `cargo bench --bench process`
 
+#[path = "../tests/support/http_client.rs"]
+mod http_client;
 #[path = "../tests/support/service.rs"]
 #[allow(dead_code, reason = "the tests use all of it")]
 mod service;

@@ -3,6 +3,8 @@
 //! The service has its data on a small file system in memory, in a mount namespace of its own that ends with it. Without
 //! the right to make one the test shows as ignored.
 
+#[path = "support/http_client.rs"]
+mod http_client;
 #[path = "support/service.rs"]
 #[allow(dead_code, reason = "others use the rest of it")]
 mod service;

@@ -15,6 +15,8 @@ mod conformance;
 mod containers;
 #[path = "docker/faults.rs"]
 mod faults;
+#[path = "support/http_client.rs"]
+mod http_client;
 #[path = "docker/matrix.rs"]
 mod matrix;
 #[path = "docker/model.rs"]

@@ -18,7 +18,8 @@ use zeroone::zeroclaw::profile::{DATA_DIR, GATEWAY_PORT, Profile};
 use zeroone::zeroclaw::workspace;
 
 use crate::agent;
-use crate::ours::{client, remove_all};
+use crate::http_client::http_client;
+use crate::ours::{PATIENCE, remove_all};
 
 /// Marks what is to be cleared away.
 const LABEL: &str = "zeroone.bench=bare";
@@ -55,7 +56,7 @@ impl Bare {
         let (_, spec, credentials) = agent();
         let files = workspace::files(Profile::V01, &spec, &credentials, "host.docker.internal", None);
         let archive = workspace::tar(&files).expect("an archive");
-        Self { docker, client: client(), body, host, archive }
+        Self { docker, client: http_client(PATIENCE), body, host, archive }
     }
 
     pub async fn deploy(&self) -> (Container, Duration) {

@@ -23,11 +23,12 @@ use zeroone::store::{Store, StoreOptions};
 use zeroone::testkit;
 use zeroone::zeroclaw::profile::Profile;
 
+use crate::http_client::http_client;
 use crate::sse::Events;
 use crate::{IMAGE, agent};
 
 /// Far longer than anything takes here, so that what hangs ends.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Ports of the agents' range where nobody else starts to look for one.
 const PORTS: (u16, u16) = (47_000, 500);
 
@@ -73,7 +74,7 @@ impl Ours {
         let http = HttpOptions::default();
         let app = router(plane.clone(), http.clone());
         let serving = Arc::new(tokio::spawn(serve(listener, app, http.closing, ServeOptions::default())));
-        Self { plane, url, key, client: client(), network, installation, serving, _data: Arc::new(data) }
+        Self { plane, url, key, client: http_client(PATIENCE), network, installation, serving, _data: Arc::new(data) }
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -141,17 +142,6 @@ pub async fn remove_all(docker: &Docker, label: &str) {
             let _ = docker.remove_volume(&volume, Some(RemoveVolumeOptionsBuilder::default().build())).await;
         }
     }
-}
-
-/// With every feature on, reqwest wants a TLS configuration even for plain HTTP.
-pub fn client() -> Client {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring knows them")
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    Client::builder().no_proxy().timeout(PATIENCE).tls_backend_preconfigured(tls).build().expect("a client")
 }
 
 /// Reads on to the next time that the agent came to run, and why it did.

@@ -1,6 +1,7 @@
-//! A gateway that is listened in on: which messages the control plane hands over, and in which order.
+//! A gateway that is listened in on: which messages the control plane hands over, in which order, and how often it pairs.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,21 +11,28 @@ use futures_util::future::BoxFuture;
 use crate::domain::Secret;
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
 
-/// Any gateway, with a note of every message that is handed over to it. Clones share the notes.
+/// Any gateway, with a note of every message that is handed over to it and of every pairing that is tried. Clones share
+/// the notes.
 #[derive(Clone)]
 pub struct Tap {
     inner: Arc<dyn Gateway>,
     noted: Arc<Mutex<Vec<Bytes>>>,
+    pairings: Arc<AtomicUsize>,
 }
 
 impl Tap {
     pub fn new(gateway: Arc<dyn Gateway>) -> Self {
-        Self { inner: gateway, noted: Arc::default() }
+        Self { inner: gateway, noted: Arc::default(), pairings: Arc::default() }
     }
 
     /// The messages that were handed over since this was last asked, in order; one that is tried again is there again.
     pub fn noted(&self) -> Vec<Bytes> {
         std::mem::take(&mut self.noted.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Pairings that were tried, whatever came of them.
+    pub fn pairings(&self) -> usize {
+        self.pairings.load(Ordering::Relaxed)
     }
 }
 
@@ -48,6 +56,7 @@ impl Gateway for Tap {
         code: &'a Secret<String>,
         within: Duration,
     ) -> BoxFuture<'a, Result<Pairing, GatewayError>> {
+        self.pairings.fetch_add(1, Ordering::Relaxed);
         self.inner.pair(at, code, within)
     }
 

@@ -3,6 +3,8 @@
 
 mod account;
 mod agents;
+#[path = "../support/http_client.rs"]
+mod http_client;
 mod idempotency;
 mod messages;
 mod problems;

@@ -14,6 +14,8 @@ use zeroone::domain::{Plan, Scope, Scopes, UserId};
 use zeroone::http::{HttpOptions, ServeOptions, router, serve};
 use zeroone::testkit::{self, FakeDisk, Fakes};
 
+use crate::http_client::http_client;
+
 /// Longer than anything here takes, so that only what hangs gets there.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
@@ -55,7 +57,7 @@ impl World {
         let user = user(&plane, "ada@example.org", plan).await;
         let own = key(&plane, user, Scopes::user()).await;
         let (at, server) = listen(&plane, &options).await;
-        Self { fakes, disk, plane, options, server, at, http: client(), admin, user, key: own }
+        Self { fakes, disk, plane, options, server, at, http: http_client(PATIENCE), admin, user, key: own }
     }
 
     /// Ends the service and starts it again on the same store and engine.
@@ -66,7 +68,7 @@ impl World {
         self.options.closing = CancellationToken::new();
         self.plane = testkit::start(&self.fakes, &self.disk, settings()).await.unwrap();
         (self.at, self.server) = listen(&self.plane, &self.options).await;
-        self.http = client();
+        self.http = http_client(PATIENCE);
     }
 
     pub fn shut(&self) {
@@ -232,20 +234,4 @@ async fn user(plane: &ControlPlane, email: &str, plan: Plan) -> UserId {
 async fn key(plane: &ControlPlane, user: UserId, scopes: Scopes) -> String {
     let new = NewKey { name: None, scopes, expires_at: None };
     plane.create_key(user, new).await.unwrap().1.expose().clone()
-}
-
-/// With every feature on, reqwest wants a TLS configuration even for plain HTTP.
-pub fn client() -> Client {
-    let builder = Client::builder().no_proxy().timeout(PATIENCE);
-    #[cfg(feature = "gateway")]
-    let builder = {
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        builder.tls_backend_preconfigured(tls)
-    };
-    builder.build().unwrap()
 }

@@ -7,6 +7,8 @@
 
 mod agents;
 mod common;
+#[path = "../support/http_client.rs"]
+mod http_client;
 mod kills;
 mod load;
 mod secrets;

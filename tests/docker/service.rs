@@ -1,24 +1,20 @@
 //! A whole control plane on a real engine with the real ZeroClaw, and what its tests ask of it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{InspectContainerOptions, UploadToContainerOptionsBuilder};
-use futures_util::future::BoxFuture;
 use tempfile::TempDir;
 use zeroone::actor::Settings;
 use zeroone::control::{AgentHandle, ControlPlane, NewAgent, NewUser};
-use zeroone::domain::{AgentId, AgentSpec, HostPort, Plan, PortRange, Secret, Slug, Status, UserId};
+use zeroone::domain::{AgentId, AgentSpec, HostPort, Plan, PortRange, Slug, Status, UserId};
 use zeroone::lifecycle::Timing;
 use zeroone::runtime::StagedFile;
 use zeroone::store::{Store, StoreOptions};
-use zeroone::testkit;
-use zeroone::zeroclaw::client::{
-    Gateway, GatewayError, HealthReport, HttpGateway, Pairing, WebhookAnswer, WebhookCall,
-};
+use zeroone::testkit::{self, Tap};
+use zeroone::zeroclaw::client::HttpGateway;
 use zeroone::zeroclaw::profile::{DATA_DIR, Profile};
 use zeroone::zeroclaw::workspace;
 
@@ -29,52 +25,11 @@ use crate::world::World;
 /// The longest wait for an agent to run: on a busy machine a start of ZeroClaw takes seconds, and some tests need two.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The real gateway, with a count of the pairings that were tried.
-struct Counted {
-    gateway: HttpGateway,
-    pairings: AtomicUsize,
-}
-
-impl Gateway for Counted {
-    fn health(&self, at: SocketAddr, within: Duration) -> BoxFuture<'_, Result<HealthReport, GatewayError>> {
-        self.gateway.health(at, within)
-    }
-
-    fn accepts_token<'a>(
-        &'a self,
-        at: SocketAddr,
-        token: &'a Secret<String>,
-        within: Duration,
-    ) -> BoxFuture<'a, Result<bool, GatewayError>> {
-        self.gateway.accepts_token(at, token, within)
-    }
-
-    fn pair<'a>(
-        &'a self,
-        at: SocketAddr,
-        code: &'a Secret<String>,
-        within: Duration,
-    ) -> BoxFuture<'a, Result<Pairing, GatewayError>> {
-        self.pairings.fetch_add(1, Ordering::Relaxed);
-        self.gateway.pair(at, code, within)
-    }
-
-    fn webhook<'a>(
-        &'a self,
-        at: SocketAddr,
-        token: &'a Secret<String>,
-        call: WebhookCall,
-        within: Duration,
-    ) -> BoxFuture<'a, Result<WebhookAnswer, GatewayError>> {
-        self.gateway.webhook(at, token, call, within)
-    }
-}
-
 /// A service with its data folder, one user and a model server.
 pub(crate) struct Service<'a> {
     pub(crate) world: &'a World,
     data: TempDir,
-    gateway: Arc<Counted>,
+    gateway: Tap,
     ports: PortRange,
     pub(crate) plane: ControlPlane,
     pub(crate) user: UserId,
@@ -84,7 +39,7 @@ pub(crate) struct Service<'a> {
 impl<'a> Service<'a> {
     pub(crate) async fn new(world: &'a World) -> Self {
         let data = TempDir::new().unwrap();
-        let gateway = Arc::new(Counted { gateway: HttpGateway::new().unwrap(), pairings: AtomicUsize::new(0) });
+        let gateway = Tap::new(Arc::new(HttpGateway::new().unwrap()));
         let ports = ports();
         let plane = start(world, &data, &gateway, ports).await;
         let user = NewUser { email: "ada@example.com".into(), plan: Plan::Enterprise, limits: None };
@@ -135,7 +90,7 @@ impl<'a> Service<'a> {
     }
 
     pub(crate) fn pairings(&self) -> usize {
-        self.gateway.pairings.load(Ordering::Relaxed)
+        self.gateway.pairings()
     }
 
     pub(crate) async fn container(&self, agent: &AgentHandle) -> ContainerInspectResponse {
@@ -166,13 +121,13 @@ fn store(world: &World, data: &TempDir) -> Store {
     Store::open(data.path().join("zeroone.redb"), StoreOptions { installation, ..StoreOptions::default() }).unwrap()
 }
 
-async fn start(world: &World, data: &TempDir, gateway: &Arc<Counted>, ports: PortRange) -> ControlPlane {
+async fn start(world: &World, data: &TempDir, gateway: &Tap, ports: PortRange) -> ControlPlane {
     let runtime = Arc::new(world.with(|options| options.image = IMAGE.into()));
     // A hang is noticed in seconds, so that its test takes no longer.
     let timing = Timing { health_interval: Duration::from_secs(1), ..Timing::default() };
     ControlPlane::builder(store(world, data), testkit::vault(), runtime)
         .profile(Profile::V01)
-        .gateway(Arc::clone(gateway) as Arc<dyn Gateway>)
+        .gateway(Arc::new(gateway.clone()))
         .settings(Settings { timing, ports, ..Settings::default() })
         .start()
         .await

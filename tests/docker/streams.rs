@@ -9,6 +9,7 @@ use zeroone::control::{AgentHandle, NewKey};
 use zeroone::domain::Scopes;
 use zeroone::http::{HttpOptions, ServeOptions, router, serve};
 
+use crate::http_client::http_client;
 use crate::service::{PATIENCE, Service, container_name, restarts};
 use crate::sse::{Event, Events};
 use crate::world::{World, until};
@@ -37,28 +38,12 @@ impl Api {
         let server = tokio::spawn(serve(listener, app, closing, ServeOptions::default()));
         let key = NewKey { name: None, scopes: Scopes::user(), expires_at: None };
         let key = service.plane.create_key(service.user, key).await.unwrap().1.expose().clone();
-        Self { url, key, client: client(), server }
+        Self { url, key, client: http_client(PATIENCE), server }
     }
 
     fn get(&self, agent: &AgentHandle, path: &str) -> RequestBuilder {
         self.client.get(format!("{}/{}{path}", self.url, agent.id())).bearer_auth(&self.key)
     }
-}
-
-/// With every feature on, reqwest wants a TLS configuration even for plain HTTP.
-fn client() -> Client {
-    let builder = Client::builder().no_proxy().timeout(PATIENCE);
-    #[cfg(feature = "gateway")]
-    let builder = {
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        builder.tls_backend_preconfigured(tls)
-    };
-    builder.build().unwrap()
 }
 
 pub(crate) async fn a_log_is_followed_over_a_restart_each_line_once(world: &World) {

@@ -4,6 +4,8 @@ mod agent;
 mod api;
 mod channels;
 mod events;
+#[path = "../support/http_client.rs"]
+mod http_client;
 mod memory;
 mod model;
 mod openai;

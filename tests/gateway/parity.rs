@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::model::{FakeModel, Reply};
-use super::world::{World, both, eventually};
+use super::world::{PATIENCE, World, both, eventually};
+use crate::http_client::http_client;
 
 /// A real ZeroClaw that does not outlive its test.
 struct ZeroClaw {
@@ -56,7 +57,7 @@ impl ZeroClaw {
         // Read on, or it would block on a full pipe one day.
         std::thread::spawn(move || lines.for_each(drop));
         let url = format!("http://127.0.0.1:{port}");
-        let http = super::world::client();
+        let http = http_client(PATIENCE);
         eventually(async || http.get(format!("{url}/health")).send().await.ok()).await;
         Self { child, url, code, _home: home }
     }
@@ -181,7 +182,7 @@ async fn the_same_request_has_the_same_status_and_shape() {
     let model = FakeModel::start().await;
     let zeroclaw = ZeroClaw::start(&model).await;
     let mut world = World::new("").await;
-    let http = super::world::client();
+    let http = http_client(PATIENCE);
 
     for code in ["nope", zeroclaw.code.as_str(), zeroclaw.code.as_str()] {
         let ours_code = if code == "nope" { "nope".to_owned() } else { world.code().unwrap() };

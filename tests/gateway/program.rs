@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::model::FakeModel;
 use super::world::PATIENCE;
+use crate::http_client::http_client;
 
 fn command(home: &TempDir, config: &str) -> Command {
     std::fs::create_dir_all(home.path().join(".zeroclaw")).unwrap();
@@ -128,7 +129,7 @@ async fn no_secret_is_ever_printed() {
     let mut child = Running(command(&home, config).env("RUST_LOG", "trace").spawn().unwrap());
     let mut output = Output::of(&mut child);
     let (url, code) = (output.url(), output.code());
-    let http = super::world::client();
+    let http = http_client(PATIENCE);
     let token = pair(&http, &url, code).await["token"].as_str().unwrap().to_owned();
     let message = json!({ "message": "planted question" });
     let request = http.post(format!("{url}/webhook")).bearer_auth(&token).header("X-Idempotency-Key", "planted\tkey");
@@ -155,7 +156,7 @@ async fn a_full_disk_is_an_error_for_what_has_to_be_kept_and_for_nothing_else() 
     let mut child = Running(full.spawn().unwrap());
     let mut output = Output::of(&mut child);
     let (url, code) = (output.url(), output.code());
-    let http = super::world::client();
+    let http = http_client(PATIENCE);
     let paired = pair(&http, &url, code).await;
     assert_eq!((&paired["paired"], &paired["persisted"]), (&json!(true), &json!(false)));
     let token = paired["token"].as_str().unwrap();

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use zeroone::gateway::{Gateway, Options};
 
 use super::model::FakeModel;
+use crate::http_client::http_client;
 
 /// No wait of a test is longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,7 +43,7 @@ impl World {
         let home = TempDir::new().unwrap();
         std::fs::create_dir_all(home.path().join(".zeroclaw/workspace")).unwrap();
         std::fs::write(home.path().join(".zeroclaw/config.toml"), config).unwrap();
-        let http = client();
+        let http = http_client(PATIENCE);
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut world = Self { home, model, http, address, banner: String::new(), token: None, running: None };
         world.start().await;
@@ -158,16 +159,6 @@ pub(crate) async fn both(response: Response) -> (StatusCode, Value) {
     let status = response.status();
     let text = response.text().await.unwrap();
     (status, serde_json::from_str(&text).unwrap_or(Value::Null))
-}
-
-pub(crate) fn client() -> Client {
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    Client::builder().no_proxy().timeout(PATIENCE).tls_backend_preconfigured(tls).build().unwrap()
 }
 
 /// Serves a double on a port of its own for the rest of the test.

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::http_client::http_client;
+
 /// How long a condition may take to come true; far longer than it ever should on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -52,10 +54,7 @@ impl Service {
         };
         let key = fs::read_to_string(seen_by(&child, data).join("admin.key"));
         let key = key.expect("the first start left a key").trim().to_owned();
-        // The client can do TLS and wants to know whose; once for the process is enough.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
-        Self { child, url, key, client }
+        Self { child, url, key, client: http_client(PATIENCE) }
     }
 
     /// The folder as this service sees it, which may have file systems of its own.
