@@ -247,15 +247,19 @@ async fn probe(world: &World, order: &Order, cancel: &CancellationToken) -> JobR
     }
 }
 
-/// Makes sure of a token: the held one if the gateway takes it, else one for a code that is newer than this run.
+/// Makes sure of a token: the held one, if there is one, else one for a code that is newer than this run.
 async fn pair(world: &World, order: &Order, cancel: &CancellationToken) -> JobResult {
     let endpoint = endpoint_of(order)?;
     let work = async {
-        if let Some(token) = &order.token
-            && token_accepted(world, endpoint, token).await?
-        {
-            let token = Some(token.clone());
-            return Ok(Ended { outcome: Outcome::Paired(Code::TokenValid), run: None, token });
+        if let Some(token) = &order.token {
+            return if token_accepted(world, endpoint, token).await? {
+                let token = Some(token.clone());
+                Ok(Ended { outcome: Outcome::Paired(Code::TokenValid), run: None, token })
+            } else {
+                // The files that it was given hold the token's hash, so they are not what it runs on: whatever else they
+                // said is lost as well. They are written anew, rather than pairing with what nobody configured.
+                Err(Failure { kind: FailureKind::Transient, cause: Cause::new(Code::TokenRefused) })
+            };
         }
         let protected = async {
             if requires_pairing(world, endpoint).await {
@@ -301,9 +305,9 @@ async fn await_code(world: &World, order: &Order) -> Result<Secret<String>, Fail
     let Some(run) = &order.run else { return Err(no_endpoint()) };
     let query = LogQuery { boot: Some(run.boot.clone()), since: Some(run.started_at), tail: None, follow: true };
     let deadline = Instant::now() + world.settings.limits.pairing;
-    let refused = |detail: &'static str| Failure {
+    let missing = |detail: &'static str| Failure {
         kind: FailureKind::Transient,
-        cause: Cause::because(if order.token.is_some() { Code::TokenRefused } else { Code::PairingTimeout }, detail),
+        cause: Cause::because(Code::PairingTimeout, detail),
     };
     let mut lines = world.runtime.logs(&key_of(&order.record), query).await.map_err(|error| runtime_failure(&error))?;
     let mut scanner = CodeScanner::new();
@@ -312,13 +316,13 @@ async fn await_code(world: &World, order: &Order) -> Result<Secret<String>, Fail
             Ok(Some(Ok(line))) => match scanner.read(&line.text) {
                 Some(Announcement::Code(code)) => return Ok(code),
                 Some(Announcement::Active) => {
-                    return Err(refused("the gateway is paired already and gives no code"));
+                    return Err(missing("the gateway is paired already and gives no code"));
                 }
                 None => {}
             },
             Ok(Some(Err(error))) => return Err(runtime_failure(&error)),
-            Ok(None) => return Err(refused("the log ended before a code appeared")),
-            Err(_elapsed) => return Err(refused("no code appeared in the log")),
+            Ok(None) => return Err(missing("the log ended before a code appeared")),
+            Err(_elapsed) => return Err(missing("no code appeared in the log")),
         }
     }
 }

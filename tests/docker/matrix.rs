@@ -22,6 +22,8 @@ use crate::world::{World, file, until};
 /// What an agent remembers, as a file of its workspace.
 const MEMORY: &str = "workspace/kept.txt";
 
+const CONFIG: &str = ".zeroclaw/config.toml";
+
 /// What a row of the restart matrix expects besides an agent that runs with a token that works.
 struct Expected {
     pairings: usize,
@@ -37,6 +39,7 @@ async fn mended(world: &World, expected: Expected, deed: impl AsyncFnOnce(&mut S
     service.write(&agent, file(MEMORY, "I know you", 0o600)).await;
     let (before, port) = (service.container_id(&agent).await, agent.view().unwrap().port);
     let paired = service.pairings();
+    let config = configuration(&service, &agent).await;
 
     deed(&mut service, &agent).await;
     let agent = service.plane.agent(agent.id()).unwrap();
@@ -50,6 +53,27 @@ async fn mended(world: &World, expected: Expected, deed: impl AsyncFnOnce(&mut S
     assert_eq!(same_container, expected.same_container && !port_lost, "{timeline:#?}");
     let memory = service.read(&agent, MEMORY).await;
     assert_eq!(memory.as_deref(), expected.memory.then_some("I know you"), "{timeline:#?}");
+    let now = configuration(&service, &agent).await;
+    assert_eq!(changed(&config, &now), Vec::<String>::new(), "{timeline:#?}");
+}
+
+/// Keys that two configurations disagree about. ZeroClaw writes down every default when it pairs, so that one may say more.
+fn changed(before: &toml::Table, now: &toml::Table) -> Vec<String> {
+    let both = before.iter().filter_map(|(key, before)| Some((key, before, now.get(key)?)));
+    let changed = both.flat_map(|(key, before, now)| match (before, now) {
+        (toml::Value::Table(before), toml::Value::Table(now)) => changed(before, now),
+        (before, now) if before != now => vec![format!("{key}: {before}, now {now}")],
+        _ => vec![],
+    });
+    changed.collect()
+}
+
+/// What the agent's config.toml says, but for what ZeroClaw writes there: tokens, and the key as it encrypted it.
+async fn configuration(service: &Service<'_>, agent: &AgentHandle) -> toml::Table {
+    let mut config: toml::Table = service.read(agent, CONFIG).await.unwrap().parse().unwrap();
+    config["gateway"].as_table_mut().unwrap().remove("paired_tokens");
+    config.remove("api_key");
+    config
 }
 
 const NOTHING_LOST: Expected = Expected { pairings: 0, same_container: true, memory: true };
@@ -168,16 +192,16 @@ pub(crate) async fn comes_back_from_a_pause_by_hand(world: &World) {
 
 pub(crate) async fn comes_back_from_an_emptied_config(world: &World) {
     mended(world, Expected { pairings: 0, ..NOTHING_LOST }, async |service, agent| {
-        service.write(agent, file(".zeroclaw/config.toml", "", 0o600)).await;
+        service.write(agent, file(CONFIG, "", 0o600)).await;
         restart(service, agent).await;
     })
     .await;
 }
 
 pub(crate) async fn comes_back_from_a_deleted_config(world: &World) {
-    // ZeroClaw makes itself another one, which knows no token and gives a code.
+    // ZeroClaw makes itself another one, which knows no token: by that it is found out and replaced.
     mended(world, Expected { pairings: 1, ..NOTHING_LOST }, async |service, agent| {
-        forget(service, agent, ".zeroclaw/config.toml").await;
+        forget(service, agent, CONFIG).await;
         restart(service, agent).await;
     })
     .await;
@@ -206,12 +230,12 @@ async fn forget(service: &Service<'_>, agent: &AgentHandle, path: &str) {
 
 pub(crate) async fn comes_back_from_a_config_that_knows_no_token(world: &World) {
     mended(world, Expected { pairings: 1, ..NOTHING_LOST }, async |service, agent| {
-        let config = service.read(agent, ".zeroclaw/config.toml").await.unwrap();
+        let config = service.read(agent, CONFIG).await.unwrap();
         let mut config: toml::Table = config.parse().unwrap();
         let tokens =
             config["gateway"].as_table_mut().unwrap().insert("paired_tokens".into(), toml::Value::Array(vec![]));
         assert_eq!(tokens.unwrap().as_array().unwrap().len(), 1);
-        service.write(agent, file(".zeroclaw/config.toml", &config.to_string(), 0o600)).await;
+        service.write(agent, file(CONFIG, &config.to_string(), 0o600)).await;
         restart(service, agent).await;
     })
     .await;

@@ -218,7 +218,9 @@ async fn a_refused_token_leads_to_one_new_pairing() {
     let tally = world.fakes.engine().tally(agent.id());
     assert_eq!((tally.pairings - tally.failed_pairings, tally.lockouts), (2, 0), "{tally:?}");
     assert!(tally.failed_pairings <= 2, "{tally:?}");
-    let refusals = causes(&agent).await.iter().filter(|cause| *cause == "token-refused").count();
+    let refusals = timeline(&agent).await;
+    let refusals =
+        refusals.iter().filter(|entry| entry.cause == "token-refused" && entry.from == Status::Running).count();
     assert_eq!(refusals, 1);
 }
 
