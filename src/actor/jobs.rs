@@ -392,7 +392,7 @@ pub async fn look(world: &World, agent: AgentId, key: &InstanceKey) -> (crate::l
         Ok(Ok(None)) => (Sighting::Absent, None),
         Ok(Ok(Some(seen))) => match seen.state {
             InstanceState::Created => (Sighting::Down(crate::domain::Exit::default()), None),
-            InstanceState::Running(run) => (Sighting::Up { boot: run.boot.clone() }, Some(run)),
+            InstanceState::Running(run) => (Sighting::Up { boot: run.boot.clone(), died: seen.died }, Some(run)),
             InstanceState::Paused(run) => (Sighting::Paused, Some(run)),
             InstanceState::Exited(exit) => (Sighting::Down(exit), None),
         },

@@ -107,6 +107,8 @@ pub enum Sighting {
     Down(Exit),
     Up {
         boot: BootId,
+        /// How the run before it ended, if by itself and if the engine told.
+        died: Option<Exit>,
     },
     Paused,
     /// The engine did not answer.

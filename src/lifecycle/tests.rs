@@ -33,7 +33,7 @@ fn failure(kind: FailureKind, code: Code) -> Outcome {
 }
 
 fn up(name: &str) -> Sighting {
-    Sighting::Up { boot: boot(name) }
+    Sighting::Up { boot: boot(name), died: None }
 }
 
 fn down(code: i32) -> Sighting {

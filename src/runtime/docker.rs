@@ -15,6 +15,7 @@
 
 mod boot;
 mod container;
+mod deaths;
 mod engine;
 mod events;
 mod hands;
@@ -39,6 +40,7 @@ pub use self::hands::DockerHands;
 pub use self::options::{DockerOptions, Isolation, Reach, Subnets, Traefik};
 
 use self::boot::Boots;
+use self::deaths::Deaths;
 use self::engine::Engine;
 use self::instance::at_rest;
 use self::network::Networks;
@@ -58,6 +60,7 @@ pub struct DockerRuntime {
     networks: Networks,
     samples: Samples,
     boots: Boots,
+    deaths: Arc<Deaths>,
     starts: Semaphore,
 }
 
@@ -76,6 +79,7 @@ impl DockerRuntime {
             networks: Networks::new(),
             samples: Samples::default(),
             boots: Boots::default(),
+            deaths: Arc::default(),
             starts: Semaphore::new(options.start_throttle),
             options,
         })
@@ -184,7 +188,7 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     fn watch(&self) -> BoxStream<'static, Changed> {
-        events::watch(Arc::clone(&self.engine), self.options.installation)
+        events::watch(Arc::clone(&self.engine), Arc::clone(&self.deaths), self.options.installation)
     }
 
     fn logs<'a>(

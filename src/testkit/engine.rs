@@ -193,6 +193,15 @@ impl FakeEngine {
         self.start_by_hand(agent)
     }
 
+    /// Ends the run and begins another one, as an engine does by a restart policy of its own.
+    pub fn restart_by_policy(&self, agent: AgentId, exit: Exit) -> bool {
+        let restarted = self.end(agent, exit.clone()) && self.start_by_hand(agent);
+        if let Some(instance) = self.lock().instances.get_mut(&agent).filter(|_| restarted) {
+            instance.died = Some(exit);
+        }
+        restarted
+    }
+
     /// Removes the instance by hand and keeps its data.
     pub fn remove_by_hand(&self, agent: AgentId) -> bool {
         let removed = {

@@ -140,6 +140,7 @@ fn created(state: &mut State, owner: InstallationId, spec: &InstanceSpec) -> Run
         memory_mb: spec.memory_mb,
         origin: spec.origin.clone(),
         state: Life::Created,
+        died: None,
         boots: 0,
         lines: std::collections::VecDeque::new(),
         first_line: 0,

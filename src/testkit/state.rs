@@ -83,6 +83,8 @@ pub(super) struct Instance {
     pub(super) memory_mb: u32,
     pub(super) origin: Option<Arc<Origin>>,
     pub(super) state: Life,
+    /// How its last run ended, where the engine's own policy replaced it.
+    pub(super) died: Option<Exit>,
     pub(super) boots: u64,
     pub(super) lines: VecDeque<Line>,
     /// Number of the first line that is kept.
@@ -242,6 +244,7 @@ impl State {
         for (after, stream, text) in begun.prints {
             instance.print(run.boot.clone(), later(started_at, after), stream, text);
         }
+        instance.died = None;
         instance.state = match begun.process {
             Ok(process) => Life::Up(Box::new(Up { run: run.clone(), paused: false, process, habits, dies })),
             Err(exit) => Life::Down(exit),
@@ -264,6 +267,7 @@ impl Instance {
             state,
             engine_id: self.engine_id.clone(),
             spec_hash: self.spec_hash.clone(),
+            died: self.died.clone(),
             created_now: false,
         }
     }

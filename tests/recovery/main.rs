@@ -266,6 +266,22 @@ async fn what_is_done_by_hand_is_undone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_death_that_the_engine_mends_is_no_deed_of_an_operator() {
+    let world = testkit::plane(26, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    let oom = Exit { code: Some(137), oom: true };
+    assert!(world.fakes.engine().restart_by_policy(agent.id(), oom));
+    answered(&agent, "so soon?").await;
+    assert!(world.fakes.engine().restart_by_hand(agent.id()));
+    answered(&agent, "and again?").await;
+    let incidents = agent.incidents().await.unwrap();
+    let told: Vec<_> = incidents.iter().map(|incident| (incident.kind, incident.exit_code)).collect();
+    assert_eq!(told, [(Kind::Oom, Some(137)), (Kind::Operator, None)]);
+    let tally = world.fakes.engine().tally(agent.id());
+    assert_eq!((tally.creates, tally.pairings), (1, 1), "both runs were taken up as they were");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_start_can_be_stopped() {
     let world = testkit::plane(10, Plan::Free).await;
     world.fakes.engine().set_habits(Habits { boots_in: Duration::from_secs(20), ..Habits::default() });

@@ -16,8 +16,8 @@ pub(super) fn see(life: &Life, sighting: Sighting, context: &Context<'_>) -> Tra
         (Phase::Running { .. }, Sighting::Down(exit)) => died(life, false, false, exit_cause(&exit), context),
         // What is made anew gets its files anew, too.
         (Phase::Running { .. }, Sighting::Absent) => died(life, true, false, Cause::new(Code::InstanceGone), context),
-        (Phase::Running { .. }, Sighting::Up { boot }) if life.boot() != Some(&boot) => {
-            restarted_outside(life, boot, context)
+        (Phase::Running { .. }, Sighting::Up { boot, died }) if life.boot() != Some(&boot) => {
+            restarted_outside(life, boot, died.as_ref(), context)
         }
         // There, but deaf for too long.
         (Phase::Running { misses }, Sighting::Up { .. } | Sighting::Paused) if *misses >= tolerated(context) => {
@@ -32,10 +32,10 @@ pub(super) fn see(life: &Life, sighting: Sighting, context: &Context<'_>) -> Tra
         (Phase::Starting { step: Step::Probing | Step::Pairing, .. }, Sighting::Absent) => {
             start::failed(life, transient(Cause::new(Code::InstanceGone)), context)
         }
-        (Phase::Starting { step: Step::Probing | Step::Pairing, .. }, Sighting::Up { boot })
+        (Phase::Starting { step: Step::Probing | Step::Pairing, .. }, Sighting::Up { boot, died })
             if life.boot() != Some(&boot) =>
         {
-            restarted_outside(life, boot, context)
+            restarted_outside(life, boot, died.as_ref(), context)
         }
         // The other steps find out by themselves, and the jobs of these know their run.
         (Phase::Starting { .. }, _) => Transition::nothing(),
@@ -106,12 +106,13 @@ fn died(life: &Life, stage: bool, halt: bool, cause: Cause, context: &Context<'_
     }
 }
 
-/// Another run than the one we know: somebody, or the engine's own policy, restarted it.
-fn restarted_outside(life: &Life, boot: BootId, context: &Context<'_>) -> Transition {
+/// Another run than the one we know: the engine's own policy restarted what died, or somebody did.
+fn restarted_outside(life: &Life, boot: BootId, died: Option<&Exit>, context: &Context<'_>) -> Transition {
+    let cause = died.map_or_else(|| Cause::new(Code::RestartedOutside), exit_cause);
     let mut next = life.next();
     next.restart_count += 1;
     next.set_boot(Some(boot));
-    pick_up(next, Step::Probing, Cause::new(Code::RestartedOutside), context)
+    pick_up(next, Step::Probing, cause, context)
 }
 
 /// Goes on with a run that is up, in the midst of a start. It counts like a death all the same, or a crash loop under the

@@ -1,7 +1,8 @@
 //! Wake-ups from the engine's event stream.
 //!
 //! Events are hints: the engine keeps a few hundred, forgets them when it restarts, and a death while it is down gives
-//! none at all. So nothing is read from an event but whose it is, and every break in the stream becomes a gap.
+//! none at all. So nothing is read from an event but whose it is, and, for people, how a run ended; and every break in the
+//! stream becomes a gap.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use futures_util::stream::BoxStream;
 use tokio::sync::mpsc;
 
 use super::container;
+use super::deaths::Deaths;
 use super::engine::Engine;
 use crate::domain::{InstallationId, Timestamp};
 use crate::runtime::{Changed, RuntimeResult};
@@ -36,11 +38,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const OVERLAP: Duration = Duration::from_secs(10);
 
 /// The wake-ups for all containers of an installation, for ever; it starts with a gap.
-pub(super) fn watch(engine: Arc<Engine>, installation: InstallationId) -> BoxStream<'static, Changed> {
+pub(super) fn watch(
+    engine: Arc<Engine>,
+    deaths: Arc<Deaths>,
+    installation: InstallationId,
+) -> BoxStream<'static, Changed> {
     let (wake, queue) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
         tokio::select! {
-            () = pump(&engine, installation, &wake) => {}
+            () = pump(&engine, &deaths, installation, &wake) => {}
             () = wake.closed() => {}
         }
     });
@@ -48,15 +54,16 @@ pub(super) fn watch(engine: Arc<Engine>, installation: InstallationId) -> BoxStr
 }
 
 /// Connects again and again; ends when nobody listens any more.
-async fn pump(engine: &Engine, installation: InstallationId, wake: &mpsc::Sender<Changed>) {
+async fn pump(engine: &Engine, deaths: &Deaths, installation: InstallationId, wake: &mpsc::Sender<Changed>) {
     let mut pause = FIRST_PAUSE;
     while !wake.is_closed() {
         if let Ok(mut events) = connect(engine, installation).await {
             pause = FIRST_PAUSE;
+            deaths.forget();
             if wake.send(Changed::Gap).await.is_err() {
                 return;
             }
-            forward(engine, &mut events, wake).await;
+            forward(engine, deaths, &mut events, wake).await;
             tracing::debug!("the engine's event stream ended");
         }
         tokio::time::sleep(pause).await;
@@ -77,12 +84,18 @@ async fn connect(engine: &Engine, installation: InstallationId) -> RuntimeResult
 }
 
 /// Passes events on until the stream ends or the engine hangs.
-async fn forward(engine: &Engine, events: &mut Events, wake: &mpsc::Sender<Changed>) {
+async fn forward(engine: &Engine, deaths: &Deaths, events: &mut Events, wake: &mpsc::Sender<Changed>) {
     loop {
         match tokio::time::timeout(IDLE, events.next()).await {
             Ok(Some(Ok(event))) => {
-                let attributes = event.actor.and_then(|actor| actor.attributes);
-                let Some(agent) = attributes.as_ref().and_then(container::agent_of) else { continue };
+                let Some(actor) = event.actor else { continue };
+                let attributes = actor.attributes.unwrap_or_default();
+                let Some(agent) = container::agent_of(&attributes) else { continue };
+                if let (Some(container), Some(action)) = (&actor.id, &event.action) {
+                    let exit_code = attributes.get("exitCode").and_then(|code| code.parse().ok());
+                    // Before anybody is woken to look.
+                    deaths.note(container, action, exit_code);
+                }
                 // A full queue is no reason to leave the engine waiting, which drops events of slow readers silently.
                 let full = wake.try_send(Changed::Instance(agent)).is_err();
                 if full && wake.send(Changed::Gap).await.is_err() {

@@ -51,7 +51,11 @@ impl DockerRuntime {
     }
 
     fn read(&self, inspected: ContainerInspectResponse) -> RuntimeResult<Option<Found>> {
-        observe::found(self.options.installation, self.options.reach, &self.boots, inspected)
+        let mut found = observe::found(self.options.installation, self.options.reach, &self.boots, inspected)?;
+        if let Some(found) = &mut found {
+            found.observed.died = self.deaths.of(&found.id);
+        }
+        Ok(found)
     }
 
     pub(super) async fn get(&self, key: &InstanceKey) -> RuntimeResult<Found> {

@@ -83,7 +83,14 @@ pub(super) fn found(
         boot,
         endpoint,
         port: published.and_then(|address| HostPort::try_from(address.port()).ok()),
-        observed: Observed { key, state: instance_state, engine_id: id.clone(), spec_hash: spec, created_now: false },
+        observed: Observed {
+            key,
+            state: instance_state,
+            engine_id: id.clone(),
+            spec_hash: spec,
+            died: None,
+            created_now: false,
+        },
         id,
     }))
 }

@@ -323,7 +323,7 @@ impl Instance {
 
     fn observed(&self, slug: &Slug, spec_hash: &str, engine_id: String, state: InstanceState) -> Observed {
         let key = InstanceKey { agent: self.agent, slug: slug.clone() };
-        Observed { key, state, engine_id, spec_hash: spec_hash.to_owned(), created_now: false }
+        Observed { key, state, engine_id, spec_hash: spec_hash.to_owned(), died: None, created_now: false }
     }
 
     /// The state of an instance that does not run.

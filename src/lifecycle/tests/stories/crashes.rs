@@ -170,3 +170,19 @@ fn no_configuration_kills_an_agent_for_a_check_that_was_not_missed() {
     assert_eq!(story.health(false), [Effect::Look, RETRY]);
     assert_eq!(story.seen(up("b1")), run(Job::Halt));
 }
+
+#[test]
+fn a_run_that_the_engine_replaced_is_told_by_how_it_died() {
+    let exit = |code, oom| Some(Exit { code: Some(code), oom });
+    let table = [
+        (None, Code::RestartedOutside),
+        (exit(137, false), Code::Exited),
+        (exit(137, true), Code::OomKilled),
+        (exit(0, false), Code::Exited),
+    ];
+    for (died, code) in table {
+        let mut story = running();
+        let effects = story.seen(Sighting::Up { boot: boot("b2"), died });
+        assert_eq!((effects, story.cause), (run(Job::Probe), Some(code)), "the run that is there is taken up");
+    }
+}

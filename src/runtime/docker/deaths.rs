@@ -1,0 +1,121 @@
+//! How runs ended that the engine replaced before anybody looked.
+//!
+//! A container that its restart policy brought up again says nothing more about its last end. The engine's events do, so
+//! what they said is kept until the next end. An event may be lost, and with it how a run ended: it is a help to tell a
+//! death by memory from a restart by hand, and nothing else is decided by it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::domain::Exit;
+
+/// SIGKILL, which is how the kernel ends what has too much memory.
+const KILLED: i32 = 128 + 9;
+
+/// What the events said of each container since they were last without a gap.
+#[derive(Default)]
+pub(super) struct Deaths(Mutex<HashMap<String, Notes>>);
+
+#[derive(Default)]
+struct Notes {
+    /// Somebody asked the engine to end the run.
+    asked: bool,
+    /// The run reached its memory limit.
+    out_of_memory: bool,
+    over: bool,
+    /// How the last run that ended by itself did so; `None` where somebody asked for its end.
+    last: Option<Exit>,
+}
+
+impl Deaths {
+    /// Takes up an event. All but those of ends and starts say nothing here.
+    pub(super) fn note(&self, container: &str, action: &str, exit_code: Option<i32>) {
+        let mut all = self.lock();
+        if action == "destroy" {
+            all.remove(container);
+            return;
+        }
+        let notes = all.entry(container.to_owned()).or_default();
+        match action {
+            "start" => *notes = Notes { last: notes.last.take(), ..Notes::default() },
+            "kill" => notes.asked = true,
+            // The engine hears of memory and of ends from two sides: this may be the later one.
+            "oom" if notes.over => {
+                if let Some(exit) = &mut notes.last {
+                    exit.oom = exit.code == Some(KILLED);
+                }
+            }
+            "oom" => notes.out_of_memory = true,
+            "die" => {
+                let oom = notes.out_of_memory && exit_code == Some(KILLED);
+                let last = (!notes.asked).then_some(Exit { code: exit_code, oom });
+                *notes = Notes { over: true, last, ..Notes::default() };
+            }
+            _ => {}
+        }
+    }
+
+    /// How the container's last run ended, if by itself and if that was heard of.
+    pub(super) fn of(&self, container: &str) -> Option<Exit> {
+        self.lock().get(container)?.last.clone()
+    }
+
+    /// Events may have been missed.
+    pub(super) fn forget(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Notes>> {
+        // Nothing can panic between two halves of a change here.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(events: &[(&str, Option<i32>)]) -> Option<Exit> {
+        let deaths = Deaths::default();
+        for (action, exit_code) in events {
+            deaths.note("c", action, *exit_code);
+            deaths.note("another", "die", Some(7));
+        }
+        deaths.of("c")
+    }
+
+    #[test]
+    fn an_end_is_told_by_its_code_its_memory_and_whether_it_was_asked_for() {
+        let exit = |code, oom| Some(Exit { code: Some(code), oom });
+        let (die, start, oom, kill) = (("die", Some(137)), ("start", None), ("oom", None), ("kill", None));
+        let table = [
+            (vec![], None),
+            (vec![start], None),
+            (vec![start, die], exit(137, false)),
+            (vec![start, ("die", Some(3)), start], exit(3, false)),
+            (vec![start, oom, die, start], exit(137, true)),
+            (vec![start, die, oom, start], exit(137, true)),
+            // A child of the first process had too much: that one ended in another way.
+            (vec![start, oom, ("die", Some(1))], exit(1, false)),
+            (vec![start, kill, die, start], None),
+            (vec![oom, kill, die, start], None),
+            // Each run has its own end.
+            (vec![start, oom, die, start, die], exit(137, false)),
+            (vec![start, kill, start, die], exit(137, false)),
+            (vec![start, die, start, kill, die], None),
+            (vec![start, die, ("pause", None), ("rename", None)], exit(137, false)),
+            (vec![start, die, ("destroy", None)], None),
+        ];
+        for (events, expected) in table {
+            assert_eq!(told(&events), expected, "{events:?}");
+        }
+    }
+
+    #[test]
+    fn after_a_gap_nothing_is_known() {
+        let deaths = Deaths::default();
+        deaths.note("c", "die", Some(3));
+        deaths.forget();
+        assert_eq!(deaths.of("c"), None);
+    }
+}
