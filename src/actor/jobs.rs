@@ -1,22 +1,24 @@
 //! The work on an instance: one job, some calls, one end. Jobs decide nothing; they report.
 
+mod pairing;
+mod secrets;
+
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{FutureExt, StreamExt};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use futures_util::FutureExt;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use self::secrets::{API_KEY_FIELD, CHANNELS_FIELD, TOKEN_FIELD, open_credentials, open_token};
 use super::World;
 use crate::domain::{AgentId, Credentials, HostPort, Limits, Origin, Secret};
 use crate::lifecycle::{Cause, Code, Failure, FailureKind, Job, Outcome};
-use crate::runtime::{DataPolicy, InstanceKey, InstanceSpec, InstanceState, LogQuery, Run, RuntimeError};
+use crate::runtime::{DataPolicy, InstanceKey, InstanceSpec, InstanceState, Run, RuntimeError};
 use crate::store::AgentRecord;
-use crate::vault::Binding;
-use crate::zeroclaw::client::{GatewayError, Pairing};
-use crate::zeroclaw::pairing::{Announcement, CodeScanner};
+use crate::zeroclaw::client::GatewayError;
 use crate::zeroclaw::workspace;
 
 /// What a job works with: a copy, so that the actor is free meanwhile.
@@ -54,8 +56,8 @@ pub async fn run(world: Arc<World>, job: Job, order: Order, cancel: Cancellation
         Job::Remove => limits.engine_call * 2,
         Job::Stop => limits.stop_grace + limits.engine_call,
         Job::Probe => limits.start + limits.health,
-        // The token is tried, a code is waited for, the code is redeemed.
-        Job::Pair => limits.pairing * 3 + limits.health,
+        // A token is tried, or a code is waited for and redeemed.
+        Job::Pair => limits.pairing * 2 + limits.health,
     };
     let work = AssertUnwindSafe(perform(&world, job, &order, &cancel)).catch_unwind();
     match timeout(limit, work).await {
@@ -83,7 +85,7 @@ async fn perform(world: &World, job: Job, order: &Order, cancel: &CancellationTo
             Ok(Ended { outcome: Outcome::Launched { boot: run.boot.clone() }, run: Some(run), token: None })
         }
         Job::Probe => probe(world, order, cancel).await,
-        Job::Pair => pair(world, order, cancel).await,
+        Job::Pair => pairing::pair(world, order, cancel).await,
         Job::Halt => done(runtime.kill(&key).await),
         Job::Stop => done(runtime.stop(&key, world.settings.limits.stop_grace).await),
         Job::Remove => done(runtime.remove(&key, DataPolicy::Remove).await),
@@ -162,44 +164,6 @@ fn instance_spec(world: &World, order: &Order, credentials: &Credentials) -> Ins
     }
 }
 
-/// The agent's secrets in clear text.
-pub fn open_credentials(world: &World, record: &AgentRecord) -> Result<Credentials, Failure> {
-    let open = |field, sealed| {
-        world.vault.open(&Binding::agent(record.id, field), sealed).map_err(|error| Failure {
-            kind: FailureKind::Permanent,
-            cause: Cause::because(Code::SecretsUnreadable, error.to_string()),
-        })
-    };
-    let api_key = record.api_key.as_ref().map(|sealed| open(API_KEY_FIELD, sealed)).transpose()?;
-    let channels = record.channels.as_ref().map(|sealed| open(CHANNELS_FIELD, sealed)).transpose()?;
-    let unreadable = || Failure {
-        kind: FailureKind::Permanent,
-        cause: Cause::because(Code::SecretsUnreadable, "they are not what was sealed"),
-    };
-    Ok(Credentials {
-        api_key: api_key.map(|bytes| text(&bytes).ok_or_else(unreadable)).transpose()?,
-        channels: channels
-            .map(|bytes| serde_json::from_slice(bytes.expose()).map_err(|_| unreadable()))
-            .transpose()?
-            .unwrap_or_default(),
-    })
-}
-
-/// The names that an agent's secrets are sealed under.
-pub const API_KEY_FIELD: &str = "api_key";
-pub const CHANNELS_FIELD: &str = "channels";
-pub const TOKEN_FIELD: &str = "token";
-
-/// The held token in clear text; `None` where there is none, or none that can be read: the agent then pairs anew.
-pub fn open_token(world: &World, record: &AgentRecord) -> Option<Secret<String>> {
-    let sealed = record.token.as_ref()?;
-    world.vault.open(&Binding::agent(record.id, TOKEN_FIELD), sealed).ok().and_then(|bytes| text(&bytes))
-}
-
-fn text(bytes: &Secret<Vec<u8>>) -> Option<Secret<String>> {
-    std::str::from_utf8(bytes.expose()).ok().map(Secret::from)
-}
-
 /// First wait between probes, and the longest: an agent that is up in milliseconds is seen in milliseconds.
 const PROBE_PAUSE: Duration = Duration::from_millis(2);
 const PROBE_PAUSE_MAX: Duration = Duration::from_millis(100);
@@ -244,108 +208,6 @@ async fn probe(world: &World, order: &Order, cancel: &CancellationToken) -> JobR
         }
         pause = longer(pause);
         patience = (patience * 2).min(limits.health);
-    }
-}
-
-/// Makes sure of a token: the held one, if there is one, else one for a code that is newer than this run.
-async fn pair(world: &World, order: &Order, cancel: &CancellationToken) -> JobResult {
-    let endpoint = endpoint_of(order)?;
-    let work = async {
-        if let Some(token) = &order.token {
-            return if token_accepted(world, endpoint, token).await? {
-                let token = Some(token.clone());
-                Ok(Ended { outcome: Outcome::Paired(Code::TokenValid), run: None, token })
-            } else {
-                // The files that it was given hold the token's hash, so they are not what it runs on: whatever else they
-                // said is lost as well. They are written anew, rather than pairing with what nobody configured.
-                Err(Failure { kind: FailureKind::Transient, cause: Cause::new(Code::TokenRefused) })
-            };
-        }
-        let protected = async {
-            if requires_pairing(world, endpoint).await {
-                return Ok(());
-            }
-            // Anyone could talk to it: an agent that cannot be protected is not run.
-            Err(Failure { kind: FailureKind::Permanent, cause: Cause::new(Code::PairingDisabled) })
-        };
-        let ((), code) = tokio::try_join!(protected, await_code(world, order))?;
-        redeem(world, endpoint, &code).await
-    };
-    tokio::select! {
-        biased;
-        ended = work => ended,
-        () = cancel.cancelled() => Err(superseded()),
-    }
-}
-
-async fn token_accepted(world: &World, at: SocketAddr, token: &Secret<String>) -> Result<bool, Failure> {
-    let limits = &world.settings.limits;
-    let deadline = Instant::now() + limits.pairing;
-    let mut pause = PROBE_PAUSE;
-    loop {
-        match world.gateway.accepts_token(at, token, limits.health).await {
-            Ok(accepted) => return Ok(accepted),
-            // Asking changes nothing, so it may be asked again.
-            Err(error) if Instant::now() + pause >= deadline => return Err(gateway_failure(&error)),
-            Err(_) => sleep(pause).await,
-        }
-        pause = longer(pause);
-    }
-}
-
-/// What `/health` says about pairing. A gateway that does not say is taken to require it: then a code must come.
-async fn requires_pairing(world: &World, at: SocketAddr) -> bool {
-    let report = world.gateway.health(at, world.settings.limits.health).await.ok();
-    let body = report.and_then(|report| serde_json::from_slice::<serde_json::Value>(&report.body).ok());
-    body.and_then(|body| body.get("require_pairing")?.as_bool()).unwrap_or(true)
-}
-
-/// The pairing code in the log of exactly this run.
-async fn await_code(world: &World, order: &Order) -> Result<Secret<String>, Failure> {
-    let Some(run) = &order.run else { return Err(no_endpoint()) };
-    let query = LogQuery { boot: Some(run.boot.clone()), since: Some(run.started_at), tail: None, follow: true };
-    let deadline = Instant::now() + world.settings.limits.pairing;
-    let missing = |detail: &'static str| Failure {
-        kind: FailureKind::Transient,
-        cause: Cause::because(Code::PairingTimeout, detail),
-    };
-    let mut lines = world.runtime.logs(&key_of(&order.record), query).await.map_err(|error| runtime_failure(&error))?;
-    let mut scanner = CodeScanner::new();
-    loop {
-        match timeout_at(deadline, lines.next()).await {
-            Ok(Some(Ok(line))) => match scanner.read(&line.text) {
-                Some(Announcement::Code(code)) => return Ok(code),
-                Some(Announcement::Active) => {
-                    return Err(missing("the gateway is paired already and gives no code"));
-                }
-                None => {}
-            },
-            Ok(Some(Err(error))) => return Err(runtime_failure(&error)),
-            Ok(None) => return Err(missing("the log ended before a code appeared")),
-            Err(_elapsed) => return Err(missing("no code appeared in the log")),
-        }
-    }
-}
-
-/// Sends the code once: a failure counts towards the gateway's lockout.
-async fn redeem(world: &World, at: SocketAddr, code: &Secret<String>) -> JobResult {
-    match world.gateway.pair(at, code, world.settings.limits.pairing).await {
-        Ok(Pairing::Paired { token, persisted }) => {
-            if !persisted {
-                tracing::warn!(%at, "the gateway could not persist the token: it will ask for a new pairing when it restarts");
-            }
-            Ok(Ended { outcome: Outcome::Paired(Code::Paired), run: None, token: Some(token) })
-        }
-        Ok(Pairing::Refused) => Err(Failure { kind: FailureKind::Transient, cause: Cause::new(Code::PairingRefused) }),
-        Ok(Pairing::LockedOut { retry_after_secs }) => {
-            let cause = Cause::because(Code::PairingLocked, format!("for {retry_after_secs} s"));
-            Err(Failure { kind: FailureKind::Transient, cause })
-        }
-        // The code may be spent: a restart gives another one.
-        Err(error) => {
-            let cause = Cause::because(Code::PairingRefused, error.to_string());
-            Err(Failure { kind: FailureKind::Transient, cause })
-        }
     }
 }
 
