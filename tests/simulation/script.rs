@@ -156,7 +156,8 @@ impl World {
         let engine = self.fakes.engine().clone();
         let what = self.random.below(14);
         match what {
-            0 | 1 => drop(engine.crash(agent)),
+            0 => drop(engine.crash(agent)),
+            1 => drop(engine.restart_by_policy(agent, Exit { code: Some(137), oom: self.random.chance(500) })),
             2 => drop(engine.out_of_memory(agent)),
             3 => drop(engine.pause(agent, true)),
             4 => drop(engine.pause(agent, false)),

@@ -81,7 +81,8 @@ pub(super) fn check(life: &Life, alive: bool, context: &Context<'_>) -> Transiti
     Transition::to(next, cause, effects)
 }
 
-/// The token that the record holds is not taken any more. The run is up: only the pairing is done again.
+/// The token that the record holds is not taken any more, or is not there. The run is up, so only the pairing is done
+/// again: it tries the token once more, for what refused it may have been a hiccup.
 pub(super) fn refused(life: &Life, context: &Context<'_>) -> Transition {
     match &life.phase {
         Phase::Running { .. } => pick_up(life.next(), Step::Pairing, Cause::new(Code::TokenRefused), context),

@@ -93,7 +93,7 @@ fn a_refused_token_is_paired_again_once_and_then_the_pairing_is_renewed() {
     assert_eq!((story.life.status(), story.token), (Status::Starting, TokenChange::Keep));
     assert_eq!(story.tell(Event::TokenRefused { attempt }), [], "a hundred messages were refused, one pairing is done");
 
-    // The run gives no code: the files are written without a token, and the run that reads them gives one.
+    // The gateway does not know it: the files are written without a token, and the run that reads them gives a code.
     let failed = failure(FailureKind::Transient, Code::TokenRefused);
     let effects = story.job(Job::Pair, failed);
     assert_eq!(story.token, TokenChange::Forget);
