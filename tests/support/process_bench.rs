@@ -80,7 +80,7 @@ fn environ(pid: i32) -> Vec<u8> {
     // Threads of the kernel have no arguments either, and no memory.
     let executes = || read("cmdline").is_empty() && !read("statm").is_empty() && !read("statm").starts_with(b"0 ");
     let mut last = read("environ");
-    for _ in 0..100 {
+    for _ in 0..500 {
         let environ = read("environ");
         if environ == last && (!environ.is_empty() || !executes()) {
             return environ;

@@ -96,7 +96,7 @@ impl Marked {
 /// The kernel allows arguments and environment of 2 MiB by default; ours have a few kilobytes.
 const ENVIRONMENT_LIMIT: u64 = 2 * 1024 * 1024;
 /// Looks at a process that executes a program. That takes microseconds, or as long as the disk or a busy machine takes.
-const EXEC_LOOKS: usize = 50;
+const EXEC_LOOKS: usize = 200;
 const EXEC_PAUSE: Duration = Duration::from_millis(1);
 
 /// All living processes that carry this installation's marker.
