@@ -6,7 +6,8 @@
 //!   image       there or pulled               network     isolation between neighbours
 //!   events      wake-ups                      logs        lines
 //!   instance    what is done to containers    usage       samples
-//!   boot        runs, told apart by time    hands        faults on purpose, from beside the service
+//!   boot        runs, told apart by time      deaths      how runs ended that the engine replaced
+//!   hands       faults on purpose, from beside the service
 //! ```
 //!
 //! What is ours is told by labels, never by a name: a container, volume or network without this installation's labels is

@@ -202,18 +202,10 @@ impl Census {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{AgentId, HostPort, InstallationId, Slug, Timestamp};
+    use crate::domain::Timestamp;
 
     fn process(pid: i32, session: i32, ticks: u64, started: i64) -> Marked {
-        let marker = Marker {
-            installation: InstallationId::from_bytes([1; 16]),
-            agent: AgentId::from_bytes([2; 16]),
-            generation: 1,
-            slug: Slug::parse("a").unwrap(),
-            spec_hash: "h".into(),
-            port: HostPort::try_from(40_000).unwrap(),
-            started: Timestamp::from_second(started).unwrap(),
-        };
+        let marker = Marker { started: Timestamp::from_second(started).unwrap(), ..Marker::example() };
         let stat = Stat { state: 'S', session, started_ticks: ticks, cpu_ticks: 0, threads: 1, environment: Some(100) };
         Marked { pid, stat, marker }
     }

@@ -48,6 +48,20 @@ impl Marker {
             .find_map(|entry| entry.strip_prefix(Self::VARIABLE.as_bytes())?.strip_prefix(b"="))
             .and_then(|value| Self::parse(std::str::from_utf8(value).ok()?))
     }
+
+    /// One for tests.
+    #[cfg(test)]
+    pub(super) fn example() -> Self {
+        Self {
+            installation: InstallationId::from_bytes([1; 16]),
+            agent: AgentId::from_bytes([2; 16]),
+            generation: 3,
+            slug: Slug::parse("my-agent").unwrap(),
+            spec_hash: "00ff".into(),
+            port: HostPort::try_from(40_001).unwrap(),
+            started: Timestamp::UNIX_EPOCH,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -56,15 +70,7 @@ mod tests {
 
     #[test]
     fn a_marker_is_found_again_and_a_broken_one_is_none() {
-        let marker = Marker {
-            installation: InstallationId::new(),
-            agent: AgentId::new(),
-            generation: 3,
-            slug: Slug::parse("my-agent").unwrap(),
-            spec_hash: "00ff".into(),
-            port: HostPort::try_from(40_001).unwrap(),
-            started: Timestamp::now(),
-        };
+        let marker = Marker { started: Timestamp::now(), ..Marker::example() };
         let environment = format!("HOME=/x\0XZEROONE_INSTANCE=no\0ZEROONE_INSTANCE={}\0LANG=C\0", marker.value());
         assert_eq!(Marker::find(environment.as_bytes()), Some(marker.clone()));
         let cut = environment.replace(&format!("/{}", marker.port), "");

@@ -166,7 +166,6 @@ fn pids() -> io::Result<impl Iterator<Item = i32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{AgentId, HostPort, Slug, Timestamp};
 
     #[test]
     fn a_program_name_cannot_forge_fields() {
@@ -199,15 +198,7 @@ mod tests {
 
     #[test]
     fn a_process_is_known_from_its_first_moment_and_while_it_executes_another_program() {
-        let marker = Marker {
-            installation: InstallationId::new(),
-            agent: AgentId::new(),
-            generation: 1,
-            slug: Slug::parse("a").unwrap(),
-            spec_hash: "h".into(),
-            port: HostPort::try_from(40_000).unwrap(),
-            started: Timestamp::UNIX_EPOCH,
-        };
+        let marker = Marker::example();
         for round in 0..50 {
             let mut child = std::process::Command::new("/bin/sh")
                 .args(["-c", "exec sh -c 'exec sleep 100'"])
