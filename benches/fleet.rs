@@ -17,7 +17,7 @@ use zeroone::domain::{HostPort, Plan, Scopes, Status, UserId};
 use zeroone::http::{HttpOptions, ServeOptions, router, serve};
 use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec};
 use zeroone::store::{Store, StoreOptions};
-use zeroone::testkit::{Fakes, Habits, Pace, new_agent, vault};
+use zeroone::testkit::{Fakes, GatewayBehavior, Pace, new_agent, vault};
 use zeroone::zeroclaw::profile::Profile;
 use zeroone::zeroclaw::workspace;
 
@@ -73,7 +73,7 @@ async fn measure(path: &Path) {
 
 fn fakes() -> Fakes {
     let fakes = Fakes::with_clock(1, Clock::System);
-    fakes.engine().set_habits(Habits::instant());
+    fakes.engine().set_behavior(GatewayBehavior::instant());
     fakes.engine().set_pace(Pace { half_call: Duration::ZERO });
     fakes
 }

@@ -9,7 +9,7 @@ use divan::counter::ItemsCount;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::runtime::Runtime;
 use zeroone::actor::{Clock, Settings};
-use zeroone::control::{AgentHandle, Followed, NewUser};
+use zeroone::control::{AgentHandle, CommandOutcome, NewUser};
 use zeroone::domain::{Plan, Status};
 use zeroone::testkit::{self, FakeDisk, Fakes, new_agent};
 
@@ -77,7 +77,7 @@ fn command(bencher: Bencher<'_, '_>, callers: usize) {
     let runtime = runtime();
     let agent = runtime.block_on(stopped_agent());
     round_trips(bencher, &runtime, callers, agent, |agent: AgentHandle| async move {
-        assert_eq!(agent.stop().await, Ok(Followed::Already));
+        assert_eq!(agent.stop().await, Ok(CommandOutcome::Unchanged));
     });
 }
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use zeroone::backoff::RestartPolicy;
-use zeroone::domain::{BootId, Exit, Timestamp};
+use zeroone::domain::{Exit, RunId, Timestamp};
 use zeroone::lifecycle::{
-    Context, Event, InstanceRef, Job, Life, Outcome, Phase, Sighting, Step, Timing, Transition, step,
+    AgentState, Context, Event, InstanceRef, Job, Observation, Outcome, Phase, Step, Timing, Transition, step,
 };
 
 fn main() {
@@ -18,18 +18,18 @@ fn main() {
 }
 
 /// An agent with a past: some restarts in its window, an instance, a run.
-fn life_in(phase: Phase) -> Life {
-    let mut life = Life::new();
+fn life_in(phase: Phase) -> AgentState {
+    let mut state = AgentState::new();
     for _ in 0..4 {
-        life.restarts.died(now(), &RestartPolicy::default(), 7);
+        state.restarts.died(now(), &RestartPolicy::default(), 7);
     }
-    life.restarts.running(now());
-    life.instance = Some(Arc::new(InstanceRef { engine_id: "0123456789abcdef".into(), boot: Some(boot("b1")) }));
-    Life { phase, attempt: 3, revision: 10, ..life }
+    state.restarts.running(now());
+    state.instance = Some(Arc::new(InstanceRef { engine_id: "0123456789abcdef".into(), run_id: Some(run_id("b1")) }));
+    AgentState { phase, attempt: 3, revision: 10, ..state }
 }
 
-fn boot(name: &str) -> BootId {
-    BootId(name.into())
+fn run_id(name: &str) -> RunId {
+    RunId(name.into())
 }
 
 fn now() -> Timestamp {
@@ -37,33 +37,34 @@ fn now() -> Timestamp {
 }
 
 fn decide(bencher: Bencher<'_, '_>, phase: Phase, event: impl Fn() -> Event + Sync, check: fn(&Transition) -> bool) {
-    let life = life_in(phase);
+    let state = life_in(phase);
     let (restart, timing) = (RestartPolicy::default(), Timing::default());
     let context = Context { now: now(), seed: 7, restart: &restart, timing: &timing };
-    assert!(check(&step(&life, event(), &context)), "the event does what is measured");
+    assert!(check(&step(&state, event(), &context)), "the event does what is measured");
     // What was decided is let go of within the measurement, as an actor does, or the allocator is what is measured.
     bencher.counter(ItemsCount::new(1_usize)).bench(|| {
-        drop(black_box(step(black_box(&life), event(), black_box(&context))));
+        drop(black_box(step(black_box(&state), event(), black_box(&context))));
     });
 }
 
 #[divan::bench]
 fn health_tick(bencher: Bencher<'_, '_>) {
     let event = || Event::Health { attempt: 3, alive: true };
-    decide(bencher, Phase::Running { misses: 0 }, event, |transition| transition.life.is_none());
+    decide(bencher, Phase::Running { misses: 0 }, event, |transition| transition.state.is_none());
 }
 
 #[divan::bench]
 fn job_outcome(bencher: Bencher<'_, '_>) {
     let phase = Phase::Starting { step: Step::Probing, stage: false, rebinds: 0, away_since: None };
     let event = || Event::Job { attempt: 3, job: Job::Probe, outcome: Outcome::Done };
-    decide(bencher, phase, event, |transition| transition.life.is_some());
+    decide(bencher, phase, event, |transition| transition.state.is_some());
 }
 
 #[divan::bench]
 fn crash(bencher: Bencher<'_, '_>) {
-    let event = || Event::Seen { revision: 10, sighting: Sighting::Down(Exit { code: Some(137), oom: false }) };
-    decide(bencher, Phase::Running { misses: 0 }, event, |transition| transition.life.is_some());
+    let event =
+        || Event::Observed { revision: 10, observation: Observation::Down(Exit { code: Some(137), oom: false }) };
+    decide(bencher, Phase::Running { misses: 0 }, event, |transition| transition.state.is_some());
 }
 
 #[divan::bench]
@@ -74,6 +75,6 @@ fn stale_event(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn floor_clone(bencher: Bencher<'_, '_>) {
-    let life = life_in(Phase::Running { misses: 0 });
-    bencher.counter(ItemsCount::new(1_usize)).bench(|| drop(black_box(black_box(&life).clone())));
+    let state = life_in(Phase::Running { misses: 0 });
+    bencher.counter(ItemsCount::new(1_usize)).bench(|| drop(black_box(black_box(&state).clone())));
 }

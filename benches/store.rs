@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use zeroone::domain::{AgentId, AgentSpec, HostPort, MemoryBackend, Provider, Secret, Slug, Status, Timestamp, UserId};
-use zeroone::lifecycle::Life;
+use zeroone::lifecycle::AgentState;
 use zeroone::store::{AgentRecord, Batch, LogEntry, Store, StoreOptions};
 use zeroone::vault::{Binding, MasterKey, MasterKeySource, Sealed, Vault};
 
@@ -37,7 +37,7 @@ fn main() {
         quantile(&latencies, 50),
         quantile(&latencies, 99)
     );
-    runtime.block_on(boot(&folder.path().join("boot.redb"), &sealed));
+    runtime.block_on(run_id(&folder.path().join("boot.redb"), &sealed));
 }
 
 fn floor(path: &Path) -> f64 {
@@ -72,15 +72,15 @@ async fn transitions(path: &Path, sealed: &Sealed) -> (f64, Vec<Duration>) {
 async fn keep_writing(store: Store, mut agent: AgentRecord, began: Instant) -> Vec<Duration> {
     let mut latencies = Vec::new();
     while began.elapsed() < SPAN {
-        agent.life.revision += 1;
+        agent.state.revision += 1;
         let sent = Instant::now();
-        store.commit(Batch::update_agent(&agent, Some(&entry(agent.life.revision)))).await.expect("a commit");
+        store.commit(Batch::update_agent(&agent, Some(&entry(agent.state.revision)))).await.expect("a commit");
         latencies.push(sent.elapsed());
     }
     latencies
 }
 
-async fn boot(path: &Path, sealed: &Sealed) {
+async fn run_id(path: &Path, sealed: &Sealed) {
     let store = Store::open(path, StoreOptions::default()).expect("a new store");
     fill(&store, BOOT_AGENTS, sealed).await;
     store.close().await;
@@ -135,7 +135,7 @@ fn agent(n: u16, sealed: &Sealed) -> AgentRecord {
         channels: Some(sealed.clone()),
         channel_kinds: Vec::new(),
         token: Some(sealed.clone()),
-        life: Life::new(),
+        state: AgentState::new(),
     }
 }
 

@@ -12,8 +12,8 @@
 
 mod agent;
 mod clock;
+mod job_queue;
 mod jobs;
-mod lane;
 mod registry;
 mod supervisor;
 
@@ -25,10 +25,10 @@ use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort};
 use serde::Deserialize;
 use tokio::sync::broadcast;
 
-pub use agent::{AgentMsg, Asked, Change};
+pub use agent::{AgentMsg, Change, CommandReply};
 pub use clock::Clock;
+pub use job_queue::JobQueues;
 pub use jobs::{API_KEY_FIELD, CHANNELS_FIELD, key_of, open_credentials};
-pub use lane::Lanes;
 pub use registry::{CreateRefusal, Creation, IdempotencyClaim, RegistryMsg};
 pub use supervisor::{Directory, RegistrySlot, Supervisor, SupervisorArgs, SupervisorMsg};
 
@@ -43,14 +43,14 @@ use crate::zeroclaw::client::Gateway;
 use crate::zeroclaw::profile::Profile;
 
 /// What all actors of one control plane share. Two of these in one process know nothing of each other.
-pub struct World {
+pub struct Services {
     pub store: Store,
     pub vault: Vault,
     pub runtime: Arc<dyn ContainerRuntime>,
     pub gateway: Arc<dyn Gateway>,
     pub profile: Profile,
     pub views: Views,
-    pub lanes: Lanes,
+    pub job_queues: JobQueues,
     pub accounts: crate::accounts::Accounts,
     pub recoveries: crate::incident::Recoveries,
     /// Instances of ours that belong to no agent, as the last sweep left them.
@@ -76,7 +76,7 @@ pub enum Sabotage {
     ReleasePortEarly,
 }
 
-impl World {
+impl Services {
     /// Whether this bug is planted; never outside of tests.
     #[cfg(feature = "testkit")]
     fn is_sabotaged(&self, by: Sabotage) -> bool {

@@ -38,12 +38,12 @@ pub use builder::{Builder, StartError};
 #[cfg(feature = "testkit")]
 pub use chaos::ActorCrash;
 pub use explain::Explanation;
-pub use handle::{AgentHandle, CommandError, Followed, WaitError};
+pub use handle::{AgentHandle, CommandError, CommandOutcome, WaitError};
 pub use message::{DeliveryError, Message};
 pub use new_agent::{AgentPatch, CreateError, NewAgent};
 
 use crate::accounts::Accounts;
-use crate::actor::{Directory, FeedEntry, SupervisorMsg, World, ask};
+use crate::actor::{Directory, FeedEntry, Services, SupervisorMsg, ask};
 use crate::domain::{AgentId, Status, UserId};
 use crate::incident::{Kind, Recovery};
 use crate::runtime::{Caps, RuntimeError};
@@ -59,7 +59,7 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(15);
 /// A running control plane. Cheap to clone; all clones are the same one.
 #[derive(Clone)]
 pub struct ControlPlane {
-    world: Arc<World>,
+    services: Arc<Services>,
     supervisor: ActorRef<SupervisorMsg>,
     registry: crate::actor::RegistrySlot,
     directory: Directory,
@@ -74,53 +74,53 @@ impl ControlPlane {
 
     /// The agent, if there is one.
     pub fn agent(&self, id: AgentId) -> Option<AgentHandle> {
-        self.world.views.get(id).map(|_| AgentHandle::new(self.clone(), id))
+        self.services.views.get(id).map(|_| AgentHandle::new(self.clone(), id))
     }
 
     /// Agents in order of creation: one user's, or all.
     pub fn agents(&self, user: Option<UserId>, after: Option<AgentId>, limit: usize, statuses: &[Status]) -> Page {
-        self.world.views.page(user, after, limit, statuses)
+        self.services.views.page(user, after, limit, statuses)
     }
 
     pub fn accounts(&self) -> &Accounts {
-        &self.world.accounts
+        &self.services.accounts
     }
 
     pub fn store(&self) -> &Store {
-        &self.world.store
+        &self.services.store
     }
 
     pub fn vault(&self) -> &Vault {
-        &self.world.vault
+        &self.services.vault
     }
 
     pub fn now(&self) -> crate::domain::Timestamp {
-        self.world.clock.now()
+        self.services.clock.now()
     }
 
     /// How many agents are in each status.
     pub fn count_by_status(&self) -> [(Status, usize); 6] {
-        self.world.views.count_by_status()
+        self.services.views.count_by_status()
     }
 
     /// How long agents took to recover, by what had gone wrong, since this control plane began.
     pub fn recoveries(&self) -> [(Kind, Recovery); Kind::ALL.len()] {
-        self.world.recoveries.counted()
+        self.services.recoveries.counted()
     }
 
     /// Instances of this installation that belong to no agent, as the last sweep left them.
     pub fn orphans(&self) -> u64 {
-        self.world.orphans.load(Ordering::Relaxed)
+        self.services.orphans.load(Ordering::Relaxed)
     }
 
     /// Every committed transition from now on.
     pub fn feed(&self) -> broadcast::Receiver<Arc<FeedEntry>> {
-        self.world.feed.subscribe()
+        self.services.feed.subscribe()
     }
 
     /// What the runtime can promise.
     pub fn caps(&self) -> Caps {
-        self.world.runtime.caps()
+        self.services.runtime.caps()
     }
 
     /// Whether the runtime answers now.
@@ -128,15 +128,15 @@ impl ControlPlane {
     /// # Errors
     /// What the runtime says, or that it says nothing.
     pub async fn ping_runtime(&self) -> Result<(), RuntimeError> {
-        let within = self.world.settings.limits.health;
-        tokio::time::timeout(within, self.world.runtime.ping())
+        let within = self.services.settings.limits.health;
+        tokio::time::timeout(within, self.services.runtime.ping())
             .await
             .unwrap_or_else(|_| Err(RuntimeError::Unavailable("no answer in time".into())))
     }
 
     /// Public host name suffix of agents, if configured.
     pub fn domain(&self) -> Option<&str> {
-        self.world.settings.domain.as_deref()
+        self.services.settings.domain.as_deref()
     }
 
     /// Ends all actors in order; instances run on. Commits under way are finished.
@@ -145,6 +145,6 @@ impl ControlPlane {
         if ask(&self.supervisor, SupervisorMsg::Shutdown, SHUTDOWN_PATIENCE).await.is_err() {
             tracing::warn!("the actors did not end in time; what they had committed is safe");
         }
-        self.world.store.close().await;
+        self.services.store.close().await;
     }
 }

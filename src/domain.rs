@@ -29,7 +29,7 @@ pub use origin::Origin;
 pub use plan::{Limits, Plan};
 pub use port::{HostPort, PortRange};
 pub use provider::{MemoryBackend, Provider};
-pub use run::{BootId, Exit};
+pub use run::{Exit, RunId};
 pub use secret::Secret;
 pub use slug::Slug;
 pub use spec::{AgentSpec, SpecDraft};

@@ -27,19 +27,19 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Claim {
     user: UserId,
-    seat: Seat,
+    allocation: Allocation,
 }
 
 /// An agent's place in the installation: shared with no other agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seat {
+pub struct Allocation {
     pub slug: Slug,
     pub port: HostPort,
 }
 
 /// The slug that an agent would have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SlugWish {
+pub enum SlugRequest {
     /// This one or none: the user chose it.
     Exact(Slug),
     /// This one, with a suffix if it is taken: it was made from the agent's name.
@@ -90,7 +90,7 @@ impl Ledger {
             return Err(Clash::Port(port));
         }
         owner.insert(agent);
-        claim.insert(Claim { user, seat: Seat { slug, port } });
+        claim.insert(Claim { user, allocation: Allocation { slug, port } });
         *self.used.entry(user).or_default() += 1;
         Ok(())
     }
@@ -104,11 +104,11 @@ impl Ledger {
         agent: AgentId,
         user: UserId,
         limits: &Limits,
-        wish: SlugWish,
+        wish: SlugRequest,
         now: Timestamp,
-    ) -> Result<Seat, Refusal> {
+    ) -> Result<Allocation, Refusal> {
         if let Some(claim) = self.claims.get(&agent) {
-            return Ok(claim.seat.clone());
+            return Ok(claim.allocation.clone());
         }
         let used = self.used(user);
         if let Some(limit) = limits.max_agents
@@ -118,18 +118,18 @@ impl Ledger {
         }
         let slug = self.free_slug(agent, wish).ok_or(Refusal::SlugTaken)?;
         let port = self.ports.take(now).ok_or(Refusal::NoFreePort)?;
-        let seat = Seat { slug: slug.clone(), port };
+        let allocation = Allocation { slug: slug.clone(), port };
         self.slugs.insert(slug, agent);
-        self.claims.insert(agent, Claim { user, seat: seat.clone() });
+        self.claims.insert(agent, Claim { user, allocation: allocation.clone() });
         self.used.insert(user, used + 1);
-        Ok(seat)
+        Ok(allocation)
     }
 
     /// Takes everything back that the agent holds. Does nothing for one that holds nothing.
     pub fn release(&mut self, agent: AgentId) {
-        let Some(Claim { user, seat }) = self.claims.remove(&agent) else { return };
-        self.slugs.remove(&seat.slug);
-        self.ports.free(seat.port);
+        let Some(Claim { user, allocation }) = self.claims.remove(&agent) else { return };
+        self.slugs.remove(&allocation.slug);
+        self.ports.free(allocation.port);
         if let Entry::Occupied(mut used) = self.used.entry(user) {
             *used.get_mut() -= 1;
             if *used.get() == 0 {
@@ -145,8 +145,8 @@ impl Ledger {
     pub fn swap_port(&mut self, agent: AgentId, now: Timestamp) -> Result<HostPort, Refusal> {
         let claim = self.claims.get_mut(&agent).ok_or(Refusal::NoSeat)?;
         let port = self.ports.take(now).ok_or(Refusal::NoFreePort)?;
-        self.ports.quarantine(claim.seat.port, now);
-        claim.seat.port = port;
+        self.ports.quarantine(claim.allocation.port, now);
+        claim.allocation.port = port;
         Ok(port)
     }
 
@@ -154,14 +154,14 @@ impl Ledger {
     /// holds the old port by now, which takes longer than a commit: the quarantine must have ended first.
     pub fn unswap_port(&mut self, agent: AgentId, back_to: HostPort) -> bool {
         let Some(claim) = self.claims.get_mut(&agent) else { return false };
-        if claim.seat.port == back_to {
+        if claim.allocation.port == back_to {
             return true;
         }
         if !self.ports.hold(back_to) {
             return false;
         }
-        self.ports.free(claim.seat.port);
-        claim.seat.port = back_to;
+        self.ports.free(claim.allocation.port);
+        claim.allocation.port = back_to;
         true
     }
 
@@ -170,16 +170,16 @@ impl Ledger {
         self.used.get(&user).copied().unwrap_or_default()
     }
 
-    pub fn seat(&self, agent: AgentId) -> Option<&Seat> {
-        self.claims.get(&agent).map(|claim| &claim.seat)
+    pub fn allocation(&self, agent: AgentId) -> Option<&Allocation> {
+        self.claims.get(&agent).map(|claim| &claim.allocation)
     }
 
-    fn free_slug(&self, agent: AgentId, wish: SlugWish) -> Option<Slug> {
+    fn free_slug(&self, agent: AgentId, wish: SlugRequest) -> Option<Slug> {
         let free = |slug: &Slug| !self.slugs.contains_key(slug);
         match wish {
-            SlugWish::Exact(slug) => Some(slug).filter(free),
-            SlugWish::Suggested(slug) if free(&slug) => Some(slug),
-            SlugWish::Suggested(slug) => {
+            SlugRequest::Exact(slug) => Some(slug).filter(free),
+            SlugRequest::Suggested(slug) if free(&slug) => Some(slug),
+            SlugRequest::Suggested(slug) => {
                 // Short first; the whole of it is as unique as the agent.
                 let unique = format!("{:016x}", agent.seed());
                 [4, 8, 16].iter().map(|digits| slug.with_suffix(&unique[unique.len() - digits..])).find(free)

@@ -23,7 +23,7 @@ use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{AgentId, HostPort, Origin, Secret, Slug, Timestamp};
-pub use crate::domain::{BootId, Exit};
+pub use crate::domain::{Exit, RunId};
 
 /// The name of an agent's instance: ours, known before it exists, never an engine's id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -96,7 +96,7 @@ pub struct StagedFile {
 
 /// What the engine shows of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Observed {
+pub struct ObservedInstance {
     pub key: InstanceKey,
     pub state: InstanceState,
     /// The engine's own id, for people: a container id, a pid.
@@ -123,14 +123,14 @@ pub enum InstanceState {
 /// A run of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
-    pub boot: BootId,
+    pub run_id: RunId,
     /// By the engine's clock; log lines of this run are not older.
     pub started_at: Timestamp,
     /// Where its gateway listens, as seen from the control plane.
     pub endpoint: SocketAddr,
 }
 
-impl Observed {
+impl ObservedInstance {
     pub const fn run(&self) -> Option<&Run> {
         match &self.state {
             InstanceState::Running(run) => Some(run),
@@ -141,10 +141,10 @@ impl Observed {
 
 /// A wake-up from [`ContainerRuntime::watch`]: look again, here or everywhere. It carries no state on purpose.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Changed {
+pub enum Resync {
     Instance(AgentId),
     /// Something may have been missed: list everything again.
-    Gap,
+    All,
 }
 
 /// What happens to an instance's data when it is removed.
@@ -178,7 +178,7 @@ impl LogLine {
 #[derive(Debug, Clone, Default)]
 pub struct LogQuery {
     /// Only lines of this run.
-    pub boot: Option<BootId>,
+    pub run_id: Option<RunId>,
     /// Only lines at or after this time, exact to the nanosecond.
     pub since: Option<Timestamp>,
     /// Only the last so many lines; `None` for all that is kept.
@@ -259,7 +259,7 @@ pub trait ContainerRuntime: Send + Sync + 'static {
 
     /// An instance with this spec exists afterwards. One with the same owner and hash is adopted as it is, running or
     /// not; one with another hash is removed (its data kept) and made anew. Files are staged only into a new one.
-    fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<Observed>>;
+    fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<ObservedInstance>>;
 
     /// Replaces the given files of an instance that is not running.
     fn stage<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>>;
@@ -277,17 +277,17 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     fn remove<'a>(&'a self, key: &'a InstanceKey, data: DataPolicy) -> BoxFuture<'a, RuntimeResult<()>>;
 
     /// What is there of this instance. `Ok(None)` is certainty that nothing is; an engine that is away is an error.
-    fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Observed>>>;
+    fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<ObservedInstance>>>;
 
     /// All instances of this installation: the only truth to reconcile with.
-    fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<Observed>>>;
+    fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<ObservedInstance>>>;
 
     /// What the instance was told about its agent when it was made; at the most as new as the last
     /// [`ContainerRuntime::ensure_created`]. `None` where it tells nothing, or nothing that can be read.
     fn origin<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Origin>>>;
 
-    /// Wake-ups. The stream goes on for ever: an engine that went away shows as a [`Changed::Gap`] when it is back.
-    fn watch(&self) -> BoxStream<'static, Changed>;
+    /// Wake-ups. The stream goes on for ever: an engine that went away shows as a [`Resync::All`] when it is back.
+    fn watch(&self) -> BoxStream<'static, Resync>;
 
     fn logs<'a>(
         &'a self,

@@ -20,22 +20,22 @@
 //! - [`FakeEngine`] is the container engine, and the hands that crash, pause and remove what runs on it;
 //! - [`FakeRuntime`] and [`FakeGateway`] are what a control plane sees of it;
 //! - [`FakeDisk`] is what the store is on, and cuts the service off, or lets it panic, at any commit;
-//! - [`life`] runs a service until it is cut off, and the next one on what it left;
-//! - [`Habits`] and [`Mood`] say how the gateways inside behave.
+//! - [`run_until_killed`] runs a service until it is cut off, and the next one on what it left;
+//! - [`GatewayBehavior`] and [`GatewayFault`] say how the gateways inside behave.
 //!
 //! - [`Faults`] lets calls fail, hang, come twice or lose their answers, in front of any runtime and gateway;
 //! - [`Guard`], [`Tap`], [`Inspector`] and [`check`] hold a control plane against what must always hold, by name.
 //!
 //! It is no model of Docker: what Docker itself does under faults is tested with Docker.
 
+mod behavior;
 mod check;
 mod disk;
 mod engine;
 mod faults;
 mod gateway;
 mod guard;
-mod habits;
-mod life;
+mod killable;
 mod plane;
 mod process;
 mod random;
@@ -48,14 +48,14 @@ use std::sync::Arc;
 use crate::actor::Clock;
 use crate::domain::{InstallationId, Timestamp};
 
+pub use behavior::{CodeForm, GatewayBehavior, GatewayFault};
 pub use check::{Inspector, Invariant, Violation, Wish, check};
 pub use disk::{Cut, FakeDisk};
 pub use engine::{Condition, FakeEngine, Image, Pace};
 pub use faults::{Call, Fault, Faults, FaultyGateway, FaultyRuntime, Odds};
 pub use gateway::FakeGateway;
 pub use guard::Guard;
-pub use habits::{CodeForm, Habits, Mood};
-pub use life::life;
+pub use killable::run_until_killed;
 pub use plane::{API_KEY, TestPlane, message, new_agent, plane, start, vault};
 pub use random::Sequence;
 pub use runtime::FakeRuntime;
@@ -74,7 +74,7 @@ pub struct Fakes {
 
 impl Fakes {
     /// Fakes whose choices come from `seed`; their time begins at [`EPOCH`] and goes with tokio's, or
-    /// stands still until a [`life`] where no tokio runtime is.
+    /// stands still until a [`state`] where no tokio runtime is.
     pub fn new(seed: u64) -> Self {
         let fakes = Self::with_clock(seed, Clock::tokio(EPOCH));
         if tokio::runtime::Handle::try_current().is_err() {

@@ -29,7 +29,7 @@ pub struct AgentView {
 
 impl AgentView {
     pub const fn status(&self) -> Status {
-        self.record.life.status()
+        self.record.state.status()
     }
 }
 

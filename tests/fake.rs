@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use zeroone::actor::Clock;
 use zeroone::domain::{HostPort, InstallationId};
-use zeroone::runtime::{ContainerRuntime, InstanceKey, Observed};
+use zeroone::runtime::{ContainerRuntime, InstanceKey, ObservedInstance};
 use zeroone::testkit::{FakeEngine, FakeRuntime, Fakes};
 
 struct Bench(Fakes);
@@ -54,11 +54,11 @@ impl Subject for Bench {
         }
     }
 
-    fn crash<'a>(&'a self, observed: &'a Observed) -> BoxFuture<'a, ()> {
+    fn crash<'a>(&'a self, observed: &'a ObservedInstance) -> BoxFuture<'a, ()> {
         async { assert!(self.0.engine().crash(observed.key.agent)) }.boxed()
     }
 
-    fn pause<'a>(&'a self, observed: &'a Observed) -> BoxFuture<'a, ()> {
+    fn pause<'a>(&'a self, observed: &'a ObservedInstance) -> BoxFuture<'a, ()> {
         async { assert!(self.0.engine().pause(observed.key.agent, true)) }.boxed()
     }
 

@@ -15,10 +15,10 @@ use bench::{Bench, pid, session, signal};
 use conformance::{PATIENCE, Subject, exited, file, observed, printed, texts, until};
 use futures_util::stream::StreamExt;
 use rustix::process::Signal;
-use zeroone::runtime::fault::{Fault, Hands as _};
-use zeroone::runtime::process::{ProcessHands, ProcessOptions, ProcessRuntime};
+use zeroone::runtime::fault::{Fault, FaultInjector as _};
+use zeroone::runtime::process::{ProcessFaultInjector, ProcessOptions, ProcessRuntime};
 use zeroone::runtime::{
-    Changed, ContainerRuntime, DataPolicy, Exit, InstanceSpec, InstanceState, LogQuery, Run, RuntimeError,
+    ContainerRuntime, DataPolicy, Exit, InstanceSpec, InstanceState, LogQuery, Resync, Run, RuntimeError,
 };
 
 mod conforms {
@@ -41,7 +41,7 @@ async fn an_instance_outlives_the_service_even_one_that_died_before_it_wrote_any
     let mut changes = bench.runtime.watch();
     signal(bench.processes()[0], Signal::KILL);
     let change = tokio::time::timeout(PATIENCE, changes.next()).await.expect("a death wakes");
-    assert_eq!(change, Some(Changed::Instance(spec.key.agent)));
+    assert_eq!(change, Some(Resync::Instance(spec.key.agent)));
     until("the exit is written down", || async {
         String::from_utf8(fs::read(&record).unwrap()).unwrap().contains("\"ended\":true").then_some(())
     })
@@ -50,7 +50,7 @@ async fn an_instance_outlives_the_service_even_one_that_died_before_it_wrote_any
     bench.runtime = ProcessRuntime::open(bench.options.clone()).unwrap();
     assert_eq!(seen.code, Some(137));
     assert_eq!(exited(&bench.runtime, &spec.key).await, seen);
-    let query = LogQuery { boot: Some(run.boot), ..LogQuery::default() };
+    let query = LogQuery { run_id: Some(run.run_id), ..LogQuery::default() };
     assert_eq!(texts(&bench.runtime, &spec.key, query).await, ["line 1", "line 2", "line 3"]);
 }
 
@@ -207,7 +207,7 @@ async fn in_a_service_that_ends(bench: &Bench, spec: &InstanceSpec, ready: &'sta
 /// Answers the instance's session.
 async fn orphans(bench: &Bench, spec: &InstanceSpec) -> i32 {
     let run = in_a_service_that_ends(bench, spec, "born").await;
-    let leader = run.boot.0.split(':').nth(1).unwrap().parse().unwrap();
+    let leader = run.run_id.0.split(':').nth(1).unwrap().parse().unwrap();
     until("the children are there", || async {
         (bench.processes().len() == 3 && session(leader).len() == 3).then_some(())
     })
@@ -301,7 +301,7 @@ async fn a_folder_removed_under_a_running_agent_is_still_owned_and_comes_back_wh
     }
     assert!(bench.runtime.ensure_created(&spec).await.unwrap().created_now);
     let again = bench.runtime.start(&spec.key).await.unwrap();
-    assert_ne!(again.boot, run.boot);
+    assert_ne!(again.run_id, run.run_id);
     assert_eq!(bench.processes().len(), 1);
 }
 
@@ -316,7 +316,7 @@ async fn a_flood_of_output_is_bounded_and_its_newest_lines_are_whole() {
     let spec = bench.spec(&["flood", &LINES.to_string()]);
     bench.runtime.ensure_created(&spec).await.unwrap();
     let run = bench.runtime.start(&spec.key).await.unwrap();
-    let follow = LogQuery { boot: Some(run.boot.clone()), follow: true, ..LogQuery::default() };
+    let follow = LogQuery { run_id: Some(run.run_id.clone()), follow: true, ..LogQuery::default() };
     let mut stream = bench.runtime.logs(&spec.key, follow).await.unwrap();
     // A reader that cannot keep up misses lines, and never sees one twice, out of order, or in part.
     let (mut last, mut seen) = (0, 0_u64);
@@ -407,30 +407,30 @@ async fn how_a_run_ended_is_known_from_the_first_look_on() {
 async fn faults_on_purpose_are_done_to_instances_of_ones_own_and_taken_back() {
     let (bench, others) = (Bench::new(), Bench::new());
     let spec = bench.spec(&["count", "1"]);
-    let hands = ProcessHands::new(bench.options.installation);
+    let injector = ProcessFaultInjector::new(bench.options.installation);
     let agent = spec.key.agent;
-    assert!(!hands.inject(agent, Fault::Kill).await.unwrap(), "nothing runs");
+    assert!(!injector.inject(agent, Fault::Kill).await.unwrap(), "nothing runs");
     bench.runtime.ensure_created(&spec).await.unwrap();
     bench.runtime.start(&spec.key).await.unwrap();
     let foreign = others.spec(&["count", "1"]);
     others.runtime.ensure_created(&foreign).await.unwrap();
     others.runtime.start(&foreign.key).await.unwrap();
-    assert_eq!(hands.alive().await.unwrap(), [(agent, 1)].into());
-    assert!(!hands.inject(foreign.key.agent, Fault::Kill).await.unwrap(), "another installation's");
+    assert_eq!(injector.alive().await.unwrap(), [(agent, 1)].into());
+    assert!(!injector.inject(foreign.key.agent, Fault::Kill).await.unwrap(), "another installation's");
 
-    assert!(hands.inject(agent, Fault::Pause).await.unwrap());
+    assert!(injector.inject(agent, Fault::Pause).await.unwrap());
     let paused = || async { matches!(observed(&bench.runtime, &spec.key).await.state, InstanceState::Paused(_)) };
     until("it is paused", || async { paused().await.then_some(()) }).await;
-    hands.undo(agent, Fault::Pause).await.unwrap();
+    injector.undo(agent, Fault::Pause).await.unwrap();
     until("it goes on", || async { (!paused().await).then_some(()) }).await;
     for (fault, code) in [(Fault::Stop, 143), (Fault::Kill, 137)] {
-        assert!(hands.inject(agent, fault).await.unwrap());
+        assert!(injector.inject(agent, fault).await.unwrap());
         assert_eq!(exited(&bench.runtime, &spec.key).await.code, Some(code), "{fault}");
-        hands.undo(agent, fault).await.unwrap();
+        injector.undo(agent, fault).await.unwrap();
         bench.runtime.start(&spec.key).await.unwrap();
     }
-    assert!(matches!(hands.inject(agent, Fault::Cut).await, Err(RuntimeError::Invalid(_))));
-    assert!(!hands.faults().contains(&Fault::Cut));
+    assert!(matches!(injector.inject(agent, Fault::Cut).await, Err(RuntimeError::Invalid(_))));
+    assert!(!injector.faults().contains(&Fault::Cut));
     let state = observed(&others.runtime, &foreign.key).await.state;
     assert!(matches!(state, InstanceState::Running(_)), "{state:?}");
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use self::secrets::{API_KEY_FIELD, CHANNELS_FIELD, TOKEN_FIELD, open_credentials, open_token};
-use super::World;
+use super::Services;
 use crate::domain::{AgentId, Credentials, HostPort, Limits, Origin, Secret};
 use crate::lifecycle::{Cause, Code, Failure, FailureKind, Job, Outcome};
 use crate::runtime::{DataPolicy, InstanceKey, InstanceSpec, InstanceState, Run, RuntimeError};
@@ -23,7 +23,7 @@ use crate::zeroclaw::workspace;
 
 /// What a job works with: a copy, so that the actor is free meanwhile.
 #[derive(Clone)]
-pub struct Order {
+pub struct JobInput {
     pub record: AgentRecord,
     pub port: HostPort,
     pub limits: Limits,
@@ -32,36 +32,36 @@ pub struct Order {
     pub run: Option<Run>,
 }
 
-/// How a job ended, with what it learnt.
-pub struct Ended {
+/// How a job report, with what it learnt.
+pub struct JobReport {
     pub outcome: Outcome,
     pub run: Option<Run>,
     pub token: Option<Secret<String>>,
 }
 
-impl From<Outcome> for Ended {
+impl From<Outcome> for JobReport {
     fn from(outcome: Outcome) -> Self {
         Self { outcome, run: None, token: None }
     }
 }
 
-type JobResult = Result<Ended, Failure>;
+type JobResult = Result<JobReport, Failure>;
 
 /// Does a job of the runtime or the gateway, within its limit; a panic in it is a failure like others.
-pub async fn run(world: Arc<World>, job: Job, order: Order, cancel: CancellationToken) -> Ended {
-    let limits = &world.settings.limits;
+pub async fn run(services: Arc<Services>, job: Job, input: JobInput, cancel: CancellationToken) -> JobReport {
+    let limits = &services.settings.limits;
     let limit = match job {
         Job::Create => limits.prepare + limits.engine_call * 2,
-        Job::Halt | Job::Launch | Job::Rebind => limits.engine_call,
+        Job::Kill | Job::Launch | Job::Rebind => limits.engine_call,
         Job::Remove => limits.engine_call * 2,
         Job::Stop => limits.stop_grace + limits.engine_call,
         Job::Probe => limits.start + limits.health,
         // A token is tried, or a code is waited for and redeemed.
         Job::Pair => limits.pairing * 2 + limits.health,
     };
-    let work = AssertUnwindSafe(perform(&world, job, &order, &cancel)).catch_unwind();
+    let work = AssertUnwindSafe(perform(&services, job, &input, &cancel)).catch_unwind();
     match timeout(limit, work).await {
-        Ok(Ok(Ok(ended))) => ended,
+        Ok(Ok(Ok(report))) => report,
         Ok(Ok(Err(failure))) => Outcome::Failed(failure).into(),
         Ok(Err(_panic)) => failed(FailureKind::Transient, Cause::because(Code::Internal, "a job panicked")),
         Err(_elapsed) => {
@@ -71,23 +71,23 @@ pub async fn run(world: Arc<World>, job: Job, order: Order, cancel: Cancellation
     }
 }
 
-fn failed(kind: FailureKind, cause: Cause) -> Ended {
+fn failed(kind: FailureKind, cause: Cause) -> JobReport {
     Outcome::Failed(Failure { kind, cause }).into()
 }
 
-async fn perform(world: &World, job: Job, order: &Order, cancel: &CancellationToken) -> JobResult {
-    let key = key_of(&order.record);
-    let runtime = &world.runtime;
+async fn perform(services: &Services, job: Job, input: &JobInput, cancel: &CancellationToken) -> JobResult {
+    let key = key_of(&input.record);
+    let runtime = &services.runtime;
     match job {
-        Job::Create => create(world, order, cancel).await,
+        Job::Create => create(services, input, cancel).await,
         Job::Launch => {
             let run = runtime.start(&key).await.map_err(|error| runtime_failure(&error))?;
-            Ok(Ended { outcome: Outcome::Launched { boot: run.boot.clone() }, run: Some(run), token: None })
+            Ok(JobReport { outcome: Outcome::Launched { run_id: run.run_id.clone() }, run: Some(run), token: None })
         }
-        Job::Probe => probe(world, order, cancel).await,
-        Job::Pair => pairing::pair(world, order, cancel).await,
-        Job::Halt => done(runtime.kill(&key).await),
-        Job::Stop => done(runtime.stop(&key, world.settings.limits.stop_grace).await),
+        Job::Probe => probe(services, input, cancel).await,
+        Job::Pair => pairing::pair(services, input, cancel).await,
+        Job::Kill => done(runtime.kill(&key).await),
+        Job::Stop => done(runtime.stop(&key, services.settings.limits.stop_grace).await),
         Job::Remove => done(runtime.remove(&key, DataPolicy::Remove).await),
         // The registry's business: the agent asks it instead of running this.
         Job::Rebind => Ok(Outcome::Done.into()),
@@ -105,56 +105,56 @@ fn done(result: Result<(), RuntimeError>) -> JobResult {
     }
 }
 
-async fn create(world: &World, order: &Order, cancel: &CancellationToken) -> JobResult {
-    let (agent, views) = (order.record.id, world.views.get(order.record.id));
+async fn create(services: &Services, input: &JobInput, cancel: &CancellationToken) -> JobResult {
+    let (agent, views) = (input.record.id, services.views.get(input.record.id));
     let progress = Arc::new(move |text: String| {
         tracing::info!(%agent, slug = views.as_ref().map(|v| v.record.slug.as_str()), "{text}");
     });
     let prepared = tokio::select! {
         biased;
-        prepared = world.runtime.prepare(progress) => prepared,
+        prepared = services.runtime.prepare(progress) => prepared,
         // Only the preparation is left half done; it belongs to no instance.
         () = cancel.cancelled() => return Err(superseded()),
     };
     prepared.map_err(|error| runtime_failure(&error))?;
 
-    let credentials = open_credentials(world, &order.record)?;
-    if order.record.spec.provider.needs_key() && credentials.api_key.is_none() {
+    let credentials = open_credentials(services, &input.record)?;
+    if input.record.spec.provider.needs_key() && credentials.api_key.is_none() {
         // Only a record that was recovered can be so.
         let cause = Cause::because(Code::SecretsMissing, SUPPLY_API_KEY);
         return Err(Failure { kind: FailureKind::Permanent, cause });
     }
-    let spec = instance_spec(world, order, &credentials);
-    let seen = world.runtime.ensure_created(&spec).await.map_err(|error| runtime_failure(&error))?;
+    let spec = instance_spec(services, input, &credentials);
+    let seen = services.runtime.ensure_created(&spec).await.map_err(|error| runtime_failure(&error))?;
     let run = seen.run().cloned();
-    if run.is_none() && order.stage && !seen.created_now {
-        // A paused or hung run has its files open: it is ended first.
+    if run.is_none() && input.stage && !seen.created_now {
+        // A paused or hung run has its files open: it is report first.
         if matches!(seen.state, InstanceState::Paused(_)) {
-            world.runtime.kill(&spec.key).await.map_err(|error| runtime_failure(&error))?;
+            services.runtime.kill(&spec.key).await.map_err(|error| runtime_failure(&error))?;
         }
-        world.runtime.stage(&spec.key, &spec.files).await.map_err(|error| runtime_failure(&error))?;
+        services.runtime.stage(&spec.key, &spec.files).await.map_err(|error| runtime_failure(&error))?;
     }
-    let up = run.as_ref().map(|run| run.boot.clone());
-    Ok(Ended { outcome: Outcome::Created { engine_id: seen.engine_id.into(), up }, run, token: None })
+    let up = run.as_ref().map(|run| run.run_id.clone());
+    Ok(JobReport { outcome: Outcome::Created { engine_id: seen.engine_id.into(), up }, run, token: None })
 }
 
 /// What to do about a key that was lost.
 const SUPPLY_API_KEY: &str = "supply apiKey by PATCH, then start the agent";
 
-fn instance_spec(world: &World, order: &Order, credentials: &Credentials) -> InstanceSpec {
-    let record = &order.record;
-    let token_hash = order.token.as_ref().map(workspace::token_hash);
-    let host = world.runtime.caps().host;
+fn instance_spec(services: &Services, input: &JobInput, credentials: &Credentials) -> InstanceSpec {
+    let record = &input.record;
+    let token_hash = input.token.as_ref().map(workspace::token_hash);
+    let host = services.runtime.caps().host;
     InstanceSpec {
         key: key_of(record),
-        generation: record.life.generation,
-        command: world.profile.command(credentials),
-        env: world.profile.env(&record.spec, credentials),
-        files: workspace::files(world.profile, &record.spec, credentials, host, token_hash.as_deref()),
-        port: order.port,
-        cpu: order.limits.cpu,
-        memory_mb: order.limits.memory_mb,
-        host_name: world.settings.domain.as_ref().map(|domain| format!("{}.{domain}", record.slug)),
+        generation: record.state.generation,
+        command: services.profile.command(credentials),
+        env: services.profile.env(&record.spec, credentials),
+        files: workspace::files(services.profile, &record.spec, credentials, host, token_hash.as_deref()),
+        port: input.port,
+        cpu: input.limits.cpu,
+        memory_mb: input.limits.memory_mb,
+        host_name: services.settings.domain.as_ref().map(|domain| format!("{}.{domain}", record.slug)),
         origin: Some(Arc::new(Origin {
             user: record.user,
             created_at: record.created_at,
@@ -177,21 +177,21 @@ fn longer(pause: Duration) -> Duration {
 const PROBE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Waits until the gateway is healthy.
-async fn probe(world: &World, order: &Order, cancel: &CancellationToken) -> JobResult {
-    let endpoint = endpoint_of(order)?;
-    let limits = &world.settings.limits;
+async fn probe(services: &Services, input: &JobInput, cancel: &CancellationToken) -> JobResult {
+    let endpoint = endpoint_of(input)?;
+    let limits = &services.settings.limits;
     let deadline = Instant::now() + limits.start;
     let (mut pause, mut patience) = (PROBE_PAUSE, PROBE_PATIENCE.min(limits.health));
     loop {
         let last = tokio::select! {
             biased;
-            answer = world.gateway.health(endpoint, patience) => answer,
+            answer = services.gateway.health(endpoint, patience) => answer,
             () = cancel.cancelled() => return Err(superseded()),
         };
         let trouble = match last {
             Ok(report) if report.healthy() => {
-                let now = world.clock.now();
-                world.views.update_vitals(order.record.id, |vitals| vitals.last_health_at = Some(now));
+                let now = services.clock.now();
+                services.views.update_vitals(input.record.id, |vitals| vitals.last_health_at = Some(now));
                 return Ok(Outcome::Done.into());
             }
             Ok(report) => format!("status {}", report.status),
@@ -211,8 +211,8 @@ async fn probe(world: &World, order: &Order, cancel: &CancellationToken) -> JobR
     }
 }
 
-fn endpoint_of(order: &Order) -> Result<SocketAddr, Failure> {
-    order.run.as_ref().map(|run| run.endpoint).ok_or_else(no_endpoint)
+fn endpoint_of(input: &JobInput) -> Result<SocketAddr, Failure> {
+    input.run.as_ref().map(|run| run.endpoint).ok_or_else(no_endpoint)
 }
 
 fn no_endpoint() -> Failure {
@@ -242,33 +242,37 @@ fn runtime_failure(error: &RuntimeError) -> Failure {
 }
 
 /// Asks the engine what there is of the instance.
-pub async fn look(world: &World, agent: AgentId, key: &InstanceKey) -> (crate::lifecycle::Sighting, Option<Run>) {
-    use crate::lifecycle::Sighting;
-    let seen = timeout(world.settings.limits.engine_call, world.runtime.observe(key)).await;
+pub async fn look(
+    services: &Services,
+    agent: AgentId,
+    key: &InstanceKey,
+) -> (crate::lifecycle::Observation, Option<Run>) {
+    use crate::lifecycle::Observation;
+    let seen = timeout(services.settings.limits.engine_call, services.runtime.observe(key)).await;
     let known = matches!(seen, Ok(Ok(_)));
-    let now = world.clock.now();
-    world.views.update_vitals(agent, |vitals| {
+    let now = services.clock.now();
+    services.views.update_vitals(agent, |vitals| {
         vitals.unknown_since = if known { None } else { vitals.unknown_since.or(Some(now)) };
     });
     match seen {
-        Ok(Ok(None)) => (Sighting::Absent, None),
+        Ok(Ok(None)) => (Observation::Absent, None),
         Ok(Ok(Some(seen))) => match seen.state {
-            InstanceState::Created => (Sighting::Down(crate::domain::Exit::default()), None),
-            InstanceState::Running(run) => (Sighting::Up { boot: run.boot.clone(), died: seen.died }, Some(run)),
-            InstanceState::Paused(run) => (Sighting::Paused, Some(run)),
-            InstanceState::Exited(exit) => (Sighting::Down(exit), None),
+            InstanceState::Created => (Observation::Down(crate::domain::Exit::default()), None),
+            InstanceState::Running(run) => (Observation::Up { run_id: run.run_id.clone(), died: seen.died }, Some(run)),
+            InstanceState::Paused(run) => (Observation::Paused, Some(run)),
+            InstanceState::Exited(exit) => (Observation::Down(exit), None),
         },
-        Ok(Err(_)) | Err(_) => (Sighting::Unknown, None),
+        Ok(Err(_)) | Err(_) => (Observation::Unknown, None),
     }
 }
 
 /// Whether the gateway answers; notes when it did, and what the instance uses.
-pub async fn check_health(world: &World, agent: AgentId, key: &InstanceKey, at: SocketAddr) -> bool {
-    let alive = world.gateway.health(at, world.settings.limits.health).await.is_ok_and(|report| report.healthy());
+pub async fn check_health(services: &Services, agent: AgentId, key: &InstanceKey, at: SocketAddr) -> bool {
+    let alive = services.gateway.health(at, services.settings.limits.health).await.is_ok_and(|report| report.healthy());
     if alive {
-        let usage = timeout(world.settings.limits.health, world.runtime.usage(key)).await;
-        let now = world.clock.now();
-        world.views.update_vitals(agent, |vitals| {
+        let usage = timeout(services.settings.limits.health, services.runtime.usage(key)).await;
+        let now = services.clock.now();
+        services.views.update_vitals(agent, |vitals| {
             vitals.last_health_at = Some(now);
             if let Ok(Ok(usage)) = usage {
                 vitals.usage = Some(usage);

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
-use super::World;
+use super::Services;
 use super::supervisor::SupervisorMsg;
 use crate::domain::{AgentId, HostPort, Limits, Status, UserId};
-use crate::ledger::{Ledger, Refusal, SlugWish};
+use crate::ledger::{Ledger, Refusal, SlugRequest};
 use crate::lifecycle::{Cause, Code};
 use crate::store::{
     AgentRecord, Batch, Conflict, IdempotencyRecord, KeyRecord, LogEntry, Snapshot, StoreError, UserRecord,
@@ -61,7 +61,7 @@ pub enum RegistryMsg {
 /// A new agent, valid and sealed; the slug in the record is replaced by the one that is given out.
 pub struct Creation {
     pub record: AgentRecord,
-    pub slug: SlugWish,
+    pub slug: SlugRequest,
     /// Written in the same transaction, so that a retry after a crash finds the agent.
     pub idempotency: Option<IdempotencyClaim>,
 }
@@ -87,13 +87,13 @@ pub enum CreateRefusal {
 pub struct RegistryActor;
 
 pub struct RegistryArgs {
-    pub world: Arc<World>,
+    pub services: Arc<Services>,
     pub supervisor: ActorRef<SupervisorMsg>,
     pub snapshot: Snapshot,
 }
 
 pub struct RegistryState {
-    world: Arc<World>,
+    services: Arc<Services>,
     supervisor: ActorRef<SupervisorMsg>,
     ledger: Ledger,
 }
@@ -108,15 +108,15 @@ impl Actor for RegistryActor {
         _: ActorRef<RegistryMsg>,
         args: RegistryArgs,
     ) -> Result<RegistryState, ActorProcessingErr> {
-        let RegistryArgs { world, supervisor, snapshot } = args;
-        let mut ledger = Ledger::new(world.settings.ports);
+        let RegistryArgs { services, supervisor, snapshot } = args;
+        let mut ledger = Ledger::new(services.settings.ports);
         for agent in snapshot.agents {
             let record = agent.record;
             // The store keeps the same claims in one transaction with the record: a clash means that it is damaged.
             ledger.restore(record.id, record.user, record.slug, agent.port)?;
         }
-        world.accounts.restore(snapshot.users, snapshot.keys);
-        Ok(RegistryState { world, supervisor, ledger })
+        services.accounts.restore(snapshot.users, snapshot.keys);
+        Ok(RegistryState { services, supervisor, ledger })
     }
 
     async fn handle(
@@ -149,35 +149,35 @@ impl Actor for RegistryActor {
                 rebuild_if(unknown)
             }
             RegistryMsg::PutUser { user, reply } => {
-                let taken = state.world.accounts.user_by_email(&user.email).is_some_and(|other| other.id != user.id);
+                let taken = state.services.accounts.user_by_email(&user.email).is_some_and(|other| other.id != user.id);
                 let stored = if taken {
                     Err(Conflict::Exists.into())
                 } else {
-                    state.world.store.commit(Batch::put_user(&user)).await
+                    state.services.store.commit(Batch::put_user(&user)).await
                 };
                 if stored.is_ok() {
-                    state.world.accounts.put_user(*user);
+                    state.services.accounts.put_user(*user);
                 }
                 answer(reply, stored)
             }
             RegistryMsg::RemoveUser { user, reply } => {
-                let stored = state.world.store.commit(Batch::remove_user(user)).await;
+                let stored = state.services.store.commit(Batch::remove_user(user)).await;
                 if stored.is_ok() {
-                    state.world.accounts.remove_user(user);
+                    state.services.accounts.remove_user(user);
                 }
                 answer(reply, stored)
             }
             RegistryMsg::PutKey { key, reply } => {
-                let stored = state.world.store.commit(Batch::put_key(&key)).await;
+                let stored = state.services.store.commit(Batch::put_key(&key)).await;
                 if stored.is_ok() {
-                    state.world.accounts.put_key(*key);
+                    state.services.accounts.put_key(*key);
                 }
                 answer(reply, stored)
             }
             RegistryMsg::RemoveKey { key, reply } => {
-                let stored = state.world.store.commit(Batch::remove_key(key.user, key.id)).await;
+                let stored = state.services.store.commit(Batch::remove_key(key.user, key.id)).await;
                 if stored.is_ok() {
-                    state.world.accounts.remove_key(key.id);
+                    state.services.accounts.remove_key(key.id);
                 }
                 answer(reply, stored)
             }
@@ -221,17 +221,17 @@ impl NoPort {
 impl RegistryState {
     async fn create(&mut self, creation: Creation) -> Result<Arc<AgentView>, CreateRefusal> {
         let Creation { mut record, slug, idempotency } = creation;
-        let user = self.world.accounts.user(record.user).ok_or(CreateRefusal::NoSuchUser)?;
-        if self.ledger.seat(record.id).is_some() {
+        let user = self.services.accounts.user(record.user).ok_or(CreateRefusal::NoSuchUser)?;
+        if self.ledger.allocation(record.id).is_some() {
             // A create that is repeated. What is not claimed here must not be given back when the store refuses it.
             return Err(StoreError::from(Conflict::Exists).into());
         }
         let limits: Limits = user.effective_limits();
-        let now = self.world.clock.now();
-        let seat = self.ledger.claim(record.id, record.user, &limits, slug, now)?;
-        record.slug = seat.slug;
+        let now = self.services.clock.now();
+        let allocation = self.ledger.claim(record.id, record.user, &limits, slug, now)?;
+        record.slug = allocation.slug;
         let entry = LogEntry {
-            seq: record.life.revision,
+            seq: record.state.revision,
             time: now,
             from: Status::Pending,
             to: Status::Pending,
@@ -241,33 +241,35 @@ impl RegistryState {
             root: None,
             exit_code: None,
         };
-        let mut batch = Batch::create_agent(&record, seat.port, &entry, limits.max_agents);
+        let mut batch = Batch::create_agent(&record, allocation.port, &entry, limits.max_agents);
         if let Some(claim) = &idempotency {
             batch = batch.with_idempotency(record.user, &claim.key, &claim.record);
         }
-        if let Err(error) = self.world.store.commit(batch).await {
+        if let Err(error) = self.services.store.commit(batch).await {
             self.ledger.release(record.id);
             return Err(error.into());
         }
-        tracing::info!(agent = %record.id, slug = %record.slug, port = %seat.port, "created");
-        let view = Arc::new(AgentView { record, port: seat.port, access: None });
-        self.world.views.put(Arc::clone(&view));
+        tracing::info!(agent = %record.id, slug = %record.slug, port = %allocation.port, "created");
+        let view = Arc::new(AgentView { record, port: allocation.port, access: None });
+        self.services.views.put(Arc::clone(&view));
         // The supervisor ends only with the whole service; the store has the agent for the next one.
-        let _ = self.supervisor.cast(SupervisorMsg::TakeUp { record: Box::new(view.record.clone()), port: seat.port });
+        let _ = self
+            .supervisor
+            .cast(SupervisorMsg::TakeUp { record: Box::new(view.record.clone()), port: allocation.port });
         Ok(view)
     }
 
     async fn swap_port(&mut self, agent: AgentId) -> Result<HostPort, NoPort> {
-        let Some(seat) = self.ledger.seat(agent) else {
+        let Some(allocation) = self.ledger.allocation(agent) else {
             return Err(NoPort::certainly(Code::Internal, "the agent has no seat"));
         };
-        let from = seat.port;
-        let now = self.world.clock.now();
+        let from = allocation.port;
+        let now = self.services.clock.now();
         let to = self
             .ledger
             .swap_port(agent, now)
             .map_err(|refusal| NoPort::certainly(Code::NoFreePort, refusal.to_string()))?;
-        match self.world.store.commit(Batch::swap_port(agent, from, to)).await {
+        match self.services.store.commit(Batch::swap_port(agent, from, to)).await {
             Ok(()) => Ok(to),
             Err(error) => {
                 self.ledger.unswap_port(agent, from);
@@ -278,7 +280,7 @@ impl RegistryState {
     }
 
     async fn retire(&mut self, agent: AgentId) -> Result<(), StoreError> {
-        match self.world.store.commit(Batch::remove_agent(agent)).await {
+        match self.services.store.commit(Batch::remove_agent(agent)).await {
             // Removed before: a deletion that was repeated after a crash.
             Ok(()) | Err(StoreError::Rejected(Conflict::NotFound)) => {
                 self.ledger.release(agent);

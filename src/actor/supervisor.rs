@@ -13,7 +13,7 @@ use dashmap::DashMap;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::time::Instant;
 
-use super::World;
+use super::Services;
 use super::agent::{AgentActor, AgentArgs, AgentMsg, GONE};
 use super::registry::{RegistryActor, RegistryArgs, RegistryMsg};
 use crate::domain::{AgentId, HostPort};
@@ -36,7 +36,7 @@ pub enum SupervisorMsg {
     Rebuild(AgentId),
     RebuildRegistry,
     /// Tell every agent, or one, that the engine shows something new.
-    Nudge(Option<AgentId>),
+    Resync(Option<AgentId>),
     /// End all actors, in order.
     Shutdown(RpcReplyPort<()>),
 }
@@ -44,7 +44,7 @@ pub enum SupervisorMsg {
 pub struct Supervisor;
 
 pub struct SupervisorArgs {
-    pub world: Arc<World>,
+    pub services: Arc<Services>,
     pub snapshot: Snapshot,
     pub directory: Directory,
     /// Filled with the registry once it is up.
@@ -52,7 +52,7 @@ pub struct SupervisorArgs {
 }
 
 pub struct SupervisorState {
-    world: Arc<World>,
+    services: Arc<Services>,
     directory: Directory,
     registry: Option<RegistrySlot>,
     children: HashMap<ActorId, Child>,
@@ -93,9 +93,9 @@ impl Actor for Supervisor {
         _: ActorRef<SupervisorMsg>,
         args: SupervisorArgs,
     ) -> Result<SupervisorState, ActorProcessingErr> {
-        let SupervisorArgs { world, snapshot, directory, registry } = args;
+        let SupervisorArgs { services, snapshot, directory, registry } = args;
         Ok(SupervisorState {
-            world,
+            services,
             directory,
             registry: None,
             children: HashMap::new(),
@@ -136,14 +136,14 @@ impl Actor for Supervisor {
             SupervisorMsg::TakeUp { record, port } => state.spawn_agent(&myself, *record, port).await?,
             SupervisorMsg::Rebuild(agent) => state.rebuild(&myself, agent).await?,
             SupervisorMsg::RebuildRegistry => state.rebuild_registry(&myself).await?,
-            SupervisorMsg::Nudge(Some(agent)) => {
+            SupervisorMsg::Resync(Some(agent)) => {
                 if let Some(actor) = state.directory.get(&agent).map(|entry| entry.value().clone()) {
-                    let _ = actor.cast(AgentMsg::Nudge);
+                    let _ = actor.cast(AgentMsg::Resync);
                 }
             }
-            SupervisorMsg::Nudge(None) => {
+            SupervisorMsg::Resync(None) => {
                 for actor in state.agents() {
-                    let _ = actor.cast(AgentMsg::Nudge);
+                    let _ = actor.cast(AgentMsg::Resync);
                 }
             }
             SupervisorMsg::Shutdown(reply) => {
@@ -199,7 +199,7 @@ impl SupervisorState {
         myself: &ActorRef<SupervisorMsg>,
         snapshot: Snapshot,
     ) -> Result<ActorRef<RegistryMsg>, ActorProcessingErr> {
-        let args = RegistryArgs { world: Arc::clone(&self.world), supervisor: myself.clone(), snapshot };
+        let args = RegistryArgs { services: Arc::clone(&self.services), supervisor: myself.clone(), snapshot };
         let (actor, _) = Actor::spawn_linked(None, RegistryActor, args, myself.get_cell()).await?;
         self.children.insert(actor.get_id(), Child::Registry);
         Ok(actor)
@@ -217,8 +217,8 @@ impl SupervisorState {
             return Ok(());
         }
         let view = Arc::new(AgentView { record, port, access: None });
-        self.world.views.put(Arc::clone(&view));
-        let args = AgentArgs { world: Arc::clone(&self.world), view, registry };
+        self.services.views.put(Arc::clone(&view));
+        let args = AgentArgs { services: Arc::clone(&self.services), view, registry };
         let (actor, _) = Actor::spawn_linked(None, AgentActor, args, myself.get_cell()).await?;
         self.children.insert(actor.get_id(), Child::Agent(id));
         self.directory.insert(id, actor);
@@ -226,10 +226,10 @@ impl SupervisorState {
     }
 
     async fn rebuild(&mut self, myself: &ActorRef<SupervisorMsg>, agent: AgentId) -> Result<(), ActorProcessingErr> {
-        match self.world.store.agent(agent).await {
+        match self.services.store.agent(agent).await {
             Ok(Some(StoredAgent { record, port })) => self.spawn_agent(myself, record, port).await,
             Ok(None) => {
-                self.world.views.remove(agent);
+                self.services.views.remove(agent);
                 self.crashes.remove(&Child::Agent(agent));
                 Ok(())
             }
@@ -243,13 +243,13 @@ impl SupervisorState {
     }
 
     async fn rebuild_registry(&mut self, myself: &ActorRef<SupervisorMsg>) -> Result<(), ActorProcessingErr> {
-        match self.world.store.load().await {
+        match self.services.store.load().await {
             Ok(snapshot) => {
                 // A creation may have been committed whose actor was never asked for: its record is in the snapshot.
                 let unseen: Vec<StoredAgent> = snapshot
                     .agents
                     .iter()
-                    .filter(|agent| self.world.views.get(agent.record.id).is_none())
+                    .filter(|agent| self.services.views.get(agent.record.id).is_none())
                     .cloned()
                     .collect();
                 let actor = self.spawn_registry(myself, snapshot).await?;

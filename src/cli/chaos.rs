@@ -39,7 +39,7 @@ use super::settings::{InstallationArgs, load};
 use super::{Environment, engine, signals};
 use crate::config::{Config, Loaded};
 use crate::domain::Timestamp;
-use crate::runtime::fault::{Fault, Hands};
+use crate::runtime::fault::{Fault, FaultInjector};
 use crate::telemetry;
 
 #[derive(Debug, Args)]
@@ -108,8 +108,8 @@ async fn chaos(args: &ChaosArgs, loaded: &Loaded, admin: Client) -> Result<(), F
     let name = there["name"].as_str().unwrap_or_default().to_owned();
     let installation = there["installation"].as_str().and_then(|id| id.parse().ok());
     let installation = installation.ok_or_else(|| Failure::said("the service does not tell its installation"))?;
-    let hands = engine::hands(&loaded.config, &name, installation)?;
-    let faults = possible(args.faults.clone(), &*hands, &name)?;
+    let injector = engine::injector(&loaded.config, &name, installation)?;
+    let faults = possible(args.faults.clone(), &*injector, &name)?;
     let seed = args.seed.unwrap_or_else(rand::random);
     let team = if args.existing {
         Team::existing(&admin, usize::from(args.agents)).await?
@@ -130,18 +130,18 @@ async fn chaos(args: &ChaosArgs, loaded: &Loaded, admin: Client) -> Result<(), F
         }
         announce(&script, &loaded.config);
     }
-    let run = Run { args, admin: &admin, hands, team: &team, script, runtime: name, closing };
+    let run = Run { args, admin: &admin, injector, team: &team, script, runtime: name, closing };
     let report = run.go().await;
     team.disband().await;
     tell(&report?, args, &admin)
 }
 
 /// The faults that were asked for, if all of them exist here.
-fn possible(asked: Option<Vec<Fault>>, hands: &dyn Hands, runtime: &str) -> Result<Vec<Fault>, Failure> {
-    let Some(mut asked) = asked else { return Ok(hands.faults().to_vec()) };
+fn possible(asked: Option<Vec<Fault>>, injector: &dyn FaultInjector, runtime: &str) -> Result<Vec<Fault>, Failure> {
+    let Some(mut asked) = asked else { return Ok(injector.faults().to_vec()) };
     asked.sort_unstable();
     asked.dedup();
-    match asked.iter().find(|fault| !hands.faults().contains(fault)) {
+    match asked.iter().find(|fault| !injector.faults().contains(fault)) {
         Some(fault) => Err(Failure::Usage(format!(
             "there is no {fault} on the runtime {}: its instances share the machine's network",
             plain(runtime)
@@ -166,7 +166,7 @@ fn announce(script: &Script, config: &Config) {
 struct Run<'a> {
     args: &'a ChaosArgs,
     admin: &'a Client,
-    hands: Arc<dyn Hands>,
+    injector: Arc<dyn FaultInjector>,
     team: &'a Team,
     script: Script,
     runtime: String,
@@ -190,7 +190,7 @@ impl Run<'_> {
         let outcomes = self.do_faults(begun).await;
         done.cancel();
         let messages = messages.await.context("sending messages panicked")?;
-        let seen = self.team.settle(self.admin, &*self.hands, self.patience()).await?;
+        let seen = self.team.settle(self.admin, &*self.injector, self.patience()).await?;
         let faults = figures(&self.script.faults, &outcomes);
         Ok(Report {
             seed: self.script.seed,
@@ -241,13 +241,13 @@ impl Run<'_> {
                         self.note(&mut outcomes, planned, Outcome::Skipped);
                         continue;
                     }
-                    let (hands, client) = (Arc::clone(&self.hands), self.team.client.clone());
+                    let (injector, client) = (Arc::clone(&self.injector), self.team.client.clone());
                     let (agent, patience) = (self.team.members[planned.agent].id, self.patience());
                     under_way.spawn(async move {
                         // A bug in here must show in the report, not shorten it.
-                        let followed = AssertUnwindSafe(follow(hands, client, agent, planned.fault, patience));
+                        let outcome = AssertUnwindSafe(follow(injector, client, agent, planned.fault, patience));
                         let panicked = |_| Outcome::Impossible("following it panicked".into());
-                        (planned, followed.catch_unwind().await.unwrap_or_else(panicked))
+                        (planned, outcome.catch_unwind().await.unwrap_or_else(panicked))
                     });
                 }
             }

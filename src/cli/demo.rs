@@ -140,7 +140,7 @@ fn show_progress(mut feed: broadcast::Receiver<std::sync::Arc<FeedEntry>>) -> Jo
 /// The process of the one agent that there is.
 fn pid(plane: &ControlPlane) -> Option<String> {
     let agent = plane.agents(None, None, 1, &[]).agents.pop()?;
-    agent.record.life.boot().and_then(ProcessRuntime::pid_of).map(|pid| pid.to_string())
+    agent.record.state.run_id().and_then(ProcessRuntime::pid_of).map(|pid| pid.to_string())
 }
 
 fn suggestions(url: &str, key: &str, record: &Value, pid: &str) -> String {

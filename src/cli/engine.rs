@@ -14,8 +14,8 @@ use super::{Environment, private_file};
 use crate::config::{Config, RuntimeChoice};
 use crate::domain::InstallationId;
 use crate::runtime::ContainerRuntime;
-use crate::runtime::fault::Hands;
-use crate::runtime::process::{ProcessHands, ProcessOptions, ProcessRuntime};
+use crate::runtime::fault::FaultInjector;
+use crate::runtime::process::{ProcessFaultInjector, ProcessOptions, ProcessRuntime};
 use crate::zeroclaw::profile::Profile;
 
 /// How long `auto` waits for an engine: one that is up answers in milliseconds.
@@ -106,10 +106,14 @@ pub(super) async fn installations(config: &Config) -> anyhow::Result<BTreeMap<In
 }
 
 /// The hands that do faults to the instances of a running service, whose runtime has this name.
-pub(super) fn hands(config: &Config, runtime: &str, installation: InstallationId) -> anyhow::Result<Arc<dyn Hands>> {
+pub(super) fn injector(
+    config: &Config,
+    runtime: &str,
+    installation: InstallationId,
+) -> anyhow::Result<Arc<dyn FaultInjector>> {
     match Kind::parse(runtime) {
-        Some(Kind::Docker) => docker_hands(config, installation),
-        Some(Kind::Process) => Ok(Arc::new(ProcessHands::new(installation))),
+        Some(Kind::Docker) => docker_injector(config, installation),
+        Some(Kind::Process) => Ok(Arc::new(ProcessFaultInjector::new(installation))),
         None => anyhow::bail!("nothing is known of how to do faults to the runtime {runtime}"),
     }
 }
@@ -187,13 +191,13 @@ async fn docker(_: &Config, _: InstallationId) -> anyhow::Result<(Arc<dyn Contai
 }
 
 #[cfg(feature = "docker")]
-fn docker_hands(config: &Config, installation: InstallationId) -> anyhow::Result<Arc<dyn Hands>> {
+fn docker_injector(config: &Config, installation: InstallationId) -> anyhow::Result<Arc<dyn FaultInjector>> {
     let options = config.docker.options(installation).map_err(anyhow::Error::msg)?;
-    Ok(Arc::new(crate::runtime::docker::DockerHands::new(options)?))
+    Ok(Arc::new(crate::runtime::docker::DockerFaultInjector::new(options)?))
 }
 
 #[cfg(not(feature = "docker"))]
-fn docker_hands(_: &Config, _: InstallationId) -> anyhow::Result<Arc<dyn Hands>> {
+fn docker_injector(_: &Config, _: InstallationId) -> anyhow::Result<Arc<dyn FaultInjector>> {
     anyhow::bail!("this build has no Docker runtime (feature `docker`)")
 }
 

@@ -120,7 +120,7 @@ fn rows(plan: &Recovery) -> Vec<Value> {
         json!({
             "id": agent.record.id,
             "slug": agent.record.slug,
-            "status": agent.record.life.status(),
+            "status": agent.record.state.status(),
             "missing": agent.missing,
             "owner": owner(agent.record.user),
             "userId": agent.record.user,

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ControlPlane, reconcile};
 use crate::accounts::Accounts;
-use crate::actor::{Clock, Lanes, Settings, Supervisor, SupervisorArgs, World};
+use crate::actor::{Clock, JobQueues, Services, Settings, Supervisor, SupervisorArgs};
 use crate::incident::Recoveries;
 use crate::runtime::ContainerRuntime;
 use crate::store::{OpenError, Store, StoreError};
@@ -108,14 +108,14 @@ impl Builder {
             Some(gateway) => gateway,
             None => Arc::new(HttpGateway::new()?),
         };
-        let world = Arc::new(World {
+        let services = Arc::new(Services {
             store: self.store,
             vault: self.vault,
             runtime: self.runtime,
             gateway,
             profile: self.profile,
             views: Views::default(),
-            lanes: Lanes::default(),
+            job_queues: JobQueues::default(),
             accounts: Accounts::default(),
             recoveries: Recoveries::default(),
             orphans: AtomicU64::default(),
@@ -127,13 +127,17 @@ impl Builder {
         });
         let directory = Arc::new(DashMap::new());
         let (found, registry) = oneshot::channel();
-        let args =
-            SupervisorArgs { world: Arc::clone(&world), snapshot, directory: Arc::clone(&directory), registry: found };
+        let args = SupervisorArgs {
+            services: Arc::clone(&services),
+            snapshot,
+            directory: Arc::clone(&directory),
+            registry: found,
+        };
         let (supervisor, _) =
             Supervisor::spawn(None, Supervisor, args).await.map_err(|error| StartError::Actors(error.to_string()))?;
         let registry = registry.await.map_err(|_| StartError::Actors("the supervisor ended".into()))?;
         let closing = CancellationToken::new();
-        reconcile::spawn(Arc::clone(&world), supervisor.clone(), closing.clone());
-        Ok(ControlPlane { world, supervisor, registry, directory, closing })
+        reconcile::spawn(Arc::clone(&services), supervisor.clone(), closing.clone());
+        Ok(ControlPlane { services, supervisor, registry, directory, closing })
     }
 }

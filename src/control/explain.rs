@@ -1,7 +1,7 @@
 //! Why an agent is in its status, what happens next, and what can be done.
 
 use crate::domain::{Status, Timestamp};
-use crate::lifecycle::{Phase, Resume, Step, Then, allowed};
+use crate::lifecycle::{AfterStop, Phase, RetryTarget, Step, allowed};
 use crate::view::{AgentView, Vitals};
 
 /// An answer in words and in data.
@@ -22,8 +22,8 @@ pub struct Explanation {
 
 /// Pure: from what is seen to what is said.
 pub fn explain(view: &AgentView, vitals: &Vitals) -> Explanation {
-    let life = &view.record.life;
-    let because = match (&life.reason, &life.phase) {
+    let state = &view.record.state;
+    let because = match (&state.reason, &state.phase) {
         (Some(reason), _) => reason.message(),
         (None, Phase::Running { .. }) => "it runs, and its gateway takes the token".into(),
         (None, _) => "the deployment goes on".into(),
@@ -31,12 +31,12 @@ pub fn explain(view: &AgentView, vitals: &Vitals) -> Explanation {
     Explanation {
         status: view.status(),
         because,
-        next: next(&life.phase).into(),
-        next_at: life.next_attempt_at(),
-        attempt: life.attempt,
-        restarts: life.restart_count,
+        next: next(&state.phase).into(),
+        next_at: state.next_attempt_at(),
+        attempt: state.attempt,
+        restarts: state.restart_count,
         unknown_since: vitals.unknown_since,
-        allowed: allowed(&life.phase),
+        allowed: allowed(&state.phase),
     }
 }
 
@@ -44,7 +44,7 @@ const fn next(phase: &Phase) -> &'static str {
     match phase {
         Phase::Pending => "the deployment begins at once",
         Phase::Starting { step, .. } => match step {
-            Step::Halting => "what is left of an older run is ended, then the instance is created",
+            Step::Killing => "what is left of an older run is ended, then the instance is created",
             Step::Creating => "the instance is created, its files are put into it",
             Step::Rebinding => "the agent gets another port",
             Step::Launching => "the instance is started",
@@ -55,16 +55,16 @@ const fn next(phase: &Phase) -> &'static str {
         Phase::Running { misses: 0 } => "health checks go on",
         Phase::Running { .. } => "if the gateway stays silent it is restarted",
         Phase::Stopping { then, .. } => match then {
-            Then::Stay => "when the instance has ended, the agent is stopped",
-            Then::Restart => "when the instance has ended, it is started again",
-            Then::Delete => "instance, data and record are removed",
+            AfterStop::Stay => "when the instance has ended, the agent is stopped",
+            AfterStop::Restart => "when the instance has ended, it is started again",
+            AfterStop::Delete => "instance, data and record are removed",
         },
         Phase::Stopped => "nothing, until it is started",
         Phase::Failed { retry_at: None, .. } => "nothing, until it is changed or started",
         Phase::Failed { resume, .. } => match resume {
-            Resume::Start => "it is tried again by itself",
-            Resume::Stop => "the stop is tried again by itself",
-            Resume::Delete => "the deletion is tried again by itself",
+            RetryTarget::Start => "it is tried again by itself",
+            RetryTarget::Stop => "the stop is tried again by itself",
+            RetryTarget::Delete => "the deletion is tried again by itself",
         },
     }
 }

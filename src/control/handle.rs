@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{ACTOR_PATIENCE, ControlPlane};
-use crate::actor::{AgentMsg, AskError, Asked, Change, ask, key_of, open_credentials};
+use crate::actor::{AgentMsg, AskError, Change, CommandReply, ask, key_of, open_credentials};
 use crate::domain::{AgentId, Credentials, Status};
 use crate::incident::{Incident, incidents};
 use crate::lifecycle::Command;
@@ -30,11 +30,11 @@ pub struct AgentHandle {
 
 /// How a command went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Followed {
+pub enum CommandOutcome {
     /// Stored; what it leads to goes on by itself.
-    Done,
+    Accepted,
     /// It was so already.
-    Already,
+    Unchanged,
 }
 
 /// Why a command was not followed.
@@ -76,32 +76,32 @@ impl AgentHandle {
 
     /// The agent as it is now; `None` once it is gone.
     pub fn view(&self) -> Option<Arc<AgentView>> {
-        self.plane.world.views.get(self.id)
+        self.plane.services.views.get(self.id)
     }
 
     /// The agent as it is now and whenever it changes, until it is gone.
     pub fn changes(&self) -> Option<watch::Receiver<Arc<AgentView>>> {
-        self.plane.world.views.subscribe(self.id)
+        self.plane.services.views.subscribe(self.id)
     }
 
     pub fn vitals(&self) -> Vitals {
-        self.plane.world.views.vitals(self.id)
+        self.plane.services.views.vitals(self.id)
     }
 
     /// The agent's secrets in clear text, for their owner; `None` where they cannot be opened.
     pub fn credentials(&self) -> Option<Credentials> {
-        open_credentials(&self.plane.world, &self.view()?.record).ok()
+        open_credentials(&self.plane.services, &self.view()?.record).ok()
     }
 
     /// # Errors
     /// See [`CommandError`]; the same for all commands.
-    pub async fn start(&self) -> Result<Followed, CommandError> {
+    pub async fn start(&self) -> Result<CommandOutcome, CommandError> {
         self.command(Command::Start, None).await
     }
 
     /// # Errors
     /// See [`CommandError`].
-    pub async fn stop(&self) -> Result<Followed, CommandError> {
+    pub async fn stop(&self) -> Result<CommandOutcome, CommandError> {
         self.command(Command::Stop, None).await
     }
 
@@ -109,7 +109,7 @@ impl AgentHandle {
     ///
     /// # Errors
     /// See [`CommandError`].
-    pub async fn restart(&self) -> Result<Followed, CommandError> {
+    pub async fn restart(&self) -> Result<CommandOutcome, CommandError> {
         self.command(Command::Restart, None).await
     }
 
@@ -117,10 +117,10 @@ impl AgentHandle {
     ///
     /// # Errors
     /// See [`CommandError`].
-    pub async fn delete(&self) -> Result<Followed, CommandError> {
+    pub async fn delete(&self) -> Result<CommandOutcome, CommandError> {
         match self.command(Command::Delete, None).await {
-            Err(CommandError::Gone) => Ok(Followed::Already),
-            followed => followed,
+            Err(CommandError::Gone) => Ok(CommandOutcome::Unchanged),
+            outcome => outcome,
         }
     }
 
@@ -128,16 +128,16 @@ impl AgentHandle {
         &self,
         command: Command,
         change: Option<Box<Change>>,
-    ) -> Result<Followed, CommandError> {
+    ) -> Result<CommandOutcome, CommandError> {
         let actor = self.actor().await?;
         let asked = ask(&actor, |reply| AgentMsg::Command(command, change, reply), ACTOR_PATIENCE).await;
         match asked {
-            Ok(Asked::Done) => Ok(Followed::Done),
-            Ok(Asked::Already) => Ok(Followed::Already),
-            Ok(Asked::Refused { status, allowed }) => Err(CommandError::Illegal { status, allowed }),
-            Ok(Asked::Stale) => Err(CommandError::Stale),
-            Ok(Asked::NotStored(StoreError::Unknown(reason))) => Err(CommandError::Unknown(reason.to_string())),
-            Ok(Asked::NotStored(error)) => Err(CommandError::Store(error)),
+            Ok(CommandReply::Done) => Ok(CommandOutcome::Accepted),
+            Ok(CommandReply::Already) => Ok(CommandOutcome::Unchanged),
+            Ok(CommandReply::Refused { status, allowed }) => Err(CommandError::Illegal { status, allowed }),
+            Ok(CommandReply::Stale) => Err(CommandError::Stale),
+            Ok(CommandReply::NotStored(StoreError::Unknown(reason))) => Err(CommandError::Unknown(reason.to_string())),
+            Ok(CommandReply::NotStored(error)) => Err(CommandError::Store(error)),
             Err(AskError::Gone) if self.view().is_none() => Err(CommandError::Gone),
             Err(error) => Err(CommandError::Unknown(error.to_string())),
         }
@@ -166,7 +166,7 @@ impl AgentHandle {
     /// At the timeout, when the agent is gone, or as soon as none of them can be reached without a new command.
     pub async fn wait(&self, statuses: &[Status], within: Duration) -> Result<Arc<AgentView>, WaitError> {
         let deadline = Instant::now() + within;
-        let mut views = self.plane.world.views.subscribe(self.id).ok_or(WaitError::Gone)?;
+        let mut views = self.plane.services.views.subscribe(self.id).ok_or(WaitError::Gone)?;
         loop {
             let view = Arc::clone(&views.borrow_and_update());
             if statuses.contains(&view.status()) {
@@ -186,7 +186,7 @@ impl AgentHandle {
     /// Waits until the agent is gone; false at the timeout.
     pub async fn gone(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
-        let Some(mut views) = self.plane.world.views.subscribe(self.id) else { return true };
+        let Some(mut views) = self.plane.services.views.subscribe(self.id) else { return true };
         loop {
             match timeout_at(deadline, views.changed()).await {
                 Ok(Ok(())) => {}
@@ -201,7 +201,7 @@ impl AgentHandle {
     /// # Errors
     /// When the store cannot be read.
     pub async fn events(&self, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
-        self.plane.world.store.events(self.id, after, limit).await
+        self.plane.services.store.events(self.id, after, limit).await
     }
 
     /// What went wrong with it and how it recovered, oldest first, as far back as the timeline goes.
@@ -218,7 +218,7 @@ impl AgentHandle {
     /// [`RuntimeError::NotFound`] before the instance was ever created.
     pub async fn logs(&self, query: LogQuery) -> RuntimeResult<BoxStream<'static, RuntimeResult<LogLine>>> {
         let view = self.view().ok_or(RuntimeError::NotFound)?;
-        self.plane.world.runtime.logs(&key_of(&view.record), query).await
+        self.plane.services.runtime.logs(&key_of(&view.record), query).await
     }
 
     /// What the instance uses now.
@@ -227,8 +227,8 @@ impl AgentHandle {
     /// [`RuntimeError::NotFound`] when it does not run.
     pub async fn usage(&self) -> RuntimeResult<Usage> {
         let view = self.view().ok_or(RuntimeError::NotFound)?;
-        let usage = self.plane.world.runtime.usage(&key_of(&view.record)).await?;
-        self.plane.world.views.update_vitals(self.id, |vitals| vitals.usage = Some(usage.clone()));
+        let usage = self.plane.services.runtime.usage(&key_of(&view.record)).await?;
+        self.plane.services.views.update_vitals(self.id, |vitals| vitals.usage = Some(usage.clone()));
         Ok(usage)
     }
 
@@ -238,8 +238,8 @@ impl AgentHandle {
     /// When the gateway does not answer.
     pub async fn health(&self) -> Option<Result<HealthReport, GatewayError>> {
         let access = self.view()?.access.clone()?;
-        let within = self.plane.world.settings.limits.health;
-        Some(self.plane.world.gateway.health(access.endpoint, within).await)
+        let within = self.plane.services.settings.limits.health;
+        Some(self.plane.services.gateway.health(access.endpoint, within).await)
     }
 }
 
@@ -248,7 +248,7 @@ impl AgentHandle {
 fn out_of_reach(view: &AgentView, statuses: &[Status]) -> bool {
     match view.status() {
         Status::Error | Status::Stopped => true,
-        Status::Stopping if !view.record.life.will_run() => {
+        Status::Stopping if !view.record.state.will_run() => {
             !statuses.contains(&Status::Stopped) && !statuses.contains(&Status::Error)
         }
         Status::Pending | Status::Starting | Status::Running | Status::Stopping => false,

@@ -69,7 +69,7 @@ impl AgentHandle {
     /// # Errors
     /// See [`DeliveryError`]; it says whether the message was sent.
     pub async fn deliver(&self, message: Message) -> Result<WebhookAnswer, DeliveryError> {
-        let gate = self.plane.world.views.gate(self.id()).ok_or(DeliveryError::Gone)?;
+        let gate = self.plane.services.views.gate(self.id()).ok_or(DeliveryError::Gone)?;
         let _held = gate.enter(MAX_HELD).ok_or(DeliveryError::QueueFull)?;
         let deadline = Instant::now() + message.hold;
         let mut refused_in = None;
@@ -96,7 +96,7 @@ impl AgentHandle {
                 traceparent: message.traceparent.clone(),
                 sent: mark.clone(),
             };
-            let gateway = &self.plane.world.gateway;
+            let gateway = &self.plane.services.gateway;
             let sending = gateway.webhook(access.endpoint, &access.token, call, message.answer_within);
             tokio::pin!(sending);
             let outcome = tokio::select! {
@@ -117,7 +117,7 @@ impl AgentHandle {
                 Ok(answer) if answer.status == 401 => return Err(DeliveryError::Unauthorized),
                 Ok(answer) => return Ok(answer),
                 Err(GatewayError::NotSent(_)) if Instant::now() < deadline => {
-                    self.tell(AgentMsg::Nudge);
+                    self.tell(AgentMsg::Resync);
                     sleep(RESEND_PAUSE).await;
                 }
                 Err(GatewayError::NotSent(_)) => return Err(self.not_ready(&message)),
@@ -142,7 +142,7 @@ impl AgentHandle {
 
     /// Waits for a way to the gateway, of a later attempt than `after`.
     async fn ready(&self, after: Option<u64>) -> Result<Arc<Access>, DeliveryError> {
-        let mut views = self.plane.world.views.subscribe(self.id()).ok_or(DeliveryError::Gone)?;
+        let mut views = self.plane.services.views.subscribe(self.id()).ok_or(DeliveryError::Gone)?;
         loop {
             {
                 let view = views.borrow_and_update();
@@ -166,9 +166,9 @@ impl AgentHandle {
 }
 
 fn is_open(view: &AgentView) -> bool {
-    view.status() == Status::Running || view.record.life.will_run()
+    view.status() == Status::Running || view.record.state.will_run()
 }
 
 fn closed(view: &AgentView) -> DeliveryError {
-    DeliveryError::NotRunning { status: view.status(), allowed: allowed(&view.record.life.phase) }
+    DeliveryError::NotRunning { status: view.status(), allowed: allowed(&view.record.state.phase) }
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::handle::{AgentHandle, CommandError, Followed};
+use super::handle::{AgentHandle, CommandError, CommandOutcome};
 use super::{ACTOR_PATIENCE, ControlPlane};
 use crate::actor::{
     API_KEY_FIELD, AskError, CHANNELS_FIELD, Change, CreateRefusal, Creation, IdempotencyClaim, RegistryMsg, ask,
 };
 use crate::domain::{AgentId, AgentSpec, Channels, Credentials, Secret, Slug, UserId};
-use crate::ledger::{Refusal, SlugWish};
-use crate::lifecycle::{Command, Life};
+use crate::ledger::{Refusal, SlugRequest};
+use crate::lifecycle::{AgentState, Command};
 use crate::store::{AgentRecord, StoreError};
 use crate::vault::{Binding, Sealed};
 
@@ -81,13 +81,13 @@ impl ControlPlane {
     pub async fn create_agent(&self, user: UserId, new: NewAgent) -> Result<AgentHandle, CreateError> {
         let NewAgent { id, spec, credentials, slug, idempotency } = new;
         let (slug, wish) = match slug {
-            Some(slug) => (slug.clone(), SlugWish::Exact(slug)),
+            Some(slug) => (slug.clone(), SlugRequest::Exact(slug)),
             None => {
                 let slug = Slug::suggest(&spec.name);
-                (slug.clone(), SlugWish::Suggested(slug))
+                (slug.clone(), SlugRequest::Suggested(slug))
             }
         };
-        let now = self.world.clock.now();
+        let now = self.services.clock.now();
         let record = AgentRecord {
             id,
             user,
@@ -99,7 +99,7 @@ impl ControlPlane {
             channels: self.seal_channels(id, &credentials.channels),
             channel_kinds: credentials.channels.kinds(),
             token: None,
-            life: Life::new(),
+            state: AgentState::new(),
         };
         let creation = Box::new(Creation { record, slug: wish, idempotency });
         let registry = self.registry.load_full();
@@ -108,13 +108,13 @@ impl ControlPlane {
     }
 
     fn seal_key(&self, agent: AgentId, key: &Secret<String>) -> Sealed {
-        self.world.vault.seal(&Binding::agent(agent, API_KEY_FIELD), key.expose().as_bytes())
+        self.services.vault.seal(&Binding::agent(agent, API_KEY_FIELD), key.expose().as_bytes())
     }
 
     fn seal_channels(&self, agent: AgentId, channels: &Channels) -> Option<Sealed> {
         (!channels.is_empty()).then(|| {
             let json = Secret::new(channels.expose_json().to_string().into_bytes());
-            self.world.vault.seal(&Binding::agent(agent, CHANNELS_FIELD), json.expose())
+            self.services.vault.seal(&Binding::agent(agent, CHANNELS_FIELD), json.expose())
         })
     }
 }
@@ -124,7 +124,7 @@ impl AgentHandle {
     ///
     /// # Errors
     /// See [`CommandError`].
-    pub async fn update(&self, patch: AgentPatch) -> Result<Followed, CommandError> {
+    pub async fn update(&self, patch: AgentPatch) -> Result<CommandOutcome, CommandError> {
         let view = self.view().ok_or(CommandError::Gone)?;
         let record = &view.record;
         let spec = patch.spec.map_or_else(|| Arc::clone(&record.spec), Arc::new);
@@ -138,7 +138,7 @@ impl AgentHandle {
             None => (record.channels.clone(), record.channel_kinds.clone()),
         };
         // Built on what this view shows: if the agent was changed since, it is refused rather than half undone.
-        let if_generation = patch.if_generation.unwrap_or(record.life.generation);
+        let if_generation = patch.if_generation.unwrap_or(record.state.generation);
         let change = Change { if_generation, spec, api_key, channels, channel_kinds };
         self.command(Command::Update { inside }, Some(Box::new(change))).await
     }

@@ -10,17 +10,17 @@ use ractor::ActorRef;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::actor::{Orphans, SupervisorMsg, World};
+use crate::actor::{Orphans, Services, SupervisorMsg};
 use crate::domain::AgentId;
-use crate::runtime::{Changed, DataPolicy, InstanceKey};
+use crate::runtime::{DataPolicy, InstanceKey, Resync};
 
 /// How often instances are compared with records. Events do the daily work; this finds what no event told of.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Runs until `closing`.
-pub fn spawn(world: Arc<World>, supervisor: ActorRef<SupervisorMsg>, closing: CancellationToken) {
+pub fn spawn(services: Arc<Services>, supervisor: ActorRef<SupervisorMsg>, closing: CancellationToken) {
     tokio::spawn(async move {
-        let mut changes = world.runtime.watch();
+        let mut changes = services.runtime.watch();
         let mut sweep = interval(SWEEP_INTERVAL);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut orphans = HashMap::new();
@@ -30,13 +30,13 @@ pub fn spawn(world: Arc<World>, supervisor: ActorRef<SupervisorMsg>, closing: Ca
                 biased;
                 () = closing.cancelled() => return,
                 _ = sweep.tick() => {
-                    orphans = clear_orphans(&world, orphans).await;
-                    world.orphans.store(confirmed(&orphans), Ordering::Relaxed);
+                    orphans = clear_orphans(&services, orphans).await;
+                    services.orphans.store(confirmed(&orphans), Ordering::Relaxed);
                     continue;
                 }
                 change = changes.next() => match change {
-                    Some(Changed::Instance(agent)) => Some(agent),
-                    Some(Changed::Gap) => None,
+                    Some(Resync::Instance(agent)) => Some(agent),
+                    Some(Resync::All) => None,
                     // A stream that ends breaks its promise; the health checks and the sweep still find what happens.
                     None => {
                         changes = futures_util::stream::pending().boxed();
@@ -44,7 +44,7 @@ pub fn spawn(world: Arc<World>, supervisor: ActorRef<SupervisorMsg>, closing: Ca
                     }
                 },
             };
-            if supervisor.cast(SupervisorMsg::Nudge(wake)).is_err() {
+            if supervisor.cast(SupervisorMsg::Resync(wake)).is_err() {
                 return;
             }
         }
@@ -66,13 +66,13 @@ fn confirmed(orphans: &HashMap<AgentId, Orphan>) -> u64 {
 
 /// Removes instances of ours that no record knows, or only tells of them, as the settings have it. Gives those that are
 /// still there.
-async fn clear_orphans(world: &World, before: HashMap<AgentId, Orphan>) -> HashMap<AgentId, Orphan> {
-    let limit = world.settings.limits.engine_call;
-    let Ok(Ok(found)) = timeout(limit, world.runtime.list_owned()).await else { return before };
+async fn clear_orphans(services: &Services, before: HashMap<AgentId, Orphan>) -> HashMap<AgentId, Orphan> {
+    let limit = services.settings.limits.engine_call;
+    let Ok(Ok(found)) = timeout(limit, services.runtime.list_owned()).await else { return before };
     let mut orphans = HashMap::new();
     for instance in found {
         let agent = instance.key.agent;
-        if world.views.get(agent).is_some() {
+        if services.views.get(agent).is_some() {
             continue;
         }
         let Some(known) = before.get(&agent) else {
@@ -80,11 +80,11 @@ async fn clear_orphans(world: &World, before: HashMap<AgentId, Orphan>) -> HashM
             continue;
         };
         // Read from the store, not from memory, before anything is destroyed.
-        if !matches!(world.store.agent(agent).await, Ok(None)) {
+        if !matches!(services.store.agent(agent).await, Ok(None)) {
             continue;
         }
-        let gone = match world.settings.orphans {
-            Orphans::Remove => remove(world, &instance.key).await,
+        let gone = match services.settings.orphans {
+            Orphans::Remove => remove(services, &instance.key).await,
             Orphans::Report => {
                 if *known == Orphan::Suspect {
                     tracing::warn!(%agent, slug = %instance.key.slug, "an instance belongs to no agent; it is left as it is");
@@ -99,8 +99,8 @@ async fn clear_orphans(world: &World, before: HashMap<AgentId, Orphan>) -> HashM
     orphans
 }
 
-async fn remove(world: &World, key: &InstanceKey) -> bool {
+async fn remove(services: &Services, key: &InstanceKey) -> bool {
     tracing::warn!(agent = %key.agent, slug = %key.slug, "removing an instance that belongs to no agent");
-    let removed = timeout(world.settings.limits.engine_call, world.runtime.remove(key, DataPolicy::Remove)).await;
+    let removed = timeout(services.settings.limits.engine_call, services.runtime.remove(key, DataPolicy::Remove)).await;
     matches!(removed, Ok(Ok(())))
 }

@@ -16,9 +16,9 @@ use tokio::time::timeout;
 use crate::domain::{
     AgentId, AgentSpec, ChannelKind, HostPort, MemoryBackend, Origin, Plan, Provider, Status, Timestamp, UserId,
 };
-use crate::ledger::{Ledger, Refusal, Seat, SlugWish};
-use crate::lifecycle::{Cause, Code, InstanceRef, Life, Phase, Resume};
-use crate::runtime::{ContainerRuntime, InstanceState, Observed, RuntimeError};
+use crate::ledger::{Allocation, Ledger, Refusal, SlugRequest};
+use crate::lifecycle::{AgentState, Cause, Code, InstanceRef, Phase, RetryTarget};
+use crate::runtime::{ContainerRuntime, InstanceState, ObservedInstance, RuntimeError};
 use crate::store::{AgentRecord, Batch, LogEntry, Store, StoreError, UserRecord};
 
 /// How long one call of the runtime may take.
@@ -27,7 +27,7 @@ const CALL: Duration = Duration::from_secs(30);
 /// An instance without a record, and what it tells.
 #[derive(Debug, Clone)]
 pub struct Found {
-    pub seen: Observed,
+    pub seen: ObservedInstance,
     pub origin: Option<Origin>,
 }
 
@@ -104,10 +104,10 @@ pub fn plan(found: Vec<Found>, email: &str, now: Timestamp) -> Result<Recovery, 
     }
     let mut recovered = Vec::new();
     for (agent, (user, found)) in agents {
-        let wish = SlugWish::Suggested(found.seen.key.slug.clone());
-        let seat = ledger.claim(agent, user, &limits, wish, now);
-        let seat = seat.map_err(|refusal| RecoverError::NoPlace { agent, refusal })?;
-        recovered.push(RecoveredAgent::of(found, user, seat, now));
+        let wish = SlugRequest::Suggested(found.seen.key.slug.clone());
+        let allocation = ledger.claim(agent, user, &limits, wish, now);
+        let allocation = allocation.map_err(|refusal| RecoverError::NoPlace { agent, refusal })?;
+        recovered.push(RecoveredAgent::of(found, user, allocation, now));
     }
     let mut users: BTreeSet<UserId> = recovered.iter().map(|agent| agent.record.user).collect();
     users.extend(only);
@@ -142,14 +142,14 @@ pub async fn write(store: &Store, recovery: &Recovery) -> Result<(), RecoverErro
 
 /// The first line of its new timeline.
 fn entry(record: &AgentRecord) -> LogEntry {
-    let reason = record.life.reason.clone().unwrap_or_else(|| Cause::new(Code::Recovered));
+    let reason = record.state.reason.clone().unwrap_or_else(|| Cause::new(Code::Recovered));
     LogEntry {
-        seq: record.life.revision,
+        seq: record.state.revision,
         time: record.updated_at,
         from: Status::Pending,
-        to: record.life.status(),
+        to: record.state.status(),
         cause: reason.code.as_str().to_owned(),
-        attempt: record.life.attempt,
+        attempt: record.state.attempt,
         detail: reason.detail.map(|detail| detail.to_string()),
         root: None,
         exit_code: None,
@@ -157,38 +157,38 @@ fn entry(record: &AgentRecord) -> LogEntry {
 }
 
 /// The host port that an instance uses at this moment.
-fn port_of(seen: &Observed) -> Option<HostPort> {
+fn port_of(seen: &ObservedInstance) -> Option<HostPort> {
     let (InstanceState::Running(run) | InstanceState::Paused(run)) = &seen.state else { return None };
     // A container that is reached by its own address says nothing about the host's ports.
     Some(run.endpoint).filter(|at| at.ip().is_loopback()).and_then(|at| HostPort::try_from(at.port()).ok())
 }
 
 impl RecoveredAgent {
-    fn of(found: Found, user: UserId, seat: Seat, now: Timestamp) -> Self {
+    fn of(found: Found, user: UserId, allocation: Allocation, now: Timestamp) -> Self {
         let missing = missing(found.origin.as_ref());
         let run = match &found.seen.state {
-            InstanceState::Running(run) | InstanceState::Paused(run) => Some(run.boot.clone()),
+            InstanceState::Running(run) | InstanceState::Paused(run) => Some(run.run_id.clone()),
             InstanceState::Created | InstanceState::Exited(_) => None,
         };
         let (phase, reason) = if !missing.is_empty() {
             let remedy = format!("supply {} by PATCH, then start the agent", missing.join(", "));
-            let phase = Phase::Failed { resume: Resume::Start, retry_at: None };
+            let phase = Phase::Failed { resume: RetryTarget::Start, retry_at: None };
             (phase, Cause::because(Code::SecretsMissing, remedy))
         } else if run.is_some() {
             (Phase::Pending, Cause::new(Code::Recovered))
         } else {
             (Phase::Stopped, Cause::new(Code::Recovered))
         };
-        let instance = InstanceRef { engine_id: found.seen.engine_id.into(), boot: run };
-        let life = Life { phase, reason: Some(reason), instance: Some(Arc::new(instance)), ..Life::new() };
+        let instance = InstanceRef { engine_id: found.seen.engine_id.into(), run_id: run };
+        let state = AgentState { phase, reason: Some(reason), instance: Some(Arc::new(instance)), ..AgentState::new() };
         let (created_at, spec) = match found.origin {
             Some(origin) => (origin.created_at, origin.spec),
-            None => (now, Arc::new(unknown(seat.slug.as_str()))),
+            None => (now, Arc::new(unknown(allocation.slug.as_str()))),
         };
         let record = AgentRecord {
             id: found.seen.key.agent,
             user,
-            slug: seat.slug,
+            slug: allocation.slug,
             created_at,
             updated_at: now,
             spec,
@@ -196,9 +196,9 @@ impl RecoveredAgent {
             channels: None,
             channel_kinds: Vec::<ChannelKind>::new(),
             token: None,
-            life,
+            state,
         };
-        Self { record, port: seat.port, missing }
+        Self { record, port: allocation.port, missing }
     }
 }
 

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Docker: container id and start time; process: kernel boot, pid and start time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct BootId(pub Arc<str>);
+pub struct RunId(pub Arc<str>);
 
-impl fmt::Display for BootId {
+impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -88,5 +88,5 @@ fn answer_with(status: StatusCode, api: &Api, agent: &AgentHandle, view: &AgentV
 
 /// The record's strong entity tag: its generation.
 fn etag(view: &AgentView) -> Result<HeaderValue, Problem> {
-    HeaderValue::try_from(format!("\"{}\"", view.record.life.generation)).map_err(|_| Problem::not_found())
+    HeaderValue::try_from(format!("\"{}\"", view.record.state.generation)).map_err(|_| Problem::not_found())
 }

@@ -25,7 +25,7 @@ use super::redact::Secrets;
 use super::state::Api;
 use super::{schema, sse};
 use crate::control::AgentHandle;
-use crate::domain::{BootId, Timestamp};
+use crate::domain::{RunId, Timestamp};
 use crate::runtime::{LogLine, LogQuery, LogStream, RuntimeError, RuntimeResult};
 use crate::view::AgentView;
 
@@ -73,7 +73,7 @@ pub async fn logs(state: State<Api>, own: Own, headers: HeaderMap, mut params: P
     if follow {
         let since = resumed.and_then(after).or(since);
         let lines = read(&own.handle, tail, since).await?;
-        return Ok(sse::answer(&state, Followed::new(own.handle, lines, since).events()));
+        return Ok(sse::answer(&state, CommandOutcome::new(own.handle, lines, since).events()));
     }
     let secrets = Secrets::of(&own.handle);
     let lines = read(&own.handle, tail, since).await?;
@@ -88,7 +88,7 @@ pub async fn logs(state: State<Api>, own: Own, headers: HeaderMap, mut params: P
 /// The last lines that there are by now; none of an agent that never ran.
 pub async fn read(agent: &AgentHandle, tail: usize, since: Option<Timestamp>) -> RuntimeResult<Vec<LogLine>> {
     let reading = async {
-        let query = LogQuery { boot: None, since, tail: Some(tail), follow: false };
+        let query = LogQuery { run_id: None, since, tail: Some(tail), follow: false };
         let mut stream = match agent.logs(query).await {
             Err(RuntimeError::NotFound) => return Ok(Vec::new()),
             stream => stream?,
@@ -114,25 +114,25 @@ impl Line {
 }
 
 /// A log that is followed from run to run.
-struct Followed {
+struct CommandOutcome {
     agent: AgentHandle,
     changes: Option<watch::Receiver<Arc<AgentView>>>,
     secrets: Secrets,
     /// Lines that were there at the beginning, not sent yet.
     waiting: VecDeque<LogLine>,
     /// The run that is read, or was read last.
-    boot: Option<BootId>,
+    run_id: Option<RunId>,
     open: Option<BoxStream<'static, RuntimeResult<LogLine>>>,
     /// Lines before this one were sent.
     since: Option<Timestamp>,
 }
 
-impl Followed {
+impl CommandOutcome {
     fn new(agent: AgentHandle, lines: Vec<LogLine>, since: Option<Timestamp>) -> Self {
         Self {
             changes: agent.changes(),
             secrets: Secrets::of(&agent),
-            boot: agent.view().and_then(|view| view.record.life.boot().cloned()),
+            run_id: agent.view().and_then(|view| view.record.state.run_id().cloned()),
             since: lines.last().and_then(|line| after(line.time)).or(since),
             waiting: lines.into(),
             open: None,
@@ -141,7 +141,7 @@ impl Followed {
     }
 
     fn events(self) -> impl Stream<Item = Event> + Send {
-        unfold(self, |mut followed| async move { followed.next().await.map(|event| (event, followed)) })
+        unfold(self, |mut outcome| async move { outcome.next().await.map(|event| (event, outcome)) })
     }
 
     /// The next event; `None` once the agent is gone.
@@ -159,23 +159,23 @@ impl Followed {
                 self.pause().await?;
             }
             let view = self.agent.view()?;
-            let Some(boot) = view.record.life.boot().cloned() else {
+            let Some(run_id) = view.record.state.run_id().cloned() else {
                 self.pause().await?;
                 continue;
             };
-            let another = self.boot.as_ref().is_some_and(|known| *known != boot);
+            let another = self.run_id.as_ref().is_some_and(|known| *known != run_id);
             let since = if another { None } else { self.since };
-            let query = LogQuery { boot: Some(boot.clone()), since, tail: None, follow: true };
+            let query = LogQuery { run_id: Some(run_id.clone()), since, tail: None, follow: true };
             let Ok(open) = self.agent.logs(query).await else {
                 self.pause().await?;
                 continue;
             };
             self.open = Some(open);
-            self.boot = Some(boot);
+            self.run_id = Some(run_id);
             if another {
                 // The new run has another token.
                 self.secrets = Secrets::of(&self.agent);
-                return Some(sse::event("restart", &json!({"attempt": view.record.life.attempt})));
+                return Some(sse::event("restart", &json!({"attempt": view.record.state.attempt})));
             }
         }
     }

@@ -128,7 +128,7 @@ impl Metrics {
             self.agents.get_or_create(&Of { status: status.as_str() }).set(number(count as u64));
         }
         let agents = plane.agents(None, None, usize::MAX, &[]).agents;
-        self.restarts.set(number(agents.iter().map(|agent| agent.record.life.restart_count).sum()));
+        self.restarts.set(number(agents.iter().map(|agent| agent.record.state.restart_count).sum()));
         self.orphans.set(number(plane.orphans()));
         self.recoveries.set(plane.recoveries());
         let usages = agents.iter().filter_map(|agent| plane.agent(agent.record.id)?.vitals().usage);

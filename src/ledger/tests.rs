@@ -21,8 +21,8 @@ fn slug(text: &str) -> Slug {
     Slug::parse(text).unwrap()
 }
 
-fn exact(text: &str) -> SlugWish {
-    SlugWish::Exact(slug(text))
+fn exact(text: &str) -> SlugRequest {
+    SlugRequest::Exact(slug(text))
 }
 
 fn port(number: u16) -> HostPort {
@@ -42,8 +42,8 @@ fn only_ports_of_its_range_are_given_out_and_what_was_given_before_is_kept() {
     let mut ledger = Ledger::new(PortRange::from(port(40_100), 2).unwrap());
     ledger.restore(agent(1), user(1), slug("a1"), port(40_000)).unwrap();
     let mut claim = |n| ledger.claim(agent(n), user(1), &ENTERPRISE, exact(&format!("a{n}")), at(0));
-    assert_eq!(claim(1).map(|seat| seat.port), Ok(port(40_000)));
-    assert_eq!([2, 3].map(|n| claim(n).map(|seat| seat.port)), [Ok(port(40_100)), Ok(port(40_101))]);
+    assert_eq!(claim(1).map(|allocation| allocation.port), Ok(port(40_000)));
+    assert_eq!([2, 3].map(|n| claim(n).map(|allocation| allocation.port)), [Ok(port(40_100)), Ok(port(40_101))]);
     assert_eq!(claim(4), Err(Refusal::NoFreePort));
     ledger.release(agent(3));
     assert_eq!(ledger.swap_port(agent(1), at(0)), Ok(port(40_101)), "moved by a stranger, it moves into the range");
@@ -76,10 +76,10 @@ fn a_chosen_slug_is_had_or_refused_and_a_suggested_one_gives_way() {
     ledger.claim(agent(1), user(1), &ENTERPRISE, exact("bob"), at(0)).unwrap();
     assert_eq!(ledger.claim(agent(2), user(2), &ENTERPRISE, exact("bob"), at(0)), Err(Refusal::SlugTaken));
 
-    let suggested = || SlugWish::Suggested(slug("bob"));
-    let seat = ledger.claim(agent(2), user(2), &ENTERPRISE, suggested(), at(0)).unwrap();
-    assert_eq!(seat.slug, slug("bob-0202"), "the suffix comes from the agent, so that it is the same each time");
-    assert_eq!(ledger.seat(agent(2)), Some(&seat));
+    let suggested = || SlugRequest::Suggested(slug("bob"));
+    let allocation = ledger.claim(agent(2), user(2), &ENTERPRISE, suggested(), at(0)).unwrap();
+    assert_eq!(allocation.slug, slug("bob-0202"), "the suffix comes from the agent, so that it is the same each time");
+    assert_eq!(ledger.allocation(agent(2)), Some(&allocation));
 
     // Somebody holds all that the agent could be called.
     for (n, taken) in ["bob-0303", "bob-03030303", "bob-0303030303030303"].into_iter().enumerate() {
@@ -87,15 +87,15 @@ fn a_chosen_slug_is_had_or_refused_and_a_suggested_one_gives_way() {
     }
     assert_eq!(ledger.claim(agent(3), user(2), &ENTERPRISE, suggested(), at(0)), Err(Refusal::SlugTaken));
     ledger.release(agent(11));
-    let seat = ledger.claim(agent(3), user(2), &ENTERPRISE, suggested(), at(0)).unwrap();
-    assert_eq!(seat.slug, slug("bob-03030303"));
+    let allocation = ledger.claim(agent(3), user(2), &ENTERPRISE, suggested(), at(0)).unwrap();
+    assert_eq!(allocation.slug, slug("bob-03030303"));
 }
 
 #[test]
 fn a_claim_made_again_gives_the_same_seat() {
     let mut ledger = Ledger::default();
-    let seat = ledger.claim(agent(1), user(1), &FREE, exact("bob"), at(0)).unwrap();
-    assert_eq!(ledger.claim(agent(1), user(1), &FREE, exact("alice"), at(0)), Ok(seat));
+    let allocation = ledger.claim(agent(1), user(1), &FREE, exact("bob"), at(0)).unwrap();
+    assert_eq!(ledger.claim(agent(1), user(1), &FREE, exact("alice"), at(0)), Ok(allocation));
     assert_eq!(ledger.used(user(1)), 1);
 }
 
@@ -103,7 +103,9 @@ fn a_claim_made_again_gives_the_same_seat() {
 fn every_port_is_given_out_once_and_a_freed_one_comes_last() {
     let mut ledger = with_ports(3);
     let claim = |ledger: &mut Ledger, n: u8| {
-        ledger.claim(agent(n), user(1), &ENTERPRISE, exact(&format!("a{n}")), at(0)).map(|seat| seat.port.get())
+        ledger
+            .claim(agent(n), user(1), &ENTERPRISE, exact(&format!("a{n}")), at(0))
+            .map(|allocation| allocation.port.get())
     };
     assert_eq!(claim(&mut ledger, 1), Ok(40_000));
     ledger.release(agent(1));
@@ -112,7 +114,7 @@ fn every_port_is_given_out_once_and_a_freed_one_comes_last() {
     assert_eq!(claim(&mut ledger, 4), Ok(40_000));
     assert_eq!(claim(&mut ledger, 5), Err(Refusal::NoFreePort));
     assert_eq!(ledger.used(user(1)), 3);
-    assert!(ledger.seat(agent(5)).is_none());
+    assert!(ledger.allocation(agent(5)).is_none());
 }
 
 #[test]
@@ -133,10 +135,10 @@ fn a_port_with_a_stranger_on_it_is_left_alone_for_a_while() {
     let old = ledger.claim(agent(1), user(1), &FREE, exact("bob"), at(0)).unwrap().port;
     let new = ledger.swap_port(agent(1), at(10)).unwrap();
     assert_ne!(old, new);
-    assert_eq!(ledger.seat(agent(1)).unwrap().port, new);
+    assert_eq!(ledger.allocation(agent(1)).unwrap().port, new);
     assert_eq!(ledger.claim(agent(2), user(1), &FREE, exact("eve"), at(609)), Err(Refusal::NoFreePort));
     assert_eq!(ledger.swap_port(agent(1), at(609)), Err(Refusal::NoFreePort));
-    assert_eq!(ledger.seat(agent(1)).unwrap().port, new, "a refused swap changes nothing");
+    assert_eq!(ledger.allocation(agent(1)).unwrap().port, new, "a refused swap changes nothing");
     assert_eq!(ledger.claim(agent(2), user(1), &FREE, exact("eve"), at(610)).unwrap().port, old);
     assert_eq!(ledger.swap_port(agent(9), at(0)), Err(Refusal::NoSeat));
 }
@@ -157,11 +159,11 @@ fn a_swap_that_could_not_be_committed_is_taken_back() {
     let new = ledger.swap_port(agent(1), at(0)).unwrap();
     assert!(ledger.unswap_port(agent(1), old));
     assert!(ledger.unswap_port(agent(1), old), "twice is as good as once");
-    assert_eq!(ledger.seat(agent(1)).unwrap().port, old);
+    assert_eq!(ledger.allocation(agent(1)).unwrap().port, old);
     assert_eq!(ledger.claim(agent(2), user(1), &FREE, exact("eve"), at(0)).unwrap().port, new, "the new one is free");
     assert!(!ledger.unswap_port(agent(1), new), "not another agent's port");
     assert!(!ledger.unswap_port(agent(9), old), "not without a seat");
-    assert_eq!(ledger.seat(agent(1)).unwrap().port, old);
+    assert_eq!(ledger.allocation(agent(1)).unwrap().port, old);
 }
 
 #[test]
@@ -180,8 +182,8 @@ fn claims_that_contradict_each_other_are_not_taken_up() {
         ledger.restore(agent(2), user(1), slug("eve"), port(40_001)).is_ok(),
         "nothing was left of the refused ones"
     );
-    let seat = ledger.claim(agent(3), user(1), &FREE, exact("new"), at(0)).unwrap();
-    assert_eq!(seat.port, port(40_002), "restored ports are passed over");
+    let allocation = ledger.claim(agent(3), user(1), &FREE, exact("new"), at(0)).unwrap();
+    assert_eq!(allocation.port, port(40_002), "restored ports are passed over");
     let full = Refusal::Quota { limit: 3, used: 3 };
     assert_eq!(ledger.claim(agent(4), user(1), &FREE, exact("more"), at(0)), Err(full), "restored agents count");
 }
@@ -212,7 +214,7 @@ fn act() -> impl Strategy<Value = Act> {
 /// What the ledger must agree with, kept the slow and plain way.
 #[derive(Debug, Default)]
 struct Model {
-    agents: Vec<(AgentId, UserId, Seat)>,
+    agents: Vec<(AgentId, UserId, Allocation)>,
     strangers: HashMap<HostPort, Timestamp>,
     now: u64,
 }
@@ -222,13 +224,13 @@ impl Model {
         self.agents.iter().filter(|(_, owner, _)| *owner == user).count() as u32
     }
 
-    fn seat(&self, agent: AgentId) -> Option<&Seat> {
-        self.agents.iter().find(|(id, ..)| *id == agent).map(|(.., seat)| seat)
+    fn allocation(&self, agent: AgentId) -> Option<&Allocation> {
+        self.agents.iter().find(|(id, ..)| *id == agent).map(|(.., allocation)| allocation)
     }
 
     fn may_be_given(&self, port: HostPort) -> bool {
         let quarantined = self.strangers.get(&port).is_some_and(|&since| elapsed_secs(since, self.now) < 600);
-        !quarantined && self.agents.iter().all(|(.., seat)| seat.port != port)
+        !quarantined && self.agents.iter().all(|(.., allocation)| allocation.port != port)
     }
 
     fn any_port_left(&self) -> bool {
@@ -236,7 +238,7 @@ impl Model {
     }
 
     fn slug_taken(&self, slug: &Slug) -> bool {
-        self.agents.iter().any(|(.., seat)| seat.slug == *slug)
+        self.agents.iter().any(|(.., allocation)| allocation.slug == *slug)
     }
 }
 
@@ -250,17 +252,17 @@ fn apply(ledger: &mut Ledger, model: &mut Model, act: Act) -> Result<(), TestCas
         Act::Claim { agent: a, user: u, limit, exact, name } => {
             let (a, u) = (agent(a), user(u));
             let wanted = slug(&format!("n{name}"));
-            let wish = if exact { SlugWish::Exact(wanted.clone()) } else { SlugWish::Suggested(wanted.clone()) };
+            let wish = if exact { SlugRequest::Exact(wanted.clone()) } else { SlugRequest::Suggested(wanted.clone()) };
             let limits = Limits { max_agents: limit, ..ENTERPRISE };
-            let before = (model.seat(a).cloned(), model.used(u));
+            let before = (model.allocation(a).cloned(), model.used(u));
             match (ledger.claim(a, u, &limits, wish, now), before) {
-                (Ok(seat), (Some(old), _)) => prop_assert_eq!(seat, old),
-                (Ok(seat), (None, used)) => {
+                (Ok(allocation), (Some(old), _)) => prop_assert_eq!(allocation, old),
+                (Ok(allocation), (None, used)) => {
                     prop_assert!(limit.is_none_or(|limit| used < limit));
-                    prop_assert!(model.may_be_given(seat.port));
-                    prop_assert!(!model.slug_taken(&seat.slug));
-                    prop_assert!(seat.slug == wanted || !exact && model.slug_taken(&wanted));
-                    model.agents.push((a, u, seat));
+                    prop_assert!(model.may_be_given(allocation.port));
+                    prop_assert!(!model.slug_taken(&allocation.slug));
+                    prop_assert!(allocation.slug == wanted || !exact && model.slug_taken(&wanted));
+                    model.agents.push((a, u, allocation));
                 }
                 (Err(Refusal::Quota { limit: l, used: n }), (None, used)) => {
                     prop_assert_eq!((Some(l), n), (limit, used));
@@ -275,7 +277,7 @@ fn apply(ledger: &mut Ledger, model: &mut Model, act: Act) -> Result<(), TestCas
             ledger.release(agent(a));
             model.agents.retain(|(id, ..)| *id != agent(a));
         }
-        Act::Swap { agent: a } => match (ledger.swap_port(agent(a), now), model.seat(agent(a)).cloned()) {
+        Act::Swap { agent: a } => match (ledger.swap_port(agent(a), now), model.allocation(agent(a)).cloned()) {
             (Ok(new), Some(old)) => {
                 prop_assert!(model.may_be_given(new));
                 model.strangers.insert(old.port, now);
@@ -283,13 +285,13 @@ fn apply(ledger: &mut Ledger, model: &mut Model, act: Act) -> Result<(), TestCas
             }
             (Err(Refusal::NoSeat), None) => {}
             (Err(Refusal::NoFreePort), Some(_)) => prop_assert!(!model.any_port_left()),
-            (answer, seat) => prop_assert!(false, "{answer:?} with {seat:?}"),
+            (answer, allocation) => prop_assert!(false, "{answer:?} with {allocation:?}"),
         },
         Act::Unswap { agent: a, port: p } => {
             let back_to = port(40_000 + u16::from(p));
-            let theirs = model.agents.iter().any(|(id, _, seat)| *id != agent(a) && seat.port == back_to);
+            let theirs = model.agents.iter().any(|(id, _, allocation)| *id != agent(a) && allocation.port == back_to);
             let done = ledger.unswap_port(agent(a), back_to);
-            prop_assert_eq!(done, model.seat(agent(a)).is_some() && !theirs);
+            prop_assert_eq!(done, model.allocation(agent(a)).is_some() && !theirs);
             if done {
                 model.strangers.remove(&back_to);
                 set_port(model, agent(a), back_to);
@@ -301,9 +303,9 @@ fn apply(ledger: &mut Ledger, model: &mut Model, act: Act) -> Result<(), TestCas
 }
 
 fn set_port(model: &mut Model, agent: AgentId, port: HostPort) {
-    for (id, _, seat) in &mut model.agents {
+    for (id, _, allocation) in &mut model.agents {
         if *id == agent {
-            seat.port = port;
+            allocation.port = port;
         }
     }
 }
@@ -316,13 +318,13 @@ proptest! {
         for act in acts {
             apply(&mut ledger, &mut model, act)?;
             for n in 0..9 {
-                prop_assert_eq!(ledger.seat(agent(n)), model.seat(agent(n)));
+                prop_assert_eq!(ledger.allocation(agent(n)), model.allocation(agent(n)));
             }
             for n in 0..3 {
                 prop_assert_eq!(ledger.used(user(n)), model.used(user(n)));
             }
-            let ports: HashSet<_> = model.agents.iter().map(|(.., seat)| seat.port).collect();
-            let slugs: HashSet<_> = model.agents.iter().map(|(.., seat)| &seat.slug).collect();
+            let ports: HashSet<_> = model.agents.iter().map(|(.., allocation)| allocation.port).collect();
+            let slugs: HashSet<_> = model.agents.iter().map(|(.., allocation)| &allocation.slug).collect();
             prop_assert_eq!((ports.len(), slugs.len()), (model.agents.len(), model.agents.len()));
         }
     }

@@ -1,53 +1,53 @@
 //! Which command is followed in which phase: one table.
 
 use super::event::Command;
-use super::phase::{Phase, Resume, Then};
+use super::phase::{AfterStop, Phase, RetryTarget};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    Do,
+pub enum Admission {
+    Accept,
     /// It is so already, or on its way there.
-    Already,
+    NoOp,
     /// Not now; [`allowed`] says what is.
-    Refuse,
+    Deny,
 }
 
-pub const fn admit(phase: &Phase, command: Command) -> Verdict {
-    use Verdict::{Already, Do, Refuse};
+pub const fn admit(phase: &Phase, command: Command) -> Admission {
+    use Admission::{Accept, Deny, NoOp};
     match (phase, command) {
         // Deletion cannot be called back; asking for it again hurries a failed one.
-        (Phase::Stopping { then: Then::Delete, .. }, Command::Delete) => Already,
+        (Phase::Stopping { then: AfterStop::Delete, .. }, Command::Delete) => NoOp,
         (
-            Phase::Stopping { then: Then::Delete, .. } | Phase::Failed { resume: Resume::Delete, .. },
+            Phase::Stopping { then: AfterStop::Delete, .. } | Phase::Failed { resume: RetryTarget::Delete, .. },
             Command::Start | Command::Stop | Command::Restart | Command::Update { .. },
-        ) => Refuse,
-        (_, Command::Delete) => Do,
+        ) => Deny,
+        (_, Command::Delete) => Accept,
 
-        (_, Command::Update { .. }) => Do,
+        (_, Command::Update { .. }) => Accept,
 
-        (Phase::Pending | Phase::Starting { .. } | Phase::Running { .. }, Command::Start) => Already,
-        (Phase::Stopping { then: Then::Restart, .. }, Command::Start) => Already,
-        (Phase::Stopping { then: Then::Stay, .. }, Command::Start | Command::Restart) => Refuse,
-        (Phase::Stopped | Phase::Failed { .. }, Command::Start | Command::Restart) => Do,
+        (Phase::Pending | Phase::Starting { .. } | Phase::Running { .. }, Command::Start) => NoOp,
+        (Phase::Stopping { then: AfterStop::Restart, .. }, Command::Start) => NoOp,
+        (Phase::Stopping { then: AfterStop::Stay, .. }, Command::Start | Command::Restart) => Deny,
+        (Phase::Stopped | Phase::Failed { .. }, Command::Start | Command::Restart) => Accept,
 
         // Also where it starts anyway: whoever asks for a restart wants another token.
         (
             Phase::Pending
             | Phase::Starting { .. }
             | Phase::Running { .. }
-            | Phase::Stopping { then: Then::Restart, .. },
+            | Phase::Stopping { then: AfterStop::Restart, .. },
             Command::Restart,
-        ) => Do,
+        ) => Accept,
 
-        (Phase::Stopping { then: Then::Stay, .. } | Phase::Stopped, Command::Stop) => Already,
+        (Phase::Stopping { then: AfterStop::Stay, .. } | Phase::Stopped, Command::Stop) => NoOp,
         (
             Phase::Pending
             | Phase::Starting { .. }
             | Phase::Running { .. }
-            | Phase::Stopping { then: Then::Restart, .. }
+            | Phase::Stopping { then: AfterStop::Restart, .. }
             | Phase::Failed { .. },
             Command::Stop,
-        ) => Do,
+        ) => Accept,
     }
 }
 
@@ -61,7 +61,7 @@ pub fn allowed(phase: &Phase) -> Vec<&'static str> {
         (Command::Delete, "delete"),
     ]
     .into_iter()
-    .filter(|&(command, _)| admit(phase, command) == Verdict::Do)
+    .filter(|&(command, _)| admit(phase, command) == Admission::Accept)
     .map(|(_, name)| name)
     .collect()
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cause::{Cause, Code};
-use crate::domain::{BootId, Exit, Timestamp};
+use crate::domain::{Exit, RunId, Timestamp};
 
 /// What a user asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,12 +31,12 @@ pub enum Event {
         outcome: Outcome,
     },
     /// The engine was asked for the instance when the life had this revision.
-    Seen {
+    Observed {
         revision: u64,
-        sighting: Sighting,
+        observation: Observation,
     },
     /// The engine says that something happened to the instance.
-    Nudged,
+    Resync,
     /// A health check of this attempt came back.
     Health {
         attempt: u64,
@@ -55,7 +55,7 @@ pub enum Event {
 /// Work on the instance, one at a time for each agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Job {
-    Halt,
+    Kill,
     Create,
     Rebind,
     Launch,
@@ -73,10 +73,10 @@ pub enum Outcome {
     /// The instance exists; `up` when it runs already.
     Created {
         engine_id: Arc<str>,
-        up: Option<BootId>,
+        up: Option<RunId>,
     },
     Launched {
-        boot: BootId,
+        run_id: RunId,
     },
     /// The token in hand works, by what means is in the cause.
     Paired(Code),
@@ -102,11 +102,11 @@ pub enum FailureKind {
 
 /// What the engine showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sighting {
+pub enum Observation {
     Absent,
     Down(Exit),
     Up {
-        boot: BootId,
+        run_id: RunId,
         /// How the run before it ended, if by itself and if the engine told.
         died: Option<Exit>,
     },
@@ -120,8 +120,8 @@ pub enum Sighting {
 pub enum Effect {
     /// Starts a job; one that is still under way is told to end, and waited for.
     Run(Job),
-    /// Asks the engine for the instance; answers with [`Event::Seen`].
-    Look,
+    /// Asks the engine for the instance; answers with [`Event::Observed`].
+    Observe,
     /// Asks the gateway for its health after this delay; answers with [`Event::Health`].
     CheckHealth(Duration),
     /// [`Event::Wake`] at this time.

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use super::cause::Cause;
 use super::event::Job;
 use crate::backoff::Restarts;
-use crate::domain::{BootId, Status, Timestamp};
+use crate::domain::{RunId, Status, Timestamp};
 
 /// All that is decided about an agent; stored as part of its record.
 ///
 /// Three counters, never mixed: `generation` counts accepted changes of the spec (the ETag), `attempt` counts starts (the
-/// fence for everything asynchronous), and the [`BootId`] is what the engine shows. `revision` counts commits.
+/// fence for everything asynchronous), and the [`RunId`] is what the engine shows. `revision` counts commits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Life {
+pub struct AgentState {
     pub phase: Phase,
     pub generation: u64,
     pub attempt: u64,
@@ -33,7 +33,8 @@ pub struct Life {
 pub struct InstanceRef {
     /// The engine's own id, for people.
     pub engine_id: Arc<str>,
-    pub boot: Option<BootId>,
+    #[serde(rename = "boot")]
+    pub run_id: Option<RunId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,14 +55,14 @@ pub enum Phase {
     },
     /// `retry_at`: the engine failed, and is asked again then.
     Stopping {
-        then: Then,
+        then: AfterStop,
         since: Timestamp,
         retry_at: Option<Timestamp>,
     },
     Stopped,
     /// At `retry_at`, if any, `resume` goes on.
     Failed {
-        resume: Resume,
+        resume: RetryTarget,
         retry_at: Option<Timestamp>,
     },
 }
@@ -70,7 +71,8 @@ pub enum Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
     /// Ends what is left of an older run.
-    Halting,
+    #[serde(rename = "Halting")]
+    Killing,
     Creating,
     /// Gets another port, because a stranger holds ours.
     Rebinding,
@@ -80,13 +82,14 @@ pub enum Step {
     /// Waits before the next attempt, which begins with a halt if need be.
     BackingOff {
         until: Timestamp,
-        halt: bool,
+        #[serde(rename = "halt")]
+        kill: bool,
     },
 }
 
 /// What follows a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Then {
+pub enum AfterStop {
     Stay,
     Restart,
     Delete,
@@ -94,13 +97,13 @@ pub enum Then {
 
 /// What a failed agent goes on with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Resume {
+pub enum RetryTarget {
     Start,
     Stop,
     Delete,
 }
 
-impl Life {
+impl AgentState {
     /// A newly created agent.
     pub fn new() -> Self {
         Self {
@@ -138,9 +141,9 @@ impl Life {
     /// Whether it is on its way to RUNNING by itself, so that a message for it is worth holding.
     pub const fn will_run(&self) -> bool {
         match &self.phase {
-            Phase::Pending | Phase::Starting { .. } | Phase::Stopping { then: Then::Restart, .. } => true,
+            Phase::Pending | Phase::Starting { .. } | Phase::Stopping { then: AfterStop::Restart, .. } => true,
             Phase::Running { .. }
-            | Phase::Stopping { then: Then::Stay | Then::Delete, .. }
+            | Phase::Stopping { then: AfterStop::Stay | AfterStop::Delete, .. }
             | Phase::Stopped
             | Phase::Failed { .. } => false,
         }
@@ -148,12 +151,15 @@ impl Life {
 
     /// Whether the user asked for its end, done or not.
     pub const fn deleting(&self) -> bool {
-        matches!(&self.phase, Phase::Stopping { then: Then::Delete, .. } | Phase::Failed { resume: Resume::Delete, .. })
+        matches!(
+            &self.phase,
+            Phase::Stopping { then: AfterStop::Delete, .. } | Phase::Failed { resume: RetryTarget::Delete, .. }
+        )
     }
 
     /// The run last seen, unless it is known to be over.
-    pub fn boot(&self) -> Option<&BootId> {
-        self.instance.as_ref().and_then(|instance| instance.boot.as_ref())
+    pub fn run_id(&self) -> Option<&RunId> {
+        self.instance.as_ref().and_then(|instance| instance.run_id.as_ref())
     }
 
     /// The life that follows, still without what changed.
@@ -162,10 +168,10 @@ impl Life {
     }
 
     /// Notes the instance's run, `None` when it is over.
-    pub(super) fn set_boot(&mut self, boot: Option<BootId>) {
+    pub(super) fn set_boot(&mut self, run_id: Option<RunId>) {
         let engine_id = self.instance.as_ref().map_or_else(|| Arc::from(""), |known| Arc::clone(&known.engine_id));
-        if self.instance.is_some() || boot.is_some() {
-            self.instance = Some(Arc::new(InstanceRef { engine_id, boot }));
+        if self.instance.is_some() || run_id.is_some() {
+            self.instance = Some(Arc::new(InstanceRef { engine_id, run_id }));
         }
     }
 }
@@ -174,7 +180,7 @@ impl Step {
     /// The job that does it; none while it only waits.
     pub(super) const fn job(&self) -> Option<Job> {
         match self {
-            Self::Halting => Some(Job::Halt),
+            Self::Killing => Some(Job::Kill),
             Self::Creating => Some(Job::Create),
             Self::Rebinding => Some(Job::Rebind),
             Self::Launching => Some(Job::Launch),
@@ -190,7 +196,7 @@ impl Step {
     }
 }
 
-impl Then {
+impl AfterStop {
     /// The job that must be done first.
     pub(super) const fn job(self) -> Job {
         match self {
@@ -200,7 +206,7 @@ impl Then {
     }
 }
 
-impl Default for Life {
+impl Default for AgentState {
     fn default() -> Self {
         Self::new()
     }

@@ -11,10 +11,10 @@ mod stop;
 
 use std::time::Duration;
 
-use super::admit::{Verdict, admit};
+use super::admit::{Admission, admit};
 use super::cause::Cause;
 use super::event::{Effect, Event, Job, Outcome};
-use super::phase::{Life, Phase};
+use super::phase::{AgentState, Phase};
 use crate::backoff::RestartPolicy;
 use crate::domain::Timestamp;
 
@@ -59,8 +59,8 @@ impl Default for Timing {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transition {
     /// The next life, to be committed before anything else; `None` when the event changes nothing.
-    pub life: Option<Life>,
-    /// Why, for the event log. Present exactly when `life` is.
+    pub state: Option<AgentState>,
+    /// Why, for the event log. Present exactly when `state` is.
     pub cause: Option<Cause>,
     pub token: TokenChange,
     pub effects: Vec<Effect>,
@@ -76,15 +76,15 @@ pub enum TokenChange {
 
 impl Transition {
     const fn nothing() -> Self {
-        Self { life: None, cause: None, token: TokenChange::Keep, effects: Vec::new() }
+        Self { state: None, cause: None, token: TokenChange::Keep, effects: Vec::new() }
     }
 
     fn only(effects: Vec<Effect>) -> Self {
         Self { effects, ..Self::nothing() }
     }
 
-    fn to(life: Life, cause: Cause, effects: Vec<Effect>) -> Self {
-        Self { life: Some(life), cause: Some(cause), token: TokenChange::Keep, effects }
+    fn to(state: AgentState, cause: Cause, effects: Vec<Effect>) -> Self {
+        Self { state: Some(state), cause: Some(cause), token: TokenChange::Keep, effects }
     }
 
     fn forgetting_token(self) -> Self {
@@ -94,20 +94,22 @@ impl Transition {
 
 /// Decides. Pure: the same arguments give the same answer. A command that [`admit`] does not let do anything, and an
 /// event of an older attempt or revision, change nothing.
-pub fn step(life: &Life, event: Event, context: &Context<'_>) -> Transition {
+pub fn step(state: &AgentState, event: Event, context: &Context<'_>) -> Transition {
     match event {
-        Event::Command(command) => match admit(&life.phase, command) {
-            Verdict::Do => command::follow(life, command, context),
-            Verdict::Already | Verdict::Refuse => Transition::nothing(),
+        Event::Command(command) => match admit(&state.phase, command) {
+            Admission::Accept => command::follow(state, command, context),
+            Admission::NoOp | Admission::Deny => Transition::nothing(),
         },
-        Event::Recovered => resume::recover(life, context),
-        Event::Job { attempt, job, outcome } if attempt == life.attempt => finish(life, job, outcome, context),
-        Event::Seen { revision, sighting } if revision == life.revision => observe::see(life, sighting, context),
+        Event::Recovered => resume::recover(state, context),
+        Event::Job { attempt, job, outcome } if attempt == state.attempt => finish(state, job, outcome, context),
+        Event::Observed { revision, observation } if revision == state.revision => {
+            observe::see(state, observation, context)
+        }
         // What was seen may be older than what was decided since: look again.
-        Event::Seen { .. } | Event::Nudged => Transition::only(vec![Effect::Look]),
-        Event::Health { attempt, alive } if attempt == life.attempt => observe::check(life, alive, context),
-        Event::TokenRefused { attempt } if attempt == life.attempt => observe::refused(life, context),
-        Event::Wake { revision } if revision == life.revision => resume::wake(life, context),
+        Event::Observed { .. } | Event::Resync => Transition::only(vec![Effect::Observe]),
+        Event::Health { attempt, alive } if attempt == state.attempt => observe::check(state, alive, context),
+        Event::TokenRefused { attempt } if attempt == state.attempt => observe::refused(state, context),
+        Event::Wake { revision } if revision == state.revision => resume::wake(state, context),
         Event::Job { .. } | Event::Health { .. } | Event::TokenRefused { .. } | Event::Wake { .. } => {
             Transition::nothing()
         }
@@ -115,11 +117,11 @@ pub fn step(life: &Life, event: Event, context: &Context<'_>) -> Transition {
 }
 
 /// A job ended: it matters if it is the one that the phase waits for. Others were superseded.
-fn finish(life: &Life, job: Job, outcome: Outcome, context: &Context<'_>) -> Transition {
-    match &life.phase {
-        Phase::Starting { step, .. } if step.job() == Some(job) => start::finish(life, job, outcome, context),
-        Phase::Stopping { then, .. } if then.job() == job => stop::finish(life, *then, outcome, context),
-        Phase::Stopped | Phase::Failed { retry_at: None, .. } if job == Job::Halt => {
+fn finish(state: &AgentState, job: Job, outcome: Outcome, context: &Context<'_>) -> Transition {
+    match &state.phase {
+        Phase::Starting { step, .. } if step.job() == Some(job) => start::finish(state, job, outcome, context),
+        Phase::Stopping { then, .. } if then.job() == job => stop::finish(state, *then, outcome, context),
+        Phase::Stopped | Phase::Failed { retry_at: None, .. } if job == Job::Kill => {
             resume::look_after_halt(&outcome, context)
         }
         Phase::Pending

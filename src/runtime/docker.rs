@@ -14,18 +14,18 @@
 //! not touched, whatever it is called. Nothing here relies on the engine's restart policy or on its memory of events; the
 //! policy is set, but what comes of it is only observed.
 
-mod boot;
 mod container;
 mod deaths;
 mod engine;
 mod events;
-mod hands;
+mod fault_injector;
 mod image;
 mod instance;
 mod logs;
 mod network;
 mod observe;
 mod options;
+mod run_id;
 mod usage;
 
 use std::collections::{BTreeMap, HashSet};
@@ -37,18 +37,18 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use tokio::sync::Semaphore;
 
-pub use self::hands::DockerHands;
+pub use self::fault_injector::DockerFaultInjector;
 pub use self::options::{DockerOptions, Isolation, Reach, Subnets, Traefik};
 
-use self::boot::Boots;
 use self::deaths::Deaths;
 use self::engine::Engine;
 use self::instance::at_rest;
 use self::network::Networks;
+use self::run_id::Boots;
 use self::usage::Samples;
 use super::{
-    Caps, Changed, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, Observed, Progress, Run,
-    RuntimeError, RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, ObservedInstance, Progress,
+    Resync, Run, RuntimeError, RuntimeResult, StagedFile, Usage,
 };
 use crate::domain::{InstallationId, Origin};
 use crate::zeroclaw::profile::Profile;
@@ -131,7 +131,7 @@ impl ContainerRuntime for DockerRuntime {
         .boxed()
     }
 
-    fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<Observed>> {
+    fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<ObservedInstance>> {
         self.adopt_or_create(spec).boxed()
     }
 
@@ -169,11 +169,11 @@ impl ContainerRuntime for DockerRuntime {
         self.clear(key, data).boxed()
     }
 
-    fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Observed>>> {
+    fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<ObservedInstance>>> {
         async move { Ok(self.find(key).await?.map(|found| found.observed)) }.boxed()
     }
 
-    fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<Observed>>> {
+    fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<ObservedInstance>>> {
         async move {
             let all = self.find_all(None).await?;
             let ids: HashSet<&str> = all.iter().map(|found| found.id.as_str()).collect();
@@ -188,7 +188,7 @@ impl ContainerRuntime for DockerRuntime {
         async move { Ok(self.get(key).await?.origin) }.boxed()
     }
 
-    fn watch(&self) -> BoxStream<'static, Changed> {
+    fn watch(&self) -> BoxStream<'static, Resync> {
         events::watch(Arc::clone(&self.engine), Arc::clone(&self.deaths), self.options.installation)
     }
 

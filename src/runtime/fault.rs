@@ -51,7 +51,7 @@ impl fmt::Display for Fault {
 }
 
 /// Does them.
-pub trait Hands: Send + Sync {
+pub trait FaultInjector: Send + Sync {
     /// Those that are possible here.
     fn faults(&self) -> &'static [Fault];
 

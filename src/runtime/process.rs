@@ -6,7 +6,7 @@
 //! - **At most one process per agent.** A lock in the agent's folder is taken before the start and handed to the
 //!   instance as its standard input. From then on the kernel holds it until that process is gone.
 //! - **Instances outlive the service** and are found again by a marker in their environment, the same run with the same
-//!   [`BootId`].
+//!   [`RunId`].
 //! - **No signal to a stranger.** Signals go through descriptors that stay with one process; pids are only read.
 //! - **Deaths are noticed at once**, by those descriptors too, for children and adopted ones alike.
 //!
@@ -25,8 +25,8 @@
 //! other's folders. Memory is limited by what a process asks for. Docker gives more.
 
 mod errors;
+mod fault_injector;
 mod folder;
-mod hands;
 mod instance;
 mod launch;
 mod live;
@@ -53,14 +53,14 @@ use tokio::sync::{OwnedMutexGuard, broadcast};
 use tokio_stream::wrappers::BroadcastStream;
 
 use self::errors::failed;
+pub use self::fault_injector::ProcessFaultInjector;
 use self::folder::Folder;
-pub use self::hands::ProcessHands;
 use self::instance::{Host, Instance, Turn, end, kill_stray};
 use self::launch::Program;
 use self::output_watch::OutputWatch;
 use super::{
-    BootId, Caps, Changed, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, Observed,
-    Progress, Run, RuntimeError, RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, ObservedInstance, Progress,
+    Resync, Run, RunId, RuntimeError, RuntimeResult, StagedFile, Usage,
 };
 use crate::domain::{AgentId, InstallationId, Origin};
 
@@ -158,8 +158,8 @@ impl ProcessRuntime {
     }
 
     /// The pid of a run of this runtime, for people to look at. It may be over, and the number another process's.
-    pub fn pid_of(boot: &BootId) -> Option<u32> {
-        live::pid_of(boot)
+    pub fn pid_of(run_id: &RunId) -> Option<u32> {
+        live::pid_of(run_id)
     }
 }
 
@@ -203,7 +203,7 @@ impl Inner {
         Ok(())
     }
 
-    fn list(&self) -> RuntimeResult<Vec<Observed>> {
+    fn list(&self) -> RuntimeResult<Vec<ObservedInstance>> {
         self.discover(|_| Ok(()))?;
         let mut agents = Folder::agents(&self.root).map_err(failed("cannot list the agents' folder"))?;
         agents.extend(self.instances().keys());
@@ -303,7 +303,7 @@ impl ContainerRuntime for ProcessRuntime {
         .boxed()
     }
 
-    fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<Observed>> {
+    fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<ObservedInstance>> {
         let spec = spec.clone();
         self.change(spec.key.agent, move |host, instance, turn| instance.create(host, turn, &spec)).boxed()
     }
@@ -334,11 +334,11 @@ impl ContainerRuntime for ProcessRuntime {
         self.change(key.agent, move |host, instance, turn| instance.remove(host, turn, data)).boxed()
     }
 
-    fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Observed>>> {
+    fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<ObservedInstance>>> {
         self.look(key.agent, |host, instance| instance.observe(host)).boxed()
     }
 
-    fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<Observed>>> {
+    fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<ObservedInstance>>> {
         let inner = Arc::clone(&self.0);
         blocking(move || inner.list()).boxed()
     }
@@ -352,9 +352,9 @@ impl ContainerRuntime for ProcessRuntime {
         .boxed()
     }
 
-    fn watch(&self) -> BoxStream<'static, Changed> {
+    fn watch(&self) -> BoxStream<'static, Resync> {
         // Falling behind is the only error.
-        BroadcastStream::new(self.0.host.changes.subscribe()).map(|change| change.unwrap_or(Changed::Gap)).boxed()
+        BroadcastStream::new(self.0.host.changes.subscribe()).map(|change| change.unwrap_or(Resync::All)).boxed()
     }
 
     /// Standard output and error are one file, so every line counts as [`LogStream::Stdout`](super::LogStream::Stdout).
@@ -364,8 +364,8 @@ impl ContainerRuntime for ProcessRuntime {
         query: LogQuery,
     ) -> BoxFuture<'a, RuntimeResult<BoxStream<'static, RuntimeResult<LogLine>>>> {
         self.look(key.agent, move |host, instance| {
-            let sources = instance.sources(host, query.boot.as_ref())?;
-            if sources.is_empty() && query.boot.is_none() && instance.observe(host)?.is_none() {
+            let sources = instance.sources(host, query.run_id.as_ref())?;
+            if sources.is_empty() && query.run_id.is_none() && instance.observe(host)?.is_none() {
                 return Err(RuntimeError::NotFound);
             }
             logs::read(sources, query.since, query.tail, query.follow)
@@ -431,10 +431,10 @@ mod tests {
         let mut changes = runtime.watch();
         let agent = AgentId::new();
         for _ in 0..=CHANGES {
-            runtime.0.host.changes.send(Changed::Instance(agent)).unwrap();
+            runtime.0.host.changes.send(Resync::Instance(agent)).unwrap();
         }
-        assert_eq!(changes.next().await, Some(Changed::Gap));
-        assert_eq!(changes.next().await, Some(Changed::Instance(agent)));
+        assert_eq!(changes.next().await, Some(Resync::All));
+        assert_eq!(changes.next().await, Some(Resync::Instance(agent)));
     }
 
     #[tokio::test]

@@ -61,11 +61,12 @@ type Outcome<T = ()> = Result<T, Failure>;
 struct Stored {
     user: UserId,
     slug: String,
-    life: StoredLife,
+    #[serde(rename = "life")]
+    state: StoredState,
 }
 
 #[derive(Deserialize)]
-struct StoredLife {
+struct StoredState {
     revision: u64,
 }
 
@@ -136,7 +137,7 @@ impl Ledger<'_> {
     fn check_update(&self, agent: &AgentRow, entry: Option<&EventRow>) -> Outcome {
         let id = agent.id.as_bytes();
         let stored = self.stored(agent.id)?.ok_or(Conflict::NotFound)?;
-        ensure(agent.revision > stored.life.revision, Conflict::Stale)?;
+        ensure(agent.revision > stored.state.revision, Conflict::Stale)?;
         ensure(agent.slug.as_str() == stored.slug, Conflict::Slug)?;
         ensure(agent.user == stored.user, Conflict::Exists)?;
         if let Some(entry) = entry {

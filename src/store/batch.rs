@@ -149,7 +149,7 @@ impl Batch {
 impl AgentRow {
     fn of(agent: &AgentRecord) -> Self {
         let value = agent_place(agent.id.as_bytes()).encode(agent);
-        Self { id: agent.id, user: agent.user, slug: agent.slug.clone(), revision: agent.life.revision, value }
+        Self { id: agent.id, user: agent.user, slug: agent.slug.clone(), revision: agent.state.revision, value }
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{
     AgentId, AgentSpec, ChannelKind, HostPort, KeyId, Limits, Plan, Scopes, Slug, Status, Timestamp, UserId,
 };
-use crate::lifecycle::Life;
+use crate::lifecycle::AgentState;
 use crate::vault::Sealed;
 
 /// All of an agent but its port: that is in the table of ports alone, which cannot then disagree with it.
@@ -25,7 +25,8 @@ pub struct AgentRecord {
     pub channel_kinds: Vec<ChannelKind>,
     /// The bearer token of the running instance.
     pub token: Option<Sealed>,
-    pub life: Life,
+    #[serde(rename = "life")]
+    pub state: AgentState,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

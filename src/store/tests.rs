@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::domain::{
     AgentId, AgentSpec, HostPort, KeyId, MemoryBackend, Plan, Provider, Scopes, Slug, Status, Timestamp, UserId,
 };
-use crate::lifecycle::Life;
+use crate::lifecycle::AgentState;
 
 use super::*;
 
@@ -62,16 +62,16 @@ fn agent(n: u8) -> AgentRecord {
         channels: None,
         channel_kinds: Vec::new(),
         token: None,
-        life: life(1),
+        state: state(1),
     }
 }
 
-fn life(revision: u64) -> Life {
-    Life { revision, ..Life::new() }
+fn state(revision: u64) -> AgentState {
+    AgentState { revision, ..AgentState::new() }
 }
 
 fn revised(agent: &AgentRecord, revision: u64) -> AgentRecord {
-    AgentRecord { life: life(revision), updated_at: at(revision as i64), ..agent.clone() }
+    AgentRecord { state: state(revision), updated_at: at(revision as i64), ..agent.clone() }
 }
 
 fn entry(seq: u64) -> LogEntry {

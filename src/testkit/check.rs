@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use crate::backoff::RestartPolicy;
 use crate::control::ControlPlane;
 use crate::domain::{AgentId, Status, Timestamp, UserId};
-use crate::runtime::{ContainerRuntime, Observed};
+use crate::runtime::{ContainerRuntime, ObservedInstance};
 use crate::vault::Sealed;
 
 pub use invariant::{Invariant, Violation};
@@ -62,7 +62,7 @@ pub struct Inspector {
     /// How many agents each user had when it was last seen.
     used: BTreeMap<UserId, u32>,
     sealed: BTreeMap<[u8; 12], Sealed>,
-    others: Option<Vec<Observed>>,
+    others: Option<Vec<ObservedInstance>>,
     secrets: Vec<String>,
     policy: RestartPolicy,
     /// When the present life of the service began.

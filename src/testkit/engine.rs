@@ -10,12 +10,12 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tokio::sync::{Notify, broadcast};
 
-use super::habits::{Habits, Mood};
+use super::behavior::{GatewayBehavior, GatewayFault};
 use super::process::Process;
 use super::state::{Instance, State, Tally};
 use crate::actor::Clock;
-use crate::domain::{AgentId, BootId, Exit, HostPort, InstallationId, Timestamp};
-use crate::runtime::{Changed, Observed, Run, RuntimeError};
+use crate::domain::{AgentId, Exit, HostPort, InstallationId, RunId, Timestamp};
+use crate::runtime::{ObservedInstance, Resync, Run, RuntimeError};
 
 /// Wake-ups kept for a slow watcher; a slower one is told of a gap.
 const WAKE_UPS: usize = 1024;
@@ -59,7 +59,7 @@ struct Shared {
     /// Wakes calls that hang in the order in which they came. A watch channel would wake them in a random one, and the same
     /// seed would have many histories.
     condition_changed: Notify,
-    changes: broadcast::Sender<(InstallationId, Changed)>,
+    changes: broadcast::Sender<(InstallationId, Resync)>,
 }
 
 impl FakeEngine {
@@ -86,7 +86,7 @@ impl FakeEngine {
     pub fn gap(&self) {
         let owners: BTreeSet<_> = self.lock().volumes.values().filter_map(|volume| volume.installation).collect();
         for owner in owners {
-            self.told(owner, Changed::Gap);
+            self.told(owner, Resync::All);
         }
     }
 
@@ -99,26 +99,26 @@ impl FakeEngine {
     }
 
     /// How gateways behave that start from now on.
-    pub fn set_habits(&self, habits: Habits) {
-        self.lock().habits = Arc::new(habits);
+    pub fn set_behavior(&self, behavior: GatewayBehavior) {
+        self.lock().behavior = Arc::new(behavior);
     }
 
     /// How this agent's gateway behaves from its next start on.
-    pub fn set_habits_of(&self, agent: AgentId, habits: Habits) {
-        self.lock().habits_of.insert(agent, Arc::new(habits));
+    pub fn set_behavior_of(&self, agent: AgentId, behavior: GatewayBehavior) {
+        self.lock().habits_of.insert(agent, Arc::new(behavior));
     }
 
     /// How all gateways are that have no mood of their own.
-    pub fn set_mood(&self, mood: Mood) {
-        self.lock().mood = mood;
+    pub fn set_gateway_fault(&self, gateway_fault: GatewayFault) {
+        self.lock().gateway_fault = gateway_fault;
     }
 
     /// How this agent's gateway is from now on; `None` for as all others are.
-    pub fn set_mood_of(&self, agent: AgentId, mood: Option<Mood>) {
+    pub fn set_gateway_fault_of(&self, agent: AgentId, gateway_fault: Option<GatewayFault>) {
         let mut state = self.lock();
-        match mood {
-            Some(mood) => state.moods.insert(agent, mood),
-            None => state.moods.remove(&agent),
+        match gateway_fault {
+            Some(gateway_fault) => state.gateway_faults.insert(agent, gateway_fault),
+            None => state.gateway_faults.remove(&agent),
         };
     }
 
@@ -213,7 +213,7 @@ impl FakeEngine {
             })
         };
         if let Some(owner) = removed {
-            self.told(owner, Changed::Instance(agent));
+            self.told(owner, Resync::Instance(agent));
         }
         removed.is_some()
     }
@@ -235,17 +235,17 @@ impl FakeEngine {
     }
 
     /// What there is of this agent's instance.
-    pub fn observed(&self, agent: AgentId) -> Option<Observed> {
+    pub fn observed(&self, agent: AgentId) -> Option<ObservedInstance> {
         self.lock().instances.get(&agent).map(Instance::observed)
     }
 
     /// All instances there are, of whatever installation.
-    pub fn all(&self) -> Vec<Observed> {
+    pub fn all(&self) -> Vec<ObservedInstance> {
         self.lock().instances.values().map(Instance::observed).collect()
     }
 
     /// The instances of one installation.
-    pub fn all_of(&self, installation: InstallationId) -> Vec<Observed> {
+    pub fn all_of(&self, installation: InstallationId) -> Vec<ObservedInstance> {
         let state = self.lock();
         let ours = |instance: &&Instance| instance.installation == installation;
         state.instances.values().filter(ours).map(Instance::observed).collect()
@@ -306,10 +306,10 @@ impl FakeEngine {
             state.clock = Clock::tokio(state.now());
             state.stands_at = None;
             let up = state.instances.iter_mut().filter_map(|(agent, instance)| Some((*agent, instance.up()?)));
-            up.filter_map(|(agent, up)| Some((agent, up.run.boot.clone(), up.dies.clone()?))).collect()
+            up.filter_map(|(agent, up)| Some((agent, up.run.run_id.clone(), up.dies.clone()?))).collect()
         };
-        for (agent, boot, (at, exit)) in dying {
-            self.let_die(agent, boot, at, exit);
+        for (agent, run_id, (at, exit)) in dying {
+            self.let_die(agent, run_id, at, exit);
         }
     }
 
@@ -334,7 +334,7 @@ impl FakeEngine {
         }
     }
 
-    pub(super) fn changes(&self) -> broadcast::Receiver<(InstallationId, Changed)> {
+    pub(super) fn changes(&self) -> broadcast::Receiver<(InstallationId, Resync)> {
         self.0.changes.subscribe()
     }
 
@@ -342,12 +342,12 @@ impl FakeEngine {
     pub(super) fn changed(&self, agent: AgentId) {
         let owner = self.lock().instances.get(&agent).map(|instance| instance.installation);
         if let Some(owner) = owner {
-            self.told(owner, Changed::Instance(agent));
+            self.told(owner, Resync::Instance(agent));
         }
     }
 
     /// Wakes an installation's watchers, unless the engine is away: then they hear of a gap later.
-    pub(super) fn told(&self, owner: InstallationId, change: Changed) {
+    pub(super) fn told(&self, owner: InstallationId, change: Resync) {
         let answers = *self.condition() == Condition::Answers;
         if answers {
             // Nobody watching is fine.
@@ -367,17 +367,17 @@ impl FakeEngine {
             (begun.0, dies)
         };
         if let Some((at, exit)) = dies {
-            self.let_die(agent, run.boot.clone(), at, exit);
+            self.let_die(agent, run.run_id.clone(), at, exit);
         }
         Ok((run, true))
     }
 
-    fn let_die(&self, agent: AgentId, boot: BootId, at: Timestamp, exit: Exit) {
+    fn let_die(&self, agent: AgentId, run_id: RunId, at: Timestamp, exit: Exit) {
         let engine = self.clone();
         let wait = self.lock().clock.until(at);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            let same = engine.lock().run_of(agent).is_some_and(|run| run.boot == boot);
+            let same = engine.lock().run_of(agent).is_some_and(|run| run.run_id == run_id);
             if same {
                 engine.end(agent, exit);
             }

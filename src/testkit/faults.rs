@@ -13,8 +13,8 @@ use tokio::time::{sleep, timeout};
 use super::random::Sequence;
 use crate::domain::{Origin, Secret};
 use crate::runtime::{
-    Caps, Changed, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, Observed, Progress, Run,
-    RuntimeError, RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, ObservedInstance, Progress,
+    Resync, Run, RuntimeError, RuntimeResult, StagedFile, Usage,
 };
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
 
@@ -216,7 +216,7 @@ impl ContainerRuntime for FaultyRuntime {
         self.through(Call::Prepare, move || self.inner.prepare(Arc::clone(&progress))).boxed()
     }
 
-    fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<Observed>> {
+    fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<ObservedInstance>> {
         self.through(Call::Create, || self.inner.ensure_created(spec)).boxed()
     }
 
@@ -240,11 +240,11 @@ impl ContainerRuntime for FaultyRuntime {
         self.through(Call::Remove, move || self.inner.remove(key, data)).boxed()
     }
 
-    fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Observed>>> {
+    fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<ObservedInstance>>> {
         self.through(Call::Observe, || self.inner.observe(key)).boxed()
     }
 
-    fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<Observed>>> {
+    fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<ObservedInstance>>> {
         self.through(Call::List, || self.inner.list_owned()).boxed()
     }
 
@@ -252,9 +252,9 @@ impl ContainerRuntime for FaultyRuntime {
         self.through(Call::Observe, || self.inner.origin(key)).boxed()
     }
 
-    fn watch(&self) -> BoxStream<'static, Changed> {
+    fn watch(&self) -> BoxStream<'static, Resync> {
         let faults = self.faults.clone();
-        let repeated = move |change: Changed| stream::iter(vec![change; faults.events()]);
+        let repeated = move |change: Resync| stream::iter(vec![change; faults.events()]);
         self.inner.watch().flat_map(repeated).boxed()
     }
 

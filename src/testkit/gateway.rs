@@ -10,18 +10,18 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::behavior::GatewayFault;
 use super::engine::FakeEngine;
-use super::habits::Mood;
 use super::process::{Gateway as Inside, Process, with_token};
-use super::state::{Delivery, Life, State, Up};
-use crate::domain::{AgentId, BootId, Secret, later};
+use super::state::{Delivery, InstancePhase, State, Up};
+use crate::domain::{AgentId, RunId, Secret, later};
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
 use crate::zeroclaw::workspace::{self, CONFIG_PATH};
 
 /// The gateways inside a [`FakeEngine`]'s instances, as a client reaches them.
 ///
 /// They answer messages with `echo: ` and the message, and keep ZeroClaw's rules: one-time codes, tokens known by their
-/// hash, a lockout after wrong codes. [`Habits`](super::Habits) and [`Mood`] make them different, or difficult.
+/// hash, a lockout after wrong codes. [`GatewayBehavior`](super::Habits) and [`GatewayFault`] make them different, or difficult.
 #[derive(Clone)]
 pub struct FakeGateway {
     engine: FakeEngine,
@@ -30,8 +30,8 @@ pub struct FakeGateway {
 /// A connection to a gateway.
 struct Line {
     agent: AgentId,
-    boot: BootId,
-    mood: Mood,
+    run_id: RunId,
+    gateway_fault: GatewayFault,
     paused: bool,
     stirred: Arc<Notify>,
 }
@@ -46,14 +46,14 @@ impl FakeGateway {
         let refused = || GatewayError::NotSent("connection refused".into());
         let mut state = self.engine.lock();
         let agent = state.listener(at.port()).ok_or_else(refused)?;
-        let (now, mood) = (state.now(), state.mood(agent));
+        let (now, gateway_fault) = (state.now(), state.gateway_fault(agent));
         let instance = state.instances.get_mut(&agent).ok_or_else(refused)?;
         let stirred = Arc::clone(&instance.stirred);
         let up = instance.up().ok_or_else(refused)?;
         match &up.process {
             // The kernel takes connections for a process that is paused.
             Process::Gateway(gateway) if gateway.listens_from <= now || up.paused => {
-                Ok(Line { agent, boot: up.run.boot.clone(), mood, paused: up.paused, stirred })
+                Ok(Line { agent, run_id: up.run.run_id.clone(), gateway_fault, paused: up.paused, stirred })
             }
             Process::Gateway(_) | Process::Idle { .. } => Err(refused()),
         }
@@ -65,11 +65,11 @@ impl FakeGateway {
         let mut state = self.engine.lock();
         let instance = state.instances.get_mut(&line.agent).ok_or_else(closed)?;
         // Taken out for the moment, so that the rest of the engine is at hand as well.
-        let before = std::mem::replace(&mut instance.state, Life::Created);
+        let before = std::mem::replace(&mut instance.state, InstancePhase::Created);
         let (after, result) = match before {
-            Life::Up(mut up) if up.run.boot == line.boot => {
+            InstancePhase::Up(mut up) if up.run.run_id == line.run_id => {
                 let result = work(&mut state, &mut up);
-                (Life::Up(up), Ok(result))
+                (InstancePhase::Up(up), Ok(result))
             }
             other => (other, Err(closed())),
         };
@@ -81,9 +81,9 @@ impl FakeGateway {
 
     /// Lets the time pass that the answer takes; fails as soon as the run ends.
     async fn think(&self, line: &Line, time: Duration) -> Result<(), GatewayError> {
-        let extra = if let Mood::Slow(extra) = line.mood { extra } else { Duration::ZERO };
+        let extra = if let GatewayFault::Slow(extra) = line.gateway_fault { extra } else { Duration::ZERO };
         let ready = Instant::now() + time + extra;
-        let endless = line.mood == Mood::Hung || line.paused;
+        let endless = line.gateway_fault == GatewayFault::Hung || line.paused;
         loop {
             let stirred = line.stirred.notified();
             self.inside(line, |_, _| ())?;
@@ -113,8 +113,9 @@ async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Gateway
 }
 
 impl Inside {
-    fn takes(&self, token: &Secret<String>, mood: Mood) -> bool {
-        !self.requires_pairing || (mood != Mood::Forgetful && self.tokens.contains(&workspace::token_hash(token)))
+    fn takes(&self, token: &Secret<String>, gateway_fault: GatewayFault) -> bool {
+        !self.requires_pairing
+            || (gateway_fault != GatewayFault::Forgetful && self.tokens.contains(&workspace::token_hash(token)))
     }
 }
 
@@ -129,20 +130,23 @@ fn gateway(up: &mut Up) -> Result<&mut Inside, GatewayError> {
 /// A code is redeemed, or not.
 fn redeem(state: &mut State, up: &mut Up, line: &Line, code: &str) -> Result<Pairing, GatewayError> {
     let now = state.now();
-    let habits = Arc::clone(&up.habits);
+    let behavior = Arc::clone(&up.behavior);
     state.tally(line.agent).pairings += 1;
     let gateway = gateway(up)?;
     if let Some(until) = gateway.locked_until.filter(|until| *until > now) {
         state.tally(line.agent).failed_pairings += 1;
         return Ok(Pairing::LockedOut { retry_after_secs: state.until(until).as_secs().max(1) });
     }
-    if !gateway.requires_pairing || gateway.code.as_deref() != Some(code.trim()) || line.mood == Mood::Forgetful {
+    if !gateway.requires_pairing
+        || gateway.code.as_deref() != Some(code.trim())
+        || line.gateway_fault == GatewayFault::Forgetful
+    {
         let tally = state.tally(line.agent);
         tally.failed_pairings += 1;
         gateway.failures += 1;
-        if gateway.failures >= habits.failures_to_lockout {
+        if gateway.failures >= behavior.failures_to_lockout {
             gateway.failures = 0;
-            gateway.locked_until = Some(later(now, habits.lockout));
+            gateway.locked_until = Some(later(now, behavior.lockout));
             tally.lockouts += 1;
         }
         return Ok(Pairing::Refused);
@@ -150,9 +154,9 @@ fn redeem(state: &mut State, up: &mut Up, line: &Line, code: &str) -> Result<Pai
     gateway.code = None;
     gateway.failures = 0;
     let random: String = (0..4).map(|_| format!("{:016x}", state.random.next())).collect();
-    let token = Secret::new(format!("{}{random}", habits.token_prefix));
+    let token = Secret::new(format!("{}{random}", behavior.token_prefix));
     let hash = workspace::token_hash(&token);
-    let persisted = habits.persists_tokens && persist(state, line.agent, &hash);
+    let persisted = behavior.persists_tokens && persist(state, line.agent, &hash);
     gateway.tokens.insert(hash);
     Ok(Pairing::Paired { token, persisted })
 }
@@ -174,13 +178,18 @@ fn unauthorized() -> WebhookAnswer {
 }
 
 /// What the gateway says to a message that it took.
-fn reply(mood: Mood, body: &Bytes) -> Result<WebhookAnswer, GatewayError> {
-    match mood {
-        Mood::HangsUp => Err(GatewayError::Unknown("connection closed".into())),
-        Mood::Garbage => Err(GatewayError::Garbage("no HTTP at all".into())),
-        Mood::Fails(408) => Ok(WebhookAnswer { status: 408, content_type: None, body: Bytes::new() }),
-        Mood::Fails(status) => Ok(json(status, &serde_json::json!({"error": "LLM request failed"}))),
-        Mood::Well | Mood::Slow(_) | Mood::Hung | Mood::Unwell | Mood::Forgetful | Mood::Mute => {
+fn reply(gateway_fault: GatewayFault, body: &Bytes) -> Result<WebhookAnswer, GatewayError> {
+    match gateway_fault {
+        GatewayFault::HangsUp => Err(GatewayError::Unknown("connection closed".into())),
+        GatewayFault::Garbage => Err(GatewayError::Garbage("no HTTP at all".into())),
+        GatewayFault::Fails(408) => Ok(WebhookAnswer { status: 408, content_type: None, body: Bytes::new() }),
+        GatewayFault::Fails(status) => Ok(json(status, &serde_json::json!({"error": "LLM request failed"}))),
+        GatewayFault::Well
+        | GatewayFault::Slow(_)
+        | GatewayFault::Hung
+        | GatewayFault::Unwell
+        | GatewayFault::Forgetful
+        | GatewayFault::Mute => {
             let sent = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
             let message = sent.get("message").and_then(serde_json::Value::as_str).unwrap_or_default();
             Ok(json(200, &serde_json::json!({"model": "fake", "response": format!("echo: {message}")})))
@@ -194,11 +203,12 @@ impl Gateway for FakeGateway {
             let line = self.heard(at).await?;
             self.think(&line, Duration::ZERO).await?;
             self.inside(&line, |_, up| {
-                if line.mood == Mood::Garbage {
+                if line.gateway_fault == GatewayFault::Garbage {
                     return Ok(HealthReport { status: 502, body: Bytes::from_static(b"\xff\xfe") });
                 }
                 let gateway = gateway(up)?;
-                let (status, word) = if line.mood == Mood::Unwell { (503, "error") } else { (200, "ok") };
+                let (status, word) =
+                    if line.gateway_fault == GatewayFault::Unwell { (503, "error") } else { (200, "ok") };
                 let body = serde_json::json!({
                     "paired": !gateway.tokens.is_empty(),
                     "require_pairing": gateway.requires_pairing,
@@ -219,9 +229,9 @@ impl Gateway for FakeGateway {
         let call = async move {
             let line = self.heard(at).await?;
             self.think(&line, Duration::ZERO).await?;
-            self.inside(&line, |_, up| match line.mood {
-                Mood::Garbage => Err(GatewayError::Garbage("no HTTP at all".into())),
-                mood => Ok(gateway(up)?.takes(token, mood)),
+            self.inside(&line, |_, up| match line.gateway_fault {
+                GatewayFault::Garbage => Err(GatewayError::Garbage("no HTTP at all".into())),
+                gateway_fault => Ok(gateway(up)?.takes(token, gateway_fault)),
             })?
         };
         within(limit, call).boxed()
@@ -237,10 +247,10 @@ impl Gateway for FakeGateway {
             let line = self.heard(at).await?;
             self.think(&line, Duration::ZERO).await?;
             let paired = self.inside(&line, |state, up| redeem(state, up, &line, code.expose()))??;
-            match line.mood {
+            match line.gateway_fault {
                 // The code is spent, and the token never arrives.
-                Mood::HangsUp => Err(GatewayError::Unknown("connection closed".into())),
-                Mood::Garbage => Err(GatewayError::Garbage("no HTTP at all".into())),
+                GatewayFault::HangsUp => Err(GatewayError::Unknown("connection closed".into())),
+                GatewayFault::Garbage => Err(GatewayError::Garbage("no HTTP at all".into())),
                 _ => Ok(paired),
             }
         };
@@ -257,18 +267,18 @@ impl Gateway for FakeGateway {
         let sending = async move {
             let line = self.heard(at).await?;
             call.sent.set();
-            if line.paused || line.mood == Mood::Hung {
+            if line.paused || line.gateway_fault == GatewayFault::Hung {
                 self.think(&line, Duration::ZERO).await?;
             }
             let read = self.inside(&line, |state, up| {
-                let answers_in = up.habits.answers_in;
-                if !gateway(up)?.takes(token, line.mood) {
+                let answers_in = up.behavior.answers_in;
+                if !gateway(up)?.takes(token, line.gateway_fault) {
                     let at = state.now();
                     state.tally(line.agent).refusals.push(at);
                     return Ok(Err(unauthorized()));
                 }
                 let at = state.now();
-                let delivery = Delivery { at, boot: line.boot.clone(), body: call.body.clone() };
+                let delivery = Delivery { at, run_id: line.run_id.clone(), body: call.body.clone() };
                 state.tally(line.agent).messages.push(delivery);
                 Ok(Ok(answers_in))
             })??;
@@ -276,7 +286,7 @@ impl Gateway for FakeGateway {
                 Err(refusal) => Ok(refusal),
                 Ok(answers_in) => {
                     self.think(&line, answers_in).await?;
-                    reply(line.mood, &call.body)
+                    reply(line.gateway_fault, &call.body)
                 }
             }
         };

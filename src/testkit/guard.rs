@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::check::{Invariant, Violation};
 use crate::domain::{AgentId, Origin};
-use crate::lifecycle::{Life, Phase, Resume, Then};
+use crate::lifecycle::{AfterStop, AgentState, Phase, RetryTarget};
 use crate::runtime::{
-    Caps, Changed, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, Observed, Progress, Run,
-    RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, ObservedInstance, Progress,
+    Resync, Run, RuntimeResult, StagedFile, Usage,
 };
 use crate::store::Store;
 
@@ -79,9 +79,9 @@ impl Guard {
         let mut watch = lock(&self.watch);
         // A store that cannot be read says nothing about intents.
         if let Ok(stored) = stored {
-            let life = stored.as_ref().map(|stored| &stored.record.life);
-            if !intended(life, act) {
-                let phase = life.map(|life| &life.phase);
+            let state = stored.as_ref().map(|stored| &stored.record.state);
+            if !intended(state, act) {
+                let phase = state.map(|state| &state.phase);
                 watch.violations.push(Violation::of(Invariant::IntentFirst, agent, format!("{name} in {phase:?}")));
             }
         }
@@ -106,15 +106,17 @@ impl Guard {
 
 /// Whether what is stored allows for this. A job that was superseded while it waited still ends, so the record may be
 /// further than the job; but it has a first attempt behind it, and an agent that is stored as RUNNING is touched by nobody.
-fn intended(life: Option<&Life>, act: Act) -> bool {
-    let Some(life) = life else {
+fn intended(state: Option<&AgentState>, act: Act) -> bool {
+    let Some(state) = state else {
         // Orphans are removed.
         return act == Act::Remove;
     };
-    match (&life.phase, act) {
+    match (&state.phase, act) {
         (Phase::Running { .. }, _) => false,
-        (Phase::Pending, Act::Raise) => life.attempt > 0,
-        (Phase::Stopping { then: Then::Delete, .. } | Phase::Failed { resume: Resume::Delete, .. }, _) => true,
+        (Phase::Pending, Act::Raise) => state.attempt > 0,
+        (Phase::Stopping { then: AfterStop::Delete, .. } | Phase::Failed { resume: RetryTarget::Delete, .. }, _) => {
+            true
+        }
         (_, Act::Remove) => false,
         (_, Act::Raise | Act::End) => true,
     }
@@ -133,7 +135,7 @@ impl ContainerRuntime for Guard {
         self.inner.prepare(progress)
     }
 
-    fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<Observed>> {
+    fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<ObservedInstance>> {
         self.looked_after(&spec.key, "create", Act::Raise, self.inner.ensure_created(spec)).boxed()
     }
 
@@ -157,11 +159,11 @@ impl ContainerRuntime for Guard {
         self.looked_after(key, "remove", Act::Remove, self.inner.remove(key, data)).boxed()
     }
 
-    fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Observed>>> {
+    fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<ObservedInstance>>> {
         self.inner.observe(key)
     }
 
-    fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<Observed>>> {
+    fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<ObservedInstance>>> {
         self.inner.list_owned()
     }
 
@@ -169,7 +171,7 @@ impl ContainerRuntime for Guard {
         self.inner.origin(key)
     }
 
-    fn watch(&self) -> BoxStream<'static, Changed> {
+    fn watch(&self) -> BoxStream<'static, Resync> {
         self.inner.watch()
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::habits::{CodeForm, Habits};
+use super::behavior::{CodeForm, GatewayBehavior};
 use super::random::Sequence;
 use crate::domain::{Exit, Timestamp, later};
 use crate::runtime::LogStream;
@@ -42,7 +42,7 @@ impl Process {
         command: &[String],
         config: Option<&[u8]>,
         at: Timestamp,
-        habits: &Habits,
+        behavior: &GatewayBehavior,
         random: &mut Sequence,
     ) -> Begun {
         let number = || command.get(1).and_then(|number| number.parse().ok());
@@ -53,14 +53,14 @@ impl Process {
             }
             Some("deaf") => Begun { process: Ok(Self::Idle { deaf: true }), prints: vec![said("deaf".into())] },
             Some("exit") => Begun { process: Err(Exit { code: number(), oom: false }), prints: Vec::new() },
-            Some(_) | None => Gateway::begin(config, at, habits, random),
+            Some(_) | None => Gateway::begin(config, at, behavior, random),
         }
     }
 
     /// How long it takes to end when it is asked to; `None` if it does not listen.
-    pub(super) const fn ends_in(&self, habits: &Habits) -> Option<Duration> {
+    pub(super) const fn ends_in(&self, behavior: &GatewayBehavior) -> Option<Duration> {
         match self {
-            Self::Gateway(_) => habits.ends_in,
+            Self::Gateway(_) => behavior.ends_in,
             Self::Idle { deaf: true } => None,
             Self::Idle { deaf: false } => Some(Duration::ZERO),
         }
@@ -68,16 +68,16 @@ impl Process {
 }
 
 impl Gateway {
-    fn begin(config: Option<&[u8]>, at: Timestamp, habits: &Habits, random: &mut Sequence) -> Begun {
+    fn begin(config: Option<&[u8]>, at: Timestamp, behavior: &GatewayBehavior, random: &mut Sequence) -> Begun {
         let Ok(config) = Config::read(config) else {
             let text = "Error: Failed to parse config file".to_owned();
             let prints = vec![(Duration::ZERO, LogStream::Stderr, text)];
             return Begun { process: Err(Exit { code: Some(1), oom: false }), prints };
         };
-        let requires_pairing = habits.requires_pairing && config.requires_pairing;
-        let code = (requires_pairing && config.tokens.is_empty()).then(|| code(habits.code, random));
+        let requires_pairing = behavior.requires_pairing && config.requires_pairing;
+        let code = (requires_pairing && config.tokens.is_empty()).then(|| code(behavior.code, random));
         let mut prints = vec![said("🦀 ZeroClaw Gateway listening on http://0.0.0.0:42617".into())];
-        let after = habits.prints_code_after;
+        let after = behavior.prints_code_after;
         match &code {
             Some(code) => prints.extend(banner(code).map(|line| (after, LogStream::Stdout, line))),
             None if requires_pairing => {
@@ -91,7 +91,7 @@ impl Gateway {
             tokens: config.tokens,
             failures: 0,
             locked_until: None,
-            listens_from: later(at, habits.boots_in),
+            listens_from: later(at, behavior.boots_in),
         };
         Begun { process: Ok(Process::Gateway(Box::new(gateway))), prints }
     }

@@ -11,11 +11,11 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep};
 
 use super::engine::{FakeEngine, Image};
-use super::state::{Instance, Life, Line, State, Volume};
-use crate::domain::{AgentId, BootId, Exit, InstallationId, Origin, Timestamp};
+use super::state::{Instance, InstancePhase, Line, State, Volume};
+use crate::domain::{AgentId, Exit, InstallationId, Origin, RunId, Timestamp};
 use crate::runtime::{
-    Caps, Changed, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, Observed, Progress, Run,
-    RuntimeError, RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, ObservedInstance, Progress,
+    Resync, Run, RuntimeError, RuntimeResult, StagedFile, Usage,
 };
 
 /// One installation's view of a [`FakeEngine`], with all the rules of [`ContainerRuntime`].
@@ -57,12 +57,12 @@ impl FakeRuntime {
 
     async fn stopped(&self, key: &InstanceKey, grace: Duration) -> RuntimeResult<()> {
         let asked = self.call(|state| asked_to_end(state, self.installation, key)).await?;
-        let Some(Asked { boot, ends_in, stirred }) = asked else { return Ok(()) };
+        let Some(CommandReply { run_id, ends_in, stirred }) = asked else { return Ok(()) };
         let wait = ends_in.map_or(grace, |ends_in| ends_in.min(grace));
         let deadline = Instant::now() + wait;
         loop {
             let over = stirred.notified();
-            let still_up = self.engine.lock().run_of(key.agent).is_some_and(|run| run.boot == boot);
+            let still_up = self.engine.lock().run_of(key.agent).is_some_and(|run| run.run_id == run_id);
             if !still_up {
                 return Ok(());
             }
@@ -74,7 +74,7 @@ impl FakeRuntime {
         }
         let obeyed = ends_in.is_some_and(|ends_in| ends_in <= grace);
         let code = if obeyed { 143 } else { 137 };
-        let same = self.engine.lock().run_of(key.agent).is_some_and(|run| run.boot == boot);
+        let same = self.engine.lock().run_of(key.agent).is_some_and(|run| run.run_id == run_id);
         if same {
             self.engine.end(key.agent, Exit { code: Some(code), oom: false });
         }
@@ -83,19 +83,19 @@ impl FakeRuntime {
 }
 
 /// A run that was asked to end.
-struct Asked {
-    boot: BootId,
+struct CommandReply {
+    run_id: RunId,
     ends_in: Option<Duration>,
     stirred: Arc<Notify>,
 }
 
-fn asked_to_end(state: &mut State, owner: InstallationId, key: &InstanceKey) -> RuntimeResult<Option<Asked>> {
+fn asked_to_end(state: &mut State, owner: InstallationId, key: &InstanceKey) -> RuntimeResult<Option<CommandReply>> {
     let Some(instance) = owned(state, owner, key)? else { return Ok(None) };
     let stirred = Arc::clone(&instance.stirred);
-    Ok(instance.up().map(|up| Asked {
-        boot: up.run.boot.clone(),
+    Ok(instance.up().map(|up| CommandReply {
+        run_id: up.run.run_id.clone(),
         // A paused one hears nothing.
-        ends_in: up.process.ends_in(&up.habits).filter(|_| !up.paused),
+        ends_in: up.process.ends_in(&up.behavior).filter(|_| !up.paused),
         stirred,
     }))
 }
@@ -121,7 +121,7 @@ fn owned<'a>(
     }
 }
 
-fn created(state: &mut State, owner: InstallationId, spec: &InstanceSpec) -> RuntimeResult<Observed> {
+fn created(state: &mut State, owner: InstallationId, spec: &InstanceSpec) -> RuntimeResult<ObservedInstance> {
     if let Some(instance) = owned(state, owner, &spec.key)?
         && instance.spec_hash == spec.hash()
     {
@@ -139,7 +139,7 @@ fn created(state: &mut State, owner: InstallationId, spec: &InstanceSpec) -> Run
         port: spec.port,
         memory_mb: spec.memory_mb,
         origin: spec.origin.clone(),
-        state: Life::Created,
+        state: InstancePhase::Created,
         died: None,
         boots: 0,
         lines: std::collections::VecDeque::new(),
@@ -147,7 +147,7 @@ fn created(state: &mut State, owner: InstallationId, spec: &InstanceSpec) -> Run
         sampled: false,
         stirred: Arc::default(),
     };
-    let observed = Observed { created_now: true, ..instance.observed() };
+    let observed = ObservedInstance { created_now: true, ..instance.observed() };
     state.put(instance);
     put_files(state, owner, spec.key.agent, &spec.files);
     Ok(observed)
@@ -206,7 +206,7 @@ impl ContainerRuntime for FakeRuntime {
         .boxed()
     }
 
-    fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<Observed>> {
+    fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<ObservedInstance>> {
         async move {
             let observed = self.call(|state| created(state, self.installation, spec)).await?;
             if observed.created_now {
@@ -267,18 +267,18 @@ impl ContainerRuntime for FakeRuntime {
         async move {
             let found = self.call(|state| removed(state, self.installation, key, data)).await?;
             if found {
-                self.engine.told(self.installation, Changed::Instance(key.agent));
+                self.engine.told(self.installation, Resync::Instance(key.agent));
             }
             Ok(())
         }
         .boxed()
     }
 
-    fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Observed>>> {
+    fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<ObservedInstance>>> {
         self.call(move |state| Ok(owned(state, self.installation, key)?.map(|instance| instance.observed()))).boxed()
     }
 
-    fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<Observed>>> {
+    fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<ObservedInstance>>> {
         self.call(|state| {
             let ours = |instance: &&Instance| instance.installation == self.installation;
             Ok(state.instances.values().filter(ours).map(Instance::observed).collect())
@@ -294,7 +294,7 @@ impl ContainerRuntime for FakeRuntime {
         .boxed()
     }
 
-    fn watch(&self) -> BoxStream<'static, Changed> {
+    fn watch(&self) -> BoxStream<'static, Resync> {
         let installation = self.installation;
         // The engine is kept, so that the stream has no end.
         stream::unfold((self.engine.changes(), self.engine.clone()), move |(mut changes, engine)| async move {
@@ -302,7 +302,7 @@ impl ContainerRuntime for FakeRuntime {
                 match changes.recv().await {
                     Ok((owner, change)) if owner == installation => return Some((change, (changes, engine))),
                     Ok(_) => {}
-                    Err(RecvError::Lagged(_)) => return Some((Changed::Gap, (changes, engine))),
+                    Err(RecvError::Lagged(_)) => return Some((Resync::All, (changes, engine))),
                     Err(RecvError::Closed) => return None,
                 }
             }
@@ -352,7 +352,8 @@ impl ContainerRuntime for FakeRuntime {
 }
 
 fn wanted(line: &Line, query: &LogQuery) -> bool {
-    query.boot.as_ref().is_none_or(|boot| *boot == line.boot) && query.since.is_none_or(|since| line.line.time >= since)
+    query.run_id.as_ref().is_none_or(|run_id| *run_id == line.run_id)
+        && query.since.is_none_or(|since| line.line.time >= since)
 }
 
 /// The number of the first line that the query's tail leaves.
@@ -429,11 +430,11 @@ impl Follower {
                 return Found::Line(line.line.clone());
             }
         }
-        let followed = match instance.up() {
-            Some(up) => self.query.boot.as_ref().is_none_or(|boot| *boot == up.run.boot),
+        let outcome = match instance.up() {
+            Some(up) => self.query.run_id.as_ref().is_none_or(|run_id| *run_id == up.run.run_id),
             None => false,
         };
-        if !self.query.follow || !followed {
+        if !self.query.follow || !outcome {
             return Found::End;
         }
         let stirred = Arc::clone(&instance.stirred);

@@ -8,13 +8,13 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tokio::sync::Notify;
 
+use super::behavior::{GatewayBehavior, GatewayFault};
 use super::engine::{Image, Pace};
-use super::habits::{Habits, Mood};
 use super::process::Process;
 use super::random::Sequence;
 use crate::actor::Clock;
-use crate::domain::{AgentId, BootId, Exit, HostPort, InstallationId, Origin, Timestamp, later};
-use crate::runtime::{InstanceKey, InstanceState, LogLine, LogStream, Observed, Run, RuntimeError};
+use crate::domain::{AgentId, Exit, HostPort, InstallationId, Origin, RunId, Timestamp, later};
+use crate::runtime::{InstanceKey, InstanceState, LogLine, LogStream, ObservedInstance, Run, RuntimeError};
 
 /// Lines kept of each instance, the newest.
 const LOG_LINES: usize = 2048;
@@ -32,10 +32,10 @@ impl State {
             instances: BTreeMap::new(),
             on_port: BTreeMap::new(),
             volumes: BTreeMap::new(),
-            habits: Arc::new(Habits::default()),
+            behavior: Arc::new(GatewayBehavior::default()),
             habits_of: BTreeMap::new(),
-            mood: Mood::Well,
-            moods: BTreeMap::new(),
+            gateway_fault: GatewayFault::Well,
+            gateway_faults: BTreeMap::new(),
             dying: BTreeMap::new(),
             tallies: BTreeMap::new(),
             engine_ids: 0,
@@ -57,10 +57,10 @@ pub(super) struct State {
     pub(super) on_port: BTreeMap<HostPort, BTreeSet<AgentId>>,
     /// Data by instance; it may outlive the instance.
     pub(super) volumes: BTreeMap<AgentId, Volume>,
-    pub(super) habits: Arc<Habits>,
-    pub(super) habits_of: BTreeMap<AgentId, Arc<Habits>>,
-    pub(super) mood: Mood,
-    pub(super) moods: BTreeMap<AgentId, Mood>,
+    pub(super) behavior: Arc<GatewayBehavior>,
+    pub(super) habits_of: BTreeMap<AgentId, Arc<GatewayBehavior>>,
+    pub(super) gateway_fault: GatewayFault,
+    pub(super) gateway_faults: BTreeMap<AgentId, GatewayFault>,
     pub(super) dying: BTreeMap<AgentId, (Duration, Exit)>,
     pub(super) tallies: BTreeMap<AgentId, Tally>,
     pub(super) engine_ids: u64,
@@ -82,7 +82,7 @@ pub(super) struct Instance {
     pub(super) port: HostPort,
     pub(super) memory_mb: u32,
     pub(super) origin: Option<Arc<Origin>>,
-    pub(super) state: Life,
+    pub(super) state: InstancePhase,
     /// How its last run ended, where the engine's own policy replaced it.
     pub(super) died: Option<Exit>,
     pub(super) boots: u64,
@@ -94,7 +94,7 @@ pub(super) struct Instance {
     pub(super) stirred: Arc<Notify>,
 }
 
-pub(super) enum Life {
+pub(super) enum InstancePhase {
     Created,
     Up(Box<Up>),
     Down(Exit),
@@ -104,13 +104,13 @@ pub(super) struct Up {
     pub(super) run: Run,
     pub(super) paused: bool,
     pub(super) process: Process,
-    pub(super) habits: Arc<Habits>,
+    pub(super) behavior: Arc<GatewayBehavior>,
     /// When and how it will end by itself.
     pub(super) dies: Option<(Timestamp, Exit)>,
 }
 
 pub(super) struct Line {
-    pub(super) boot: BootId,
+    pub(super) run_id: RunId,
     pub(super) line: LogLine,
 }
 
@@ -136,7 +136,7 @@ pub struct Tally {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     pub at: Timestamp,
-    pub boot: BootId,
+    pub run_id: RunId,
     pub body: bytes::Bytes,
 }
 
@@ -167,7 +167,7 @@ impl State {
         };
         for instance in self.instances.values_mut() {
             instance.lines.iter_mut().for_each(|line| moved(&mut line.line.time));
-            let Life::Up(up) = &mut instance.state else { continue };
+            let InstancePhase::Up(up) = &mut instance.state else { continue };
             if let Some((at, _)) = &mut up.dies {
                 moved(at);
             }
@@ -180,8 +180,8 @@ impl State {
         }
     }
 
-    pub(super) fn mood(&self, agent: AgentId) -> Mood {
-        self.moods.get(&agent).copied().unwrap_or(self.mood)
+    pub(super) fn gateway_fault(&self, agent: AgentId) -> GatewayFault {
+        self.gateway_faults.get(&agent).copied().unwrap_or(self.gateway_fault)
     }
 
     pub(super) fn tally(&mut self, agent: AgentId) -> &mut Tally {
@@ -214,14 +214,15 @@ impl State {
     /// Who listens on this port.
     pub(super) fn listener(&self, port: u16) -> Option<AgentId> {
         let there = self.on_port.get(&HostPort::try_from(port).ok()?)?;
-        let is_up =
-            |agent: &AgentId| self.instances.get(agent).is_some_and(|instance| matches!(instance.state, Life::Up(_)));
+        let is_up = |agent: &AgentId| {
+            self.instances.get(agent).is_some_and(|instance| matches!(instance.state, InstancePhase::Up(_)))
+        };
         there.iter().copied().find(is_up)
     }
 
     pub(super) fn begin_run(&mut self, agent: AgentId) -> Result<(Run, bool), RuntimeError> {
         let instance = self.instances.get_mut(&agent).ok_or(RuntimeError::NotFound)?;
-        if let Life::Up(up) = &instance.state {
+        if let InstancePhase::Up(up) = &instance.state {
             return Ok((up.run.clone(), false));
         }
         let port = instance.port;
@@ -229,7 +230,7 @@ impl State {
             return Err(RuntimeError::PortTaken(port));
         }
         let started_at = self.stamp();
-        let habits = Arc::clone(self.habits_of.get(&agent).unwrap_or(&self.habits));
+        let behavior = Arc::clone(self.habits_of.get(&agent).unwrap_or(&self.behavior));
         self.tally(agent).starts.push(started_at);
         let dies = self.dying.get(&agent).map(|(after, exit)| (later(started_at, *after), exit.clone()));
         let files = self.volumes.get(&agent).map(|volume| &volume.files);
@@ -237,17 +238,17 @@ impl State {
         let mut random = self.random.fork();
         let instance = self.instances.get_mut(&agent).ok_or(RuntimeError::NotFound)?;
         instance.boots += 1;
-        let boot = BootId(format!("{}/{}", instance.engine_id, instance.boots).into());
+        let run_id = RunId(format!("{}/{}", instance.engine_id, instance.boots).into());
         let endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, port.get()));
-        let run = Run { boot, started_at, endpoint };
-        let begun = Process::begin(&instance.command, config, started_at, &habits, &mut random);
+        let run = Run { run_id, started_at, endpoint };
+        let begun = Process::begin(&instance.command, config, started_at, &behavior, &mut random);
         for (after, stream, text) in begun.prints {
-            instance.print(run.boot.clone(), later(started_at, after), stream, text);
+            instance.print(run.run_id.clone(), later(started_at, after), stream, text);
         }
         instance.died = None;
         instance.state = match begun.process {
-            Ok(process) => Life::Up(Box::new(Up { run: run.clone(), paused: false, process, habits, dies })),
-            Err(exit) => Life::Down(exit),
+            Ok(process) => InstancePhase::Up(Box::new(Up { run: run.clone(), paused: false, process, behavior, dies })),
+            Err(exit) => InstancePhase::Down(exit),
         };
         instance.stirred.notify_waiters();
         Ok((run, true))
@@ -255,14 +256,14 @@ impl State {
 }
 
 impl Instance {
-    pub(super) fn observed(&self) -> Observed {
+    pub(super) fn observed(&self) -> ObservedInstance {
         let state = match &self.state {
-            Life::Created => InstanceState::Created,
-            Life::Up(up) if up.paused => InstanceState::Paused(up.run.clone()),
-            Life::Up(up) => InstanceState::Running(up.run.clone()),
-            Life::Down(exit) => InstanceState::Exited(exit.clone()),
+            InstancePhase::Created => InstanceState::Created,
+            InstancePhase::Up(up) if up.paused => InstanceState::Paused(up.run.clone()),
+            InstancePhase::Up(up) => InstanceState::Running(up.run.clone()),
+            InstancePhase::Down(exit) => InstanceState::Exited(exit.clone()),
         };
-        Observed {
+        ObservedInstance {
             key: self.key.clone(),
             state,
             engine_id: self.engine_id.clone(),
@@ -274,27 +275,27 @@ impl Instance {
 
     pub(super) fn up(&mut self) -> Option<&mut Up> {
         match &mut self.state {
-            Life::Up(up) => Some(up),
-            Life::Created | Life::Down(_) => None,
+            InstancePhase::Up(up) => Some(up),
+            InstancePhase::Created | InstancePhase::Down(_) => None,
         }
     }
 
     /// Ends the run, and what it would have printed later. False where nothing runs.
     pub(super) fn end(&mut self, exit: Exit, now: Timestamp) -> bool {
-        let was_up = matches!(self.state, Life::Up(_));
+        let was_up = matches!(self.state, InstancePhase::Up(_));
         if was_up {
-            self.state = Life::Down(exit);
+            self.state = InstancePhase::Down(exit);
             self.lines.retain(|line| line.line.time <= now);
             self.stirred.notify_waiters();
         }
         was_up
     }
 
-    fn print(&mut self, boot: BootId, time: Timestamp, stream: LogStream, text: String) {
+    fn print(&mut self, run_id: RunId, time: Timestamp, stream: LogStream, text: String) {
         if self.lines.len() == LOG_LINES {
             self.lines.pop_front();
             self.first_line += 1;
         }
-        self.lines.push_back(Line { boot, line: LogLine { time, stream, text } });
+        self.lines.push_back(Line { run_id, line: LogLine { time, stream, text } });
     }
 }

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 use zeroone::domain::Plan;
-use zeroone::testkit::Mood;
+use zeroone::testkit::GatewayFault;
 
 use crate::world::{World, answer, new_agent};
 
@@ -253,13 +253,13 @@ async fn commands_are_answered_by_what_they_find() {
 #[tokio::test]
 async fn a_stop_is_legal_while_it_starts_and_a_delete_always() {
     let world = World::new(Plan::Pro).await;
-    world.fakes.engine().set_mood(Mood::Unwell);
+    world.fakes.engine().set_gateway_fault(GatewayFault::Unwell);
     let starting = world.created("starting").await;
     world.reach(&starting, "STARTING").await;
     assert_eq!(world.command(&starting, "stop").await.status, 202);
     world.reach(&starting, "STOPPED").await;
     assert_eq!(world.delete(&format!("/api/agents/{starting}")).await.status, 204);
-    world.fakes.engine().set_mood(Mood::Well);
+    world.fakes.engine().set_gateway_fault(GatewayFault::Well);
     let new = world.created("new").await;
     assert_eq!(world.delete(&format!("/api/agents/{new}")).await.status, 204);
     let running = world.running("running").await;

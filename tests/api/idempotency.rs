@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 use zeroone::domain::{AgentId, Plan};
-use zeroone::testkit::Mood;
+use zeroone::testkit::GatewayFault;
 
 use crate::world::{Answer, World, answer, new_agent, until};
 
@@ -56,10 +56,10 @@ async fn a_lost_answer_stays_lost_and_the_message_is_not_sent_again() {
     let world = World::new(Plan::Pro).await;
     let id = world.running("a").await;
     let path = format!("/api/agents/{id}/message");
-    world.fakes.engine().set_mood_of(id.parse::<AgentId>().unwrap(), Some(Mood::HangsUp));
+    world.fakes.engine().set_gateway_fault_of(id.parse::<AgentId>().unwrap(), Some(GatewayFault::HangsUp));
     let lost = answer(keyed(&world, &path, &json!({"message": "hi"}))).await;
     lost.problem(502, "delivery-unknown");
-    world.fakes.engine().set_mood_of(id.parse::<AgentId>().unwrap(), None);
+    world.fakes.engine().set_gateway_fault_of(id.parse::<AgentId>().unwrap(), None);
     let again = answer(keyed(&world, &path, &json!({"message": "hi"}))).await;
     assert_eq!((again.status, &again.text), (502, &lost.text));
     assert_eq!(again.header("idempotent-replayed"), "true");
@@ -71,7 +71,7 @@ async fn one_under_way_is_in_progress_and_after_a_crash_unknown() {
     let id = world.running("a").await;
     let path = format!("/api/agents/{id}/message");
     let agent: AgentId = id.parse().unwrap();
-    world.fakes.engine().set_mood_of(agent, Some(Mood::Slow(Duration::from_secs(600))));
+    world.fakes.engine().set_gateway_fault_of(agent, Some(GatewayFault::Slow(Duration::from_secs(600))));
     let first = tokio::spawn(keyed(&world, &path, &json!({"message": "hi"})).send());
     until("in progress", async || {
         let request = keyed(&world, &path, &json!({"message": "hi"})).timeout(Duration::from_millis(500));
@@ -83,7 +83,7 @@ async fn one_under_way_is_in_progress_and_after_a_crash_unknown() {
     answer(keyed(&world, &path, &json!({"message": "other"}))).await.problem(422, "invalid");
     world.restart().await;
     first.abort();
-    world.fakes.engine().set_mood_of(agent, None);
+    world.fakes.engine().set_gateway_fault_of(agent, None);
     let unknown = answer(keyed(&world, &path, &json!({"message": "hi"}))).await;
     unknown.problem(502, "delivery-unknown");
     let again = answer(keyed(&world, &path, &json!({"message": "hi"}))).await;
@@ -96,7 +96,7 @@ async fn a_request_with_a_key_goes_on_without_its_caller() {
     let id = world.running("a").await;
     let path = format!("/api/agents/{id}/message");
     let agent: AgentId = id.parse().unwrap();
-    world.fakes.engine().set_mood_of(agent, Some(Mood::Slow(Duration::from_millis(500))));
+    world.fakes.engine().set_gateway_fault_of(agent, Some(GatewayFault::Slow(Duration::from_millis(500))));
     let impatient = keyed(&world, &path, &json!({"message": "hi"})).timeout(Duration::from_millis(200));
     assert!(impatient.send().await.is_err());
     until("the answer is stored", async || {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 use zeroone::domain::{AgentId, Plan};
-use zeroone::testkit::Mood;
+use zeroone::testkit::GatewayFault;
 
 use crate::world::{Answer, World, answer};
 
@@ -35,7 +35,7 @@ async fn a_message_is_held_while_the_agent_comes_up() {
 #[tokio::test]
 async fn one_that_does_not_come_up_in_time_is_not_ready() {
     let world = World::new(Plan::Pro).await;
-    world.fakes.engine().set_mood(Mood::Unwell);
+    world.fakes.engine().set_gateway_fault(GatewayFault::Unwell);
     let id = world.created("a").await;
     let held = say(&world, &id, "hi", "wait=1").await;
     held.problem(503, "agent-not-ready");
@@ -47,21 +47,21 @@ async fn what_the_gateway_says_is_told_honestly() {
     let world = World::new(Plan::Pro).await;
     let id = world.running("a").await;
     let agent: AgentId = id.parse().unwrap();
-    for (mood, status, code) in [
-        (Mood::Fails(408), 504, "gateway-timeout"),
-        (Mood::Fails(429), 429, "rate-limited"),
-        (Mood::Fails(500), 502, "gateway-error"),
-        (Mood::Fails(413), 413, "too-large"),
-        (Mood::HangsUp, 502, "delivery-unknown"),
-        (Mood::Garbage, 502, "gateway-error"),
+    for (gateway_fault, status, code) in [
+        (GatewayFault::Fails(408), 504, "gateway-timeout"),
+        (GatewayFault::Fails(429), 429, "rate-limited"),
+        (GatewayFault::Fails(500), 502, "gateway-error"),
+        (GatewayFault::Fails(413), 413, "too-large"),
+        (GatewayFault::HangsUp, 502, "delivery-unknown"),
+        (GatewayFault::Garbage, 502, "gateway-error"),
     ] {
-        world.fakes.engine().set_mood_of(agent, Some(mood));
+        world.fakes.engine().set_gateway_fault_of(agent, Some(gateway_fault));
         let refused = say(&world, &id, "hi", "wait=5").await;
         refused.problem(status, code);
         assert_eq!(status == 429, refused.headers.contains_key("retry-after"), "{refused:?}");
         world.reach(&id, "RUNNING").await;
     }
-    world.fakes.engine().set_mood_of(agent, None);
+    world.fakes.engine().set_gateway_fault_of(agent, None);
     world.reach(&id, "RUNNING").await;
     assert_eq!(say(&world, &id, "well again", "wait=20").await.status, 200);
 }
@@ -91,9 +91,9 @@ async fn a_client_that_goes_away_frees_the_agent() {
     let world = World::new(Plan::Pro).await;
     let id = world.running("a").await;
     let agent: AgentId = id.parse().unwrap();
-    world.fakes.engine().set_mood_of(agent, Some(Mood::Hung));
+    world.fakes.engine().set_gateway_fault_of(agent, Some(GatewayFault::Hung));
     let request = world.request(Method::POST, &format!("/api/agents/{id}/message")).json(&json!({"message": "hi"}));
     assert!(request.timeout(Duration::from_millis(200)).send().await.is_err());
-    world.fakes.engine().set_mood_of(agent, None);
+    world.fakes.engine().set_gateway_fault_of(agent, None);
     assert_eq!(say(&world, &id, "next", "wait=20").await.body["response"], "echo: next");
 }

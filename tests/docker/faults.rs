@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use zeroone::runtime::docker::DockerRuntime;
-use zeroone::runtime::{Changed, ContainerRuntime, DataPolicy, InstanceState, RuntimeError, RuntimeResult};
+use zeroone::runtime::{ContainerRuntime, DataPolicy, InstanceState, Resync, RuntimeError, RuntimeResult};
 
 use crate::assert_error;
 use crate::proxy::{Mode, Proxy};
@@ -79,9 +79,9 @@ pub(crate) async fn a_broken_event_stream_is_a_gap(world: &World) {
     let Some((proxy, runtime)) = between(world) else { return };
     let spec = spec(&["gateway"]);
     let mut wakes = runtime.watch();
-    assert_eq!(next(&mut wakes).await, Changed::Gap);
+    assert_eq!(next(&mut wakes).await, Resync::All);
     world.runtime.ensure_created(&spec).await.unwrap();
-    assert_eq!(next(&mut wakes).await, Changed::Instance(spec.key.agent));
+    assert_eq!(next(&mut wakes).await, Resync::Instance(spec.key.agent));
     for mode in [Mode::Cut, Mode::Hang] {
         proxy.set(mode.clone());
         if mode == Mode::Hang {
@@ -92,13 +92,13 @@ pub(crate) async fn a_broken_event_stream_is_a_gap(world: &World) {
         }
         proxy.set(Mode::Pass);
         // The gap alone stands for what was missed: the engine keeps 256 events, which a busy minute of others uses up.
-        while next(&mut wakes).await != Changed::Gap {}
+        while next(&mut wakes).await != Resync::All {}
         let new = self::spec(&["gateway"]);
         world.runtime.ensure_created(&new).await.unwrap();
-        while next(&mut wakes).await != Changed::Instance(new.key.agent) {}
+        while next(&mut wakes).await != Resync::Instance(new.key.agent) {}
     }
 }
 
-async fn next(wakes: &mut (impl StreamExt<Item = Changed> + Unpin)) -> Changed {
+async fn next(wakes: &mut (impl StreamExt<Item = Resync> + Unpin)) -> Resync {
     tokio::time::timeout(BOUND, wakes.next()).await.expect("a wake-up").expect("an endless stream")
 }

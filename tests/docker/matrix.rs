@@ -264,7 +264,7 @@ pub(crate) async fn comes_back_from_a_token_that_is_lost(world: &World) {
             .reopen(async |store| {
                 let mut record = store.agent(id).await.unwrap().unwrap().record;
                 record.token = None;
-                record.life.revision += 1;
+                record.state.revision += 1;
                 store.commit(Batch::update_agent(&record, None)).await.unwrap();
             })
             .await;

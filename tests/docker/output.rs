@@ -14,7 +14,7 @@ pub(crate) async fn lines_of_one_run_only(world: &World) {
     // Fast enough that several runs share a second, which the engine's own filter cannot tell apart.
     for _ in 0..4 {
         let run = world.launch(&spec).await;
-        let of_run = LogQuery { boot: Some(run.boot.clone()), ..LogQuery::default() };
+        let of_run = LogQuery { run_id: Some(run.run_id.clone()), ..LogQuery::default() };
         let lines = until("both lines", async || {
             let lines = world.lines(&spec.key, of_run.clone()).await;
             (lines.len() >= 2).then_some(lines)
@@ -70,7 +70,7 @@ pub(crate) async fn followed_across_rotation_each_line_once(world: &World) {
     let spec = spec(&["talk", &LINES.to_string(), "200"]);
     runtime.ensure_created(&spec).await.unwrap();
     let run = runtime.start(&spec.key).await.unwrap();
-    let query = LogQuery { boot: Some(run.boot), follow: true, ..LogQuery::default() };
+    let query = LogQuery { run_id: Some(run.run_id), follow: true, ..LogQuery::default() };
     let mut lines = runtime.logs(&spec.key, query).await.unwrap();
     for n in 0..LINES {
         let line = lines.next().await.unwrap().unwrap();

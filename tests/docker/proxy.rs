@@ -21,12 +21,12 @@ pub(crate) enum Mode {
 }
 
 /// The first lines of the requests that came through.
-type Asked = Arc<Mutex<Vec<String>>>;
+type CommandReply = Arc<Mutex<Vec<String>>>;
 
 pub(crate) struct Proxy {
     mode: Arc<watch::Sender<Mode>>,
     hanging: Arc<AtomicUsize>,
-    asked: Asked,
+    asked: CommandReply,
     folder: TempDir,
 }
 
@@ -36,7 +36,7 @@ impl Proxy {
         let listener = UnixListener::bind(folder.path().join("engine.sock")).unwrap();
         let mode = Arc::new(watch::Sender::new(Mode::Pass));
         let hanging = Arc::new(AtomicUsize::new(0));
-        let asked = Asked::default();
+        let asked = CommandReply::default();
         let (told, counter, lines) = (Arc::downgrade(&mode), Arc::clone(&hanging), Arc::clone(&asked));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -72,7 +72,7 @@ impl Proxy {
     }
 }
 
-async fn serve(mut client: UnixStream, engine: String, mut mode: watch::Receiver<Mode>, asked: Asked) {
+async fn serve(mut client: UnixStream, engine: String, mut mode: watch::Receiver<Mode>, asked: CommandReply) {
     let now = mode.borrow_and_update().clone();
     if now == Mode::Cut {
         return;

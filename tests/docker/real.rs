@@ -72,7 +72,7 @@ impl Agent {
     async fn announcement(&self, run: &Run) -> Announcement {
         until("word about pairing", async || {
             use futures_util::StreamExt;
-            let query = LogQuery { boot: Some(run.boot.clone()), ..LogQuery::default() };
+            let query = LogQuery { run_id: Some(run.run_id.clone()), ..LogQuery::default() };
             let mut lines = self.runtime.logs(self.key(), query).await.unwrap();
             let mut scanner = CodeScanner::new();
             let mut latest = None;
@@ -129,7 +129,7 @@ pub(crate) async fn pairs_once_and_keeps_its_token(world: &World) {
     crash(world, &agent).await;
     let fifth = until("the engine's restart", async || {
         let run = agent.runtime.observe(agent.key()).await.unwrap()?.run()?.clone();
-        (run.boot != fourth.boot).then_some(run)
+        (run.run_id != fourth.run_id).then_some(run)
     })
     .await;
     agent.start().await;

@@ -10,9 +10,9 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 use zeroone::domain::AgentId;
-use zeroone::runtime::docker::DockerHands;
-use zeroone::runtime::fault::{Fault, Hands as _};
-use zeroone::runtime::{Changed, ContainerRuntime, Exit, InstanceSpec, InstanceState, LogQuery, RuntimeError};
+use zeroone::runtime::docker::DockerFaultInjector;
+use zeroone::runtime::fault::{Fault, FaultInjector as _};
+use zeroone::runtime::{ContainerRuntime, Exit, InstanceSpec, InstanceState, LogQuery, Resync, RuntimeError};
 
 use crate::assert_error;
 use crate::world::{World, answers_soon, exited, prepare, running, spec, until};
@@ -68,7 +68,7 @@ pub(crate) async fn a_paused_one_is_seen_and_goes_on(world: &World) {
     world.runtime.kill(&spec.key).await.unwrap();
     assert_eq!(world.state_when(&spec.key, exited).await, Exit { code: Some(137), oom: false });
     let second = world.runtime.start(&spec.key).await.unwrap();
-    assert_ne!(second.boot, run.boot);
+    assert_ne!(second.run_id, run.run_id);
     assert!(second.started_at > run.started_at);
 }
 
@@ -107,7 +107,7 @@ pub(crate) async fn too_much_memory_ends_as_oom(world: &World) {
 
 pub(crate) async fn every_change_wakes(world: &World) {
     let mut wakes = world.runtime.watch();
-    assert_eq!(wakes.next().await, Some(Changed::Gap), "what was before is unknown");
+    assert_eq!(wakes.next().await, Some(Resync::All), "what was before is unknown");
     let (ours, theirs) = (spec(&["gateway"]), spec(&["gateway"]));
     let name = format!("zeroclaw-{}", ours.key.slug);
     let stranger = world.of_others();
@@ -134,11 +134,11 @@ pub(crate) async fn every_change_wakes(world: &World) {
 }
 
 /// Takes wake-ups until there are no more for now; there must be one, and all must be for this agent.
-async fn wakes_for(wakes: &mut (impl StreamExt<Item = Changed> + Unpin), agent: AgentId) {
+async fn wakes_for(wakes: &mut (impl StreamExt<Item = Resync> + Unpin), agent: AgentId) {
     let wake = tokio::time::timeout(Duration::from_secs(10), wakes.next()).await.expect("a wake-up");
-    assert_eq!(wake, Some(Changed::Instance(agent)));
+    assert_eq!(wake, Some(Resync::Instance(agent)));
     while let Ok(wake) = tokio::time::timeout(Duration::from_millis(100), wakes.next()).await {
-        assert_eq!(wake, Some(Changed::Instance(agent)));
+        assert_eq!(wake, Some(Resync::Instance(agent)));
     }
 }
 
@@ -164,23 +164,23 @@ pub(crate) async fn many_start_side_by_side(world: &World) {
 }
 
 pub(crate) async fn faults_on_purpose_are_done_to_its_own_and_taken_back(world: &World) {
-    let hands = DockerHands::new(world.options.clone()).unwrap();
+    let injector = DockerFaultInjector::new(world.options.clone()).unwrap();
     let (spec, foreign) = (spec(&["gateway"]), spec(&["gateway"]));
     let agent = spec.key.agent;
-    assert!(!hands.inject(agent, Fault::Kill).await.unwrap(), "nothing runs");
+    assert!(!injector.inject(agent, Fault::Kill).await.unwrap(), "nothing runs");
     let others = world.of_others();
     prepare(&others).await.0.unwrap();
     others.ensure_created(&foreign).await.unwrap();
     others.start(&foreign.key).await.unwrap();
     let run = world.launch(&spec).await;
-    assert_eq!(hands.alive().await.unwrap(), [(agent, 1)].into());
+    assert_eq!(injector.alive().await.unwrap(), [(agent, 1)].into());
     for fault in Fault::ALL {
-        assert!(!hands.inject(foreign.key.agent, fault).await.unwrap(), "another installation's: {fault}");
+        assert!(!injector.inject(foreign.key.agent, fault).await.unwrap(), "another installation's: {fault}");
     }
-    assert!(hands.inject(agent, Fault::Pause).await.unwrap());
+    assert!(injector.inject(agent, Fault::Pause).await.unwrap());
     assert_eq!(world.observed(&spec.key).await.unwrap().state, InstanceState::Paused(run.clone()));
-    assert_eq!(hands.alive().await.unwrap(), [(agent, 1)].into());
-    hands.undo(agent, Fault::Pause).await.unwrap();
+    assert_eq!(injector.alive().await.unwrap(), [(agent, 1)].into());
+    injector.undo(agent, Fault::Pause).await.unwrap();
     answers_soon(run.endpoint).await;
 
     let name = format!("zeroclaw-{}", spec.key.slug);
@@ -188,19 +188,19 @@ pub(crate) async fn faults_on_purpose_are_done_to_its_own_and_taken_back(world: 
         let shown = world.docker.inspect_container(&name, None::<InspectContainerOptions>).await.unwrap();
         shown.network_settings.unwrap().networks.unwrap_or_default().len()
     };
-    assert!(hands.inject(agent, Fault::Cut).await.unwrap());
+    assert!(injector.inject(agent, Fault::Cut).await.unwrap());
     assert_eq!(networks().await, 0);
     for _ in 0..2 {
-        hands.undo(agent, Fault::Cut).await.unwrap();
+        injector.undo(agent, Fault::Cut).await.unwrap();
         assert_eq!(networks().await, 1);
     }
     for (fault, code) in [(Fault::Stop, 143), (Fault::Kill, 137)] {
         // A signal that comes before the program in the container has begun ends it in another way.
         answers_soon(world.runtime.start(&spec.key).await.unwrap().endpoint).await;
-        assert!(hands.inject(agent, fault).await.unwrap());
+        assert!(injector.inject(agent, fault).await.unwrap());
         assert_eq!(world.state_when(&spec.key, exited).await.code, Some(code), "{fault}");
-        hands.undo(agent, fault).await.unwrap();
+        injector.undo(agent, fault).await.unwrap();
         world.runtime.kill(&spec.key).await.unwrap();
     }
-    assert_eq!(hands.alive().await.unwrap(), [].into());
+    assert_eq!(injector.alive().await.unwrap(), [].into());
 }

@@ -145,7 +145,7 @@ pub(crate) async fn causes(agent: &AgentHandle) -> Vec<String> {
 }
 
 pub(crate) fn restarts(agent: &AgentHandle) -> u64 {
-    agent.view().unwrap().record.life.restart_count
+    agent.view().unwrap().record.state.restart_count
 }
 
 /// Ports of the agents' range that no other service of this machine's tests has, as far as that can be had without asking

@@ -6,7 +6,7 @@ use bollard::query_parameters::KillContainerOptionsBuilder;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use zeroone::runtime::docker::DockerRuntime;
-use zeroone::runtime::{ContainerRuntime, InstanceKey, Observed};
+use zeroone::runtime::{ContainerRuntime, InstanceKey, ObservedInstance};
 
 use crate::conformance::{Act, Subject};
 use crate::world::World;
@@ -44,7 +44,7 @@ impl Subject for DockerSubject {
     }
 
     /// By the engine's own kill, which its restart policy does not undo.
-    fn crash<'a>(&'a self, observed: &'a Observed) -> BoxFuture<'a, ()> {
+    fn crash<'a>(&'a self, observed: &'a ObservedInstance) -> BoxFuture<'a, ()> {
         async {
             let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
             self.world.docker.kill_container(&observed.engine_id, Some(options)).await.unwrap();
@@ -52,7 +52,7 @@ impl Subject for DockerSubject {
         .boxed()
     }
 
-    fn pause<'a>(&'a self, observed: &'a Observed) -> BoxFuture<'a, ()> {
+    fn pause<'a>(&'a self, observed: &'a ObservedInstance) -> BoxFuture<'a, ()> {
         async { self.world.pause(&observed.engine_id).await }.boxed()
     }
 

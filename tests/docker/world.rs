@@ -19,8 +19,8 @@ use tokio::net::TcpStream;
 use zeroone::domain::{AgentId, HostPort, InstallationId, Secret, Slug};
 use zeroone::runtime::docker::{DockerOptions, DockerRuntime};
 use zeroone::runtime::{
-    ContainerRuntime, InstanceKey, InstanceSpec, InstanceState, LogQuery, Observed, Run, RuntimeError, RuntimeResult,
-    StagedFile,
+    ContainerRuntime, InstanceKey, InstanceSpec, InstanceState, LogQuery, ObservedInstance, Run, RuntimeError,
+    RuntimeResult, StagedFile,
 };
 use zeroone::zeroclaw::profile::DATA_DIR;
 
@@ -81,7 +81,7 @@ impl World {
         .await
     }
 
-    pub(crate) async fn observed(&self, key: &InstanceKey) -> Option<Observed> {
+    pub(crate) async fn observed(&self, key: &InstanceKey) -> Option<ObservedInstance> {
         self.runtime.observe(key).await.unwrap()
     }
 

@@ -9,7 +9,7 @@ use crate::{PATIENCE, answered, status, until};
 
 /// A life of the service on what the last one left, cut off when `work` ends.
 fn lives<T>(fakes: &Fakes, disk: &mut FakeDisk, work: impl AsyncFnOnce(ControlPlane) -> T) -> T {
-    let outcome = testkit::life(fakes, async {
+    let outcome = testkit::run_until_killed(fakes, async {
         let plane = testkit::start(fakes, disk, Settings::default()).await.expect("it comes up again");
         work(plane).await
     });
@@ -32,11 +32,11 @@ fn twenty_restarts_of_the_service_cost_the_agents_nothing() {
         ids
     });
     let before: Vec<_> = ids.iter().map(|id| fakes.engine().tally(*id)).collect();
-    for life in 0..20 {
+    for state in 0..20 {
         lives(&fakes, &mut disk, async |plane| {
             for id in &ids {
                 let agent = plane.agent(*id).expect("it was acknowledged");
-                answered(&agent, &format!("life {life}")).await;
+                answered(&agent, &format!("life {state}")).await;
             }
         });
     }
@@ -92,7 +92,7 @@ fn a_token_that_is_lost_from_the_store_leads_to_a_new_pairing() {
         agent.wait(&[Status::Running], PATIENCE).await.unwrap();
         let mut record = plane.store().agent(agent.id()).await.unwrap().unwrap().record;
         record.token = None;
-        record.life.revision += 1;
+        record.state.revision += 1;
         plane.store().commit(zeroone::store::Batch::update_agent(&record, None)).await.unwrap();
         agent.id()
     });
@@ -125,7 +125,7 @@ fn a_service_that_is_cut_off_in_any_commit_of_a_deployment_goes_on_where_it_was(
             let (user, _) = lives(&fakes, &mut disk, async |plane| a_user_and_an_agent(&plane, "Neighbour").await);
             let id = AgentId::from_bytes([9; 16]);
             let mut acknowledged = false;
-            testkit::life(&fakes, async {
+            testkit::run_until_killed(&fakes, async {
                 let plane = testkit::start(&fakes, &disk, Settings::default()).await.unwrap();
                 disk.cut_in(commit, cut);
                 let work = async {

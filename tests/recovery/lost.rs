@@ -42,7 +42,7 @@ async fn a_lost_store_is_made_anew_from_what_runs() {
     answered(&free, "hi").await;
     let missing = |agent: &AgentHandle| {
         let view = agent.view().unwrap();
-        let code = view.record.life.reason.as_ref().map(|reason| reason.code);
+        let code = view.record.state.reason.as_ref().map(|reason| reason.code);
         (view.status(), code) == (Status::Error, Some(Code::SecretsMissing))
     };
     assert!(missing(&keyed), "{:?}", keyed.explain());

@@ -7,12 +7,12 @@ mod lost;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use zeroone::control::{ActorCrash, AgentHandle, CreateError, DeliveryError, Followed, Message, NewAgent};
+use zeroone::control::{ActorCrash, AgentHandle, CommandOutcome, CreateError, DeliveryError, Message, NewAgent};
 use zeroone::domain::{AgentId, Exit, HostPort, Plan, Status};
 use zeroone::incident::{Kind, State};
 use zeroone::lifecycle::{Code, Phase, Step};
 use zeroone::store::{CommitFault, Conflict, LogEntry, StoreError};
-use zeroone::testkit::{self, Condition, Habits, Image, Mood, TestPlane, message, new_agent};
+use zeroone::testkit::{self, Condition, GatewayBehavior, GatewayFault, Image, TestPlane, message, new_agent};
 
 /// Longer than an agent rests that was given up for the first time, which is a minute less some jitter.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -66,8 +66,13 @@ async fn an_agent_comes_up_and_answers() {
 #[tokio::test(start_paused = true)]
 async fn every_kind_of_gateway_is_paired_with() {
     let world = testkit::plane(2, Plan::Pro).await;
-    for habits in [Habits::zeroclaw(), Habits::forgetful(), Habits::zeroclaw_0_8(), Habits::instant()] {
-        world.fakes.engine().set_habits(habits);
+    for behavior in [
+        GatewayBehavior::zeroclaw(),
+        GatewayBehavior::forgetful(),
+        GatewayBehavior::zeroclaw_0_8(),
+        GatewayBehavior::instant(),
+    ] {
+        world.fakes.engine().set_behavior(behavior);
         let agent = world.running("Ada").await;
         answered(&agent, "hi").await;
         assert!(world.fakes.engine().crash(agent.id()));
@@ -85,7 +90,7 @@ async fn a_kill_is_one_incident_whose_times_are_in_order() {
         assert!(world.fakes.engine().end(agent.id(), Exit { code: Some(137), oom: false }));
         until("it recovered", || {
             let view = agent.view().unwrap();
-            view.status() == Status::Running && view.record.life.restart_count == kill
+            view.status() == Status::Running && view.record.state.restart_count == kill
         })
         .await;
         let incidents = agent.incidents().await.unwrap();
@@ -148,7 +153,7 @@ async fn a_crash_is_mended_with_the_token_that_was_held() {
         assert_eq!((tally.starts.len(), tally.pairings, tally.creates), (n, 1, 1));
     }
     assert!(causes(&agent).await.ends_with(&["token-valid".into()]));
-    assert_eq!(agent.view().unwrap().record.life.restart_count, 3);
+    assert_eq!(agent.view().unwrap().record.state.restart_count, 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,17 +182,17 @@ async fn a_message_is_never_sent_twice_and_never_waits_beyond_its_time() {
     let engine = world.fakes.engine();
     let brief =
         |text: &str| Message { answer_within: Duration::from_secs(2), hold: Duration::from_secs(3), ..message(text) };
-    engine.set_mood(Mood::HangsUp);
+    engine.set_gateway_fault(GatewayFault::HangsUp);
     assert!(matches!(agent.deliver(brief("lost")).await, Err(DeliveryError::Unknown(_))));
-    engine.set_mood(Mood::Hung);
+    engine.set_gateway_fault(GatewayFault::Hung);
     assert_eq!(agent.deliver(brief("hung")).await.unwrap_err(), DeliveryError::TimedOut);
-    engine.set_mood(Mood::Garbage);
+    engine.set_gateway_fault(GatewayFault::Garbage);
     assert!(matches!(agent.deliver(brief("garbage")).await, Err(DeliveryError::Garbage(_))));
-    engine.set_mood(Mood::Fails(408));
+    engine.set_gateway_fault(GatewayFault::Fails(408));
     assert_eq!(agent.deliver(brief("slow model")).await.unwrap().status, 408);
-    engine.set_mood(Mood::Slow(Duration::from_secs(1)));
+    engine.set_gateway_fault(GatewayFault::Slow(Duration::from_secs(1)));
     assert_eq!(agent.deliver(brief("slow")).await.unwrap().status, 200);
-    engine.set_mood(Mood::Well);
+    engine.set_gateway_fault(GatewayFault::Well);
     // The engine cannot start it, so it does not become ready: certainly not sent.
     engine.set_condition(Condition::Away);
     engine.crash(agent.id());
@@ -241,18 +246,18 @@ async fn what_is_done_by_hand_is_undone() {
     let agent = world.running("Ada").await;
     let (engine, id) = (world.fakes.engine(), agent.id());
     type Hand = fn(&testkit::FakeEngine, AgentId) -> bool;
-    let hands: [(&str, Hand); 5] = [
+    let injector: [(&str, Hand); 5] = [
         ("removed", |engine, id| engine.remove_by_hand(id)),
         ("restarted", |engine, id| engine.restart_by_hand(id)),
         ("stopped", |engine, id| engine.end(id, Exit { code: Some(143), oom: false })),
         ("out of memory", |engine, id| engine.out_of_memory(id)),
         ("paused", |engine, id| engine.pause(id, true)),
     ];
-    for (what, hand) in hands {
+    for (what, hand) in injector {
         tokio::time::sleep(Duration::from_secs(60)).await;
-        let before = agent.view().unwrap().record.life.attempt;
+        let before = agent.view().unwrap().record.state.attempt;
         assert!(hand(engine, id), "{what}");
-        until(what, || agent.view().is_some_and(|view| view.record.life.attempt > before)).await;
+        until(what, || agent.view().is_some_and(|view| view.record.state.attempt > before)).await;
         agent.wait(&[Status::Running], PATIENCE).await.expect(what);
         answered(&agent, what).await;
     }
@@ -284,20 +289,23 @@ async fn a_death_that_the_engine_mends_is_no_deed_of_an_operator() {
 #[tokio::test(start_paused = true)]
 async fn a_start_can_be_stopped() {
     let world = testkit::plane(10, Plan::Free).await;
-    world.fakes.engine().set_habits(Habits { boots_in: Duration::from_secs(20), ..Habits::default() });
+    world
+        .fakes
+        .engine()
+        .set_behavior(GatewayBehavior { boots_in: Duration::from_secs(20), ..GatewayBehavior::default() });
     let agent = created(&world, "Ada").await;
     agent.wait(&[Status::Starting], PATIENCE).await.unwrap();
     until("it is up, not yet healthy", || {
         world.fakes.engine().observed(agent.id()).is_some_and(|seen| seen.run().is_some())
     })
     .await;
-    assert_eq!(agent.stop().await, Ok(Followed::Done));
+    assert_eq!(agent.stop().await, Ok(CommandOutcome::Accepted));
     agent.wait(&[Status::Stopped], Duration::from_secs(2)).await.unwrap();
     tokio::time::sleep(PATIENCE).await;
     assert_eq!(status(&agent), Some(Status::Stopped));
     assert!(world.fakes.engine().observed(agent.id()).unwrap().run().is_none());
-    assert_eq!(agent.stop().await, Ok(Followed::Already));
-    world.fakes.engine().set_habits(Habits::default());
+    assert_eq!(agent.stop().await, Ok(CommandOutcome::Unchanged));
+    world.fakes.engine().set_behavior(GatewayBehavior::default());
     agent.start().await.unwrap();
     answered(&agent, "up again").await;
 }
@@ -308,19 +316,19 @@ async fn deletion_works_in_every_status() {
     let engine = world.fakes.engine();
     for wanted in Status::ALL {
         engine.set_image(Image::Present);
-        engine.set_habits(Habits::default());
+        engine.set_behavior(GatewayBehavior::default());
         let agent = match wanted {
             Status::Pending | Status::Error => {
                 engine.set_image(Image::Missing);
                 created(&world, "Ada").await
             }
             Status::Starting => {
-                engine.set_habits(Habits { boots_in: PATIENCE, ..Habits::default() });
+                engine.set_behavior(GatewayBehavior { boots_in: PATIENCE, ..GatewayBehavior::default() });
                 created(&world, "Ada").await
             }
             Status::Running => world.running("Ada").await,
             Status::Stopping => {
-                engine.set_habits(Habits { ends_in: None, ..Habits::default() });
+                engine.set_behavior(GatewayBehavior { ends_in: None, ..GatewayBehavior::default() });
                 let agent = world.running("Ada").await;
                 agent.stop().await.unwrap();
                 agent
@@ -336,10 +344,10 @@ async fn deletion_works_in_every_status() {
             // Too short to be waited for: the deletion is right behind the start in the actor's mailbox.
             agent.wait(&[Status::Error], PATIENCE).await.unwrap();
             let (start, delete) = tokio::join!(agent.start(), agent.delete());
-            assert_eq!((start, delete), (Ok(Followed::Done), Ok(Followed::Done)));
+            assert_eq!((start, delete), (Ok(CommandOutcome::Accepted), Ok(CommandOutcome::Accepted)));
         } else {
             agent.wait(&[wanted], PATIENCE).await.unwrap();
-            assert_eq!(agent.delete().await, Ok(Followed::Done), "{wanted}");
+            assert_eq!(agent.delete().await, Ok(CommandOutcome::Accepted), "{wanted}");
         }
         assert!(agent.gone(PATIENCE).await, "{wanted}");
         let from = loop {
@@ -352,7 +360,7 @@ async fn deletion_works_in_every_status() {
         assert!(engine.observed(agent.id()).is_none() && engine.volumes().is_empty(), "{wanted}");
         assert_eq!(world.plane.used(world.user).await, Ok(0), "{wanted}");
         assert!(world.plane.store().load().await.unwrap().agents.is_empty(), "{wanted}");
-        assert_eq!(agent.delete().await, Ok(Followed::Already));
+        assert_eq!(agent.delete().await, Ok(CommandOutcome::Unchanged));
     }
 }
 
@@ -360,15 +368,15 @@ async fn deletion_works_in_every_status() {
 async fn a_crash_of_one_actor_is_invisible_to_others() {
     let world = testkit::plane(12, Plan::Free).await;
     let (broken, other) = (world.running("Broken").await, world.running("Other").await);
-    let before = other.view().unwrap().record.life.revision;
+    let before = other.view().unwrap().record.state.revision;
     world.disk.panic_in_next(1);
     assert!(broken.stop().await.is_err(), "its actor is gone, and says so");
     assert_eq!(world.disk.panicked(), 1);
     // Rebuilt from the store: it runs, as nothing was committed, and follows the command when asked again.
-    assert_eq!(broken.stop().await, Ok(Followed::Done));
+    assert_eq!(broken.stop().await, Ok(CommandOutcome::Accepted));
     broken.wait(&[Status::Stopped], PATIENCE).await.unwrap();
     answered(&other, "all well?").await;
-    assert_eq!(other.view().unwrap().record.life.revision, before);
+    assert_eq!(other.view().unwrap().record.state.revision, before);
     assert_eq!(world.fakes.engine().tally(other.id()).starts.len(), 1);
 }
 
@@ -379,7 +387,7 @@ async fn a_panic_or_a_kill_of_an_actor_is_mended() {
     for crash in [ActorCrash::Panic, ActorCrash::Kill] {
         assert!(world.plane.crash_actor(agent.id(), crash));
         tokio::time::sleep(Duration::from_millis(1)).await;
-        assert_eq!(agent.stop().await, Ok(Followed::Done), "the next actor follows");
+        assert_eq!(agent.stop().await, Ok(CommandOutcome::Accepted), "the next actor follows");
         agent.wait(&[Status::Stopped], PATIENCE).await.unwrap();
         agent.start().await.unwrap();
         answered(&agent, "hi").await;
@@ -456,7 +464,7 @@ async fn an_engine_that_is_away_is_no_death() {
         assert_eq!(dead.vitals().unknown_since, None);
     }
     assert_eq!(engine.tally(well.id()).starts.len(), 1);
-    assert_eq!(well.view().unwrap().record.life.restart_count, 0);
+    assert_eq!(well.view().unwrap().record.state.restart_count, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -532,13 +540,13 @@ async fn a_crash_loop_ends_in_error_and_keeps_to_its_waits() {
     let mut views = Vec::new();
     while status(&agent) != Some(Status::Error) {
         let view = agent.view().unwrap();
-        let waits = matches!(&view.record.life.phase, Phase::Starting { step: Step::BackingOff { .. }, .. });
-        if let Some(due) = view.record.life.next_attempt_at().filter(|_| waits)
+        let waits = matches!(&view.record.state.phase, Phase::Starting { step: Step::BackingOff { .. }, .. });
+        if let Some(due) = view.record.state.next_attempt_at().filter(|_| waits)
             && views.last() != Some(&due)
         {
             views.push(due);
-            let revision = view.record.life.revision;
-            until("the wait ends", || agent.view().unwrap().record.life.revision > revision).await;
+            let revision = view.record.state.revision;
+            until("the wait ends", || agent.view().unwrap().record.state.revision > revision).await;
             let late = world.plane.now().duration_since(due);
             assert!(late >= jiff::SignedDuration::ZERO && late.as_millis() <= 1, "{late:?}");
             kept += 1;
@@ -548,7 +556,7 @@ async fn a_crash_loop_ends_in_error_and_keeps_to_its_waits() {
     let starts = engine.tally(agent.id()).starts.len();
     assert!(kept >= 5 && starts <= 11, "{kept} waits, {starts} starts");
     let view = agent.view().unwrap();
-    assert_eq!(view.record.life.reason.as_ref().map(|reason| reason.code), Some(Code::CrashLoop));
+    assert_eq!(view.record.state.reason.as_ref().map(|reason| reason.code), Some(Code::CrashLoop));
     let explanation = agent.explain().unwrap();
     assert!(explanation.because.contains("exit code 3"), "{}", explanation.because);
     let due = explanation.next_at.unwrap();
@@ -562,14 +570,14 @@ async fn a_crash_loop_ends_in_error_and_keeps_to_its_waits() {
     assert_ne!(status(&agent), Some(Status::Error));
     answered(&agent, "mended").await;
     others = world.plane.agent(others.record.id).unwrap().view().unwrap();
-    assert_eq!(others.record.life.attempt, 1, "nobody else was touched");
+    assert_eq!(others.record.state.attempt, 1, "nobody else was touched");
 }
 
 #[tokio::test(start_paused = true)]
 async fn ten_fast_crashes_leave_one_token_that_works_and_no_lockout() {
-    for habits in [Habits::zeroclaw(), Habits::forgetful()] {
+    for behavior in [GatewayBehavior::zeroclaw(), GatewayBehavior::forgetful()] {
         let world = testkit::plane(19, Plan::Free).await;
-        world.fakes.engine().set_habits(habits);
+        world.fakes.engine().set_behavior(behavior);
         // One whose jitter takes nothing off its rest.
         let new = NewAgent { id: AgentId::from_bytes([76; 16]), ..new_agent("Ada") };
         let agent = world.plane.create_agent(world.user, new).await.unwrap();
@@ -587,26 +595,31 @@ async fn ten_fast_crashes_leave_one_token_that_works_and_no_lockout() {
 async fn what_cannot_start_says_why() {
     let world = testkit::plane(20, Plan::Pro).await;
     let engine = world.fakes.engine();
-    let unpaired = Habits { requires_pairing: false, ..Habits::default() };
-    let cases: [(Image, Habits, Mood, Code); 5] = [
-        (Image::Missing, Habits::default(), Mood::Well, Code::CannotRun),
-        (Image::Unreachable, Habits::default(), Mood::Well, Code::RuntimeUnavailable),
-        (Image::Present, unpaired, Mood::Well, Code::PairingDisabled),
-        (Image::Present, Habits::default(), Mood::Unwell, Code::CrashLoop),
-        (Image::Present, Habits { prints_code_after: PATIENCE, ..Habits::default() }, Mood::Well, Code::CrashLoop),
+    let unpaired = GatewayBehavior { requires_pairing: false, ..GatewayBehavior::default() };
+    let cases: [(Image, GatewayBehavior, GatewayFault, Code); 5] = [
+        (Image::Missing, GatewayBehavior::default(), GatewayFault::Well, Code::CannotRun),
+        (Image::Unreachable, GatewayBehavior::default(), GatewayFault::Well, Code::RuntimeUnavailable),
+        (Image::Present, unpaired, GatewayFault::Well, Code::PairingDisabled),
+        (Image::Present, GatewayBehavior::default(), GatewayFault::Unwell, Code::CrashLoop),
+        (
+            Image::Present,
+            GatewayBehavior { prints_code_after: PATIENCE, ..GatewayBehavior::default() },
+            GatewayFault::Well,
+            Code::CrashLoop,
+        ),
     ];
-    for (image, habits, mood, code) in cases {
+    for (image, behavior, gateway_fault, code) in cases {
         engine.set_image(image);
-        engine.set_habits(habits);
-        engine.set_mood(mood);
+        engine.set_behavior(behavior);
+        engine.set_gateway_fault(gateway_fault);
         let agent = created(&world, "Ada").await;
         let view = agent.wait(&[Status::Error], PATIENCE * 10).await.unwrap();
-        assert_eq!(view.record.life.reason.as_ref().map(|reason| reason.code), Some(code));
+        assert_eq!(view.record.state.reason.as_ref().map(|reason| reason.code), Some(code));
         until("nothing is left running", || engine.observed(agent.id()).is_none_or(|seen| seen.run().is_none())).await;
         // When the cause is gone, a start is enough.
         engine.set_image(Image::Present);
-        engine.set_habits(Habits::default());
-        engine.set_mood(Mood::Well);
+        engine.set_behavior(GatewayBehavior::default());
+        engine.set_gateway_fault(GatewayFault::Well);
         agent.start().await.unwrap();
         answered(&agent, "at last").await;
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use zeroone::actor::FeedEntry;
 use zeroone::control::DeliveryError;
-use zeroone::domain::{AgentId, BootId, Limits, Plan, Status, Timestamp, UserId};
+use zeroone::domain::{AgentId, Limits, Plan, RunId, Status, Timestamp, UserId};
 use zeroone::lifecycle::{Phase, Step};
-use zeroone::runtime::{ContainerRuntime, Observed};
+use zeroone::runtime::{ContainerRuntime, ObservedInstance};
 use zeroone::store::{LogEntry, Snapshot};
 use zeroone::testkit::{self, Delivery, EPOCH, Guard, Inspector, Invariant, Tally, TestPlane, Violation, Wish, check};
 use zeroone::vault::Sealed;
@@ -18,7 +18,7 @@ struct Shown {
     world: TestPlane,
     agent: AgentId,
     snapshot: Snapshot,
-    observed: Vec<Observed>,
+    observed: Vec<ObservedInstance>,
 }
 
 impl Shown {
@@ -31,7 +31,7 @@ impl Shown {
     }
 
     fn revision(&self) -> u64 {
-        self.snapshot.agents[0].record.life.revision
+        self.snapshot.agents[0].record.state.revision
     }
 
     fn fed(&self, seq: u64, (from, to): (Status, Status), cause: &str, time: Timestamp) -> FeedEntry {
@@ -51,7 +51,7 @@ impl Shown {
 
     /// A phase other than the stored one.
     fn with_phase(mut self, phase: Phase) -> Self {
-        self.snapshot.agents[0].record.life.phase = phase;
+        self.snapshot.agents[0].record.state.phase = phase;
         self
     }
 }
@@ -105,14 +105,14 @@ async fn broken(invariant: Invariant) -> Vec<Violation> {
             let mut page = shown.world.plane.agents(None, None, 9, &[]);
             inspector.shown(&page);
             let mut older = (*page.agents[0]).clone();
-            older.record.life.revision -= 1;
+            older.record.state.revision -= 1;
             page.agents = vec![Arc::new(older)];
             inspector.shown(&page);
         }
         Invariant::AtMostOnce => inspector.message(shown.agent, "hi", 2, None),
         Invariant::OrderIsKept => [2, 1].into_iter().for_each(|number| inspector.sent_on(shown.agent, number)),
         Invariant::OneRunListens => {
-            let read = |boot: &str| Delivery { at: EPOCH, boot: BootId(boot.into()), body: bytes::Bytes::new() };
+            let read = |run_id: &str| Delivery { at: EPOCH, run_id: RunId(run_id.into()), body: bytes::Bytes::new() };
             inspector.read(shown.agent, &[read("old"), read("new"), read("old")]);
         }
         Invariant::TokensWork => inspector.answered(shown.agent, &Err(DeliveryError::Gone)),
@@ -175,7 +175,7 @@ fn in_the_feed(inspector: &mut Inspector, shown: Shown, invariant: Invariant) {
         }
         _ => {
             let revision = shown.revision();
-            let backing_off = Step::BackingOff { until: at(60), halt: false };
+            let backing_off = Step::BackingOff { until: at(60), kill: false };
             let phase = Phase::Starting { step: backing_off, stage: false, rebinds: 0, away_since: None };
             let shown = shown.with_phase(phase);
             let early = shown.fed(revision + 1, (Status::Starting, Status::Starting), "retry-due", at(59));
@@ -210,7 +210,7 @@ async fn a_wait_that_lasts_too_long_is_found_and_one_in_time_is_not() {
     for (late, expected) in [(0, 0), (1, 1)] {
         let shown = Shown::new().await;
         let revision = shown.revision();
-        let step = Step::BackingOff { until: at(60), halt: false };
+        let step = Step::BackingOff { until: at(60), kill: false };
         let shown = shown.with_phase(Phase::Starting { step, stage: false, rebinds: 0, away_since: None });
         let mut inspector = Inspector::new();
         inspector.new_life(EPOCH);

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use zeroone::control::{ActorCrash, AgentPatch, CommandError, CreateError, Followed, Message, NewAgent};
+use zeroone::control::{ActorCrash, AgentPatch, CommandError, CommandOutcome, CreateError, Message, NewAgent};
 use zeroone::domain::{AgentId, Exit, HostPort, Plan};
 use zeroone::store::{CommitFault, Conflict, StoreError};
-use zeroone::testkit::{Call, Condition, Fault, Habits, Image, Mood, Wish, message, new_agent};
+use zeroone::testkit::{Call, Condition, Fault, GatewayBehavior, GatewayFault, Image, Wish, message, new_agent};
 
 use super::world::{Sent, Service, World};
 
@@ -97,11 +97,11 @@ impl World {
             return;
         }
         let revision = service.plane.agent(agent).and_then(|handle| handle.view());
-        let revision = revision.map_or(u64::MAX, |view| view.record.life.revision);
-        let followed = |ask: Ask| outcomes.iter().any(|(asked, outcome)| *asked == ask && outcome.is_ok());
-        if followed(Ask::Delete) {
+        let revision = revision.map_or(u64::MAX, |view| view.record.state.revision);
+        let outcome = |ask: Ask| outcomes.iter().any(|(asked, outcome)| *asked == ask && outcome.is_ok());
+        if outcome(Ask::Delete) {
             self.inspector.wished(agent, Wish::Delete, revision);
-        } else if second.is_none() && followed(first) {
+        } else if second.is_none() && outcome(first) {
             match first {
                 Ask::Start | Ask::Restart => self.inspector.wished(agent, Wish::Run, revision),
                 Ask::Stop => self.inspector.wished(agent, Wish::Stop, revision),
@@ -180,20 +180,20 @@ impl World {
                 if self.random.chance(600) { engine.take_port(port) } else { engine.free_port(port) }
             }
             _ => {
-                let slow = Mood::Slow(Duration::from_millis(self.random.below(20_000)));
-                let moods = [
-                    Mood::Well,
-                    Mood::Well,
+                let slow = GatewayFault::Slow(Duration::from_millis(self.random.below(20_000)));
+                let gateway_faults = [
+                    GatewayFault::Well,
+                    GatewayFault::Well,
                     slow,
-                    Mood::Hung,
-                    Mood::Fails(500),
-                    Mood::Fails(408),
-                    Mood::Unwell,
-                    Mood::Garbage,
-                    Mood::Forgetful,
-                    Mood::HangsUp,
+                    GatewayFault::Hung,
+                    GatewayFault::Fails(500),
+                    GatewayFault::Fails(408),
+                    GatewayFault::Unwell,
+                    GatewayFault::Garbage,
+                    GatewayFault::Forgetful,
+                    GatewayFault::HangsUp,
                 ];
-                engine.set_mood_of(agent, self.random.pick(&moods).copied());
+                engine.set_gateway_fault_of(agent, self.random.pick(&gateway_faults).copied());
             }
         }
         self.note(&format!("{agent} is meddled with: {what}"));
@@ -207,8 +207,8 @@ impl World {
             1 => engine.set_condition(Condition::Hangs),
             2 | 3 => engine.set_condition(Condition::Answers),
             4 => engine.gap(),
-            5 => engine.set_habits(Habits::forgetful()),
-            6 => engine.set_habits(Habits { ends_in: None, ..Habits::zeroclaw_0_8() }),
+            5 => engine.set_behavior(GatewayBehavior::forgetful()),
+            6 => engine.set_behavior(GatewayBehavior { ends_in: None, ..GatewayBehavior::zeroclaw_0_8() }),
             _ => {
                 let images = [Image::Present, Image::Slow(Duration::from_secs(20)), Image::Missing, Image::Unreachable];
                 engine.set_image(self.random.pick(&images).cloned().expect("some"));
@@ -257,7 +257,7 @@ impl World {
     }
 }
 
-async fn obey(service: &Service, agent: AgentId, ask: Ask) -> (Ask, Result<Followed, CommandError>) {
+async fn obey(service: &Service, agent: AgentId, ask: Ask) -> (Ask, Result<CommandOutcome, CommandError>) {
     let Some(handle) = service.plane.agent(agent) else { return (ask, Err(CommandError::Gone)) };
     let outcome = match ask {
         Ask::Start => handle.start().await,

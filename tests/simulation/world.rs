@@ -13,8 +13,8 @@ use zeroone::domain::{AgentId, HostPort, InstallationId, Plan, Slug, Status, Use
 use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec};
 use zeroone::store::{Crash, Snapshot, Store, StoreOptions};
 use zeroone::testkit::{
-    self, Condition, Cut, FakeDisk, FakeRuntime, Fakes, Faults, Guard, Habits, Image, Inspector, Invariant, Mood, Odds,
-    Sequence, Tap, Violation, message,
+    self, Condition, Cut, FakeDisk, FakeRuntime, Fakes, Faults, GatewayBehavior, GatewayFault, Guard, Image, Inspector,
+    Invariant, Odds, Sequence, Tap, Violation, message,
 };
 use zeroone::zeroclaw::client::WebhookAnswer;
 
@@ -121,7 +121,7 @@ impl World {
             disk.cut_in(n, cut);
         }
         let fakes = self.fakes.clone();
-        testkit::life(&fakes, async {
+        testkit::run_until_killed(&fakes, async {
             let turns = async {
                 match end {
                     End::AfterTurns(time, turns) => {
@@ -283,14 +283,14 @@ impl World {
         let engine = self.fakes.engine().clone();
         engine.set_condition(Condition::Answers);
         engine.set_image(Image::Present);
-        engine.set_habits(Habits::default());
-        engine.set_mood(Mood::Well);
+        engine.set_behavior(GatewayBehavior::default());
+        engine.set_gateway_fault(GatewayFault::Well);
         for agent in &self.agents {
-            engine.set_mood_of(*agent, None);
+            engine.set_gateway_fault_of(*agent, None);
             engine.set_dying(*agent, None);
         }
         let fakes = self.fakes.clone();
-        testkit::life(&fakes, async {
+        testkit::run_until_killed(&fakes, async {
             let Some(mut service) = self.start(disk).await else { return };
             sleep(SWEEPS).await;
             self.look(&mut service).await;
@@ -309,7 +309,7 @@ impl World {
     /// One more life, for which there is nothing to do.
     fn restart_at_rest(&mut self, disk: &FakeDisk) {
         let fakes = self.fakes.clone();
-        testkit::life(&fakes, async {
+        testkit::run_until_killed(&fakes, async {
             let Some(mut service) = self.start(disk).await else { return };
             let running = service.plane.agents(None, None, usize::MAX, &[Status::Running]).agents;
             let before: Vec<_> =

@@ -22,8 +22,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::StreamExt;
 use zeroone::domain::{AgentId, HostPort, Secret, Slug};
 use zeroone::runtime::{
-    ContainerRuntime, DataPolicy, Exit, InstanceKey, InstanceSpec, InstanceState, LogLine, LogQuery, Observed, Run,
-    StagedFile,
+    ContainerRuntime, DataPolicy, Exit, InstanceKey, InstanceSpec, InstanceState, LogLine, LogQuery, ObservedInstance,
+    Run, StagedFile,
 };
 
 /// A runtime under test, and the hands that do to its instances what the runtime itself would not.
@@ -40,10 +40,10 @@ pub(crate) trait Subject: Send + Sync {
     fn command(&self, act: Act) -> Vec<String>;
 
     /// Ends the instance as a crash would: behind the runtime's back.
-    fn crash<'a>(&'a self, observed: &'a Observed) -> BoxFuture<'a, ()>;
+    fn crash<'a>(&'a self, observed: &'a ObservedInstance) -> BoxFuture<'a, ()>;
 
     /// Keeps the instance from running without ending it.
-    fn pause<'a>(&'a self, observed: &'a Observed) -> BoxFuture<'a, ()>;
+    fn pause<'a>(&'a self, observed: &'a ObservedInstance) -> BoxFuture<'a, ()>;
 
     /// Listens on the port as a stranger, until what is given back is dropped.
     fn stranger(&self, port: HostPort) -> Box<dyn std::any::Any + Send + Sync> {
@@ -151,7 +151,7 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look
     panic!("never happened: {what}");
 }
 
-pub(crate) async fn observed(runtime: &dyn ContainerRuntime, key: &InstanceKey) -> Observed {
+pub(crate) async fn observed(runtime: &dyn ContainerRuntime, key: &InstanceKey) -> ObservedInstance {
     runtime.observe(key).await.unwrap().expect("the instance is there")
 }
 
@@ -175,7 +175,7 @@ pub(crate) async fn texts(runtime: &dyn ContainerRuntime, key: &InstanceKey, que
 
 /// Waits until the instance has printed this line.
 pub(crate) async fn printed(runtime: &dyn ContainerRuntime, key: &InstanceKey, run: &Run, text: &str) {
-    let query = LogQuery { boot: Some(run.boot.clone()), ..LogQuery::default() };
+    let query = LogQuery { run_id: Some(run.run_id.clone()), ..LogQuery::default() };
     until(text, || async { texts(runtime, key, query.clone()).await.iter().any(|line| line == text).then_some(()) })
         .await;
 }

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use rustix::process::{Pid, Signal, kill_process};
 use zeroone::domain::InstallationId;
 use zeroone::runtime::process::{ProcessOptions, ProcessRuntime};
-use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec, Observed};
+use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec, ObservedInstance};
 
 use crate::conformance::{self, Act, Subject};
 
@@ -117,7 +117,7 @@ pub(crate) fn session(leader: i32) -> Vec<i32> {
     .collect()
 }
 
-pub(crate) fn pid(observed: &Observed) -> i32 {
+pub(crate) fn pid(observed: &ObservedInstance) -> i32 {
     observed.engine_id.parse().unwrap()
 }
 
@@ -144,11 +144,11 @@ impl Subject for Bench {
         }
     }
 
-    fn crash<'a>(&'a self, observed: &'a Observed) -> BoxFuture<'a, ()> {
+    fn crash<'a>(&'a self, observed: &'a ObservedInstance) -> BoxFuture<'a, ()> {
         async { signal(pid(observed), Signal::KILL) }.boxed()
     }
 
-    fn pause<'a>(&'a self, observed: &'a Observed) -> BoxFuture<'a, ()> {
+    fn pause<'a>(&'a self, observed: &'a ObservedInstance) -> BoxFuture<'a, ()> {
         async { signal(pid(observed), Signal::STOP) }.boxed()
     }
 

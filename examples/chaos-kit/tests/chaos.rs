@@ -6,7 +6,7 @@ use chaos_kit::ask_any;
 use zeroone::control::{ControlPlane, NewUser};
 use zeroone::domain::{Plan, Status};
 use zeroone::store::{Store, StoreOptions};
-use zeroone::testkit::{self, Call, Condition, FakeDisk, Fakes, Fault, Faults, Mood, Odds, new_agent};
+use zeroone::testkit::{self, Call, Condition, FakeDisk, Fakes, Fault, Faults, GatewayFault, Odds, new_agent};
 
 const QUESTION: &str = r#"{"message":"anyone?"}"#;
 
@@ -15,7 +15,7 @@ async fn somebody_answers_as_long_as_one_agent_is_well() {
     let world = testkit::plane(1, Plan::Free).await;
     let agents = [world.running("First").await, world.running("Second").await, world.running("Third").await];
     let engine = world.fakes.engine();
-    engine.set_mood_of(agents[0].id(), Some(Mood::Fails(500)));
+    engine.set_gateway_fault_of(agents[0].id(), Some(GatewayFault::Fails(500)));
     engine.set_condition(Condition::Away);
     engine.crash(agents[1].id());
     let answer = ask_any(&agents, QUESTION).await;
@@ -24,7 +24,7 @@ async fn somebody_answers_as_long_as_one_agent_is_well() {
 
     // Afterwards the engine is back, and all that must hold holds.
     engine.set_condition(Condition::Answers);
-    engine.set_mood_of(agents[0].id(), None);
+    engine.set_gateway_fault_of(agents[0].id(), None);
     tokio::time::sleep(Duration::from_secs(120)).await;
     let violations = testkit::check(&world.plane, &*world.fakes.runtime(), true).await;
     assert_eq!(violations, Ok(Vec::new()));

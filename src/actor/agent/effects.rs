@@ -7,17 +7,17 @@ use ractor::ActorRef;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::{AgentMsg, AgentState, GONE};
-use crate::actor::jobs::{self, Order};
+use super::{ActorState, AgentMsg, GONE};
+use crate::actor::jobs::{self, JobInput};
 use crate::actor::registry::RegistryMsg;
 use crate::actor::supervisor::RegistrySlot;
-use crate::actor::{World, ask};
+use crate::actor::{Services, ask};
 use crate::domain::{AgentId, HostPort, Timestamp};
 use crate::lifecycle::{Cause, Code, Effect, Failure, FailureKind, Job, Outcome, Phase};
 
 /// One look at a time: a burst of nudges is one more look after the one under way, which may have missed them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Looking {
+pub(super) enum ObserveState {
     No,
     Once,
     Again,
@@ -32,11 +32,11 @@ impl Drop for AbortOnDrop {
     }
 }
 
-impl AgentState {
+impl ActorState {
     pub(super) fn act(&mut self, myself: &ActorRef<AgentMsg>, effect: Effect) {
         match effect {
             Effect::Run(job) => self.run_job(myself.clone(), job),
-            Effect::Look => self.look(myself.clone()),
+            Effect::Observe => self.look(myself.clone()),
             Effect::CheckHealth(delay) => self.check_health(myself.clone(), delay),
             Effect::WakeAt(at) => self.wake_at(myself.clone(), at),
             Effect::End => myself.stop(Some(GONE.into())),
@@ -44,27 +44,27 @@ impl AgentState {
     }
 
     fn run_job(&self, myself: ActorRef<AgentMsg>, job: Job) {
-        let attempt = self.view.record.life.attempt;
-        let world = Arc::clone(&self.world);
+        let attempt = self.view.record.state.attempt;
+        let services = Arc::clone(&self.services);
         let registry = Arc::clone(&self.registry);
-        let order = Order {
-            stage: matches!(self.view.record.life.phase, Phase::Starting { stage: true, .. }),
-            limits: world.accounts.limits_of(self.view.record.user),
+        let input = JobInput {
+            stage: matches!(self.view.record.state.phase, Phase::Starting { stage: true, .. }),
+            limits: services.accounts.limits_of(self.view.record.user),
             record: self.view.record.clone(),
             port: self.view.port,
             token: self.token.clone(),
             run: self.run.clone(),
         };
-        self.world.lanes.run(self.view.record.id, move |cancel| async move {
-            let agent = order.record.id;
+        self.services.job_queues.run(self.view.record.id, move |cancel| async move {
+            let agent = input.record.id;
             let message = if job == Job::Rebind {
-                AgentMsg::Rebound { attempt, port: rebind(&world, &registry, agent, order.port).await }
+                AgentMsg::Rebound { attempt, port: rebind(&services, &registry, agent, input.port).await }
             } else {
-                let mut ended = jobs::run(Arc::clone(&world), job, order, cancel).await;
-                if job == Job::Remove && ended.outcome == Outcome::Done {
-                    ended.outcome = retire(&world, &registry, agent).await;
+                let mut report = jobs::run(Arc::clone(&services), job, input, cancel).await;
+                if job == Job::Remove && report.outcome == Outcome::Done {
+                    report.outcome = retire(&services, &registry, agent).await;
                 }
-                AgentMsg::JobEnded { attempt, job, ended: Box::new(ended) }
+                AgentMsg::JobEnded { attempt, job, report: Box::new(report) }
             };
             // An actor that has ended meanwhile left its work to its successor.
             let _ = myself.cast(message);
@@ -72,23 +72,23 @@ impl AgentState {
     }
 
     pub(super) fn look(&mut self, myself: ActorRef<AgentMsg>) {
-        if self.looking != Looking::No {
-            self.looking = Looking::Again;
+        if self.observing != ObserveState::No {
+            self.observing = ObserveState::Again;
             return;
         }
-        self.looking = Looking::Once;
-        let world = Arc::clone(&self.world);
-        let (agent, revision) = (self.view.record.id, self.view.record.life.revision);
+        self.observing = ObserveState::Once;
+        let services = Arc::clone(&self.services);
+        let (agent, revision) = (self.view.record.id, self.view.record.state.revision);
         let key = jobs::key_of(&self.view.record);
         tokio::spawn(async move {
-            let (sighting, run) = jobs::look(&world, agent, &key).await;
-            let _ = myself.cast(AgentMsg::Looked { revision, sighting, run });
+            let (observation, run) = jobs::look(&services, agent, &key).await;
+            let _ = myself.cast(AgentMsg::Observed { revision, observation, run });
         });
     }
 
     fn check_health(&mut self, myself: ActorRef<AgentMsg>, delay: Duration) {
-        let world = Arc::clone(&self.world);
-        let (agent, attempt) = (self.view.record.id, self.view.record.life.attempt);
+        let services = Arc::clone(&self.services);
+        let (agent, attempt) = (self.view.record.id, self.view.record.state.attempt);
         let endpoint = self.run.as_ref().map(|run| run.endpoint);
         let key = jobs::key_of(&self.view.record);
         self.health = Some(AbortOnDrop(tokio::spawn(async move {
@@ -98,14 +98,14 @@ impl AgentState {
                 return;
             };
             // Boxed: while it sleeps, which is nearly always, the task has no room for the check.
-            let alive = Box::pin(jobs::check_health(&world, agent, &key, endpoint)).await;
+            let alive = Box::pin(jobs::check_health(&services, agent, &key, endpoint)).await;
             let _ = myself.cast(AgentMsg::HealthChecked { attempt, alive });
         })));
     }
 
     fn wake_at(&mut self, myself: ActorRef<AgentMsg>, at: Timestamp) {
-        let revision = self.view.record.life.revision;
-        let delay = self.world.clock.until(at);
+        let revision = self.view.record.state.revision;
+        let delay = self.services.clock.until(at);
         self.wake = Some(AbortOnDrop(tokio::spawn(async move {
             sleep(delay).await;
             let _ = myself.cast(AgentMsg::Wake { revision });
@@ -116,35 +116,40 @@ impl AgentState {
 /// How long the registry may take: it waits for nothing but the store.
 const REGISTRY_PATIENCE: Duration = Duration::from_secs(10);
 
-async fn rebind(world: &World, registry: &RegistrySlot, agent: AgentId, from: HostPort) -> Result<HostPort, Cause> {
+async fn rebind(
+    services: &Services,
+    registry: &RegistrySlot,
+    agent: AgentId,
+    from: HostPort,
+) -> Result<HostPort, Cause> {
     let port = ask(&registry.load_full(), |reply| RegistryMsg::SwapPort { agent, reply }, REGISTRY_PATIENCE).await;
     let outcome = match port {
         Ok(Ok(port)) => Ok(port),
-        Ok(Err(cause)) => swapped_all_the_same(world, agent, from).await.ok_or(cause),
+        Ok(Err(cause)) => swapped_all_the_same(services, agent, from).await.ok_or(cause),
         Err(error) => {
             let cause = Cause::because(Code::Internal, format!("the registry: {error}"));
-            swapped_all_the_same(world, agent, from).await.ok_or(cause)
+            swapped_all_the_same(services, agent, from).await.ok_or(cause)
         }
     };
     if let Ok(port) = outcome {
-        tracing::warn!(%agent, %port, at = %world.clock.now(), "the port was taken by someone else; the agent has another one now");
+        tracing::warn!(%agent, %port, at = %services.clock.now(), "the port was taken by someone else; the agent has another one now");
     }
     outcome
 }
 
 /// The port that the store has, if it is another one: a swap whose answer was lost may have been committed.
-async fn swapped_all_the_same(world: &World, agent: AgentId, from: HostPort) -> Option<HostPort> {
-    let stored = world.store.agent(agent).await.ok().flatten()?;
+async fn swapped_all_the_same(services: &Services, agent: AgentId, from: HostPort) -> Option<HostPort> {
+    let stored = services.store.agent(agent).await.ok().flatten()?;
     Some(stored.port).filter(|port| *port != from)
 }
 
 /// Removes the record; the outcome of the deletion depends on it.
-pub(super) async fn retire(world: &World, registry: &RegistrySlot, agent: AgentId) -> Outcome {
+pub(super) async fn retire(services: &Services, registry: &RegistrySlot, agent: AgentId) -> Outcome {
     let asked = ask(&registry.load_full(), |reply| RegistryMsg::Retire { agent, reply }, REGISTRY_PATIENCE).await;
     let trouble = match asked {
         Ok(Ok(())) => {
-            world.views.remove(agent);
-            world.recoveries.forget(agent);
+            services.views.remove(agent);
+            services.recoveries.forget(agent);
             return Outcome::Done;
         }
         Ok(Err(error)) => error.to_string(),

@@ -6,7 +6,7 @@ use ractor::RpcReplyPort;
 
 use crate::actor::jobs;
 use crate::domain::{AgentSpec, ChannelKind, HostPort, Status};
-use crate::lifecycle::{Cause, Command, Job, Sighting};
+use crate::lifecycle::{Cause, Command, Job, Observation};
 use crate::runtime::Run;
 use crate::store::StoreError;
 use crate::vault::Sealed;
@@ -14,20 +14,20 @@ use crate::vault::Sealed;
 pub enum AgentMsg {
     /// Take up the record; sent once, right after the actor began.
     Recover,
-    Command(Command, Option<Box<Change>>, RpcReplyPort<Asked>),
+    Command(Command, Option<Box<Change>>, RpcReplyPort<CommandReply>),
     JobEnded {
         attempt: u64,
         job: Job,
-        ended: Box<jobs::Ended>,
+        report: Box<jobs::JobReport>,
     },
     /// The registry gave the agent another port, or could not.
     Rebound {
         attempt: u64,
         port: Result<HostPort, Cause>,
     },
-    Looked {
+    Observed {
         revision: u64,
-        sighting: Sighting,
+        observation: Observation,
         run: Option<Run>,
     },
     HealthChecked {
@@ -39,7 +39,7 @@ pub enum AgentMsg {
         attempt: u64,
     },
     /// The engine says that something happened.
-    Nudge,
+    Resync,
     /// A message was answered with 401.
     TokenRefused {
         attempt: u64,
@@ -64,7 +64,7 @@ pub struct Change {
 
 /// The answer to a command.
 #[derive(Debug, Clone)]
-pub enum Asked {
+pub enum CommandReply {
     /// Committed; the view shows it.
     Done,
     /// It was so before.

@@ -7,10 +7,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Ended, JobResult, Order, PROBE_PAUSE, endpoint_of, gateway_failure, key_of, longer, no_endpoint, runtime_failure,
-    superseded,
+    JobInput, JobReport, JobResult, PROBE_PAUSE, endpoint_of, gateway_failure, key_of, longer, no_endpoint,
+    runtime_failure, superseded,
 };
-use crate::actor::World;
+use crate::actor::Services;
 use crate::domain::Secret;
 use crate::lifecycle::{Cause, Code, Failure, FailureKind, Outcome};
 use crate::runtime::LogQuery;
@@ -18,13 +18,13 @@ use crate::zeroclaw::client::Pairing;
 use crate::zeroclaw::pairing::{Announcement, CodeScanner};
 
 /// Makes sure of a token: the held one, if there is one, else one for a code that is newer than this run.
-pub(super) async fn pair(world: &World, order: &Order, cancel: &CancellationToken) -> JobResult {
-    let endpoint = endpoint_of(order)?;
+pub(super) async fn pair(services: &Services, input: &JobInput, cancel: &CancellationToken) -> JobResult {
+    let endpoint = endpoint_of(input)?;
     let work = async {
-        if let Some(token) = &order.token {
-            return if token_accepted(world, endpoint, token).await? {
+        if let Some(token) = &input.token {
+            return if token_accepted(services, endpoint, token).await? {
                 let token = Some(token.clone());
-                Ok(Ended { outcome: Outcome::Paired(Code::TokenValid), run: None, token })
+                Ok(JobReport { outcome: Outcome::Paired(Code::TokenValid), run: None, token })
             } else {
                 // The files that it was given hold the token's hash, so they are not what it runs on: whatever else they
                 // said is lost as well. They are written anew, rather than pairing with what nobody configured.
@@ -32,28 +32,28 @@ pub(super) async fn pair(world: &World, order: &Order, cancel: &CancellationToke
             };
         }
         let protected = async {
-            if requires_pairing(world, endpoint).await {
+            if requires_pairing(services, endpoint).await {
                 return Ok(());
             }
             // Anyone could talk to it: an agent that cannot be protected is not run.
             Err(Failure { kind: FailureKind::Permanent, cause: Cause::new(Code::PairingDisabled) })
         };
-        let ((), code) = tokio::try_join!(protected, await_code(world, order))?;
-        redeem(world, endpoint, &code).await
+        let ((), code) = tokio::try_join!(protected, await_code(services, input))?;
+        redeem(services, endpoint, &code).await
     };
     tokio::select! {
         biased;
-        ended = work => ended,
+        report = work => report,
         () = cancel.cancelled() => Err(superseded()),
     }
 }
 
-async fn token_accepted(world: &World, at: SocketAddr, token: &Secret<String>) -> Result<bool, Failure> {
-    let limits = &world.settings.limits;
+async fn token_accepted(services: &Services, at: SocketAddr, token: &Secret<String>) -> Result<bool, Failure> {
+    let limits = &services.settings.limits;
     let deadline = Instant::now() + limits.pairing;
     let mut pause = PROBE_PAUSE;
     loop {
-        match world.gateway.accepts_token(at, token, limits.health).await {
+        match services.gateway.accepts_token(at, token, limits.health).await {
             Ok(accepted) => return Ok(accepted),
             // Asking changes nothing, so it may be asked again.
             Err(error) if Instant::now() + pause >= deadline => return Err(gateway_failure(&error)),
@@ -64,22 +64,23 @@ async fn token_accepted(world: &World, at: SocketAddr, token: &Secret<String>) -
 }
 
 /// What `/health` says about pairing. A gateway that does not say is taken to require it: then a code must come.
-async fn requires_pairing(world: &World, at: SocketAddr) -> bool {
-    let report = world.gateway.health(at, world.settings.limits.health).await.ok();
+async fn requires_pairing(services: &Services, at: SocketAddr) -> bool {
+    let report = services.gateway.health(at, services.settings.limits.health).await.ok();
     let body = report.and_then(|report| serde_json::from_slice::<serde_json::Value>(&report.body).ok());
     body.and_then(|body| body.get("require_pairing")?.as_bool()).unwrap_or(true)
 }
 
 /// The pairing code in the log of exactly this run.
-async fn await_code(world: &World, order: &Order) -> Result<Secret<String>, Failure> {
-    let Some(run) = &order.run else { return Err(no_endpoint()) };
-    let query = LogQuery { boot: Some(run.boot.clone()), since: Some(run.started_at), tail: None, follow: true };
-    let deadline = Instant::now() + world.settings.limits.pairing;
+async fn await_code(services: &Services, input: &JobInput) -> Result<Secret<String>, Failure> {
+    let Some(run) = &input.run else { return Err(no_endpoint()) };
+    let query = LogQuery { run_id: Some(run.run_id.clone()), since: Some(run.started_at), tail: None, follow: true };
+    let deadline = Instant::now() + services.settings.limits.pairing;
     let missing = |detail: &'static str| Failure {
         kind: FailureKind::Transient,
         cause: Cause::because(Code::PairingTimeout, detail),
     };
-    let mut lines = world.runtime.logs(&key_of(&order.record), query).await.map_err(|error| runtime_failure(&error))?;
+    let mut lines =
+        services.runtime.logs(&key_of(&input.record), query).await.map_err(|error| runtime_failure(&error))?;
     let mut scanner = CodeScanner::new();
     loop {
         match timeout_at(deadline, lines.next()).await {
@@ -91,20 +92,20 @@ async fn await_code(world: &World, order: &Order) -> Result<Secret<String>, Fail
                 None => {}
             },
             Ok(Some(Err(error))) => return Err(runtime_failure(&error)),
-            Ok(None) => return Err(missing("the log ended before a code appeared")),
+            Ok(None) => return Err(missing("the log report before a code appeared")),
             Err(_elapsed) => return Err(missing("no code appeared in the log")),
         }
     }
 }
 
 /// Sends the code once: a failure counts towards the gateway's lockout.
-async fn redeem(world: &World, at: SocketAddr, code: &Secret<String>) -> JobResult {
-    match world.gateway.pair(at, code, world.settings.limits.pairing).await {
+async fn redeem(services: &Services, at: SocketAddr, code: &Secret<String>) -> JobResult {
+    match services.gateway.pair(at, code, services.settings.limits.pairing).await {
         Ok(Pairing::Paired { token, persisted }) => {
             if !persisted {
                 tracing::warn!(%at, "the gateway could not persist the token: it will ask for a new pairing when it restarts");
             }
-            Ok(Ended { outcome: Outcome::Paired(Code::Paired), run: None, token: Some(token) })
+            Ok(JobReport { outcome: Outcome::Paired(Code::Paired), run: None, token: Some(token) })
         }
         Ok(Pairing::Refused) => Err(Failure { kind: FailureKind::Transient, cause: Cause::new(Code::PairingRefused) }),
         Ok(Pairing::LockedOut { retry_after_secs }) => {

@@ -1,15 +1,15 @@
 //! An agent's secrets, opened for the job that needs them.
 
-use crate::actor::World;
+use crate::actor::Services;
 use crate::domain::{Credentials, Secret};
 use crate::lifecycle::{Cause, Code, Failure, FailureKind};
 use crate::store::AgentRecord;
 use crate::vault::Binding;
 
 /// The agent's secrets in clear text.
-pub fn open_credentials(world: &World, record: &AgentRecord) -> Result<Credentials, Failure> {
+pub fn open_credentials(services: &Services, record: &AgentRecord) -> Result<Credentials, Failure> {
     let open = |field, sealed| {
-        world.vault.open(&Binding::agent(record.id, field), sealed).map_err(|error| Failure {
+        services.vault.open(&Binding::agent(record.id, field), sealed).map_err(|error| Failure {
             kind: FailureKind::Permanent,
             cause: Cause::because(Code::SecretsUnreadable, error.to_string()),
         })
@@ -35,9 +35,9 @@ pub const CHANNELS_FIELD: &str = "channels";
 pub const TOKEN_FIELD: &str = "token";
 
 /// The held token in clear text; `None` where there is none, or none that can be read: the agent then pairs anew.
-pub fn open_token(world: &World, record: &AgentRecord) -> Option<Secret<String>> {
+pub fn open_token(services: &Services, record: &AgentRecord) -> Option<Secret<String>> {
     let sealed = record.token.as_ref()?;
-    world.vault.open(&Binding::agent(record.id, TOKEN_FIELD), sealed).ok().and_then(|bytes| text(&bytes))
+    services.vault.open(&Binding::agent(record.id, TOKEN_FIELD), sealed).ok().and_then(|bytes| text(&bytes))
 }
 
 fn text(bytes: &Secret<Vec<u8>>) -> Option<Secret<String>> {

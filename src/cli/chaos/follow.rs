@@ -13,7 +13,7 @@ use super::report::Outcome;
 use crate::cli::client::Client;
 use crate::cli::outcome::Failure;
 use crate::domain::{AgentId, Timestamp, elapsed};
-use crate::runtime::fault::{Fault, Hands};
+use crate::runtime::fault::{Fault, FaultInjector};
 
 /// Between looks. Ten a second for each agent in trouble stay below the service's limit for a key.
 const LOOK: Duration = Duration::from_millis(100);
@@ -26,28 +26,28 @@ const UNNOTICED: Duration = Duration::from_secs(10);
 
 /// Does a fault and says how it went, `within` this time.
 pub(super) async fn follow(
-    hands: Arc<dyn Hands>,
+    injector: Arc<dyn FaultInjector>,
     client: Client,
     agent: AgentId,
     fault: Fault,
     within: Duration,
 ) -> Outcome {
     let at = Timestamp::now();
-    match hands.inject(agent, fault).await {
+    match injector.inject(agent, fault).await {
         Ok(true) => {}
         Ok(false) => return Outcome::Skipped,
         Err(error) => return Outcome::Impossible(error.to_string()),
     }
-    let outcome = watch(&*hands, &client, agent, fault, at, within).await;
+    let outcome = watch(&*injector, &client, agent, fault, at, within).await;
     if lasts(fault) {
         // Also where all went well: what is left of it must not outlive this run.
-        let _ = hands.undo(agent, fault).await;
+        let _ = injector.undo(agent, fault).await;
     }
     outcome
 }
 
 async fn watch(
-    hands: &dyn Hands,
+    injector: &dyn FaultInjector,
     client: &Client,
     agent: AgentId,
     fault: Fault,
@@ -64,7 +64,7 @@ async fn watch(
             return outcome;
         }
         if over.is_none() && begun.elapsed() >= HOLD {
-            if let Err(error) = hands.undo(agent, fault).await {
+            if let Err(error) = injector.undo(agent, fault).await {
                 return Outcome::Impossible(format!("taking it back: {error}"));
             }
             over = Some(Instant::now());

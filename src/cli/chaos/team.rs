@@ -13,7 +13,7 @@ use crate::cli::outcome::Failure;
 use crate::cli::output::{cell, plain};
 use crate::cli::stand_in::{NAME, StandIn};
 use crate::domain::AgentId;
-use crate::runtime::fault::Hands;
+use crate::runtime::fault::FaultInjector;
 
 /// How long an agent may take to run for the first time, in seconds: with a cold image it takes minutes.
 const RUNNING_WITHIN_SECS: u64 = 300;
@@ -107,10 +107,15 @@ impl Team {
     }
 
     /// Waits until all is as it should be, and tells what is not by then.
-    pub(super) async fn settle(&self, admin: &Client, hands: &dyn Hands, within: Duration) -> Result<Seen, Failure> {
+    pub(super) async fn settle(
+        &self,
+        admin: &Client,
+        injector: &dyn FaultInjector,
+        within: Duration,
+    ) -> Result<Seen, Failure> {
         let deadline = Instant::now() + within;
         loop {
-            let seen = self.look(admin, hands).await?;
+            let seen = self.look(admin, injector).await?;
             if (seen.unsettled.is_empty() && seen.instances.is_empty()) || Instant::now() >= deadline {
                 return Ok(seen);
             }
@@ -118,9 +123,9 @@ impl Team {
         }
     }
 
-    async fn look(&self, admin: &Client, hands: &dyn Hands) -> Result<Seen, Failure> {
+    async fn look(&self, admin: &Client, injector: &dyn FaultInjector) -> Result<Seen, Failure> {
         let all = admin.list("/api/admin/agents").await?;
-        let alive = hands.alive().await.map_err(Failure::of)?;
+        let alive = injector.alive().await.map_err(Failure::of)?;
         let mut seen = Seen { shared_ports: shared_ports(&all), ..Seen::default() };
         if let Some(own) = &self.own {
             seen.heard_twice = own.model.heard_twice();

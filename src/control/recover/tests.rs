@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::domain::{BootId, Exit, Problems, Slug, SpecDraft};
+use crate::domain::{Exit, Problems, RunId, Slug, SpecDraft};
 use crate::runtime::{InstanceKey, Run};
 
 fn user(n: u8) -> UserId {
@@ -20,12 +20,13 @@ fn spec(provider: &str) -> AgentSpec {
 
 fn running(port: u16) -> InstanceState {
     let endpoint = ([127, 0, 0, 1], port).into();
-    InstanceState::Running(Run { boot: BootId("b".into()), started_at: Timestamp::UNIX_EPOCH, endpoint })
+    InstanceState::Running(Run { run_id: RunId("b".into()), started_at: Timestamp::UNIX_EPOCH, endpoint })
 }
 
 fn found(n: u8, slug: &str, state: InstanceState, origin: Option<Origin>) -> Found {
     let key = InstanceKey { agent: AgentId::from_bytes([n; 16]), slug: Slug::parse(slug).unwrap() };
-    let seen = Observed { key, state, engine_id: "e".into(), spec_hash: "h".into(), died: None, created_now: false };
+    let seen =
+        ObservedInstance { key, state, engine_id: "e".into(), spec_hash: "h".into(), died: None, created_now: false };
     Found { seen, origin }
 }
 
@@ -52,8 +53,8 @@ fn what_is_missing_decides_what_becomes_of_an_agent() {
     ] {
         let plan = planned(vec![found(7, "ada", state, origin)]);
         let [agent] = &plan.agents[..] else { panic!("{plan:?}") };
-        assert_eq!((&agent.missing, agent.record.life.status()), (&missing, status));
-        let reason = agent.record.life.reason.as_ref().unwrap();
+        assert_eq!((&agent.missing, agent.record.state.status()), (&missing, status));
+        let reason = agent.record.state.reason.as_ref().unwrap();
         assert_eq!(reason.code == Code::SecretsMissing, !missing.is_empty());
         let named = missing.iter().all(|name| reason.message().contains(name));
         assert!(named, "the owner is told: {}", reason.message());

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::etag::if_match;
 use super::{AgentDetail, Own, answer};
-use crate::control::{AgentHandle, CommandError, Followed};
+use crate::control::{AgentHandle, CommandError, CommandOutcome};
 use crate::http::body::Nothing;
 use crate::http::problem::Problem;
 use crate::http::state::Api;
@@ -28,8 +28,8 @@ const UP_POLL: Duration = Duration::from_millis(10);
 )]
 pub async fn start(state: State<Api>, own: Own, _: Nothing) -> Result<Response, Problem> {
     let _turn = state.turn().await?;
-    let followed = Order::Start.settle(&own.handle).await?;
-    answer(accepted(followed), &state, &own.handle)
+    let outcome = Order::Start.settle(&own.handle).await?;
+    answer(accepted(outcome), &state, &own.handle)
 }
 
 /// Stops an agent.
@@ -40,8 +40,8 @@ pub async fn start(state: State<Api>, own: Own, _: Nothing) -> Result<Response, 
 )]
 pub async fn stop(state: State<Api>, own: Own, _: Nothing) -> Result<Response, Problem> {
     let _turn = state.turn().await?;
-    let followed = Order::Stop.settle(&own.handle).await?;
-    answer(accepted(followed), &state, &own.handle)
+    let outcome = Order::Stop.settle(&own.handle).await?;
+    answer(accepted(outcome), &state, &own.handle)
 }
 
 /// Restarts an agent with a new pairing code and a new token.
@@ -52,8 +52,8 @@ pub async fn stop(state: State<Api>, own: Own, _: Nothing) -> Result<Response, P
 )]
 pub async fn restart(state: State<Api>, own: Own, _: Nothing) -> Result<Response, Problem> {
     let _turn = state.turn().await?;
-    let followed = Order::Restart.settle(&own.handle).await?;
-    answer(accepted(followed), &state, &own.handle)
+    let outcome = Order::Restart.settle(&own.handle).await?;
+    answer(accepted(outcome), &state, &own.handle)
 }
 
 /// Deletes an agent with its container, data and port.
@@ -63,7 +63,7 @@ pub async fn restart(state: State<Api>, own: Own, _: Nothing) -> Result<Response
     responses((status = 204), (status = 202, body = AgentDetail, description = "Still going on"))
 )]
 pub async fn delete(state: State<Api>, own: Own, headers: HeaderMap) -> Result<Response, Problem> {
-    if_match(&headers, own.view.record.life.generation)?;
+    if_match(&headers, own.view.record.state.generation)?;
     {
         let _turn = state.turn().await?;
         Order::Delete.settle(&own.handle).await?;
@@ -74,10 +74,10 @@ pub async fn delete(state: State<Api>, own: Own, headers: HeaderMap) -> Result<R
     answer(StatusCode::ACCEPTED, &state, &own.handle).or_else(|_| Ok(StatusCode::NO_CONTENT.into_response()))
 }
 
-const fn accepted(followed: Followed) -> StatusCode {
-    match followed {
-        Followed::Done => StatusCode::ACCEPTED,
-        Followed::Already => StatusCode::OK,
+const fn accepted(outcome: CommandOutcome) -> StatusCode {
+    match outcome {
+        CommandOutcome::Accepted => StatusCode::ACCEPTED,
+        CommandOutcome::Unchanged => StatusCode::OK,
     }
 }
 
@@ -91,7 +91,7 @@ enum Order {
 
 impl Order {
     /// Repeats a command whose outcome is unknown because its actor crashed; commands may be repeated.
-    async fn settle(self, agent: &AgentHandle) -> Result<Followed, CommandError> {
+    async fn settle(self, agent: &AgentHandle) -> Result<CommandOutcome, CommandError> {
         let deadline = Instant::now() + UP_WITHIN;
         loop {
             match self.send(agent).await {
@@ -101,7 +101,7 @@ impl Order {
         }
     }
 
-    async fn send(self, agent: &AgentHandle) -> Result<Followed, CommandError> {
+    async fn send(self, agent: &AgentHandle) -> Result<CommandOutcome, CommandError> {
         match self {
             Self::Start => agent.start().await,
             Self::Stop => agent.stop().await,

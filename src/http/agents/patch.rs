@@ -83,7 +83,7 @@ pub async fn patch(
     let mut races = 0;
     loop {
         let view = own.handle.view().ok_or_else(Problem::not_found)?;
-        let generation = view.record.life.generation;
+        let generation = view.record.state.generation;
         let wanted = if_match(&headers, generation)?;
         let change = body.0.clone().check(&view.record)?;
         if change.changes_nothing(&view.record) {

@@ -103,9 +103,9 @@ impl AgentSummary {
 
 impl Agent {
     fn of(api: &Api, view: &AgentView) -> Self {
-        let (record, spec, life) = (&view.record, &view.record.spec, &view.record.life);
+        let (record, spec, state) = (&view.record, &view.record.spec, &view.record.state);
         let vitals = api.plane.agent(record.id).map(|agent| agent.vitals()).unwrap_or_default();
-        let engine_id = life.instance.as_ref().map(|instance| instance.engine_id.to_string());
+        let engine_id = state.instance.as_ref().map(|instance| instance.engine_id.to_string());
         Self {
             id: record.id,
             user_id: record.user,
@@ -118,7 +118,7 @@ impl Agent {
             container_id: engine_id.filter(|id| !id.is_empty()),
             container_port: view.port.get(),
             status: view.status(),
-            status_reason: life
+            status_reason: state
                 .reason
                 .as_ref()
                 .map(|cause| StatusReason { code: cause.code.as_str(), message: cause.message() }),
@@ -134,9 +134,9 @@ impl Agent {
             last_health_at: vitals.last_health_at,
             created_at: record.created_at,
             updated_at: record.updated_at,
-            generation: life.generation,
-            restarts: life.restart_count,
-            next_attempt_at: life.next_attempt_at(),
+            generation: state.generation,
+            restarts: state.restart_count,
+            next_attempt_at: state.next_attempt_at(),
             has_api_key: record.api_key.is_some(),
         }
     }

@@ -3,24 +3,24 @@
 use super::{Context, Transition, resume, start};
 use crate::lifecycle::cause::{Cause, Code};
 use crate::lifecycle::event::{Command, Effect, Job};
-use crate::lifecycle::phase::{Life, Phase, Step, Then};
+use crate::lifecycle::phase::{AfterStop, AgentState, Phase, Step};
 
-pub(super) fn follow(life: &Life, command: Command, context: &Context<'_>) -> Transition {
+pub(super) fn follow(state: &AgentState, command: Command, context: &Context<'_>) -> Transition {
     match command {
-        Command::Start => begin_anew(life, Code::StartRequested, context),
-        Command::Restart => restart(life, context).forgetting_token(),
-        Command::Stop => stop(life, Then::Stay, Code::StopRequested, context),
-        Command::Delete => stop(life, Then::Delete, Code::DeleteRequested, context),
-        Command::Update { inside } => update(life, inside, context),
+        Command::Start => begin_anew(state, Code::StartRequested, context),
+        Command::Restart => restart(state, context).forgetting_token(),
+        Command::Stop => stop(state, AfterStop::Stay, Code::StopRequested, context),
+        Command::Delete => stop(state, AfterStop::Delete, Code::DeleteRequested, context),
+        Command::Update { inside } => update(state, inside, context),
     }
 }
 
 /// From STOPPED straight to STARTING; from ERROR by PENDING.
-fn begin_anew(life: &Life, code: Code, context: &Context<'_>) -> Transition {
-    let mut next = life.next();
+fn begin_anew(state: &AgentState, code: Code, context: &Context<'_>) -> Transition {
+    let mut next = state.next();
     next.restarts.forgive();
     next.reason = None;
-    if matches!(life.phase, Phase::Stopped) {
+    if matches!(state.phase, Phase::Stopped) {
         return start::deploy(next, Cause::new(code));
     }
     next.phase = Phase::Pending;
@@ -28,13 +28,15 @@ fn begin_anew(life: &Life, code: Code, context: &Context<'_>) -> Transition {
     Transition::to(next, Cause::new(code), effects)
 }
 
-fn restart(life: &Life, context: &Context<'_>) -> Transition {
-    match &life.phase {
-        Phase::Stopped | Phase::Failed { .. } => begin_anew(life, Code::RestartRequested, context),
-        Phase::Starting { .. } | Phase::Running { .. } => stop(life, Then::Restart, Code::RestartRequested, context),
+fn restart(state: &AgentState, context: &Context<'_>) -> Transition {
+    match &state.phase {
+        Phase::Stopped | Phase::Failed { .. } => begin_anew(state, Code::RestartRequested, context),
+        Phase::Starting { .. } | Phase::Running { .. } => {
+            stop(state, AfterStop::Restart, Code::RestartRequested, context)
+        }
         // It starts with new files anyway: what is left to do is to forget the token.
         Phase::Pending | Phase::Stopping { .. } => {
-            let next = life.next();
+            let next = state.next();
             let effects = resume::timers(&next, context);
             Transition::to(next, Cause::new(Code::RestartRequested), effects)
         }
@@ -42,28 +44,28 @@ fn restart(life: &Life, context: &Context<'_>) -> Transition {
 }
 
 /// Ends what runs. Also used where time asks for it again.
-pub(super) fn stop(life: &Life, then: Then, code: Code, context: &Context<'_>) -> Transition {
+pub(super) fn stop(state: &AgentState, then: AfterStop, code: Code, context: &Context<'_>) -> Transition {
     let cause = Cause::new(code);
-    let mut next = life.next();
+    let mut next = state.next();
     next.phase = Phase::Stopping { then, since: context.now, retry_at: None };
     next.reason = Some(cause.clone());
     // A stop that is under way goes on, only what follows it changes; a removal is another job.
-    let under_way = matches!(&life.phase, Phase::Stopping { retry_at: None, .. }) && then != Then::Delete;
+    let under_way = matches!(&state.phase, Phase::Stopping { retry_at: None, .. }) && then != AfterStop::Delete;
     let effects = if under_way { Vec::new() } else { vec![Effect::Run(then.job())] };
     Transition::to(next, cause, effects)
 }
 
-fn update(life: &Life, inside: bool, context: &Context<'_>) -> Transition {
+fn update(state: &AgentState, inside: bool, context: &Context<'_>) -> Transition {
     let cause = Cause::new(Code::SpecChanged);
-    let mut next = life.next();
+    let mut next = state.next();
     next.generation += 1;
-    match &life.phase {
+    match &state.phase {
         Phase::Running { .. } if inside => {
-            next.phase = Phase::Stopping { then: Then::Restart, since: context.now, retry_at: None };
+            next.phase = Phase::Stopping { then: AfterStop::Restart, since: context.now, retry_at: None };
             next.reason = Some(cause.clone());
             Transition::to(next, cause, vec![Effect::Run(Job::Stop)])
         }
-        Phase::Starting { .. } if inside => start::attempt(next, Step::Halting, true, None, cause),
+        Phase::Starting { .. } if inside => start::attempt(next, Step::Killing, true, None, cause),
         // Every way from here to a start writes the files anew. Timers are fenced by the revision: set them again.
         Phase::Pending
         | Phase::Running { .. }

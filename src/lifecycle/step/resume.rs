@@ -6,78 +6,78 @@ use super::{Context, Transition, command, start};
 use crate::domain::later;
 use crate::lifecycle::cause::{Cause, Code};
 use crate::lifecycle::event::{Effect, Outcome};
-use crate::lifecycle::phase::{Life, Phase, Resume, Step, Then};
+use crate::lifecycle::phase::{AfterStop, AgentState, Phase, RetryTarget, Step};
 
 /// Bounds of the wait before something outside is tried again.
 const PATIENCE_MIN: Duration = Duration::from_millis(200);
 const PATIENCE_MAX: Duration = Duration::from_secs(5);
 
 /// The service was started, or the agent's actor was: what was under way is taken up again.
-pub(super) fn recover(life: &Life, context: &Context<'_>) -> Transition {
-    match &life.phase {
-        Phase::Pending => start::deploy(life.next(), Cause::new(Code::Deploying)),
+pub(super) fn recover(state: &AgentState, context: &Context<'_>) -> Transition {
+    match &state.phase {
+        Phase::Pending => start::deploy(state.next(), Cause::new(Code::Deploying)),
         Phase::Starting { step: Step::BackingOff { .. }, .. } | Phase::Stopping { retry_at: Some(_), .. } => {
-            Transition::only(timers(life, context))
+            Transition::only(timers(state, context))
         }
         Phase::Starting { step, stage, .. } => {
             // Nobody knows how far it came. Creating is idempotent and adopts what is there already; but what had to be
             // ended first still has to.
-            let first = start::first_step(*step == Step::Halting);
-            start::attempt(life.next(), first, *stage, None, Cause::new(Code::ServiceRestarted))
+            let first = start::first_step(*step == Step::Killing);
+            start::attempt(state.next(), first, *stage, None, Cause::new(Code::ServiceRestarted))
         }
-        Phase::Running { misses } => take_up_running(life, *misses, context),
+        Phase::Running { misses } => take_up_running(state, *misses, context),
         Phase::Stopping { then, retry_at: None, .. } => Transition::only(vec![Effect::Run(then.job())]),
-        Phase::Stopped => Transition::only(vec![Effect::Look]),
+        Phase::Stopped => Transition::only(vec![Effect::Observe]),
         Phase::Failed { .. } => {
-            let mut effects = timers(life, context);
-            effects.push(Effect::Look);
+            let mut effects = timers(state, context);
+            effects.push(Effect::Observe);
             Transition::only(effects)
         }
     }
 }
 
-fn take_up_running(life: &Life, misses: u8, context: &Context<'_>) -> Transition {
+fn take_up_running(state: &AgentState, misses: u8, context: &Context<'_>) -> Transition {
     // Spread over the interval, or a thousand agents are checked in one moment after each start.
     let spread = context.timing.health_interval.mul_f64((context.seed % 1000) as f64 / 1000.0);
-    let effects = vec![Effect::Look, Effect::CheckHealth(spread)];
+    let effects = vec![Effect::Observe, Effect::CheckHealth(spread)];
     if misses == 0 {
         return Transition::only(effects);
     }
     // What was missed before tells more about the service than about the agent: nobody is killed for it.
-    let mut next = life.next();
+    let mut next = state.next();
     next.phase = Phase::Running { misses: 0 };
     next.reason = None;
     Transition::to(next, Cause::new(Code::ServiceRestarted), effects)
 }
 
 /// The timer of this very revision is due.
-pub(super) fn wake(life: &Life, context: &Context<'_>) -> Transition {
+pub(super) fn wake(state: &AgentState, context: &Context<'_>) -> Transition {
     let cause = Cause::new(Code::RetryDue);
-    match &life.phase {
-        Phase::Pending => start::deploy(life.next(), Cause::new(Code::Deploying)),
-        Phase::Starting { step: Step::BackingOff { halt, .. }, stage, away_since, .. } => {
+    match &state.phase {
+        Phase::Pending => start::deploy(state.next(), Cause::new(Code::Deploying)),
+        Phase::Starting { step: Step::BackingOff { kill, .. }, stage, away_since, .. } => {
             // An engine that stays away must run into the end of patience: the wait goes on.
-            start::attempt(life.next(), start::first_step(*halt), *stage, *away_since, cause)
+            start::attempt(state.next(), start::first_step(*kill), *stage, *away_since, cause)
         }
         Phase::Stopping { then, since, retry_at: Some(_) } => {
-            let mut next = life.next();
+            let mut next = state.next();
             next.phase = Phase::Stopping { then: *then, since: *since, retry_at: None };
             Transition::to(next, cause, vec![Effect::Run(then.job())])
         }
-        Phase::Failed { resume: Resume::Start, retry_at: Some(_) } => {
-            let mut next = life.next();
+        Phase::Failed { resume: RetryTarget::Start, retry_at: Some(_) } => {
+            let mut next = state.next();
             next.restarts.rested();
             next.phase = Phase::Pending;
             let effects = timers(&next, context);
             Transition::to(next, cause, effects)
         }
-        Phase::Failed { resume: Resume::Stop, retry_at: Some(_) } => {
-            command::stop(life, Then::Stay, Code::RetryDue, context)
+        Phase::Failed { resume: RetryTarget::Stop, retry_at: Some(_) } => {
+            command::stop(state, AfterStop::Stay, Code::RetryDue, context)
         }
-        Phase::Failed { resume: Resume::Delete, retry_at: Some(_) } => {
-            command::stop(life, Then::Delete, Code::RetryDue, context)
+        Phase::Failed { resume: RetryTarget::Delete, retry_at: Some(_) } => {
+            command::stop(state, AfterStop::Delete, Code::RetryDue, context)
         }
-        Phase::Stopped | Phase::Failed { retry_at: None, .. } => Transition::only(vec![Effect::Look]),
+        Phase::Stopped | Phase::Failed { retry_at: None, .. } => Transition::only(vec![Effect::Observe]),
         Phase::Starting { .. } | Phase::Stopping { retry_at: None, .. } | Phase::Running { .. } => {
             Transition::nothing()
         }
@@ -96,17 +96,17 @@ pub(super) fn look_after_halt(outcome: &Outcome, context: &Context<'_>) -> Trans
 
 /// The timer that a life needs, for when it is taken up or its revision moved on. Never later than if its wait began now:
 /// a clock that was set back must not make anyone wait for it to catch up.
-pub(super) fn timers(life: &Life, context: &Context<'_>) -> Vec<Effect> {
+pub(super) fn timers(state: &AgentState, context: &Context<'_>) -> Vec<Effect> {
     let restart = context.restart;
-    let (at, longest) = match &life.phase {
+    let (at, longest) = match &state.phase {
         Phase::Pending => (Some(context.now), Duration::ZERO),
         Phase::Starting { step: Step::BackingOff { until, .. }, .. } => {
             (Some(*until), restart.max_delay.max(PATIENCE_MAX))
         }
         Phase::Stopping { retry_at, .. } => (*retry_at, PATIENCE_MAX),
         // Only the rests between starts grow.
-        Phase::Failed { retry_at, resume: Resume::Start } => (*retry_at, restart.max_rest.max(restart.rest)),
-        Phase::Failed { retry_at, resume: Resume::Stop | Resume::Delete } => (*retry_at, restart.rest),
+        Phase::Failed { retry_at, resume: RetryTarget::Start } => (*retry_at, restart.max_rest.max(restart.rest)),
+        Phase::Failed { retry_at, resume: RetryTarget::Stop | RetryTarget::Delete } => (*retry_at, restart.rest),
         Phase::Starting { .. } | Phase::Running { .. } | Phase::Stopped => (None, Duration::ZERO),
     };
     at.map(|at| Effect::WakeAt(at.min(later(context.now, longest)))).into_iter().collect()

@@ -5,27 +5,27 @@ use std::time::Duration;
 
 use super::{Context, Transition, WRONG_OUTCOME, resume};
 use crate::backoff::Decision;
-use crate::domain::{BootId, Timestamp, elapsed, later};
+use crate::domain::{RunId, Timestamp, elapsed, later};
 use crate::lifecycle::cause::{Cause, Code};
 use crate::lifecycle::event::{Effect, Failure, FailureKind, Job, Outcome};
-use crate::lifecycle::phase::{InstanceRef, Life, Phase, Resume, Step};
+use crate::lifecycle::phase::{AgentState, InstanceRef, Phase, RetryTarget, Step};
 
 /// Ports tried in one attempt before it counts as failed: strangers may hold some, never this many.
 pub(super) const MAX_REBINDS: u8 = 50;
 
 /// A start with files written anew. They are read when a run begins, so one that may still be up is ended first.
-pub(super) fn deploy(next: Life, cause: Cause) -> Transition {
-    let first = first_step(next.boot().is_some());
+pub(super) fn deploy(next: AgentState, cause: Cause) -> Transition {
+    let first = first_step(next.run_id().is_some());
     attempt(next, first, true, None, cause)
 }
 
-pub(super) const fn first_step(halt: bool) -> Step {
-    if halt { Step::Halting } else { Step::Creating }
+pub(super) const fn first_step(kill: bool) -> Step {
+    if kill { Step::Killing } else { Step::Creating }
 }
 
 /// A new attempt: what belongs to older ones is stale from here on.
 pub(super) fn attempt(
-    mut next: Life,
+    mut next: AgentState,
     first: Step,
     stage: bool,
     away_since: Option<Timestamp>,
@@ -39,69 +39,69 @@ pub(super) fn attempt(
 
 /// Begins the next attempt after `delay`, at once if it is zero. The reason stays visible meanwhile.
 pub(super) fn back_off(
-    mut next: Life,
+    mut next: AgentState,
     stage: bool,
-    halt: bool,
+    kill: bool,
     delay: Duration,
     cause: Cause,
     context: &Context<'_>,
 ) -> Transition {
     next.reason = Some(cause.clone());
     if delay.is_zero() {
-        return attempt(next, first_step(halt), stage, None, cause);
+        return attempt(next, first_step(kill), stage, None, cause);
     }
-    let step = Step::BackingOff { until: later(context.now, delay), halt };
+    let step = Step::BackingOff { until: later(context.now, delay), kill };
     next.phase = Phase::Starting { step, stage, rebinds: 0, away_since: None };
     let effects = resume::timers(&next, context);
     Transition::to(next, cause, effects)
 }
 
 /// The restart budget is spent: ERROR for a while.
-pub(super) fn rest(next: Life, rest: Duration, cause: &Cause, context: &Context<'_>) -> Transition {
+pub(super) fn rest(next: AgentState, rest: Duration, cause: &Cause, context: &Context<'_>) -> Transition {
     give_up(next, Some(later(context.now, rest)), cause.come_to(Code::CrashLoop), context)
 }
 
 /// ERROR, with what is left of the instance halted.
-fn give_up(mut next: Life, retry_at: Option<Timestamp>, cause: Cause, context: &Context<'_>) -> Transition {
-    next.phase = Phase::Failed { resume: Resume::Start, retry_at };
+fn give_up(mut next: AgentState, retry_at: Option<Timestamp>, cause: Cause, context: &Context<'_>) -> Transition {
+    next.phase = Phase::Failed { resume: RetryTarget::Start, retry_at };
     next.reason = Some(cause.clone());
-    let mut effects = vec![Effect::Run(Job::Halt)];
+    let mut effects = vec![Effect::Run(Job::Kill)];
     effects.extend(resume::timers(&next, context));
     Transition::to(next, cause, effects)
 }
 
 /// The job of the step ended.
-pub(super) fn finish(life: &Life, job: Job, outcome: Outcome, context: &Context<'_>) -> Transition {
+pub(super) fn finish(state: &AgentState, job: Job, outcome: Outcome, context: &Context<'_>) -> Transition {
     match (job, outcome) {
-        (_, Outcome::Failed(failure)) => failed(life, failure, context),
-        (Job::Halt, Outcome::Done) => {
-            let mut next = life.next();
+        (_, Outcome::Failed(failure)) => failed(state, failure, context),
+        (Job::Kill, Outcome::Done) => {
+            let mut next = state.next();
             next.set_boot(None);
             go_on(next, Step::Creating, Cause::new(Code::Deploying))
         }
-        (Job::Rebind, Outcome::Done) => go_on(life.next(), Step::Creating, Cause::new(Code::Deploying)),
-        (Job::Create, Outcome::Created { engine_id, up }) => created(life, engine_id, up, context),
-        (Job::Launch, Outcome::Launched { boot }) => {
-            let mut next = life.next();
-            next.set_boot(Some(boot));
+        (Job::Rebind, Outcome::Done) => go_on(state.next(), Step::Creating, Cause::new(Code::Deploying)),
+        (Job::Create, Outcome::Created { engine_id, up }) => created(state, engine_id, up, context),
+        (Job::Launch, Outcome::Launched { run_id }) => {
+            let mut next = state.next();
+            next.set_boot(Some(run_id));
             go_on(next, Step::Probing, Cause::new(Code::InstanceStarted))
         }
-        (Job::Probe, Outcome::Done) => go_on(life.next(), Step::Pairing, Cause::new(Code::InstanceHealthy)),
+        (Job::Probe, Outcome::Done) => go_on(state.next(), Step::Pairing, Cause::new(Code::InstanceHealthy)),
         (Job::Pair, Outcome::Paired(code)) => {
-            let mut next = life.next();
+            let mut next = state.next();
             next.phase = Phase::Running { misses: 0 };
             next.reason = None;
             next.restarts.running(context.now);
             Transition::to(next, Cause::new(code), vec![Effect::CheckHealth(context.timing.health_interval)])
         }
-        (Job::Halt | Job::Create | Job::Rebind | Job::Launch | Job::Probe | Job::Pair | Job::Stop | Job::Remove, _) => {
-            give_up(life.next(), None, Cause::because(Code::Internal, WRONG_OUTCOME), context)
+        (Job::Kill | Job::Create | Job::Rebind | Job::Launch | Job::Probe | Job::Pair | Job::Stop | Job::Remove, _) => {
+            give_up(state.next(), None, Cause::because(Code::Internal, WRONG_OUTCOME), context)
         }
     }
 }
 
 /// On to the next step of the same attempt. The engine answers, or it would not have come so far.
-fn go_on(mut next: Life, to: Step, cause: Cause) -> Transition {
+fn go_on(mut next: AgentState, to: Step, cause: Cause) -> Transition {
     let effects = to.job().map(Effect::Run).into_iter().collect();
     if let Phase::Starting { step, away_since, .. } = &mut next.phase {
         *step = to;
@@ -111,10 +111,10 @@ fn go_on(mut next: Life, to: Step, cause: Cause) -> Transition {
 }
 
 /// The instance exists, with its files in place unless it runs already.
-fn created(life: &Life, engine_id: Arc<str>, up: Option<BootId>, context: &Context<'_>) -> Transition {
-    let mut next = life.next();
+fn created(state: &AgentState, engine_id: Arc<str>, up: Option<RunId>, context: &Context<'_>) -> Transition {
+    let mut next = state.next();
     let to = if up.is_some() { Step::Probing } else { Step::Launching };
-    next.instance = Some(Arc::new(InstanceRef { engine_id, boot: up }));
+    next.instance = Some(Arc::new(InstanceRef { engine_id, run_id: up }));
     if let Phase::Starting { stage, .. } = &mut next.phase {
         if *stage && to == Step::Probing {
             // Started from outside. Counted like a failure, so that it can't go on for ever.
@@ -127,9 +127,9 @@ fn created(life: &Life, engine_id: Arc<str>, up: Option<BootId>, context: &Conte
 }
 
 /// A step of a start went wrong.
-pub(super) fn failed(life: &Life, failure: Failure, context: &Context<'_>) -> Transition {
-    let Phase::Starting { step, stage, rebinds, away_since } = &life.phase else { return Transition::nothing() };
-    let mut next = life.next();
+pub(super) fn failed(state: &AgentState, failure: Failure, context: &Context<'_>) -> Transition {
+    let Phase::Starting { step, stage, rebinds, away_since } = &state.phase else { return Transition::nothing() };
+    let mut next = state.next();
     match failure.kind {
         FailureKind::PortTaken if *rebinds < MAX_REBINDS && step.binds() => {
             let (stage, rebinds) = (*stage, rebinds + 1);
@@ -138,24 +138,24 @@ pub(super) fn failed(life: &Life, failure: Failure, context: &Context<'_>) -> Tr
         }
         FailureKind::EngineAway => {
             // What is to be halted first stays so, however long the engine is away.
-            let halt = *step == Step::Halting;
-            await_engine(next, halt, *stage, *away_since, failure.cause, context)
+            let kill = *step == Step::Killing;
+            await_engine(next, kill, *stage, *away_since, failure.cause, context)
         }
         FailureKind::Permanent => give_up(next, None, failure.cause, context),
         FailureKind::Transient | FailureKind::PortTaken => {
             // Before these steps nothing of ours was started. An engine may restart by itself what ended by itself, so
             // that being over is no reason not to halt.
-            let halt = !matches!(step, Step::Creating | Step::Rebinding);
-            try_again(next, halt, failure.cause, context)
+            let kill = !matches!(step, Step::Creating | Step::Rebinding);
+            try_again(next, kill, failure.cause, context)
         }
     }
 }
 
 /// The next attempt, or ERROR if too many failed. Whatever was wrong with the files, they are written anew.
-fn try_again(mut next: Life, halt: bool, cause: Cause, context: &Context<'_>) -> Transition {
+fn try_again(mut next: AgentState, kill: bool, cause: Cause, context: &Context<'_>) -> Transition {
     let pairing_lost = pairing_is_lost(cause.code);
     let transition = match next.restarts.failed_to_start(context.now, context.restart, context.seed) {
-        Decision::Again(delay) => back_off(next, true, halt, delay, cause, context),
+        Decision::Again(delay) => back_off(next, true, kill, delay, cause, context),
         Decision::GiveUp(time) => rest(next, time, &cause, context),
     };
     if pairing_lost { transition.forgetting_token() } else { transition }
@@ -168,8 +168,8 @@ const fn pairing_is_lost(code: Code) -> bool {
 
 /// The engine is away: wait for it without counting that against the agent, as long as patience lasts.
 fn await_engine(
-    mut next: Life,
-    halt: bool,
+    mut next: AgentState,
+    kill: bool,
     stage: bool,
     away_since: Option<Timestamp>,
     cause: Cause,
@@ -181,7 +181,7 @@ fn await_engine(
     if waited >= context.timing.engine_patience {
         return give_up(next, Some(later(context.now, context.restart.rest)), cause, context);
     }
-    let step = Step::BackingOff { until: later(context.now, resume::patience(waited)), halt };
+    let step = Step::BackingOff { until: later(context.now, resume::patience(waited)), kill };
     next.phase = Phase::Starting { step, stage, rebinds: 0, away_since: Some(since) };
     next.reason = Some(cause.clone());
     let effects = resume::timers(&next, context);

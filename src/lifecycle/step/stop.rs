@@ -4,43 +4,43 @@ use super::{Context, Transition, WRONG_OUTCOME, resume, start};
 use crate::domain::{elapsed, later};
 use crate::lifecycle::cause::{Cause, Code};
 use crate::lifecycle::event::{Effect, Outcome};
-use crate::lifecycle::phase::{Life, Phase, Resume, Then};
+use crate::lifecycle::phase::{AfterStop, AgentState, Phase, RetryTarget};
 
 /// The job of the stop ended.
-pub(super) fn finish(life: &Life, then: Then, outcome: Outcome, context: &Context<'_>) -> Transition {
+pub(super) fn finish(state: &AgentState, then: AfterStop, outcome: Outcome, context: &Context<'_>) -> Transition {
     match outcome {
-        Outcome::Done => stopped(life, then),
-        Outcome::Failed(failure) => failed(life, then, failure.cause, context),
+        Outcome::Done => stopped(state, then),
+        Outcome::Failed(failure) => failed(state, then, failure.cause, context),
         Outcome::Created { .. } | Outcome::Launched { .. } | Outcome::Paired(_) => {
-            failed(life, then, Cause::because(Code::Internal, WRONG_OUTCOME), context)
+            failed(state, then, Cause::because(Code::Internal, WRONG_OUTCOME), context)
         }
     }
 }
 
-fn stopped(life: &Life, then: Then) -> Transition {
-    let mut next = life.next();
+fn stopped(state: &AgentState, then: AfterStop) -> Transition {
+    let mut next = state.next();
     next.set_boot(None);
     let cause = Cause::new(Code::Stopped);
     match then {
-        Then::Stay => {
+        AfterStop::Stay => {
             next.phase = Phase::Stopped;
             next.reason = Some(cause.clone());
             Transition::to(next, cause, Vec::new())
         }
-        Then::Restart => {
+        AfterStop::Restart => {
             next.reason = None;
             next.restarts.forgive();
             start::deploy(next, cause)
         }
         // The record went with the instance: nothing is left to commit.
-        Then::Delete => Transition::only(vec![Effect::End]),
+        AfterStop::Delete => Transition::only(vec![Effect::End]),
     }
 }
 
 /// Tried again as long as patience lasts, whoever is to blame; then ERROR, and tried again after a rest.
-fn failed(life: &Life, then: Then, cause: Cause, context: &Context<'_>) -> Transition {
-    let Phase::Stopping { since, .. } = &life.phase else { return Transition::nothing() };
-    let mut next = life.next();
+fn failed(state: &AgentState, then: AfterStop, cause: Cause, context: &Context<'_>) -> Transition {
+    let Phase::Stopping { since, .. } = &state.phase else { return Transition::nothing() };
+    let mut next = state.next();
     // A clock that was set back starts the wait anew rather than making it endless.
     let since = (*since).min(context.now);
     let waited = elapsed(since, context.now);
@@ -50,9 +50,9 @@ fn failed(life: &Life, then: Then, cause: Cause, context: &Context<'_>) -> Trans
         cause
     } else {
         let (resume, code) = match then {
-            Then::Stay => (Resume::Stop, Code::StopTimeout),
-            Then::Restart => (Resume::Start, Code::StopTimeout),
-            Then::Delete => (Resume::Delete, Code::DeleteTimeout),
+            AfterStop::Stay => (RetryTarget::Stop, Code::StopTimeout),
+            AfterStop::Restart => (RetryTarget::Start, Code::StopTimeout),
+            AfterStop::Delete => (RetryTarget::Delete, Code::DeleteTimeout),
         };
         next.phase = Phase::Failed { resume, retry_at: Some(later(context.now, context.restart.rest)) };
         cause.come_to(code)

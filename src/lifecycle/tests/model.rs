@@ -30,7 +30,7 @@ enum Act {
         behind: u64,
     },
     /// A look at the engine that was begun, possibly long ago, comes back.
-    Look(Index, Sighting),
+    Look(Index, Observation),
     Nudge,
     Health(bool),
     StaleHealth {
@@ -69,7 +69,7 @@ impl Report {
             (Self::Good, Job::Create) => created(None),
             (Self::Good, Job::Launch) => launched("b0"),
             (Self::Good | Self::Up(_), Job::Pair) => Outcome::Paired(Code::Paired),
-            (Self::Good | Self::Up(_), Job::Halt | Job::Rebind | Job::Probe | Job::Stop | Job::Remove) => Outcome::Done,
+            (Self::Good | Self::Up(_), Job::Kill | Job::Rebind | Job::Probe | Job::Stop | Job::Remove) => Outcome::Done,
             (Self::Bad(FailureKind::EngineAway), _) => failure(FailureKind::EngineAway, Code::RuntimeUnavailable),
             (Self::Bad(kind), Job::Probe) => failure(kind, Code::HealthTimeout),
             (Self::Bad(kind), Job::Pair) => failure(kind, Code::PairingTimeout),
@@ -105,17 +105,17 @@ fn command() -> impl Strategy<Value = Command> {
 }
 
 fn job() -> impl Strategy<Value = Job> {
-    select(vec![Job::Halt, Job::Create, Job::Rebind, Job::Launch, Job::Probe, Job::Pair, Job::Stop, Job::Remove])
+    select(vec![Job::Kill, Job::Create, Job::Rebind, Job::Launch, Job::Probe, Job::Pair, Job::Stop, Job::Remove])
 }
 
-fn sighting() -> impl Strategy<Value = Sighting> {
+fn observation() -> impl Strategy<Value = Observation> {
     prop_oneof![
         4 => (0..3_u8).prop_map(|n| up(&format!("b{n}"))),
         2 => (0..140_i32).prop_map(down),
-        1 => Just(Sighting::Down(Exit { code: None, oom: true })),
-        1 => Just(Sighting::Absent),
-        1 => Just(Sighting::Paused),
-        2 => Just(Sighting::Unknown),
+        1 => Just(Observation::Down(Exit { code: None, oom: true })),
+        1 => Just(Observation::Absent),
+        1 => Just(Observation::Paused),
+        2 => Just(Observation::Unknown),
     ]
 }
 
@@ -127,7 +127,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (job(), 1..4_u64, report()).prop_map(|(job, behind, report)| Act::Stale { job, behind, report }),
         10 => Just(Act::Timer),
         1 => (1..4_u64).prop_map(|behind| Act::StaleTimer { behind }),
-        8 => (any::<Index>(), sighting()).prop_map(|(which, sighting)| Act::Look(which, sighting)),
+        8 => (any::<Index>(), observation()).prop_map(|(which, observation)| Act::Look(which, observation)),
         3 => Just(Act::Nudge),
         6 => any::<bool>().prop_map(Act::Health),
         1 => (1..4_u64, any::<bool>()).prop_map(|(behind, alive)| Act::StaleHealth { behind, alive }),

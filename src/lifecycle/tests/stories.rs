@@ -19,5 +19,5 @@ fn deploy(story: &mut Story, name: &str) {
     assert_eq!(story.job(Job::Launch, launched(name)), run(Job::Probe));
     assert_eq!(story.job(Job::Probe, Outcome::Done), run(Job::Pair));
     assert_eq!(story.job(Job::Pair, Outcome::Paired(Code::Paired)), [INTERVAL]);
-    assert_eq!((story.life.status(), story.reason()), (Status::Running, None));
+    assert_eq!((story.state.status(), story.reason()), (Status::Running, None));
 }

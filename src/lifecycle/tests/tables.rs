@@ -12,18 +12,20 @@ fn phases() -> Vec<(&'static str, Phase)> {
         ("RUNNING", Phase::Running { misses: 3 }),
         ("STOPPED", Phase::Stopped),
     ];
-    for (name, then) in
-        [("STOPPING/stay", Then::Stay), ("STOPPING/restart", Then::Restart), ("STOPPING/delete", Then::Delete)]
-    {
+    for (name, then) in [
+        ("STOPPING/stay", AfterStop::Stay),
+        ("STOPPING/restart", AfterStop::Restart),
+        ("STOPPING/delete", AfterStop::Delete),
+    ] {
         phases.push((name, stopping(then)));
         phases.push((name, Phase::Stopping { then, since: at(0), retry_at: retry }));
     }
     for (name, resume) in
-        [("ERROR/start", Resume::Start), ("ERROR/stop", Resume::Stop), ("ERROR/delete", Resume::Delete)]
+        [("ERROR/start", RetryTarget::Start), ("ERROR/stop", RetryTarget::Stop), ("ERROR/delete", RetryTarget::Delete)]
     {
         phases.push((name, Phase::Failed { resume, retry_at: retry }));
     }
-    phases.push(("ERROR/start", Phase::Failed { resume: Resume::Start, retry_at: None }));
+    phases.push(("ERROR/start", Phase::Failed { resume: RetryTarget::Start, retry_at: None }));
     for step in steps() {
         for stage in [true, false] {
             phases.push(("STARTING", starting(step.clone(), stage)));
@@ -35,8 +37,8 @@ fn phases() -> Vec<(&'static str, Phase)> {
 }
 
 fn steps() -> Vec<Step> {
-    let waiting = |halt| Step::BackingOff { until: at(500), halt };
-    let steps = [Step::Halting, Step::Creating, Step::Rebinding, Step::Launching, Step::Probing, Step::Pairing];
+    let waiting = |kill| Step::BackingOff { until: at(500), kill };
+    let steps = [Step::Killing, Step::Creating, Step::Rebinding, Step::Launching, Step::Probing, Step::Pairing];
     steps.into_iter().chain([waiting(true), waiting(false)]).collect()
 }
 
@@ -73,18 +75,18 @@ fn every_command_has_its_answer_in_every_phase() {
         met.insert(name);
         for (command, expected) in COMMANDS.into_iter().zip(&row[1..]) {
             let mut story = Story::in_phase(phase.clone());
-            let before = story.life.clone();
+            let before = story.state.clone();
             let verdict = admit(&phase, command);
             story.command(command);
             let answer = match verdict {
-                Verdict::Do => story.life.status().as_str(),
-                Verdict::Already => "already",
-                Verdict::Refuse => "refuse",
+                Admission::Accept => story.state.status().as_str(),
+                Admission::NoOp => "already",
+                Admission::Deny => "refuse",
             };
             assert_eq!(&answer, expected, "{command:?} in {phase:?}");
-            assert_eq!(story.life != before, verdict == Verdict::Do, "{command:?} in {phase:?}");
-            let updates = u64::from(matches!(command, Command::Update { .. }) && verdict == Verdict::Do);
-            assert_eq!(story.life.generation, before.generation + updates, "{command:?} in {phase:?}");
+            assert_eq!(story.state != before, verdict == Admission::Accept, "{command:?} in {phase:?}");
+            let updates = u64::from(matches!(command, Command::Update { .. }) && verdict == Admission::Accept);
+            assert_eq!(story.state.generation, before.generation + updates, "{command:?} in {phase:?}");
         }
     }
     assert_eq!(met.len(), rows.iter().filter(|row| !row.is_empty()).count() - 1, "each row was met");
@@ -95,9 +97,9 @@ fn what_is_allowed_is_what_would_be_done() {
     for (phase, names) in [
         (Phase::Pending, &["stop", "restart", "update", "delete"][..]),
         (Phase::Stopped, &["start", "restart", "update", "delete"]),
-        (stopping(Then::Stay), &["update", "delete"]),
-        (stopping(Then::Delete), &[]),
-        (Phase::Failed { resume: Resume::Delete, retry_at: None }, &["delete"]),
+        (stopping(AfterStop::Stay), &["update", "delete"]),
+        (stopping(AfterStop::Delete), &[]),
+        (Phase::Failed { resume: RetryTarget::Delete, retry_at: None }, &["delete"]),
     ] {
         assert_eq!(allowed(&phase), names, "{phase:?}");
     }
@@ -116,7 +118,7 @@ fn failures() -> Vec<Outcome> {
 }
 
 const JOBS: [Job; 8] =
-    [Job::Halt, Job::Create, Job::Rebind, Job::Launch, Job::Probe, Job::Pair, Job::Stop, Job::Remove];
+    [Job::Kill, Job::Create, Job::Rebind, Job::Launch, Job::Probe, Job::Pair, Job::Stop, Job::Remove];
 
 fn outcomes() -> Vec<Outcome> {
     let mut outcomes = failures();
@@ -125,23 +127,23 @@ fn outcomes() -> Vec<Outcome> {
     outcomes
 }
 
-fn sightings() -> Vec<Sighting> {
-    vec![Sighting::Absent, down(1), up("b1"), up("b2"), Sighting::Paused, Sighting::Unknown]
+fn sightings() -> Vec<Observation> {
+    vec![Observation::Absent, down(1), up("b1"), up("b2"), Observation::Paused, Observation::Unknown]
 }
 
 /// Everything that can happen to a life, none of it stale.
-fn events(life: &Life) -> Vec<Event> {
-    let (attempt, revision) = (life.attempt, life.revision);
+fn events(state: &AgentState) -> Vec<Event> {
+    let (attempt, revision) = (state.attempt, state.revision);
     let mut events = vec![
         Event::Recovered,
-        Event::Nudged,
+        Event::Resync,
         Event::Health { attempt, alive: true },
         Event::Health { attempt, alive: false },
         Event::TokenRefused { attempt },
         Event::Wake { revision },
     ];
     events.extend(COMMANDS.map(Event::Command));
-    events.extend(sightings().into_iter().map(|sighting| Event::Seen { revision, sighting }));
+    events.extend(sightings().into_iter().map(|observation| Event::Observed { revision, observation }));
     for job in JOBS {
         events.extend(outcomes().into_iter().map(|outcome| Event::Job { attempt, job, outcome }));
     }
@@ -159,15 +161,15 @@ fn budgets() -> [RestartPolicy; 2] {
 fn the_status_changes_along_the_known_edges_and_along_all_of_them() {
     let mut seen = BTreeSet::new();
     for (_, phase) in phases() {
-        let life = life_in(phase);
-        for event in events(&life) {
+        let state = life_in(phase);
+        for event in events(&state) {
             for restart in budgets() {
                 // Too late for any patience, too.
                 for now in [at(0), at(3_600_000)] {
-                    let mut story = Story { restart: restart.clone(), now, ..Story::of(life.clone()) };
+                    let mut story = Story { restart: restart.clone(), now, ..Story::of(state.clone()) };
                     story.tell(event.clone());
-                    let edge = (life.status(), story.life.status());
-                    assert!(edge.0 == edge.1 || Status::EDGES.contains(&edge), "{edge:?} by {event:?} in {life:?}");
+                    let edge = (state.status(), story.state.status());
+                    assert!(edge.0 == edge.1 || Status::EDGES.contains(&edge), "{edge:?} by {event:?} in {state:?}");
                     if edge.0 != edge.1 {
                         seen.insert(edge);
                     }
@@ -181,8 +183,8 @@ fn the_status_changes_along_the_known_edges_and_along_all_of_them() {
 #[test]
 fn what_is_stale_changes_nothing_in_any_phase() {
     for (_, phase) in phases() {
-        let life = life_in(phase);
-        let (attempt, revision) = (life.attempt - 1, life.revision - 1);
+        let state = life_in(phase);
+        let (attempt, revision) = (state.attempt - 1, state.revision - 1);
         let mut stale = vec![
             Event::Health { attempt, alive: true },
             Event::Health { attempt, alive: false },
@@ -193,15 +195,15 @@ fn what_is_stale_changes_nothing_in_any_phase() {
             stale.extend(outcomes().into_iter().map(|outcome| Event::Job { attempt, job, outcome }));
         }
         for event in stale {
-            let mut story = Story::of(life.clone());
-            assert_eq!(story.tell(event.clone()), [], "{event:?} in {life:?}");
-            assert_eq!(story.life, life, "{event:?}");
+            let mut story = Story::of(state.clone());
+            assert_eq!(story.tell(event.clone()), [], "{event:?} in {state:?}");
+            assert_eq!(story.state, state, "{event:?}");
         }
-        for sighting in sightings() {
-            let mut story = Story::of(life.clone());
-            let event = Event::Seen { revision, sighting };
-            assert_eq!(story.tell(event), [Effect::Look], "what was seen too early is looked at again");
-            assert_eq!(story.life, life);
+        for observation in sightings() {
+            let mut story = Story::of(state.clone());
+            let event = Event::Observed { revision, observation };
+            assert_eq!(story.tell(event), [Effect::Observe], "what was seen too early is looked at again");
+            assert_eq!(story.state, state);
         }
     }
 }
@@ -209,10 +211,10 @@ fn what_is_stale_changes_nothing_in_any_phase() {
 #[test]
 fn a_life_is_stored_and_read_back_as_it_is() {
     for (_, phase) in phases() {
-        let mut life = life_in(phase);
-        life.reason = Some(Cause::because(Code::Exited, "exit code 1"));
-        life.restarts.died(at(5), &RestartPolicy::default(), 7);
-        let stored = serde_json::to_string(&life).unwrap();
-        assert_eq!(serde_json::from_str::<Life>(&stored).unwrap(), life, "{stored}");
+        let mut state = life_in(phase);
+        state.reason = Some(Cause::because(Code::Exited, "exit code 1"));
+        state.restarts.died(at(5), &RestartPolicy::default(), 7);
+        let stored = serde_json::to_string(&state).unwrap();
+        assert_eq!(serde_json::from_str::<AgentState>(&stored).unwrap(), state, "{stored}");
     }
 }

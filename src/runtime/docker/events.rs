@@ -18,7 +18,7 @@ use super::container;
 use super::deaths::Deaths;
 use super::engine::Engine;
 use crate::domain::{InstallationId, Timestamp};
-use crate::runtime::{Changed, RuntimeResult};
+use crate::runtime::{Resync, RuntimeResult};
 
 /// What changes the state of a container; the rest, such as an exec of a health check, is noise.
 const ACTIONS: [&str; 11] =
@@ -42,7 +42,7 @@ pub(super) fn watch(
     engine: Arc<Engine>,
     deaths: Arc<Deaths>,
     installation: InstallationId,
-) -> BoxStream<'static, Changed> {
+) -> BoxStream<'static, Resync> {
     let (wake, queue) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
         tokio::select! {
@@ -54,13 +54,13 @@ pub(super) fn watch(
 }
 
 /// Connects again and again; ends when nobody listens any more.
-async fn pump(engine: &Engine, deaths: &Deaths, installation: InstallationId, wake: &mpsc::Sender<Changed>) {
+async fn pump(engine: &Engine, deaths: &Deaths, installation: InstallationId, wake: &mpsc::Sender<Resync>) {
     let mut pause = FIRST_PAUSE;
     while !wake.is_closed() {
         if let Ok(mut events) = connect(engine, installation).await {
             pause = FIRST_PAUSE;
             deaths.forget();
-            if wake.send(Changed::Gap).await.is_err() {
+            if wake.send(Resync::All).await.is_err() {
                 return;
             }
             forward(engine, deaths, &mut events, wake).await;
@@ -84,7 +84,7 @@ async fn connect(engine: &Engine, installation: InstallationId) -> RuntimeResult
 }
 
 /// Passes events on until the stream ends or the engine hangs.
-async fn forward(engine: &Engine, deaths: &Deaths, events: &mut Events, wake: &mpsc::Sender<Changed>) {
+async fn forward(engine: &Engine, deaths: &Deaths, events: &mut Events, wake: &mpsc::Sender<Resync>) {
     loop {
         match tokio::time::timeout(IDLE, events.next()).await {
             Ok(Some(Ok(event))) => {
@@ -97,8 +97,8 @@ async fn forward(engine: &Engine, deaths: &Deaths, events: &mut Events, wake: &m
                     deaths.note(container, action, exit_code);
                 }
                 // A full queue is no reason to leave the engine waiting, which drops events of slow readers silently.
-                let full = wake.try_send(Changed::Instance(agent)).is_err();
-                if full && wake.send(Changed::Gap).await.is_err() {
+                let full = wake.try_send(Resync::Instance(agent)).is_err();
+                if full && wake.send(Resync::All).await.is_err() {
                     return;
                 }
             }

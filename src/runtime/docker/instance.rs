@@ -16,7 +16,8 @@ use super::observe::{self, Found, best_first};
 use super::{DockerRuntime, container, image};
 use crate::domain::{AgentId, InstallationId};
 use crate::runtime::{
-    DataPolicy, InstanceKey, InstanceSpec, InstanceState, Observed, Run, RuntimeError, RuntimeResult, StagedFile,
+    DataPolicy, InstanceKey, InstanceSpec, InstanceState, ObservedInstance, Run, RuntimeError, RuntimeResult,
+    StagedFile,
 };
 use crate::zeroclaw::profile::DATA_DIR;
 use crate::zeroclaw::workspace;
@@ -80,7 +81,7 @@ impl DockerRuntime {
         Ok(best_first(all.into_iter().flatten().collect()))
     }
 
-    async fn create(&self, spec: &InstanceSpec) -> RuntimeResult<Observed> {
+    async fn create(&self, spec: &InstanceSpec) -> RuntimeResult<ObservedInstance> {
         let docker = self.engine.docker().await?;
         let ((), network) = tokio::try_join!(
             self.ensure_volume(&spec.key),
@@ -100,7 +101,7 @@ impl DockerRuntime {
             Err(failure) => return Err(failure.into()),
         };
         let (found, ()) = tokio::try_join!(self.get(&spec.key), self.upload(&id, &spec.files))?;
-        Ok(Observed { created_now: true, ..found.observed })
+        Ok(ObservedInstance { created_now: true, ..found.observed })
     }
 
     /// Who has the name that our container needs.
@@ -174,7 +175,7 @@ impl DockerRuntime {
         }
     }
 
-    pub(super) async fn adopt_or_create(&self, spec: &InstanceSpec) -> RuntimeResult<Observed> {
+    pub(super) async fn adopt_or_create(&self, spec: &InstanceSpec) -> RuntimeResult<ObservedInstance> {
         let mut reusable = None;
         for found in self.find_all(Some(spec.key.agent)).await? {
             let running = found.observed.run().is_some();

@@ -18,9 +18,9 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
 
 use self::pieces::{Assembly, Seen, drop_beheaded};
-use super::boot::Boot;
 use super::engine::{Engine, Failure, READ};
 use super::observe::{self, Found};
+use super::run_id::Boot;
 use crate::domain::Timestamp;
 use crate::runtime::{LogLine, LogQuery, RuntimeError, RuntimeResult};
 
@@ -45,7 +45,10 @@ pub(super) async fn open(
         source: Source { engine, container: found.id.clone(), since },
         span,
         // Where no run is, nothing new comes.
-        follows: found.boot.filter(|_| query.follow && found.observed.run().is_some()).map(|boot| boot.started_at),
+        follows: found
+            .run_id
+            .filter(|_| query.follow && found.observed.run().is_some())
+            .map(|run_id| run_id.started_at),
         bell: None,
         pass: None,
         seen: Seen::default(),
@@ -77,15 +80,15 @@ impl Span {
     /// [`RuntimeError::NotFound`] where the run was another container's.
     fn of(found: &Found, query: &LogQuery) -> RuntimeResult<Option<Self>> {
         let mut span = Self { from: query.since.unwrap_or(Timestamp::UNIX_EPOCH), until: None };
-        let Some(boot) = &query.boot else { return Ok(Some(span)) };
-        let (container, boot) = Boot::parse(boot).ok_or(RuntimeError::NotFound)?;
+        let Some(run_id) = &query.run_id else { return Ok(Some(span)) };
+        let (container, run_id) = Boot::parse(run_id).ok_or(RuntimeError::NotFound)?;
         if container != found.id {
             return Err(RuntimeError::NotFound);
         }
-        let Some(latest) = found.boot else { return Ok(None) };
-        let from = if boot.started_at == latest.started_at { latest.from } else { boot.from };
+        let Some(latest) = found.run_id else { return Ok(None) };
+        let from = if run_id.started_at == latest.started_at { latest.from } else { run_id.from };
         span.from = span.from.max(from);
-        span.until = (boot.started_at < latest.started_at).then_some(latest.from);
+        span.until = (run_id.started_at < latest.started_at).then_some(latest.from);
         Ok(Some(span))
     }
 

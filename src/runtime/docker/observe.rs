@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status, PortMap};
 
-use super::boot::{Boot, Boots};
 use super::container::{self, Ownership};
 use super::options::Reach;
+use super::run_id::{Boot, Boots};
 use crate::domain::{HostPort, InstallationId, Origin, Timestamp};
-use crate::runtime::{Exit, InstanceState, Observed, Run, RuntimeError, RuntimeResult};
+use crate::runtime::{Exit, InstanceState, ObservedInstance, Run, RuntimeError, RuntimeResult};
 use crate::zeroclaw::profile::GATEWAY_PORT;
 
 /// A container of ours.
@@ -22,22 +22,22 @@ pub(super) struct Found {
     /// The engine waits before it restarts it: it does not run, and a start is taken for a start of what runs.
     pub(super) waiting: bool,
     /// Its last run, if it ever ran, and where that was to be reached.
-    pub(super) boot: Option<Boot>,
+    pub(super) run_id: Option<Boot>,
     endpoint: Option<SocketAddr>,
     /// The host port that it publishes.
     pub(super) port: Option<HostPort>,
-    pub(super) observed: Observed,
+    pub(super) observed: ObservedInstance,
 }
 
 impl Found {
     /// Its last run, whether it goes on or not.
     pub(super) fn last_run(&self) -> Option<Run> {
-        Some(run(&self.id, self.boot?, self.endpoint?))
+        Some(run(&self.id, self.run_id?, self.endpoint?))
     }
 }
 
-fn run(container: &str, boot: Boot, endpoint: SocketAddr) -> Run {
-    Run { boot: boot.id(container), started_at: boot.near_start(), endpoint }
+fn run(container: &str, run_id: Boot, endpoint: SocketAddr) -> Run {
+    Run { run_id: run_id.id(container), started_at: run_id.near_start(), endpoint }
 }
 
 /// Reads an inspected container; `None` where it is not ours.
@@ -60,11 +60,11 @@ pub(super) fn found(
     let id = inspected.id.clone().ok_or_else(|| missing("id"))?;
     let state = inspected.state.clone().ok_or_else(|| missing("state"))?;
     let created_at = inspected.created.as_deref().and_then(time).ok_or_else(|| missing("age"))?;
-    let boot = last_boot(boots, &id, created_at, &state);
+    let run_id = last_boot(boots, &id, created_at, &state);
     let published = published(&inspected);
     let endpoint = direct(reach, &inspected).or(published);
-    let run = || match (boot, endpoint) {
-        (Some(boot), Some(endpoint)) => Ok(run(&id, boot, endpoint)),
+    let run = || match (run_id, endpoint) {
+        (Some(run_id), Some(endpoint)) => Ok(run(&id, run_id, endpoint)),
         _ => Err(missing("start time or address")),
     };
     let status = state.status.unwrap_or(Status::EMPTY);
@@ -80,10 +80,10 @@ pub(super) fn found(
         origin,
         name: inspected.name.as_deref().unwrap_or_default().trim_start_matches('/').to_owned(),
         waiting: status == Status::RESTARTING,
-        boot,
+        run_id,
         endpoint,
         port: published.and_then(|address| HostPort::try_from(address.port()).ok()),
-        observed: Observed {
+        observed: ObservedInstance {
             key,
             state: instance_state,
             engine_id: id.clone(),
@@ -109,9 +109,9 @@ fn last_boot(boots: &Boots, id: &str, created_at: Timestamp, state: &ContainerSt
     let started_at = state.started_at.as_deref().and_then(time)?;
     let goes_on = matches!(state.status, Some(Status::RUNNING | Status::STOPPING | Status::PAUSED));
     if goes_on {
-        let boot = Boot::of_running(created_at, started_at, state.finished_at.as_deref().and_then(time));
-        boots.remember(id, boot);
-        return Some(boot);
+        let run_id = Boot::of_running(created_at, started_at, state.finished_at.as_deref().and_then(time));
+        boots.remember(id, run_id);
+        return Some(run_id);
     }
     Some(boots.recall(id, started_at).unwrap_or_else(|| Boot::of_ended(created_at, started_at)))
 }
@@ -227,7 +227,7 @@ mod tests {
     fn a_running_container_has_a_boot_and_an_endpoint() {
         let time = |text: &str| text.parse::<Timestamp>().unwrap();
         let created_at = time("2026-11-22T19:53:05Z");
-        let boot = Boot::of_running(created_at, time("2026-11-22T19:53:05.568689149Z"), None);
+        let run_id = Boot::of_running(created_at, time("2026-11-22T19:53:05.568689149Z"), None);
         for (reach, endpoint) in [
             (Reach::Container, "127.0.0.9:42617"),
             (Reach::HostPort, "127.0.0.1:40001"),
@@ -235,7 +235,7 @@ mod tests {
             (Reach::Auto, "127.0.0.9:42617"),
         ] {
             let found = read(reach, state("running", 0, true));
-            let run = Run { boot: boot.id("abc"), started_at: created_at, endpoint: endpoint.parse().unwrap() };
+            let run = Run { run_id: run_id.id("abc"), started_at: created_at, endpoint: endpoint.parse().unwrap() };
             assert_eq!(found.observed.state, InstanceState::Running(run));
             assert_eq!(found.port.map(HostPort::get), Some(40_001));
         }

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{AgentId, HostPort, InstallationId, Origin, Slug, Timestamp};
-use crate::runtime::{BootId, Exit, InstanceSpec, StagedFile};
+use crate::runtime::{Exit, InstanceSpec, RunId, StagedFile};
 
 /// Runs whose output is kept, the current one included.
 const RUNS_KEPT: usize = 5;
@@ -69,7 +69,8 @@ impl Record {
 /// What is kept of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RunRecord {
-    pub(super) boot: BootId,
+    #[serde(rename = "boot")]
+    pub(super) run_id: RunId,
     /// Its end was seen, and nothing of it is left.
     #[serde(default)]
     pub(super) ended: bool,
@@ -80,12 +81,12 @@ pub(super) struct RunRecord {
 }
 
 impl RunRecord {
-    pub(super) const fn begun(boot: BootId) -> Self {
-        Self { boot, ended: false, code: None, oom: false }
+    pub(super) const fn begun(run_id: RunId) -> Self {
+        Self { run_id, ended: false, code: None, oom: false }
     }
 
-    pub(super) const fn over(boot: BootId, exit: &Exit) -> Self {
-        Self { boot, ended: true, code: exit.code, oom: exit.oom }
+    pub(super) const fn over(run_id: RunId, exit: &Exit) -> Self {
+        Self { run_id, ended: true, code: exit.code, oom: exit.oom }
     }
 
     pub(super) const fn exit(&self) -> Exit {
@@ -323,7 +324,7 @@ mod tests {
             folder.prune_runs().unwrap();
             let started = Timestamp::from_second(second).unwrap();
             File::create(folder.log(started)).unwrap();
-            folder.write_run_record(started, &RunRecord::begun(BootId("b".into()))).unwrap();
+            folder.write_run_record(started, &RunRecord::begun(RunId("b".into()))).unwrap();
         }
         let kept = folder.runs().unwrap().iter().map(|run| run.as_second()).collect::<Vec<_>>();
         assert_eq!(kept, [4, 5, 6, 7, 8]);

@@ -24,7 +24,8 @@ use super::table::{self, Marked};
 use super::usage::CpuSample;
 use crate::domain::{AgentId, HostPort, InstallationId, Slug, Timestamp};
 use crate::runtime::{
-    BootId, Changed, DataPolicy, InstanceKey, InstanceSpec, InstanceState, Observed, Run, RuntimeError, RuntimeResult,
+    DataPolicy, InstanceKey, InstanceSpec, InstanceState, ObservedInstance, Resync, Run, RunId, RuntimeError,
+    RuntimeResult,
 };
 
 /// What all instances of a runtime share.
@@ -34,7 +35,7 @@ pub(super) struct Host {
     pub(super) program: Program,
     pub(super) log_limit: u64,
     pub(super) kernel_boot: String,
-    pub(super) changes: broadcast::Sender<Changed>,
+    pub(super) changes: broadcast::Sender<Resync>,
     pub(super) output_watch: OutputWatch,
     pub(super) launching: Mutex<()>,
 }
@@ -120,7 +121,7 @@ impl Instance {
     pub(super) fn census(&self, host: &Host, found: Vec<Marked>) -> Census {
         Census::of(found, |process| {
             let record = self.folder.run_record(process.marker.started).ok()??;
-            Some(record.boot == boot_id(&host.kernel_boot, process.pid, process.stat.started_ticks))
+            Some(record.run_id == boot_id(&host.kernel_boot, process.pid, process.stat.started_ticks))
         })
     }
 
@@ -140,7 +141,7 @@ impl Instance {
     }
 
     fn write_down(&self, run: &LiveRun) {
-        let record = RunRecord::begun(run.boot.clone());
+        let record = RunRecord::begun(run.run_id.clone());
         if let Err(error) = self.folder.write_run_record(run.marker.started, &record) {
             // Logs of this run are then found only while we remember it.
             tracing::warn!(agent = %self.agent, %error, "cannot write down a run");
@@ -172,7 +173,7 @@ impl Instance {
         }
     }
 
-    pub(super) fn create(&self, host: &Host, turn: &mut Turn, spec: &InstanceSpec) -> RuntimeResult<Observed> {
+    pub(super) fn create(&self, host: &Host, turn: &mut Turn, spec: &InstanceSpec) -> RuntimeResult<ObservedInstance> {
         let hash = spec.hash();
         let record = self.record(host)?.filter(|record| record.spec_hash == hash);
         let live = self.find(host)?;
@@ -189,7 +190,7 @@ impl Instance {
         }
         *turn = Some(InstanceSpec { files: Vec::new(), ..spec.clone() });
         let observed = self.observe(host)?.ok_or(RuntimeError::NotFound)?;
-        Ok(Observed { created_now, ..observed })
+        Ok(ObservedInstance { created_now, ..observed })
     }
 
     fn make(&self, host: &Host, spec: &InstanceSpec) -> io::Result<()> {
@@ -310,7 +311,7 @@ impl Instance {
         self.folder.stage(files).map_err(failed("cannot stage files"))
     }
 
-    pub(super) fn observe(&self, host: &Host) -> RuntimeResult<Option<Observed>> {
+    pub(super) fn observe(&self, host: &Host) -> RuntimeResult<Option<ObservedInstance>> {
         let record = self.record(host)?;
         if let Some(run) = self.find(host)? {
             let Marker { slug, spec_hash, .. } = &run.marker;
@@ -321,9 +322,9 @@ impl Instance {
         Ok(Some(self.observed(&record.slug, &record.spec_hash, self.agent.to_string(), state)))
     }
 
-    fn observed(&self, slug: &Slug, spec_hash: &str, engine_id: String, state: InstanceState) -> Observed {
+    fn observed(&self, slug: &Slug, spec_hash: &str, engine_id: String, state: InstanceState) -> ObservedInstance {
         let key = InstanceKey { agent: self.agent, slug: slug.clone() };
-        Observed { key, state, engine_id, spec_hash: spec_hash.to_owned(), died: None, created_now: false }
+        ObservedInstance { key, state, engine_id, spec_hash: spec_hash.to_owned(), died: None, created_now: false }
     }
 
     /// The state of an instance that does not run.
@@ -339,17 +340,17 @@ impl Instance {
         Ok(InstanceState::Exited(exit))
     }
 
-    /// Where to read the output of `boot`, or of all runs that are kept, oldest first.
-    pub(super) fn sources(&self, host: &Host, boot: Option<&BootId>) -> RuntimeResult<Vec<Source>> {
+    /// Where to read the output of `run_id`, or of all runs that are kept, oldest first.
+    pub(super) fn sources(&self, host: &Host, run_id: Option<&RunId>) -> RuntimeResult<Vec<Source>> {
         let current = self.find(host)?.or_else(|| self.last_run());
         let mut sources = Vec::new();
         for started in self.folder.runs().map_err(failed("cannot list the logs"))? {
             let known = current.as_ref().filter(|run| run.marker.started == started);
-            let wanted = match (boot, known) {
+            let wanted = match (run_id, known) {
                 (None, _) => true,
-                (Some(boot), Some(run)) => run.boot == *boot,
-                (Some(boot), None) => {
-                    self.folder.run_record(started).is_ok_and(|run| run.is_some_and(|run| run.boot == *boot))
+                (Some(run_id), Some(run)) => run.run_id == *run_id,
+                (Some(run_id), None) => {
+                    self.folder.run_record(started).is_ok_and(|run| run.is_some_and(|run| run.run_id == *run_id))
                 }
             };
             if !wanted {

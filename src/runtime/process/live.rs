@@ -13,13 +13,13 @@ use super::marker::Marker;
 use super::output::Output;
 use super::pidfd::Process;
 use super::table::{self, Marked, Stat};
-use crate::runtime::{BootId, Changed, Exit, InstanceState, Run};
+use crate::runtime::{Exit, InstanceState, Resync, Run, RunId};
 
 #[derive(Debug)]
 pub(super) struct LiveRun {
     pub(super) marker: Marker,
     pub(super) process: Process,
-    pub(super) boot: BootId,
+    pub(super) run_id: RunId,
     pub(super) output: Output,
     /// Wakes those who follow the output.
     pub(super) written: watch::Sender<()>,
@@ -39,11 +39,11 @@ const ABORTED: i32 = 128 + 6;
 
 impl LiveRun {
     pub(super) fn new(marker: Marker, process: Process, kernel_boot: &str, output: Output) -> Self {
-        let boot = boot_id(kernel_boot, process.pid, process.started_ticks);
+        let run_id = boot_id(kernel_boot, process.pid, process.started_ticks);
         Self {
             marker,
             process,
-            boot,
+            run_id,
             output,
             written: watch::Sender::new(()),
             exit: watch::Sender::new(None),
@@ -53,7 +53,7 @@ impl LiveRun {
 
     pub(super) fn public(&self) -> Run {
         Run {
-            boot: self.boot.clone(),
+            run_id: self.run_id.clone(),
             started_at: self.marker.started,
             endpoint: SocketAddr::from((Ipv4Addr::LOCALHOST, self.marker.port.get())),
         }
@@ -134,21 +134,21 @@ impl LiveRun {
     }
 }
 
-/// The run that is called `boot`: which process it was, in which kernel's life.
-pub(super) fn boot_id(kernel_boot: &str, pid: i32, started_ticks: u64) -> BootId {
-    BootId(format!("{kernel_boot}:{pid}:{started_ticks}").into())
+/// The run that is called `run_id`: which process it was, in which kernel's life.
+pub(super) fn boot_id(kernel_boot: &str, pid: i32, started_ticks: u64) -> RunId {
+    RunId(format!("{kernel_boot}:{pid}:{started_ticks}").into())
 }
 
 /// The process of such a run.
-pub(super) fn pid_of(boot: &BootId) -> Option<u32> {
-    boot.0.split(':').nth(1)?.parse().ok()
+pub(super) fn pid_of(run_id: &RunId) -> Option<u32> {
+    run_id.0.split(':').nth(1)?.parse().ok()
 }
 
 /// Waits for the end of a run, makes it known, kills what the run left behind, and then writes down that it is over.
 ///
 /// The task belongs to the run, not to the runtime that started it: children must be waited for, whoever has
 /// lost interest in them.
-pub(super) fn watch_exit(run: &Arc<LiveRun>, folder: Folder, changes: broadcast::Sender<Changed>) {
+pub(super) fn watch_exit(run: &Arc<LiveRun>, folder: Folder, changes: broadcast::Sender<Resync>) {
     let run = Arc::clone(run);
     tokio::spawn(async move {
         run.process.ended().await;
@@ -156,7 +156,7 @@ pub(super) fn watch_exit(run: &Arc<LiveRun>, folder: Folder, changes: broadcast:
         run.exit.send_replace(Some(exit.clone()));
         run.process.reap();
         // Nobody listening is nobody to wake.
-        let _ = changes.send(Changed::Instance(run.marker.agent));
+        let _ = changes.send(Resync::Instance(run.marker.agent));
         let aftermath = tokio::task::spawn_blocking(move || {
             if let Err(error) = run.clear_away() {
                 tracing::warn!(agent = %run.marker.agent, %error, "cannot look for what a run left behind");
@@ -165,7 +165,7 @@ pub(super) fn watch_exit(run: &Arc<LiveRun>, folder: Folder, changes: broadcast:
             // Without its output there is nothing left that the record would be about.
             if fs::exists(folder.log(run.marker.started)).unwrap_or(false)
                 && let Err(error) =
-                    folder.write_run_record(run.marker.started, &RunRecord::over(run.boot.clone(), &exit))
+                    folder.write_run_record(run.marker.started, &RunRecord::over(run.run_id.clone(), &exit))
             {
                 tracing::warn!(agent = %run.marker.agent, %error, "cannot write down how a run ended");
             }

@@ -5,14 +5,14 @@ use std::time::Instant;
 use super::live::LiveRun;
 use super::table;
 use crate::domain::Timestamp;
-use crate::runtime::{BootId, Usage};
+use crate::runtime::{RunId, Usage};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// CPU time of a run at a moment.
 #[derive(Debug, Clone)]
 pub(super) struct CpuSample {
-    boot: BootId,
+    run_id: RunId,
     ticks: u64,
     at: Instant,
 }
@@ -23,7 +23,7 @@ pub(super) struct CpuSample {
 pub(super) fn measure(run: &LiveRun, memory_mb: u32, last: &mut Option<CpuSample>) -> Usage {
     let family = table::family(run.process.pid);
     let sample = CpuSample {
-        boot: run.boot.clone(),
+        run_id: run.run_id.clone(),
         ticks: family.iter().map(|(_, stat)| stat.cpu_ticks).sum(),
         at: Instant::now(),
     };
@@ -50,7 +50,7 @@ fn bytes(pages: u64) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
 fn percent(last: &CpuSample, now: &CpuSample) -> f64 {
     let elapsed = now.at.duration_since(last.at).as_secs_f64();
-    if last.boot != now.boot || elapsed <= 0.0 {
+    if last.run_id != now.run_id || elapsed <= 0.0 {
         return 0.0;
     }
     let ticks = now.ticks.saturating_sub(last.ticks) as f64;
@@ -65,13 +65,13 @@ mod tests {
 
     #[test]
     fn cpu_is_compared_within_one_run_only() {
-        let boot = |name: &str| BootId(name.into());
+        let run_id = |name: &str| RunId(name.into());
         let at = Instant::now();
-        let first = CpuSample { boot: boot("a"), ticks: 100, at };
+        let first = CpuSample { run_id: run_id("a"), ticks: 100, at };
         let ticks = 100 + rustix::param::clock_ticks_per_second();
-        let later = CpuSample { boot: boot("a"), ticks, at: at + Duration::from_secs(2) };
+        let later = CpuSample { run_id: run_id("a"), ticks, at: at + Duration::from_secs(2) };
         assert!((percent(&first, &later) - 50.0).abs() < 0.001);
-        assert!(percent(&first, &CpuSample { boot: boot("b"), ..later.clone() }).abs() < f64::EPSILON);
+        assert!(percent(&first, &CpuSample { run_id: run_id("b"), ..later.clone() }).abs() < f64::EPSILON);
         assert!(percent(&first, &CpuSample { ticks: 0, ..later.clone() }).abs() < f64::EPSILON);
         assert!(percent(&first, &first).abs() < f64::EPSILON);
     }

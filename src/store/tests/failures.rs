@@ -84,7 +84,7 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() {
     assert!(matches!(error, StoreError::Unknown(_) | StoreError::Unavailable(_)), "{error}");
     disk.fill_up_to(None);
     until("a commit works again", || async { store.commit(Batch::touch()).await.is_ok() }).await;
-    let stored = store.agent(agent_id(1)).await.unwrap().unwrap().record.life.revision;
+    let stored = store.agent(agent_id(1)).await.unwrap().unwrap().record.state.revision;
     assert!(stored == acknowledged || stored == acknowledged + 1, "{stored}, acknowledged {acknowledged}");
 }
 

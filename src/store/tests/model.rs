@@ -83,7 +83,7 @@ impl Model {
     fn update(&mut self, next: &AgentRecord, log: Option<&LogEntry>) -> Result<(), Conflict> {
         let (record, _, events) = self.agents.get_mut(&next.id).ok_or(Conflict::NotFound)?;
         let newest = events.last().map_or(0, |entry| entry.seq);
-        if next.life.revision <= record.life.revision || log.is_some_and(|entry| entry.seq <= newest) {
+        if next.state.revision <= record.state.revision || log.is_some_and(|entry| entry.seq <= newest) {
             return Err(Conflict::Stale);
         }
         *record = next.clone();
@@ -148,17 +148,17 @@ struct World {
 impl World {
     fn new() -> Self {
         let disk = MemoryDisk::new();
-        let store = Self::boot(&disk);
+        let store = Self::run_id(&disk);
         Self { disk, store, model: Model::default(), now: 0 }
     }
 
-    fn boot(disk: &MemoryDisk) -> Store {
+    fn run_id(disk: &MemoryDisk) -> Store {
         Store::in_memory(disk.clone(), StoreOptions { events_per_agent: EVENTS, ..options() }).unwrap()
     }
 
     fn reboot(&mut self, crash: Crash) {
         self.disk = self.disk.after(crash);
-        self.store = Self::boot(&self.disk);
+        self.store = Self::run_id(&self.disk);
     }
 
     /// Commits, and holds the outcome against the model's.

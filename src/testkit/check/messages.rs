@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{Inspector, Invariant};
 use crate::control::DeliveryError;
-use crate::domain::{AgentId, BootId};
+use crate::domain::{AgentId, RunId};
 use crate::testkit::state::Delivery;
 use crate::zeroclaw::client::WebhookAnswer;
 
@@ -19,7 +19,7 @@ impl Inspector {
 
     /// All that an agent's gateways ever read, in order.
     pub fn read(&mut self, agent: AgentId, deliveries: &[Delivery]) {
-        let mut runs: Vec<&BootId> = deliveries.iter().map(|delivery| &delivery.boot).collect();
+        let mut runs: Vec<&RunId> = deliveries.iter().map(|delivery| &delivery.run_id).collect();
         runs.dedup();
         if runs.iter().collect::<HashSet<_>>().len() < runs.len() {
             self.violated(Invariant::OneRunListens, agent, "an older run read a message after a newer one");

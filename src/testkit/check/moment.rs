@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Inspector, Invariant, Violation};
 use crate::domain::{AgentId, Status, UserId};
 use crate::lifecycle::{Phase, Step};
-use crate::runtime::{InstanceState, Observed};
+use crate::runtime::{InstanceState, ObservedInstance};
 use crate::store::{Snapshot, StoredAgent};
 use crate::view::Page;
 
 impl Inspector {
     /// Everything that holds at every moment.
-    pub fn step(&mut self, snapshot: &Snapshot, observed: &[Observed]) {
-        self.seats(snapshot);
+    pub fn step(&mut self, snapshot: &Snapshot, observed: &[ObservedInstance]) {
+        self.allocations(snapshot);
         self.quotas(snapshot);
         let stored: BTreeMap<AgentId, &StoredAgent> =
             snapshot.agents.iter().map(|agent| (agent.record.id, agent)).collect();
@@ -27,18 +27,18 @@ impl Inspector {
         }
         for agent in &snapshot.agents {
             self.seals(agent);
-            let life = &agent.record.life;
+            let state = &agent.record.state;
             let known = self.agents.entry(agent.record.id).or_default();
             known.owner.get_or_insert(agent.record.user);
             let told = known.revision;
             let waits = matches!(
-                &life.phase,
+                &state.phase,
                 Phase::Starting { step: Step::BackingOff { .. }, .. } | Phase::Failed { retry_at: Some(_), .. }
             );
-            let compares = life.revision > known.waits_after;
-            known.due = life.next_attempt_at().filter(|_| waits && compares).map(|due| (life.revision, due));
-            if life.revision < told {
-                let detail = format!("revision {told} was told, {} is stored", life.revision);
+            let compares = state.revision > known.waits_after;
+            known.due = state.next_attempt_at().filter(|_| waits && compares).map(|due| (state.revision, due));
+            if state.revision < told {
+                let detail = format!("revision {told} was told, {} is stored", state.revision);
                 self.violated(Invariant::CommitsAreKept, agent.record.id, detail);
             }
         }
@@ -63,7 +63,7 @@ impl Inspector {
         }
     }
 
-    fn seats(&mut self, snapshot: &Snapshot) {
+    fn allocations(&mut self, snapshot: &Snapshot) {
         let (mut ports, mut slugs) = (BTreeSet::new(), BTreeSet::new());
         for agent in &snapshot.agents {
             if !ports.insert(agent.port) {
@@ -107,16 +107,16 @@ impl Inspector {
     /// What readers are shown of all agents.
     pub fn shown(&mut self, page: &Page) {
         for view in &page.agents {
-            let (agent, life) = (view.record.id, &view.record.life);
+            let (agent, state) = (view.record.id, &view.record.state);
             let known = self.agents.entry(agent).or_default();
-            let before = std::mem::replace(&mut known.shown, life.revision);
-            if life.revision < before {
-                self.violated(Invariant::ReadersGoForward, agent, format!("{} after {before}", life.revision));
+            let before = std::mem::replace(&mut known.shown, state.revision);
+            if state.revision < before {
+                self.violated(Invariant::ReadersGoForward, agent, format!("{} after {before}", state.revision));
             }
             if let Some(access) = &view.access
-                && (access.attempt != life.attempt || life.status() != Status::Running)
+                && (access.attempt != state.attempt || state.status() != Status::Running)
             {
-                let detail = format!("attempt {} listens, {} is at {}", access.attempt, life.status(), life.attempt);
+                let detail = format!("attempt {} listens, {} is at {}", access.attempt, state.status(), state.attempt);
                 self.violated(Invariant::OneRunListens, agent, detail);
             }
         }
@@ -150,7 +150,7 @@ impl Inspector {
     }
 
     /// The instances of other installations. They are remembered as they are seen first.
-    pub fn others(&mut self, observed: &[Observed]) {
+    pub fn others(&mut self, observed: &[ObservedInstance]) {
         let before = self.others.get_or_insert_with(|| observed.to_vec());
         if before != observed {
             let detail = format!("{before:?} became {observed:?}");
@@ -170,5 +170,5 @@ impl Inspector {
 }
 
 fn is_running(stored: &StoredAgent) -> bool {
-    stored.record.life.status() == Status::Running
+    stored.record.state.status() == Status::Running
 }

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Inspector, Invariant, Violation, Wish};
 use crate::control::DeliveryError;
 use crate::domain::{AgentId, Status, UserId};
-use crate::runtime::Observed;
+use crate::runtime::ObservedInstance;
 use crate::store::{Snapshot, StoredAgent};
 use crate::testkit::state::Tally;
 use crate::zeroclaw::client::WebhookAnswer;
 
 impl Inspector {
     /// Everything that holds when nothing is under way.
-    pub fn at_rest(&mut self, snapshot: &Snapshot, observed: &[Observed]) {
-        let seen: BTreeMap<AgentId, &Observed> =
+    pub fn at_rest(&mut self, snapshot: &Snapshot, observed: &[ObservedInstance]) {
+        let seen: BTreeMap<AgentId, &ObservedInstance> =
             observed.iter().map(|instance| (instance.key.agent, instance)).collect();
         for stored in &snapshot.agents {
             self.agent_at_rest(stored, seen.get(&stored.record.id).copied());
@@ -32,38 +32,38 @@ impl Inspector {
         }
     }
 
-    fn agent_at_rest(&mut self, stored: &StoredAgent, seen: Option<&Observed>) {
-        let (agent, life) = (stored.record.id, &stored.record.life);
-        let run = seen.and_then(Observed::run);
-        match life.status() {
+    fn agent_at_rest(&mut self, stored: &StoredAgent, seen: Option<&ObservedInstance>) {
+        let (agent, state) = (stored.record.id, &stored.record.state);
+        let run = seen.and_then(ObservedInstance::run);
+        match state.status() {
             Status::Running => match run {
-                Some(run) if life.boot() == Some(&run.boot) => {}
+                Some(run) if state.run_id() == Some(&run.run_id) => {}
                 other => {
-                    let detail = format!("stored as the run {:?}, seen is {other:?}", life.boot());
+                    let detail = format!("stored as the run {:?}, seen is {other:?}", state.run_id());
                     self.violated(Invariant::IntentIsFact, agent, detail);
                 }
             },
             Status::Stopped | Status::Error => {
                 if run.is_some() {
-                    self.violated(Invariant::IntentIsFact, agent, format!("it runs and is {}", life.status()));
+                    self.violated(Invariant::IntentIsFact, agent, format!("it runs and is {}", state.status()));
                 }
-                if life.status() == Status::Error && life.reason.is_none() {
+                if state.status() == Status::Error && state.reason.is_none() {
                     self.violated(Invariant::NothingStuck, agent, "ERROR without a reason");
                 }
             }
             status @ (Status::Pending | Status::Starting | Status::Stopping) => {
-                let detail = format!("{status}: {:?}, {:?}", life.phase, life.reason);
+                let detail = format!("{status}: {:?}, {:?}", state.phase, state.reason);
                 self.violated(Invariant::NothingStuck, agent, detail);
             }
         }
         let wish = self.agents.get(&agent).map(|known| known.wish).unwrap_or_default();
         let held = match wish {
             Wish::Open | Wish::Delete => true,
-            Wish::Run => matches!(life.status(), Status::Running | Status::Error),
-            Wish::Stop => life.status() == Status::Stopped,
+            Wish::Run => matches!(state.status(), Status::Running | Status::Error),
+            Wish::Stop => state.status() == Status::Stopped,
         };
         if !held {
-            self.violated(Invariant::WishesHold, agent, format!("{wish:?} was acknowledged, it is {}", life.status()));
+            self.violated(Invariant::WishesHold, agent, format!("{wish:?} was acknowledged, it is {}", state.status()));
         }
     }
 

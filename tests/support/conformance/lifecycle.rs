@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures_util::stream::StreamExt;
 use zeroone::domain::{Origin, Problems, SpecDraft, UserId};
-use zeroone::runtime::{Changed, DataPolicy, Exit, InstanceSpec, InstanceState, LogQuery, Observed, RuntimeError};
+use zeroone::runtime::{
+    DataPolicy, Exit, InstanceSpec, InstanceState, LogQuery, ObservedInstance, Resync, RuntimeError,
+};
 
 use super::{Act, GRACE, PATIENCE, Subject, counted, end, exited, file, observed, printed, spec, texts, until};
 
@@ -16,7 +18,7 @@ pub(crate) async fn created_once(subject: &dyn Subject) {
     assert!(first.created_now);
     assert_eq!((&first.key, &first.state, &first.spec_hash), (&spec.key, &InstanceState::Created, &spec.hash()));
     let again = runtime.ensure_created(&spec).await.unwrap();
-    assert_eq!(again, Observed { created_now: false, ..first });
+    assert_eq!(again, ObservedInstance { created_now: false, ..first });
     assert_eq!(runtime.observe(&spec.key).await.unwrap(), Some(again.clone()));
     assert_eq!(runtime.list_owned().await.unwrap(), [again]);
     assert_eq!(subject.read(&spec.key, "workspace/FIRST.md").await.as_deref(), Some(&b"first"[..]));
@@ -70,7 +72,7 @@ pub(crate) async fn another_hash_makes_it_anew(subject: &dyn Subject) {
     assert_eq!((made.state, made.spec_hash), (InstanceState::Created, other.hash()));
     assert_eq!(subject.read(&spec.key, "workspace/FIRST.md").await.as_deref(), Some(&b"first"[..]), "data is kept");
     assert_eq!(subject.read(&spec.key, "workspace/SECOND.md").await.as_deref(), Some(&b"second"[..]));
-    assert_ne!(runtime.start(&spec.key).await.unwrap().boot, old.boot);
+    assert_ne!(runtime.start(&spec.key).await.unwrap().run_id, old.run_id);
     end(subject, &spec.key).await;
 }
 
@@ -117,7 +119,7 @@ pub(crate) async fn every_start_has_a_boot_id_of_its_own(subject: &dyn Subject) 
     let second = runtime.start(&spec.key).await.unwrap();
     runtime.stop(&spec.key, GRACE).await.unwrap();
     let third = runtime.start(&spec.key).await.unwrap();
-    assert!(first.boot != second.boot && second.boot != third.boot && first.boot != third.boot);
+    assert!(first.run_id != second.run_id && second.run_id != third.run_id && first.run_id != third.run_id);
     assert!(first.started_at < second.started_at && second.started_at < third.started_at);
     end(subject, &spec.key).await;
 }
@@ -194,8 +196,8 @@ pub(crate) async fn a_crash_wakes_the_watch(subject: &dyn Subject) {
     let woken = async {
         loop {
             match changes.next().await.expect("the stream has no end") {
-                Changed::Instance(agent) if agent != spec.key.agent => {}
-                Changed::Instance(_) | Changed::Gap => {
+                Resync::Instance(agent) if agent != spec.key.agent => {}
+                Resync::Instance(_) | Resync::All => {
                     if let InstanceState::Exited(exit) = observed(&*runtime, &spec.key).await.state {
                         return exit;
                     }
@@ -215,7 +217,7 @@ pub(crate) async fn another_installation_is_left_alone(subject: &dyn Subject) {
     ours.start(&mine.key).await.unwrap();
     theirs.ensure_created(&other).await.unwrap();
     theirs.start(&other.key).await.unwrap();
-    let keys = |owned: Vec<Observed>| owned.into_iter().map(|observed| observed.key).collect::<Vec<_>>();
+    let keys = |owned: Vec<ObservedInstance>| owned.into_iter().map(|observed| observed.key).collect::<Vec<_>>();
     assert_eq!(keys(ours.list_owned().await.unwrap()), std::slice::from_ref(&mine.key));
     assert_eq!(keys(theirs.list_owned().await.unwrap()), std::slice::from_ref(&other.key));
     theirs.remove(&other.key, DataPolicy::Remove).await.unwrap();
@@ -249,11 +251,11 @@ pub(crate) async fn a_reopened_runtime_goes_on(subject: &dyn Subject) {
     assert_eq!(reopened.list_owned().await.unwrap(), [found]);
     assert!(!reopened.ensure_created(&spec).await.unwrap().created_now);
     assert_eq!(reopened.start(&spec.key).await.unwrap(), run);
-    let query = LogQuery { boot: Some(run.boot.clone()), ..LogQuery::default() };
+    let query = LogQuery { run_id: Some(run.run_id.clone()), ..LogQuery::default() };
     assert_eq!(texts(&*reopened, &spec.key, query).await, counted(1..=3));
     reopened.stop(&spec.key, GRACE).await.unwrap();
     assert!(matches!(observed(&*runtime, &spec.key).await.state, InstanceState::Exited(_)));
-    assert_ne!(reopened.start(&spec.key).await.unwrap().boot, run.boot);
+    assert_ne!(reopened.start(&spec.key).await.unwrap().run_id, run.run_id);
     reopened.remove(&spec.key, DataPolicy::Remove).await.unwrap();
     assert_eq!(runtime.observe(&spec.key).await.unwrap(), None);
 }

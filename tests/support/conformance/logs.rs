@@ -16,7 +16,7 @@ pub(crate) async fn logs_of_one_run_only(subject: &dyn Subject) {
         runs.push(run);
     }
     for run in &runs {
-        let query = LogQuery { boot: Some(run.boot.clone()), ..LogQuery::default() };
+        let query = LogQuery { run_id: Some(run.run_id.clone()), ..LogQuery::default() };
         let lines = lines(&*runtime, &spec.key, query).await;
         assert!(lines.iter().all(|line| line.time >= run.started_at));
         assert_eq!(lines.into_iter().map(|line| line.text).collect::<Vec<_>>(), counted(1..=3));
@@ -50,7 +50,7 @@ pub(crate) async fn followed_lines_come_once_until_the_end(subject: &dyn Subject
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(300)));
     runtime.ensure_created(&spec).await.unwrap();
     let run = runtime.start(&spec.key).await.unwrap();
-    let query = LogQuery { boot: Some(run.boot.clone()), follow: true, ..LogQuery::default() };
+    let query = LogQuery { run_id: Some(run.run_id.clone()), follow: true, ..LogQuery::default() };
     let mut stream = runtime.logs(&spec.key, query).await.unwrap();
     let mut seen = Vec::new();
     while seen.last().is_none_or(|text| text != "line 300") {

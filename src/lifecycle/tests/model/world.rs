@@ -13,7 +13,7 @@ enum Wanted {
 
 /// A life, with all that is pending round it and all that must not be forgotten about it.
 pub(super) struct World {
-    life: Life,
+    state: AgentState,
     now: Timestamp,
     restart: RestartPolicy,
     timing: Timing,
@@ -49,7 +49,7 @@ macro_rules! hold {
 impl World {
     pub(super) fn new() -> Self {
         let mut world = Self {
-            life: Life::new(),
+            state: AgentState::new(),
             now: at(0),
             restart: RestartPolicy { max_restarts: 6, max_failed_starts: 4, ..RestartPolicy::default() },
             timing: Timing::default(),
@@ -81,32 +81,32 @@ impl World {
                 self.unheard(Event::Job { attempt, job, outcome: report.outcome(job) })
             }
             Act::Stale { job, behind, report } => {
-                let attempt = self.life.attempt.saturating_sub(behind);
+                let attempt = self.state.attempt.saturating_sub(behind);
                 self.ignored(Event::Job { attempt, job, outcome: report.outcome(job) })
             }
             Act::Timer => self.ring(),
             Act::StaleTimer { behind } => {
-                self.ignored(Event::Wake { revision: self.life.revision.saturating_sub(behind) })
+                self.ignored(Event::Wake { revision: self.state.revision.saturating_sub(behind) })
             }
-            Act::Look(which, sighting) => {
+            Act::Look(which, observation) => {
                 if self.looks.is_empty() {
                     return Ok(());
                 }
                 let revision = self.looks.remove(which.index(self.looks.len()));
-                let event = Event::Seen { revision, sighting };
-                if revision == self.life.revision { self.tell(event) } else { self.unheard(event) }
+                let event = Event::Observed { revision, observation };
+                if revision == self.state.revision { self.tell(event) } else { self.unheard(event) }
             }
-            Act::Nudge => self.unheard(Event::Nudged),
+            Act::Nudge => self.unheard(Event::Resync),
             Act::Health(alive) => match self.health.take() {
                 Some(attempt) => self.tell(Event::Health { attempt, alive }),
                 None => Ok(()),
             },
             Act::StaleHealth { behind, alive } => {
-                self.ignored(Event::Health { attempt: self.life.attempt.saturating_sub(behind), alive })
+                self.ignored(Event::Health { attempt: self.state.attempt.saturating_sub(behind), alive })
             }
-            Act::TokenRefused { behind: 0 } => self.tell(Event::TokenRefused { attempt: self.life.attempt }),
+            Act::TokenRefused { behind: 0 } => self.tell(Event::TokenRefused { attempt: self.state.attempt }),
             Act::TokenRefused { behind } => {
-                self.ignored(Event::TokenRefused { attempt: self.life.attempt.saturating_sub(behind) })
+                self.ignored(Event::TokenRefused { attempt: self.state.attempt.saturating_sub(behind) })
             }
             Act::Reboot => {
                 (self.lane, self.timer, self.health) = (None, None, None);
@@ -132,7 +132,7 @@ impl World {
     pub(super) fn settle(&mut self, healthy: bool) -> Checked {
         let report = if healthy { Report::Good } else { Report::Bad(FailureKind::Transient) };
         for _ in 0..200 {
-            let at_rest = match (&self.life.phase, self.wanted) {
+            let at_rest = match (&self.state.phase, self.wanted) {
                 _ if self.ended => self.wanted == Wanted::Gone,
                 (Phase::Running { .. }, _) => healthy,
                 (Phase::Stopped, wanted) => wanted == Wanted::Down,
@@ -142,17 +142,17 @@ impl World {
             if at_rest {
                 return Ok(());
             }
-            match (&self.life.phase, healthy) {
-                (Phase::Running { .. }, _) => self.tell(Event::TokenRefused { attempt: self.life.attempt })?,
-                _ if self.timer.is_some_and(|(revision, _)| revision == self.life.revision) => self.ring()?,
+            match (&self.state.phase, healthy) {
+                (Phase::Running { .. }, _) => self.tell(Event::TokenRefused { attempt: self.state.attempt })?,
+                _ if self.timer.is_some_and(|(revision, _)| revision == self.state.revision) => self.ring()?,
                 _ => self.finish(report)?,
             }
         }
-        Err(format!("still in {:?}", self.life.phase))
+        Err(format!("still in {:?}", self.state.phase))
     }
 
     fn command(&mut self, command: Command) -> Checked {
-        if admit(&self.life.phase, command) != Verdict::Do {
+        if admit(&self.state.phase, command) != Admission::Accept {
             return self.ignored(Event::Command(command));
         }
         match command {
@@ -170,7 +170,7 @@ impl World {
         let outcome = report.outcome(job);
         match (job, &outcome) {
             (Job::Create, Outcome::Created { up: None, .. }) if stages => self.unwritten = false,
-            (Job::Halt | Job::Stop | Job::Remove, Outcome::Done) => self.unhalted = false,
+            (Job::Kill | Job::Stop | Job::Remove, Outcome::Done) => self.unhalted = false,
             (Job::Probe | Job::Pair, Outcome::Failed(failure)) if failure.kind == FailureKind::Transient => {
                 self.unhalted = true;
             }
@@ -188,29 +188,29 @@ impl World {
     /// Of an older time, or not admitted: nothing comes of it.
     fn ignored(&mut self, event: Event) -> Checked {
         let transition = self.decide(event);
-        hold!(transition.life.is_none() && transition.effects.is_empty(), "was not ignored: {transition:?}");
+        hold!(transition.state.is_none() && transition.effects.is_empty(), "was not ignored: {transition:?}");
         Ok(())
     }
 
     /// Nothing is decided by it, though somebody may be sent to look.
     fn unheard(&mut self, event: Event) -> Checked {
-        let before = self.life.revision;
+        let before = self.state.revision;
         self.tell(event)?;
-        hold!(self.life.revision == before, "something was decided");
+        hold!(self.state.revision == before, "something was decided");
         Ok(())
     }
 
     fn decide(&self, event: Event) -> Transition {
         let context = Context { now: self.now, seed: 7, restart: &self.restart, timing: &self.timing };
-        step(&self.life, event, &context)
+        step(&self.state, event, &context)
     }
 
     fn tell(&mut self, event: Event) -> Checked {
-        let before = self.life.clone();
+        let before = self.state.clone();
         let transition = self.decide(event.clone());
         self.check_transition(&before, &event, &transition)?;
-        if let Some(life) = transition.life {
-            self.life = life;
+        if let Some(state) = transition.state {
+            self.state = state;
         }
         self.unwritten |= transition.token == TokenChange::Forget;
         for effect in transition.effects {
@@ -227,16 +227,16 @@ impl World {
         match effect {
             Effect::Run(job) => {
                 hold!(job != Job::Create || !self.unhalted, "an instance is created beside one that was to be halted");
-                let stages = matches!(self.life.phase, Phase::Starting { stage: true, .. });
-                let before = self.lane.replace((job, self.life.attempt, stages));
+                let stages = matches!(self.state.phase, Phase::Starting { stage: true, .. });
+                let before = self.lane.replace((job, self.state.attempt, stages));
                 self.ghosts.extend(before.map(|(job, attempt, _)| (job, attempt)));
             }
-            Effect::Look => self.looks.push(self.life.revision),
-            Effect::CheckHealth(_) => self.health = Some(self.life.attempt),
+            Effect::Observe => self.looks.push(self.state.revision),
+            Effect::CheckHealth(_) => self.health = Some(self.state.attempt),
             Effect::WakeAt(due) => {
                 let wait = elapsed(self.now, due);
                 hold!(wait <= self.restart.max_rest, "a timer in {wait:?}");
-                self.timer = Some((self.life.revision, due));
+                self.timer = Some((self.state.revision, due));
             }
             Effect::End => {
                 hold!(self.wanted == Wanted::Gone, "ended unasked");
@@ -246,13 +246,13 @@ impl World {
         Ok(())
     }
 
-    fn check_transition(&self, before: &Life, event: &Event, transition: &Transition) -> Checked {
+    fn check_transition(&self, before: &AgentState, event: &Event, transition: &Transition) -> Checked {
         let count = |matches: fn(&Effect) -> bool| transition.effects.iter().filter(|effect| matches(effect)).count();
         hold!(count(|effect| matches!(effect, Effect::Run(_))) <= 1, "two jobs at once");
         hold!(count(|effect| matches!(effect, Effect::WakeAt(_))) <= 1, "two timers");
         hold!(count(|effect| matches!(effect, Effect::CheckHealth(_))) <= 1, "two chains of checks");
-        hold!(transition.cause.is_some() == transition.life.is_some(), "a change has a cause, and only a change");
-        let Some(next) = &transition.life else {
+        hold!(transition.cause.is_some() == transition.state.is_some(), "a change has a cause, and only a change");
+        let Some(next) = &transition.state else {
             hold!(transition.token == TokenChange::Keep, "a token is forgotten without a commit");
             return Ok(());
         };
@@ -268,63 +268,69 @@ impl World {
 
     /// What holds between any two events.
     fn check(&self) -> Checked {
-        let life = &self.life;
+        let state = &self.state;
         let waits_for_job =
-            |job| self.lane.is_some_and(|(under_way, attempt, _)| (under_way, attempt) == (job, life.attempt));
-        let waits_for_timer = self.timer.is_some_and(|(revision, _)| revision == life.revision);
-        let goes_on = match &life.phase {
+            |job| self.lane.is_some_and(|(under_way, attempt, _)| (under_way, attempt) == (job, state.attempt));
+        let waits_for_timer = self.timer.is_some_and(|(revision, _)| revision == state.revision);
+        let goes_on = match &state.phase {
             Phase::Pending => waits_for_timer,
             Phase::Starting { step, .. } => step.job().map_or(waits_for_timer, waits_for_job),
-            Phase::Running { .. } => self.health == Some(life.attempt),
+            Phase::Running { .. } => self.health == Some(state.attempt),
             Phase::Stopping { then, retry_at: None, .. } => waits_for_job(then.job()),
             Phase::Stopping { retry_at: Some(_), .. } | Phase::Failed { retry_at: Some(_), .. } => waits_for_timer,
             Phase::Stopped | Phase::Failed { retry_at: None, .. } => true,
         };
-        hold!(goes_on, "nothing ends {:?}", life.phase);
+        hold!(goes_on, "nothing ends {:?}", state.phase);
 
-        let wanted = match &life.phase {
-            Phase::Stopping { then: Then::Delete, .. } | Phase::Failed { resume: Resume::Delete, .. } => Wanted::Gone,
-            Phase::Stopping { then: Then::Stay, .. } | Phase::Failed { resume: Resume::Stop, .. } => Wanted::Down,
+        let wanted = match &state.phase {
+            Phase::Stopping { then: AfterStop::Delete, .. } | Phase::Failed { resume: RetryTarget::Delete, .. } => {
+                Wanted::Gone
+            }
+            Phase::Stopping { then: AfterStop::Stay, .. } | Phase::Failed { resume: RetryTarget::Stop, .. } => {
+                Wanted::Down
+            }
             Phase::Stopped => Wanted::Down,
-            Phase::Stopping { then: Then::Restart, .. } | Phase::Failed { resume: Resume::Start, .. } => Wanted::Up,
+            Phase::Stopping { then: AfterStop::Restart, .. } | Phase::Failed { resume: RetryTarget::Start, .. } => {
+                Wanted::Up
+            }
             Phase::Pending | Phase::Starting { .. } | Phase::Running { .. } => Wanted::Up,
         };
-        hold!(wanted == self.wanted, "{:?} is wanted, and it is in {:?}", self.wanted, life.phase);
+        hold!(wanted == self.wanted, "{:?} is wanted, and it is in {:?}", self.wanted, state.phase);
 
         let shown =
-            matches!(life.phase, Phase::Running { .. } | Phase::Starting { step: Step::Probing | Step::Pairing, .. });
+            matches!(state.phase, Phase::Running { .. } | Phase::Starting { step: Step::Probing | Step::Pairing, .. });
         hold!(!shown || !self.unwritten, "a run goes on with older files");
-        let explained = match &life.phase {
-            Phase::Running { misses } => (*misses > 0) == life.reason.is_some(),
-            Phase::Stopping { .. } | Phase::Stopped | Phase::Failed { .. } => life.reason.is_some(),
+        let explained = match &state.phase {
+            Phase::Running { misses } => (*misses > 0) == state.reason.is_some(),
+            Phase::Stopping { .. } | Phase::Stopped | Phase::Failed { .. } => state.reason.is_some(),
             Phase::Pending | Phase::Starting { .. } => true,
         };
-        hold!(explained, "{:?} because of {:?}", life.phase, life.reason);
+        hold!(explained, "{:?} because of {:?}", state.phase, state.reason);
         Ok(())
     }
 
     /// Restarts that nobody asked for are paid from the budget.
-    fn check_budget(&mut self, before: &Life, event: &Event) -> Checked {
-        let after = &self.life;
-        if after.restarts == Life::new().restarts
+    fn check_budget(&mut self, before: &AgentState, event: &Event) -> Checked {
+        let after = &self.state;
+        if after.restarts == AgentState::new().restarts
             || (before.status(), after.status()) == (Status::Error, Status::Pending)
         {
             (self.granted, self.failed_starts) = (Vec::new(), 0);
             return Ok(());
         }
         let paid = match event {
-            Event::Seen { .. } | Event::TokenRefused { .. } => true,
+            Event::Observed { .. } | Event::TokenRefused { .. } => true,
             Event::Job { outcome: Outcome::Failed(failure), .. } => failure.kind != FailureKind::EngineAway,
             Event::Job { outcome: Outcome::Created { up, .. }, .. } => up.is_some(),
             Event::Job { .. } | Event::Command(_) | Event::Recovered => false,
-            Event::Nudged | Event::Health { .. } | Event::Wake { .. } => false,
+            Event::Resync | Event::Health { .. } | Event::Wake { .. } => false,
         };
         let again = matches!(after.phase, Phase::Starting { .. })
             && (after.attempt > before.attempt || after.next_attempt_at() > before.next_attempt_at());
         match (before.status(), event) {
             _ if after.status() == Status::Running => self.failed_starts = 0,
             (Status::Starting, event)
-                if again && paid && !matches!(event, Event::Seen { sighting: Sighting::Up { .. }, .. }) =>
+                if again && paid && !matches!(event, Event::Observed { observation: Observation::Up { .. }, .. }) =>
             {
                 self.failed_starts += 1;
             }

@@ -6,10 +6,13 @@ use super::*;
 fn a_crash_is_followed_by_a_start_at_once_with_the_files_and_the_token_as_they_are() {
     let mut story = running();
     assert_eq!(story.seen(down(137)), run(Job::Create));
-    assert_eq!(story.life.phase, starting(Step::Creating, false));
-    assert_eq!((story.life.attempt, story.life.restart_count), (4, 1));
+    assert_eq!(story.state.phase, starting(Step::Creating, false));
+    assert_eq!((story.state.attempt, story.state.restart_count), (4, 1));
     assert_eq!(story.token, TokenChange::Keep);
-    assert_eq!(story.life.reason.as_ref().unwrap().message(), "the instance ended by itself: signal 9 (exit code 137)");
+    assert_eq!(
+        story.state.reason.as_ref().unwrap().message(),
+        "the instance ended by itself: signal 9 (exit code 137)"
+    );
     deploy(&mut story, "b2");
 }
 
@@ -18,12 +21,12 @@ fn an_instance_that_the_engine_has_restarted_already_is_taken_as_it_is() {
     let mut story = running();
     story.seen(down(1));
     assert_eq!(story.job(Job::Create, created(Some("b2"))), run(Job::Probe));
-    assert_eq!(story.life.boot(), Some(&boot("b2")));
+    assert_eq!(story.state.run_id(), Some(&run_id("b2")));
 
     let mut story = running();
     assert_eq!(story.seen(up("b2")), run(Job::Probe));
     assert_eq!(story.cause, Some(Code::RestartedOutside));
-    assert_eq!((story.life.attempt, story.life.restart_count), (4, 1));
+    assert_eq!((story.state.attempt, story.state.restart_count), (4, 1));
     assert_eq!(story.seen(up("b2")), [], "seen again, it is known");
     assert_eq!(story.seen(up("b3")), run(Job::Probe), "and restarted once more while it was probed");
 }
@@ -31,8 +34,8 @@ fn an_instance_that_the_engine_has_restarted_already_is_taken_as_it_is() {
 #[test]
 fn an_instance_that_was_removed_gets_its_files_anew() {
     let mut story = running();
-    assert_eq!(story.seen(Sighting::Absent), run(Job::Create));
-    assert_eq!(story.life.phase, starting(Step::Creating, true));
+    assert_eq!(story.seen(Observation::Absent), run(Job::Create));
+    assert_eq!(story.state.phase, starting(Step::Creating, true));
     assert_eq!(story.cause, Some(Code::InstanceGone));
 }
 
@@ -43,34 +46,34 @@ fn a_crash_loop_ends_in_error_and_is_tried_again_after_a_rest() {
     let rest = loop {
         deaths += 1;
         let effects = story.seen(down(1));
-        if story.life.status() == Status::Error {
+        if story.state.status() == Status::Error {
             break effects;
         }
-        if story.life.next_attempt_at().is_some() {
+        if story.state.next_attempt_at().is_some() {
             assert_eq!(story.wake(&effects), run(Job::Create));
         }
         deploy(&mut story, &format!("b{deaths}"));
     };
     assert_eq!(deaths, story.restart.max_restarts + 1);
-    assert_eq!(story.life.reason.as_ref().unwrap().code, Code::CrashLoop);
-    assert!(story.life.reason.as_ref().unwrap().message().contains("exit code 1"));
-    assert_eq!(rest[0], Effect::Run(Job::Halt));
+    assert_eq!(story.state.reason.as_ref().unwrap().code, Code::CrashLoop);
+    assert!(story.state.reason.as_ref().unwrap().message().contains("exit code 1"));
+    assert_eq!(rest[0], Effect::Run(Job::Kill));
 
     let effects = story.wake(&rest);
-    assert_eq!((story.life.status(), story.cause), (Status::Pending, Some(Code::RetryDue)));
-    assert_eq!(story.wake(&effects), run(Job::Halt), "nobody knows whether the last halt was done");
-    assert_eq!(story.job(Job::Halt, Outcome::Done), run(Job::Create));
+    assert_eq!((story.state.status(), story.cause), (Status::Pending, Some(Code::RetryDue)));
+    assert_eq!(story.wake(&effects), run(Job::Kill), "nobody knows whether the last halt was done");
+    assert_eq!(story.job(Job::Kill, Outcome::Done), run(Job::Create));
     deploy(&mut story, "b99");
 }
 
 #[test]
 fn an_agent_that_never_comes_up_ends_in_error_after_a_few_starts() {
-    let mut story = Story::of(Life::new());
+    let mut story = Story::of(AgentState::new());
     let mut effects = story.tell(Event::Recovered);
     let mut starts = 0;
-    while story.life.status() != Status::Error {
+    while story.state.status() != Status::Error {
         effects = match story.step() {
-            Some(Step::Halting) => story.job(Job::Halt, Outcome::Done),
+            Some(Step::Killing) => story.job(Job::Kill, Outcome::Done),
             Some(Step::Creating) => story.job(Job::Create, created(None)),
             Some(Step::Launching) => story.job(Job::Launch, launched("b")),
             Some(Step::Probing) => {
@@ -82,24 +85,24 @@ fn an_agent_that_never_comes_up_ends_in_error_after_a_few_starts() {
         };
     }
     assert_eq!(starts, story.restart.max_failed_starts);
-    assert!(story.life.next_attempt_at().is_some());
+    assert!(story.state.next_attempt_at().is_some());
 }
 
 #[test]
 fn a_refused_token_is_paired_again_once_and_then_the_pairing_is_renewed() {
     let mut story = running();
-    let attempt = story.life.attempt;
+    let attempt = story.state.attempt;
     assert_eq!(story.tell(Event::TokenRefused { attempt }), run(Job::Pair));
-    assert_eq!((story.life.status(), story.token), (Status::Starting, TokenChange::Keep));
+    assert_eq!((story.state.status(), story.token), (Status::Starting, TokenChange::Keep));
     assert_eq!(story.tell(Event::TokenRefused { attempt }), [], "a hundred messages were refused, one pairing is done");
 
     // The gateway does not know it: the files are written without a token, and the run that reads them gives a code.
     let failed = failure(FailureKind::Transient, Code::TokenRefused);
     let effects = story.job(Job::Pair, failed);
     assert_eq!(story.token, TokenChange::Forget);
-    assert_eq!(story.wake(&effects), run(Job::Halt));
-    assert_eq!(story.life.phase, starting(Step::Halting, true));
-    assert_eq!(story.job(Job::Halt, Outcome::Done), run(Job::Create));
+    assert_eq!(story.wake(&effects), run(Job::Kill));
+    assert_eq!(story.state.phase, starting(Step::Killing, true));
+    assert_eq!(story.job(Job::Kill, Outcome::Done), run(Job::Create));
     deploy(&mut story, "b2");
 }
 
@@ -107,11 +110,11 @@ fn a_refused_token_is_paired_again_once_and_then_the_pairing_is_renewed() {
 fn a_gateway_that_refuses_every_token_it_gave_ends_in_error() {
     let mut story = running();
     for _ in 0..story.restart.max_restarts {
-        assert_eq!(story.tell(Event::TokenRefused { attempt: story.life.attempt }), run(Job::Pair));
+        assert_eq!(story.tell(Event::TokenRefused { attempt: story.state.attempt }), run(Job::Pair));
         story.job(Job::Pair, Outcome::Paired(Code::TokenValid));
     }
-    story.tell(Event::TokenRefused { attempt: story.life.attempt });
-    assert_eq!((story.life.status(), story.reason()), (Status::Error, Some(Code::CrashLoop)));
+    story.tell(Event::TokenRefused { attempt: story.state.attempt });
+    assert_eq!((story.state.status(), story.reason()), (Status::Error, Some(Code::CrashLoop)));
 }
 
 #[test]
@@ -120,28 +123,28 @@ fn a_restart_forgets_the_token_wherever_it_is_asked_for() {
         Phase::Pending,
         starting(Step::Probing, false),
         Phase::Running { misses: 0 },
-        stopping(Then::Restart),
+        stopping(AfterStop::Restart),
         Phase::Stopped,
-        Phase::Failed { resume: Resume::Start, retry_at: None },
+        Phase::Failed { resume: RetryTarget::Start, retry_at: None },
     ] {
         let mut story = Story::in_phase(phase.clone());
         story.command(Command::Restart);
         assert_eq!(story.token, TokenChange::Forget, "{phase:?}");
-        assert!(story.life.will_run(), "{phase:?}");
+        assert!(story.state.will_run(), "{phase:?}");
     }
 }
 
 #[test]
 fn an_engine_that_is_away_changes_nothing_for_a_running_agent() {
     let mut story = running();
-    let healthy = story.life.clone();
-    assert_eq!(story.seen(Sighting::Unknown), []);
-    assert_eq!(story.life, healthy);
+    let healthy = story.state.clone();
+    assert_eq!(story.seen(Observation::Unknown), []);
+    assert_eq!(story.state, healthy);
     for _ in 0..100 {
         story.health(false);
-        assert_eq!(story.seen(Sighting::Unknown), []);
+        assert_eq!(story.seen(Observation::Unknown), []);
     }
-    assert_eq!((story.life.status(), story.life.attempt), (Status::Running, healthy.attempt));
+    assert_eq!((story.state.status(), story.state.attempt), (Status::Running, healthy.attempt));
     assert_eq!(story.health(true), [INTERVAL]);
     assert_eq!((story.cause, story.reason()), (Some(Code::HealthBack), None));
 }
@@ -149,16 +152,16 @@ fn an_engine_that_is_away_changes_nothing_for_a_running_agent() {
 #[test]
 fn a_paused_agent_is_deaf_and_is_halted() {
     let mut story = running();
-    assert_eq!(story.seen(Sighting::Paused), [], "a pause alone is no harm");
+    assert_eq!(story.seen(Observation::Paused), [], "a pause alone is no harm");
     assert_eq!(story.health(false), [RETRY]);
     assert_eq!(story.health(false), [RETRY]);
-    assert_eq!(story.health(false), [Effect::Look, RETRY], "before anything is killed, somebody looks");
-    let missed = story.life.clone();
-    assert_eq!(story.health(false), [Effect::Look, RETRY]);
-    assert_eq!(story.life, missed, "more misses are no news");
-    assert_eq!(story.seen(Sighting::Paused), run(Job::Halt));
-    assert_eq!((story.life.status(), story.reason()), (Status::Starting, Some(Code::HealthLost)));
-    assert_eq!(story.job(Job::Halt, Outcome::Done), run(Job::Create));
+    assert_eq!(story.health(false), [Effect::Observe, RETRY], "before anything is killed, somebody looks");
+    let missed = story.state.clone();
+    assert_eq!(story.health(false), [Effect::Observe, RETRY]);
+    assert_eq!(story.state, missed, "more misses are no news");
+    assert_eq!(story.seen(Observation::Paused), run(Job::Kill));
+    assert_eq!((story.state.status(), story.reason()), (Status::Starting, Some(Code::HealthLost)));
+    assert_eq!(story.job(Job::Kill, Outcome::Done), run(Job::Create));
     deploy(&mut story, "b2");
 }
 
@@ -167,8 +170,8 @@ fn no_configuration_kills_an_agent_for_a_check_that_was_not_missed() {
     let mut story = running();
     story.timing.health_misses = 0;
     assert_eq!(story.seen(up("b1")), []);
-    assert_eq!(story.health(false), [Effect::Look, RETRY]);
-    assert_eq!(story.seen(up("b1")), run(Job::Halt));
+    assert_eq!(story.health(false), [Effect::Observe, RETRY]);
+    assert_eq!(story.seen(up("b1")), run(Job::Kill));
 }
 
 #[test]
@@ -182,7 +185,7 @@ fn a_run_that_the_engine_replaced_is_told_by_how_it_died() {
     ];
     for (died, code) in table {
         let mut story = running();
-        let effects = story.seen(Sighting::Up { boot: boot("b2"), died });
+        let effects = story.seen(Observation::Up { run_id: run_id("b2"), died });
         assert_eq!((effects, story.cause), (run(Job::Probe), Some(code)), "the run that is there is taken up");
     }
 }

@@ -13,7 +13,7 @@ use super::network::Networks;
 use super::observe::Found;
 use super::{DockerOptions, DockerRuntime};
 use crate::domain::AgentId;
-use crate::runtime::fault::{Fault, Hands};
+use crate::runtime::fault::{Fault, FaultInjector};
 use crate::runtime::{InstanceState, RuntimeResult};
 
 /// What `docker stop` gives a container to end by itself.
@@ -24,9 +24,9 @@ const PAUSES: usize = 10;
 const PAUSE_RETRY: Duration = Duration::from_millis(50);
 
 /// Faults for the containers of one installation.
-pub struct DockerHands(DockerRuntime);
+pub struct DockerFaultInjector(DockerRuntime);
 
-impl DockerHands {
+impl DockerFaultInjector {
     /// # Errors
     /// As [`DockerRuntime::new`].
     pub fn new(options: DockerOptions) -> RuntimeResult<Self> {
@@ -98,7 +98,7 @@ impl DockerHands {
     }
 }
 
-impl Hands for DockerHands {
+impl FaultInjector for DockerFaultInjector {
     fn faults(&self) -> &'static [Fault] {
         &Fault::ALL
     }

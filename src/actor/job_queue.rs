@@ -15,7 +15,7 @@ use crate::domain::AgentId;
 
 /// The jobs that are under way, the last one of each agent.
 #[derive(Clone, Default)]
-pub struct Lanes(Arc<Mutex<Jobs>>);
+pub struct JobQueues(Arc<Mutex<Jobs>>);
 
 #[derive(Default)]
 struct Jobs {
@@ -31,21 +31,21 @@ struct Last {
 
 /// Leaves the lane at a job's end, also at a bad one: what is over keeps no memory.
 struct Leave {
-    lanes: Lanes,
+    job_queues: JobQueues,
     agent: AgentId,
     number: u64,
 }
 
 impl Drop for Leave {
     fn drop(&mut self) {
-        let mut jobs = self.lanes.jobs();
+        let mut jobs = self.job_queues.jobs();
         if jobs.last.get(&self.agent).is_some_and(|last| last.number == self.number) {
             jobs.last.remove(&self.agent);
         }
     }
 }
 
-impl Lanes {
+impl JobQueues {
     /// Runs `job` after the agent's one before it, which is asked to end. A job is bounded by itself.
     pub fn run<F: Future<Output = ()> + Send + 'static>(
         &self,
@@ -59,7 +59,7 @@ impl Lanes {
         jobs.begun += 1;
         let number = jobs.begun;
         let before = jobs.last.remove(&agent);
-        let leave = Leave { lanes: self.clone(), agent, number };
+        let leave = Leave { job_queues: self.clone(), agent, number };
         let handle = tokio::spawn(async move {
             let _leave = leave;
             if let Some(Last { cancel, handle, .. }) = before {

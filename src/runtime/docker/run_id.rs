@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::SignedDuration;
 
 use crate::domain::Timestamp;
-use crate::runtime::BootId;
+use crate::runtime::RunId;
 
 /// How far back a run's output is looked for where the end of the run before is not known.
 const REACH_BACK: SignedDuration = SignedDuration::from_millis(900);
@@ -44,12 +44,12 @@ impl Boot {
         self.from.max(self.started_at - REACH_BACK)
     }
 
-    pub(super) fn id(self, container: &str) -> BootId {
-        BootId(format!("{container}@{}@{}", self.started_at.as_nanosecond(), self.from.as_nanosecond()).into())
+    pub(super) fn id(self, container: &str) -> RunId {
+        RunId(format!("{container}@{}@{}", self.started_at.as_nanosecond(), self.from.as_nanosecond()).into())
     }
 
     /// The container and the run that an id names; `None` where another runtime made it.
-    pub(super) fn parse(id: &BootId) -> Option<(&str, Self)> {
+    pub(super) fn parse(id: &RunId) -> Option<(&str, Self)> {
         let mut parts = id.0.split('@');
         let container = parts.next()?;
         let mut time = || Timestamp::from_nanosecond(parts.next()?.parse().ok()?).ok();
@@ -62,13 +62,13 @@ impl Boot {
 pub(super) struct Boots(Mutex<HashMap<String, Boot>>);
 
 impl Boots {
-    pub(super) fn remember(&self, container: &str, boot: Boot) {
-        self.lock().insert(container.to_owned(), boot);
+    pub(super) fn remember(&self, container: &str, run_id: Boot) {
+        self.lock().insert(container.to_owned(), run_id);
     }
 
     /// What is remembered of the run that began at this time.
     pub(super) fn recall(&self, container: &str, started_at: Timestamp) -> Option<Boot> {
-        self.lock().get(container).copied().filter(|boot| boot.started_at == started_at)
+        self.lock().get(container).copied().filter(|run_id| run_id.started_at == started_at)
     }
 
     /// Forgets all containers but these.
@@ -103,19 +103,19 @@ mod tests {
 
     #[test]
     fn an_id_names_container_and_run() {
-        let boot = Boot::of_running(at(0), at(9_000), Some(at(8_700)));
-        assert_eq!(Boot::parse(&boot.id("abc")), Some(("abc", boot)));
+        let run_id = Boot::of_running(at(0), at(9_000), Some(at(8_700)));
+        assert_eq!(Boot::parse(&run_id.id("abc")), Some(("abc", run_id)));
         for other in ["", "abc", "abc@1", "abc@x@1", "4242:17"] {
-            assert_eq!(Boot::parse(&BootId(other.into())), None, "{other}");
+            assert_eq!(Boot::parse(&RunId(other.into())), None, "{other}");
         }
     }
 
     #[test]
     fn only_the_same_run_is_recalled() {
         let boots = Boots::default();
-        let boot = Boot::of_running(at(0), at(9_000), None);
-        boots.remember("abc", boot);
-        assert_eq!((boots.recall("abc", at(9_000)), boots.recall("abc", at(9_001))), (Some(boot), None));
+        let run_id = Boot::of_running(at(0), at(9_000), None);
+        boots.remember("abc", run_id);
+        assert_eq!((boots.recall("abc", at(9_000)), boots.recall("abc", at(9_001))), (Some(run_id), None));
         boots.keep(&HashSet::from(["other"]));
         assert_eq!(boots.recall("abc", at(9_000)), None);
     }

@@ -1,4 +1,4 @@
-//! How a fake gateway behaves: for good ([`Habits`], as its version does) and for now ([`Mood`], as its luck has it).
+//! How a fake gateway behaves: for good ([`GatewayBehavior`], as its version does) and for now ([`GatewayFault`], as its luck has it).
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub enum CodeForm {
 
 /// What differs between gateways for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Habits {
+pub struct GatewayBehavior {
     pub code: CodeForm,
     /// Whether a token that was given is known after a restart. Hashes that were staged always are.
     pub persists_tokens: bool,
@@ -36,7 +36,7 @@ pub struct Habits {
     pub ends_in: Option<Duration>,
 }
 
-impl Habits {
+impl GatewayBehavior {
     /// ZeroClaw 0.1: six digits, tokens kept in its config file.
     pub const fn zeroclaw() -> Self {
         Self {
@@ -81,7 +81,7 @@ impl Habits {
     }
 }
 
-impl Default for Habits {
+impl Default for GatewayBehavior {
     fn default() -> Self {
         Self::zeroclaw()
     }
@@ -89,7 +89,7 @@ impl Default for Habits {
 
 /// How a gateway is at present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mood {
+pub enum GatewayFault {
     #[default]
     Well,
     /// Every answer takes this much longer.

@@ -16,16 +16,16 @@ use super::live::Census;
 use super::pidfd::Process;
 use super::table::{self, Marked};
 use crate::domain::{AgentId, InstallationId};
-use crate::runtime::fault::{Fault, Hands};
+use crate::runtime::fault::{Fault, FaultInjector};
 use crate::runtime::{RuntimeError, RuntimeResult};
 
 /// Faults for the processes of one installation.
 #[derive(Debug, Clone, Copy)]
-pub struct ProcessHands {
+pub struct ProcessFaultInjector {
     installation: InstallationId,
 }
 
-impl ProcessHands {
+impl ProcessFaultInjector {
     pub const fn new(installation: InstallationId) -> Self {
         Self { installation }
     }
@@ -48,7 +48,7 @@ impl ProcessHands {
     }
 }
 
-impl Hands for ProcessHands {
+impl FaultInjector for ProcessFaultInjector {
     fn faults(&self) -> &'static [Fault] {
         &[Fault::Kill, Fault::Pause, Fault::Stop]
     }
@@ -78,10 +78,10 @@ impl Hands for ProcessHands {
 
     /// Processes that lead a session of a run of their own: children of an instance count as part of it.
     fn alive(&self) -> BoxFuture<'_, RuntimeResult<BTreeMap<AgentId, usize>>> {
-        let hands = *self;
+        let injector = *self;
         blocking(move || {
             let mut runs = BTreeMap::<AgentId, Vec<_>>::new();
-            for found in hands.marked()? {
+            for found in injector.marked()? {
                 let of_agent = runs.entry(found.marker.agent).or_default();
                 if !of_agent.contains(&found.marker.started) {
                     of_agent.push(found.marker.started);
