@@ -19,7 +19,7 @@ use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec};
 use zeroone::store::{Store, StoreOptions};
 use zeroone::testkit::{Fakes, GatewayBehavior, Pace, new_agent, vault};
 use zeroone::zeroclaw::profile::Profile;
-use zeroone::zeroclaw::workspace;
+use zeroone::zeroclaw::workspace::{self, Staging};
 
 const AGENTS: usize = 10_000;
 /// Creates that wait for their answers at once.
@@ -98,8 +98,13 @@ async fn fill(fakes: &Fakes) {
             key: key.clone(),
             generation: 1,
             command: Profile::Embedded.command(&new.credentials),
-            env: Profile::Embedded.env(&new.spec, &new.credentials),
-            files: workspace::files(Profile::Embedded, &new.spec, &new.credentials, runtime.caps().host, None),
+            env: Profile::Embedded.env(&new.spec, &new.credentials, runtime.caps().host, 120),
+            files: workspace::files(
+                Profile::Embedded,
+                &new.spec,
+                &new.credentials,
+                &Staging { host: runtime.caps().host, token_hash: None, answer_secs: 120 },
+            ),
             port,
             cpu: 1.0,
             memory_mb: 128,

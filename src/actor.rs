@@ -131,6 +131,8 @@ pub struct JobLimits {
     pub health: Duration,
     /// How long a stopped instance may take to end by itself.
     pub stop_grace: Duration,
+    /// How long a gateway may take for one message, as its configuration has it; at least a second.
+    pub answer: Duration,
 }
 
 impl Default for JobLimits {
@@ -142,6 +144,7 @@ impl Default for JobLimits {
             pairing: Duration::from_secs(15),
             health: Duration::from_secs(1),
             stop_grace: Duration::from_secs(5),
+            answer: Duration::from_secs(120),
         }
     }
 }

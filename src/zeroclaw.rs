@@ -1,6 +1,8 @@
 //! What the control plane knows of ZeroClaw: its HTTP calls, its pairing lines, its files, and what differs by version.
 
 pub mod client;
+mod family;
 pub mod pairing;
 pub mod profile;
+pub mod software;
 pub mod workspace;

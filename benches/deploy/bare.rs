@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use reqwest::Client;
 use zeroone::zeroclaw::pairing::{Announcement, CodeScanner};
 use zeroone::zeroclaw::profile::{DATA_DIR, GATEWAY_PORT, Profile};
-use zeroone::zeroclaw::workspace;
+use zeroone::zeroclaw::workspace::{self, Staging};
 
 use crate::agent;
 use crate::http_client::http_client;
@@ -54,7 +54,12 @@ impl Bare {
             ..ContainerCreateBody::default()
         };
         let (_, spec, credentials) = agent();
-        let files = workspace::files(Profile::V01, &spec, &credentials, "host.docker.internal", None);
+        let files = workspace::files(
+            Profile::V01,
+            &spec,
+            &credentials,
+            &Staging { host: "host.docker.internal", token_hash: None, answer_secs: 120 },
+        );
         let archive = workspace::tar(&files).expect("an archive");
         Self { docker, client: http_client(PATIENCE), body, host, archive }
     }

@@ -19,7 +19,7 @@ use crate::lifecycle::{Cause, Code, Failure, FailureKind, Job, Outcome};
 use crate::runtime::{DataPolicy, InstanceKey, InstanceSpec, InstanceState, Run, RuntimeError};
 use crate::store::AgentRecord;
 use crate::zeroclaw::client::GatewayError;
-use crate::zeroclaw::workspace;
+use crate::zeroclaw::workspace::{self, Staging};
 
 /// What a job works with: a copy, so that the actor is free meanwhile.
 #[derive(Clone)]
@@ -144,13 +144,17 @@ const SUPPLY_API_KEY: &str = "supply apiKey by PATCH, then start the agent";
 fn instance_spec(services: &Services, input: &JobInput, credentials: &Credentials) -> InstanceSpec {
     let record = &input.record;
     let token_hash = input.token.as_ref().map(workspace::token_hash);
-    let host = services.runtime.caps().host;
+    let staging = Staging {
+        host: services.runtime.caps().host,
+        token_hash: token_hash.as_deref(),
+        answer_secs: services.settings.limits.answer.as_secs(),
+    };
     InstanceSpec {
         key: key_of(record),
         generation: record.state.generation,
         command: services.profile.command(credentials),
-        env: services.profile.env(&record.spec, credentials),
-        files: workspace::files(services.profile, &record.spec, credentials, host, token_hash.as_deref()),
+        env: services.profile.env(&record.spec, credentials, staging.host, staging.answer_secs),
+        files: workspace::files(services.profile, &record.spec, credentials, &staging),
         port: input.port,
         cpu: input.limits.cpu,
         memory_mb: input.limits.memory_mb,

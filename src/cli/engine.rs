@@ -17,6 +17,7 @@ use crate::runtime::ContainerRuntime;
 use crate::runtime::fault::FaultInjector;
 use crate::runtime::process::{ProcessFaultInjector, ProcessOptions, ProcessRuntime};
 use crate::zeroclaw::profile::Profile;
+use crate::zeroclaw::software::Clue;
 
 /// How long `auto` waits for an engine: one that is up answers in milliseconds.
 #[cfg(feature = "docker")]
@@ -163,6 +164,13 @@ async fn find(_: &Config, _: InstallationId) -> anyhow::Result<(Kind, String)> {
     Ok((Kind::Process, "this build has no other".into()))
 }
 
+/// What the image's tag says.
+#[cfg(feature = "docker")]
+fn tagged(reference: &str) -> Option<Profile> {
+    let clues = crate::zeroclaw::software::ImageClues { reference, ..Default::default() };
+    clues.probable().map(|clue| clue.profile)
+}
+
 #[cfg(feature = "docker")]
 async fn docker(config: &Config, installation: InstallationId) -> anyhow::Result<(Arc<dyn ContainerRuntime>, Profile)> {
     let options = config.docker.options(installation).map_err(anyhow::Error::msg)?;
@@ -171,7 +179,7 @@ async fn docker(config: &Config, installation: InstallationId) -> anyhow::Result
     let profile = match config.docker.profile().map_err(anyhow::Error::msg)? {
         Some(profile) => profile,
         // An engine that is away, or does not have the image yet, leaves the tag.
-        None => match engine.image_profile().await.ok().flatten().or_else(|| Profile::of_image(&image, None)) {
+        None => match engine.image_profile().await.ok().flatten().or_else(|| tagged(&image)) {
             Some(profile) => profile,
             None => {
                 tracing::warn!(
@@ -236,25 +244,8 @@ async fn ask_version(options: &ProcessOptions) -> anyhow::Result<Profile> {
     let asked = tokio::time::timeout(VERSION_PATIENCE, command.output()).await;
     let output = asked.with_context(|| format!("{program} --version does not answer"))?;
     let output = output.with_context(|| format!("cannot run {program} (process.command)"))?;
-    version_in(&String::from_utf8_lossy(&output.stdout)).with_context(|| {
+    let clue = Clue::of_output(&String::from_utf8_lossy(&output.stdout)).with_context(|| {
         format!("{program} does not tell its version; set process.profile to 0.1, 0.6, 0.8 or embedded")
-    })
-}
-
-/// The first word that is a version, as in `zeroclaw 0.1.7`.
-fn version_in(text: &str) -> Option<Profile> {
-    text.split_whitespace().filter(|word| word.contains('.')).find_map(Profile::of_version)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_version_is_found_among_words() {
-        assert_eq!(version_in("zeroclaw 0.1.7\n"), Some(Profile::V01));
-        assert_eq!(version_in("zeroclaw v0.6.9 (2026-01-02)"), Some(Profile::V06));
-        assert_eq!(version_in("usage: 3 words"), None);
-        assert_eq!(version_in(""), None);
-    }
+    })?;
+    Ok(clue.profile)
 }

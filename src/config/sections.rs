@@ -174,6 +174,7 @@ impl Config {
                 pairing: secs(self.start.pairing_secs),
                 health: Duration::from_millis(self.health.timeout_ms),
                 stop_grace: secs(self.start.stop_grace_secs),
+                answer: secs(self.server.answer_secs),
             },
             domain: self.proxy.domain().map(str::to_owned),
             orphans: self.reconcile.orphans,

@@ -6,7 +6,8 @@
 
 use std::fmt;
 
-use crate::domain::{AgentSpec, Credentials, Provider, Secret};
+use super::family::ModelFamily;
+use crate::domain::{AgentSpec, Channels, Credentials, Provider, Secret};
 
 /// The port that every gateway listens on inside its instance; a runtime without a network of its own for each instance
 /// sets another one.
@@ -22,19 +23,21 @@ pub enum Profile {
     V01,
     /// 0.6 and 0.7: as before, but some images start unpaired and as `daemon`, so that nothing is left to their defaults.
     V06,
-    /// 0.8 and later: the older environment variables are ignored, the persona lives elsewhere, codes may be long.
+    /// 0.8 and later: a config schema of its own, other environment variables, another place for the persona.
     V08,
     /// Our own gateway, which keeps 0.1.7's contract and runs its channels by itself.
     Embedded,
 }
 
 impl Profile {
+    pub const ALL: [Self; 4] = [Self::V01, Self::V06, Self::V08, Self::Embedded];
+
     /// By the name that the configuration has for it.
     ///
     /// # Errors
     /// A sentence that lists the names.
     pub fn parse(text: &str) -> Result<Self, String> {
-        [Self::V01, Self::V06, Self::V08, Self::Embedded]
+        Self::ALL
             .into_iter()
             .find(|profile| profile.as_str() == text)
             .ok_or_else(|| "must be one of 0.1, 0.6, 0.8, embedded".into())
@@ -62,14 +65,6 @@ impl Profile {
         })
     }
 
-    /// By an image: its version label, else its tag. `None` where neither tells, as with `latest` or a bare digest.
-    pub fn of_image(reference: &str, version_label: Option<&str>) -> Option<Self> {
-        let name = reference.split('@').next().unwrap_or(reference);
-        // The colon of `registry:5000/name` is no tag's.
-        let tag = name.rsplit('/').next().and_then(|last| last.split_once(':')).map(|(_, tag)| tag);
-        version_label.and_then(Self::of_version).or_else(|| tag.and_then(Self::of_version))
-    }
-
     /// The program's arguments. Mind that ZeroClaw's `gateway` runs no channels: only its `daemon` does, beside the same
     /// gateway.
     pub fn command(self, credentials: &Credentials) -> Vec<String> {
@@ -77,14 +72,24 @@ impl Profile {
         vec![if daemon { "daemon" } else { "gateway" }.to_owned()]
     }
 
-    /// The environment, always in the same order: it is part of what tells two instances apart.
-    pub fn env(self, spec: &AgentSpec, credentials: &Credentials) -> Vec<(String, Secret<String>)> {
+    /// The environment, always in the same order: it is part of what tells two instances apart. `answer_secs` is how long
+    /// the gateway may take for one message.
+    pub fn env(
+        self,
+        spec: &AgentSpec,
+        credentials: &Credentials,
+        host: &str,
+        answer_secs: u64,
+    ) -> Vec<(String, Secret<String>)> {
         let provider = provider(spec);
         let port = GATEWAY_PORT.to_string();
         let mut env = Vec::new();
         let mut set = |name: &str, value: &str| env.push((name.to_owned(), Secret::from(value)));
-        if let Some(key) = credentials.api_key.as_ref().filter(|_| self.reads_key_from_env()) {
-            set("API_KEY", key.expose());
+        if let Some(key) = &credentials.api_key {
+            match self {
+                Self::V01 | Self::V06 | Self::Embedded => set("API_KEY", key.expose()),
+                Self::V08 => set(&ModelFamily::of(spec, host).key_variable(), key.expose()),
+            }
         }
         set("PROVIDER", &provider);
         set("ZEROCLAW_MODEL", &spec.model);
@@ -92,18 +97,23 @@ impl Profile {
         set("ZEROCLAW_GATEWAY_PORT", &port);
         set("HOME", DATA_DIR);
         set("ZEROCLAW_WORKSPACE", "/zeroclaw-data/workspace");
-        if self != Self::V08 {
-            // PROVIDER is ignored once the config names a provider of its own, which the first pairing writes into it.
-            set("ZEROCLAW_PROVIDER", &provider);
-            set("ZEROCLAW_GATEWAY_HOST", GATEWAY_HOST);
+        match self {
+            Self::V01 | Self::V06 => {
+                // PROVIDER is ignored once the config names a provider of its own, which the first pairing writes into it.
+                set("ZEROCLAW_PROVIDER", &provider);
+                set("ZEROCLAW_GATEWAY_HOST", GATEWAY_HOST);
+                set("ZEROCLAW_GATEWAY_TIMEOUT_SECS", &answer_secs.to_string());
+            }
+            Self::Embedded => {
+                set("ZEROCLAW_PROVIDER", &provider);
+                set("ZEROCLAW_GATEWAY_HOST", GATEWAY_HOST);
+            }
+            Self::V08 => {
+                set(CONFIG_DIR_VARIABLE, "/zeroclaw-data/.zeroclaw");
+                channel_secrets(&credentials.channels, &mut set);
+            }
         }
         env
-    }
-
-    /// Whether `API_KEY` is read. Where it is not, the key goes into the config file and stays out of the environment,
-    /// which anyone who may inspect the instance can read.
-    pub(super) fn reads_key_from_env(self) -> bool {
-        self != Self::V08
     }
 
     /// Where IDENTITY.md, USER.md and SOUL.md are read from, in this order, relative to the data folder.
@@ -140,6 +150,25 @@ impl fmt::Display for Profile {
     }
 }
 
+/// Where 0.8 looks for its config first. Without it the folder follows from the workspace's, by rules that have changed.
+pub const CONFIG_DIR_VARIABLE: &str = "ZEROCLAW_CONFIG_DIR";
+
+/// The tokens of channels for 0.8, which would leave them in its config in plain text.
+fn channel_secrets(channels: &Channels, set: &mut impl FnMut(&str, &str)) {
+    if let Some(telegram) = &channels.telegram {
+        set("ZEROCLAW_channels__telegram__default__bot_token", telegram.bot_token.expose());
+    }
+    if let Some(discord) = &channels.discord {
+        set("ZEROCLAW_channels__discord__default__bot_token", discord.bot_token.expose());
+    }
+    if let Some(slack) = &channels.slack {
+        set("ZEROCLAW_channels__slack__default__bot_token", slack.bot_token.expose());
+        if let Some(token) = &slack.app_token {
+            set("ZEROCLAW_channels__slack__default__app_token", token.expose());
+        }
+    }
+}
+
 /// Without it a gateway listens on the loopback inside its instance, where nobody reaches it. `0.0.0.0` rather than `[::]`:
 /// `zeroclaw gateway get-paircode` does not find its own gateway on the latter.
 pub(super) const GATEWAY_HOST: &str = "0.0.0.0";
@@ -157,7 +186,7 @@ pub(super) fn provider(spec: &AgentSpec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Channels, Problems, SpecDraft, Telegram};
+    use crate::domain::{Discord, Problems, Slack, SpecDraft, Telegram};
 
     fn spec(provider: &str, url: Option<&str>) -> AgentSpec {
         let draft = SpecDraft {
@@ -171,31 +200,12 @@ mod tests {
     }
 
     fn names(profile: Profile, credentials: &Credentials) -> Vec<String> {
-        profile.env(&spec("groq", None), credentials).into_iter().map(|(name, _)| name).collect()
-    }
-
-    #[test]
-    fn versions_labels_and_tags_choose_the_family() {
-        for (reference, label, profile) in [
-            ("zeroclaw:0.1.7", None, Some(Profile::V01)),
-            ("ghcr.io/zeroclaw-labs/zeroclaw:v0.6.9", None, Some(Profile::V06)),
-            ("localhost:5000/zeroclaw:0.7.0-debian", None, Some(Profile::V06)),
-            ("zeroclaw:0.8.7@sha256:00ff", None, Some(Profile::V08)),
-            ("zeroclaw:1.2.0", None, Some(Profile::V08)),
-            ("zeroclaw:latest", Some("0.1.7"), Some(Profile::V01)),
-            ("zeroclaw:0.8.7", Some("0.6.9"), Some(Profile::V06)),
-            ("zeroclaw:0.8.7", Some("unknown"), Some(Profile::V08)),
-            ("ghcr.io/zeroclaw-labs/zeroclaw:latest", None, None),
-            ("localhost:5000/zeroclaw", None, None),
-            ("zeroclaw", None, None),
-        ] {
-            assert_eq!(Profile::of_image(reference, label), profile, "{reference} {label:?}");
-        }
+        profile.env(&spec("groq", None), credentials, "host.test", 120).into_iter().map(|(name, _)| name).collect()
     }
 
     #[test]
     fn names_are_read_back() {
-        for profile in [Profile::V01, Profile::V06, Profile::V08, Profile::Embedded] {
+        for profile in Profile::ALL {
             assert_eq!(Profile::parse(profile.as_str()), Ok(profile));
         }
         assert!(Profile::parse("0.2").is_err());
@@ -226,9 +236,38 @@ mod tests {
             "ZEROCLAW_WORKSPACE",
         ];
         assert_eq!(names(Profile::V01, &with_key)[..7], mission);
-        assert_eq!(names(Profile::V06, &with_key)[7..], ["ZEROCLAW_PROVIDER", "ZEROCLAW_GATEWAY_HOST"]);
-        assert_eq!(names(Profile::V08, &with_key), mission[1..], "an ignored key is only a leak");
+        let limit = "ZEROCLAW_GATEWAY_TIMEOUT_SECS";
+        assert_eq!(names(Profile::V06, &with_key)[7..], ["ZEROCLAW_PROVIDER", "ZEROCLAW_GATEWAY_HOST", limit]);
+        let native = names(Profile::V08, &with_key);
+        assert_eq!(native[0], "ZEROCLAW_providers__models__groq__default__api_key", "API_KEY would only be a leak");
+        assert_eq!(native[1..7], mission[1..]);
+        assert_eq!(native[7..], ["ZEROCLAW_CONFIG_DIR"]);
         assert_eq!(names(Profile::Embedded, &Credentials::default())[..6], mission[1..]);
+    }
+
+    #[test]
+    fn channel_secrets_reach_0_8_by_the_environment_alone() {
+        let channels = Channels {
+            telegram: Some(Telegram { bot_token: "1:t".into(), allowed_users: vec![] }),
+            discord: Some(Discord { bot_token: "d".into(), guild_id: None, allowed_users: vec![] }),
+            slack: Some(Slack { bot_token: "s".into(), app_token: Some("a".into()), channel_id: None }),
+        };
+        let with = Credentials { channels, ..Credentials::default() };
+        let env = Profile::V08.env(&spec("ollama", None), &with, "host.test", 120);
+        let found = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.expose().as_str());
+        assert_eq!(found("ZEROCLAW_channels__telegram__default__bot_token"), Some("1:t"));
+        assert_eq!(found("ZEROCLAW_channels__discord__default__bot_token"), Some("d"));
+        assert_eq!(found("ZEROCLAW_channels__slack__default__bot_token"), Some("s"));
+        assert_eq!(found("ZEROCLAW_channels__slack__default__app_token"), Some("a"));
+    }
+
+    #[test]
+    fn key_of_an_overridden_provider_goes_to_the_family_that_obeys() {
+        let with_key = Credentials { api_key: Some("sk-1".into()), ..Credentials::default() };
+        for (provider, family) in [("groq", "custom"), ("gemini", "custom"), ("anthropic", "anthropic")] {
+            let env = Profile::V08.env(&spec(provider, Some("http://m:1/v1")), &with_key, "host.test", 120);
+            assert_eq!(env[0].0, format!("ZEROCLAW_providers__models__{family}__default__api_key"));
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec, LogQuery, Ru
 use zeroone::zeroclaw::client::{Gateway, HttpGateway, Pairing, SentMark, WebhookCall};
 use zeroone::zeroclaw::pairing::{Announcement, CodeScanner};
 use zeroone::zeroclaw::profile::Profile;
-use zeroone::zeroclaw::workspace;
+use zeroone::zeroclaw::workspace::{self, Staging};
 
 use crate::model::{self, Model};
 use crate::world::{World, until};
@@ -18,6 +18,9 @@ use crate::world::{World, until};
 pub(crate) const IMAGE: &str = "zeroclaw:0.1.7";
 
 const CALL: Duration = Duration::from_secs(5);
+
+/// How long the gateway may take for a message.
+const ANSWER_SECS: u64 = 120;
 
 /// One agent on the real image.
 struct Agent {
@@ -37,7 +40,7 @@ impl Agent {
         let spec = draft.check(&mut Problems::default()).unwrap();
         let instance = InstanceSpec {
             command: profile.command(&credentials),
-            env: profile.env(&spec, &credentials),
+            env: profile.env(&spec, &credentials, runtime.caps().host, ANSWER_SECS),
             ..crate::world::spec(&[])
         };
         Self { runtime, profile, spec, credentials, instance, gateway: HttpGateway::new().unwrap() }
@@ -51,7 +54,8 @@ impl Agent {
     }
 
     fn files(&self, token_hash: Option<&str>) -> Vec<StagedFile> {
-        workspace::files(self.profile, &self.spec, &self.credentials, self.runtime.caps().host, token_hash)
+        let staging = Staging { host: self.runtime.caps().host, token_hash, answer_secs: ANSWER_SECS };
+        workspace::files(self.profile, &self.spec, &self.credentials, &staging)
     }
 
     async fn start(&self) -> Run {
@@ -197,7 +201,7 @@ pub(crate) async fn answers_through_a_model_of_our_own(world: &World) {
     let changed = SpecDraft { model: Some("m-2".into()), provider: Some("groq".into()), ..draft };
     agent.spec = changed.check(&mut Problems::default()).unwrap();
     agent.credentials = Credentials { api_key: Some("sk-other".into()), ..Credentials::default() };
-    agent.instance.env = agent.profile.env(&agent.spec, &agent.credentials);
+    agent.instance.env = agent.profile.env(&agent.spec, &agent.credentials, agent.runtime.caps().host, ANSWER_SECS);
     let run = agent.launch(Some(&token)).await;
     ask(&agent, &run, &token).await;
     let question = model.question().await;

@@ -13,6 +13,7 @@ use super::engine::{Engine, Failure, read, there};
 use super::options::DockerOptions;
 use crate::runtime::{Progress, RuntimeError, RuntimeResult};
 use crate::zeroclaw::profile::Profile;
+use crate::zeroclaw::software::ImageClues;
 
 /// How often a pull is tried that fails for a reason which may pass, and how long it waits before the second attempt;
 /// the wait doubles.
@@ -49,8 +50,10 @@ pub(super) async fn ensure(engine: &Engine, options: &DockerOptions, progress: &
 pub(super) async fn profile(engine: &Engine, image: &str) -> RuntimeResult<Option<Profile>> {
     let inspected = there(read(engine.docker().await?.inspect_image(image)).await)?;
     let labels = inspected.and_then(|image| image.config?.labels).unwrap_or_default();
-    let named = labels.get(PROFILE_LABEL).and_then(|name| Profile::parse(name).ok());
-    Ok(named.or_else(|| Profile::of_image(image, labels.get(VERSION_LABEL).map(String::as_str))))
+    let label = |name| labels.get(name).map(String::as_str);
+    let clues =
+        ImageClues { reference: image, profile_label: label(PROFILE_LABEL), version_label: label(VERSION_LABEL) };
+    Ok(clues.probable().map(|clue| clue.profile))
 }
 
 /// What to tell when the image is missing.

@@ -27,6 +27,11 @@ const DATA: &str = "HOME";
 const WORKSPACE: &str = "ZEROCLAW_WORKSPACE";
 const PORT: &str = "ZEROCLAW_GATEWAY_PORT";
 const HOST: &str = "ZEROCLAW_GATEWAY_HOST";
+/// The same for ZeroClaw 0.8, which ignores those.
+const CONFIG_DIR: &str = "ZEROCLAW_CONFIG_DIR";
+const NATIVE_PORT: &str = "ZEROCLAW_gateway__port";
+const NATIVE_HOST: &str = "ZEROCLAW_gateway__host";
+const NATIVE_PUBLIC: &str = "ZEROCLAW_gateway__allow_public_bind";
 /// Meant for a container, where every address is inside. Here the instance stays on loopback.
 const PUBLIC: &str = "ZEROCLAW_ALLOW_PUBLIC_BIND";
 
@@ -64,6 +69,10 @@ pub(super) fn launch(start: &Launch<'_>, lock: File) -> io::Result<Process> {
         .env(WORKSPACE, folder.workspace())
         .env(PORT, marker.port.to_string())
         .env(HOST, "127.0.0.1")
+        .env(CONFIG_DIR, folder.data().join(".zeroclaw"))
+        .env(NATIVE_PORT, marker.port.to_string())
+        .env(NATIVE_HOST, "127.0.0.1")
+        .env(NATIVE_PUBLIC, "false")
         .env(Marker::VARIABLE, marker.value())
         .current_dir(folder.workspace())
         .stdin(Stdio::from(lock))

@@ -1,8 +1,13 @@
-//! `config.toml`: its shape as ZeroClaw reads it, filled from an agent's specification.
+//! `config.toml`: its shape as ZeroClaw reads it, filled from an agent's specification. 0.8 has a schema of its own
+//! ([`schema_v3`]); what all older versions and our own gateway read is here.
+
+mod schema_v3;
 
 use serde::Serialize;
 
+use super::Staging;
 use crate::domain::{AgentSpec, Channels, Credentials, Discord, Provider, Secret, Slack, Telegram};
+use crate::zeroclaw::family::OLLAMA_PORT;
 use crate::zeroclaw::profile::{self, GATEWAY_HOST, GATEWAY_PORT, Profile};
 
 /// ZeroClaw counts calls by client address, and to a gateway the whole control plane is one client. Its own defaults, 60
@@ -11,15 +16,10 @@ use crate::zeroclaw::profile::{self, GATEWAY_HOST, GATEWAY_PORT, Profile};
 const WEBHOOKS_PER_MINUTE: u32 = 60_000;
 const PAIRINGS_PER_MINUTE: u32 = 60;
 
-/// Where an Ollama on the machine listens. ZeroClaw looks for it on the loopback, where inside a container nobody is.
-const OLLAMA_PORT: u16 = 11_434;
-
 #[derive(Serialize)]
 struct Config<'a> {
     workspace_dir: &'static str,
     config_path: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    api_key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     api_url: Option<String>,
     default_provider: &'a str,
@@ -28,6 +28,14 @@ struct Config<'a> {
     memory: Memory,
     gateway: Gateway<'a>,
     channels_config: ChannelsConfig<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heartbeat: Option<Heartbeat>,
+}
+
+/// 0.6 asks the model every half hour unless it is told not to. 0.1 does not, and wants more keys in this table.
+#[derive(Serialize)]
+struct Heartbeat {
+    enabled: bool,
 }
 
 #[derive(Serialize)]
@@ -46,6 +54,8 @@ struct Gateway<'a> {
     paired_tokens: Vec<&'a str>,
     pair_rate_limit_per_minute: u32,
     webhook_rate_limit_per_minute: u32,
+    /// Our own gateway obeys it; 0.6 has a variable for it, and 0.1.7 always takes 30.
+    request_timeout_secs: u64,
 }
 
 #[derive(Serialize)]
@@ -88,17 +98,22 @@ pub(super) fn render(
     profile: Profile,
     spec: &AgentSpec,
     credentials: &Credentials,
-    host: &str,
-    token_hash: Option<&str>,
+    staging: &Staging<'_>,
 ) -> Secret<Vec<u8>> {
+    let text = match profile {
+        Profile::V08 => schema_v3::render(spec, &credentials.channels, staging),
+        Profile::V01 | Profile::V06 | Profile::Embedded => older(profile, spec, &credentials.channels, staging),
+    };
+    Secret::new(text.into_bytes())
+}
+
+fn older(profile: Profile, spec: &AgentSpec, configured: &Channels, staging: &Staging<'_>) -> String {
     let provider = profile::provider(spec);
-    let key = credentials.api_key.as_ref().filter(|_| !profile.reads_key_from_env());
-    let home_ollama = profile != Profile::Embedded && spec.provider == Provider::Ollama && spec.provider_url.is_none();
+    let own_ollama = profile != Profile::Embedded && spec.provider == Provider::Ollama && spec.provider_url.is_none();
     let config = Config {
         workspace_dir: "/zeroclaw-data/workspace",
         config_path: "/zeroclaw-data/.zeroclaw/config.toml",
-        api_key: key.map(|key| key.expose().as_str()),
-        api_url: home_ollama.then(|| format!("http://{host}:{OLLAMA_PORT}")),
+        api_url: own_ollama.then(|| format!("http://{}:{OLLAMA_PORT}", staging.host)),
         default_provider: &provider,
         default_model: &spec.model,
         default_temperature: spec.temperature,
@@ -108,14 +123,15 @@ pub(super) fn render(
             host: GATEWAY_HOST,
             allow_public_bind: true,
             require_pairing: true,
-            paired_tokens: token_hash.into_iter().collect(),
+            paired_tokens: staging.token_hash.into_iter().collect(),
             pair_rate_limit_per_minute: PAIRINGS_PER_MINUTE,
             webhook_rate_limit_per_minute: WEBHOOKS_PER_MINUTE,
+            request_timeout_secs: staging.answer_secs,
         },
-        channels_config: channels(&credentials.channels),
+        channels_config: channels(configured),
+        heartbeat: (profile == Profile::V06).then_some(Heartbeat { enabled: false }),
     };
-    let text = toml::to_string(&config).expect("plain structs of texts, numbers and lists always have a TOML form");
-    Secret::new(text.into_bytes())
+    toml::to_string(&config).expect("plain structs of texts, numbers and lists always have a TOML form")
 }
 
 fn channels(channels: &Channels) -> ChannelsConfig<'_> {
@@ -180,8 +196,9 @@ mod tests {
     }
 
     fn parsed(profile: Profile, spec: &AgentSpec, credentials: &Credentials, hash: Option<&str>) -> toml::Table {
-        let bytes = render(profile, spec, credentials, "host.test", hash);
-        assert_eq!(bytes, render(profile, spec, credentials, "host.test", hash), "the same input gives the same bytes");
+        let staging = Staging { host: "host.test", token_hash: hash, answer_secs: 120 };
+        let bytes = render(profile, spec, credentials, &staging);
+        assert_eq!(bytes, render(profile, spec, credentials, &staging), "the same input gives the same bytes");
         toml::from_str(str::from_utf8(bytes.expose()).unwrap()).unwrap()
     }
 
@@ -190,7 +207,6 @@ mod tests {
         let tree = serde_json::json!({
             "workspace_dir": "/zeroclaw-data/workspace",
             "config_path": "/zeroclaw-data/.zeroclaw/config.toml",
-            "api_key": text,
             "default_provider": format!("custom:{text}"),
             "default_model": text,
             "default_temperature": 0.7,
@@ -198,6 +214,7 @@ mod tests {
             "gateway": {
                 "port": 42617, "host": "0.0.0.0", "allow_public_bind": true, "require_pairing": true,
                 "paired_tokens": [text], "pair_rate_limit_per_minute": 60, "webhook_rate_limit_per_minute": 60000,
+                "request_timeout_secs": 120,
             },
             "channels_config": {
                 "cli": true,
@@ -228,8 +245,95 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_was_typed_stays_a_value(text in hostile()) {
-            let config = parsed(Profile::V08, &spec(&text), &credentials(&text), Some(&text));
+            let config = parsed(Profile::V01, &spec(&text), &credentials(&text), Some(&text));
             prop_assert_eq!(config, expected(&text));
+            let config = parsed(Profile::V08, &spec(&text), &credentials(&text), Some(&text));
+            prop_assert_eq!(config, expected_v3(&text));
+        }
+    }
+
+    /// The same for schema 3; the keys and the channels' tokens are in no file.
+    fn expected_v3(text: &str) -> toml::Table {
+        let tree = serde_json::json!({
+            "schema_version": 3,
+            "providers": {"models": {"custom": {"default": {
+                "uri": text.trim_end_matches('/'), "model": text, "temperature": 0.7,
+            }}}},
+            "agents": {"default": {
+                "model_provider": "custom.default", "risk_profile": "default", "runtime_profile": "default",
+                "channels": ["telegram.default", "discord.default", "slack.default"],
+                "memory": {"backend": "sqlite"},
+            }},
+            "risk_profiles": {"default": {"level": "supervised", "deny_all_tools": true}},
+            "runtime_profiles": {"default": {}},
+            "memory": {"backend": "sqlite", "auto_save": true, "search_mode": "bm25"},
+            "observability": {"backend": "none", "log_persistence": "none"},
+            "cost": {"enabled": false},
+            "heartbeat": {"enabled": false},
+            "gateway": {
+                "port": 42617, "host": "0.0.0.0", "allow_public_bind": true, "require_pairing": true,
+                "paired_tokens": [text], "pair_rate_limit_per_minute": 60, "webhook_rate_limit_per_minute": 60000,
+                "request_timeout_secs": 120, "long_running_request_timeout_secs": 600,
+                "session_persistence": true, "trust_forwarded_headers": false, "check_updates": false,
+                "allow_self_upgrade": false, "pairing_code": {"length": 6, "charset": "numeric"},
+            },
+            "channels": {
+                "telegram": {"default": {"enabled": true}},
+                "discord": {"default": {"enabled": true, "guild_ids": [text]}},
+                "slack": {"default": {"enabled": true, "channel_ids": [text]}},
+            },
+            "peer_groups": {
+                "telegram_default": {
+                    "channel": "telegram.default", "agents": ["default"], "external_peers": [text],
+                },
+                "discord_default": {"channel": "discord.default", "agents": ["default"], "external_peers": ["*"]},
+                "slack_default": {"channel": "slack.default", "agents": ["default"], "external_peers": ["*"]},
+            },
+        });
+        serde_json::from_value(tree).unwrap()
+    }
+
+    /// Each setting of an agent changes exactly the keys that it is about, in 0.8.
+    #[test]
+    fn each_setting_changes_its_own_keys() {
+        type Change = fn(&mut AgentSpec, &mut Credentials);
+        let base = spec("m");
+        let rendered = |change: Change| {
+            let (mut spec, mut credentials) = (base.clone(), Credentials::default());
+            change(&mut spec, &mut credentials);
+            parsed(Profile::V08, &spec, &credentials, None)
+        };
+        let cases: [(&str, Change, &[&str]); 8] = [
+            ("model", |spec, _| spec.model = "x".into(), &["providers"]),
+            ("temperature", |spec, _| spec.temperature = 0.1, &["providers"]),
+            ("provider", |spec, _| spec.provider = Provider::Ollama, &["agents", "providers"]),
+            ("providerUrl", |spec, _| spec.provider_url = Some("http://x/v1".into()), &["providers"]),
+            ("memoryBackend", |spec, _| spec.memory_backend = MemoryBackend::Markdown, &["agents", "memory"]),
+            ("autoSave", |spec, _| spec.auto_save = false, &["memory"]),
+            ("apiKey", |_, credentials| credentials.api_key = Some("k".into()), &[]),
+            (
+                "channels",
+                |_, credentials| {
+                    credentials.channels.telegram = Some(Telegram { bot_token: "t".into(), allowed_users: vec![] });
+                },
+                &["agents", "channels", "peer_groups"],
+            ),
+        ];
+        let before = rendered(|_, _| ());
+        for (setting, change, expected) in cases {
+            let after = rendered(change);
+            let names = before.keys().chain(after.keys()).collect::<std::collections::BTreeSet<_>>();
+            let changed: Vec<&str> =
+                names.into_iter().filter(|name| before.get(*name) != after.get(*name)).map(String::as_str).collect();
+            assert_eq!(changed, expected, "{setting}");
+        }
+    }
+
+    #[test]
+    fn heartbeat_is_turned_off_where_it_is_on_by_default() {
+        for (profile, told) in [(Profile::V01, false), (Profile::V06, true), (Profile::Embedded, false)] {
+            let config = parsed(profile, &spec("m"), &Credentials::default(), None);
+            assert_eq!(config.contains_key("heartbeat"), told, "{profile}");
         }
     }
 
@@ -237,7 +341,6 @@ mod tests {
     fn without_channels_key_or_token_nothing_of_them_is_written() {
         let config = parsed(Profile::V01, &spec("m"), &Credentials::default(), None);
         let mut expected = expected("m");
-        expected.remove("api_key");
         expected.insert("channels_config".into(), toml::Value::Table(toml::from_str("cli = true").unwrap()));
         let gateway = expected["gateway"].as_table_mut().unwrap();
         gateway.insert("paired_tokens".into(), toml::Value::Array(vec![]));
