@@ -134,5 +134,9 @@ fn gateway_arguments(arguments: &[OsString]) -> Option<Vec<String>> {
 
 fn gateway(arguments: Vec<String>) -> Result<(), Failure> {
     let options = crate::gateway::Options::from_env(arguments).map_err(|error| Failure::Usage(error.to_string()))?;
-    crate::gateway::runtime()?.block_on(crate::gateway::run(options)).map_err(Failure::of)
+    let runtime = crate::gateway::runtime()?;
+    let ended = runtime.block_on(crate::gateway::run(options)).map_err(Failure::of);
+    // Everything that must be saved was waited for; a disk that hangs must not keep the program from ending.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    ended
 }

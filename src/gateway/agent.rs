@@ -11,15 +11,13 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::memory::{CONVERSATION, Note};
-use super::persona;
+use super::memory::{Kind, Note, Owner};
+use super::persona::{self, head};
 use super::provider::{Completion, Message, Model, ModelError, ToolCall, ToolSpec, Tuning, Turn, Usage};
 use super::shared::App;
 use super::{cost, tools};
 use crate::domain::Timestamp;
 
-/// Memories that are put beside a message.
-const MEMORIES: usize = 5;
 /// Calls that are run of one round; a model that wants more is confused.
 const CALLS_PER_ROUND: usize = 16;
 
@@ -65,6 +63,8 @@ pub(super) enum Tools {
 /// A question to the agent.
 pub(super) struct Ask {
     pub(super) source: Source,
+    /// Whose memories the answer may use, and whose the message becomes.
+    pub(super) owner: Owner,
     /// Earlier messages and, last, the one to answer.
     pub(super) conversation: Vec<Message>,
     pub(super) tools: Tools,
@@ -108,6 +108,7 @@ impl Ask {
     pub(super) fn new(source: Source, message: &str) -> Self {
         Self {
             source,
+            owner: Owner::client(),
             conversation: vec![Message::User(message.to_owned())],
             tools: Tools::Own,
             tuning: Tuning::default(),
@@ -125,8 +126,8 @@ pub(super) async fn answer(app: &App, ask: Ask) -> Result<Answer, AgentError> {
     let source = ask.source.as_str();
     let question = last_user_message(&ask.conversation).to_owned();
     app.events.message(source, "user", &question);
-    if config.memory.auto_save {
-        remember(app, source, &question).await;
+    if config.memory.auto_save && is_worth_keeping(ask.source, &question) {
+        remember(app, source, ask.owner.clone(), &question).await;
     }
     // A simple answer has to come in the time of a request; one with tools has many calls to make.
     let limit = match ask.tools {
@@ -152,7 +153,7 @@ async fn work(app: &App, ask: Ask, question: &str) -> Result<Answer, ModelError>
     let model = app.model().tuned(&ask.tuning);
     let mut system = persona::system_prompt(app.workspace()).await;
     if matches!(ask.tools, Tools::Own) {
-        system += &memories(app, question).await;
+        system += &memories(app, &ask.owner, question).await;
     }
     let mut turn = Turn { messages: vec![Message::System(system)], tools: vec![], max_tokens: ask.tuning.max_tokens };
     turn.messages.extend(ask.conversation);
@@ -181,7 +182,7 @@ async fn work(app: &App, ask: Ask, question: &str) -> Result<Answer, ModelError>
         let calls: Vec<ToolCall> = completion.tool_calls.into_iter().take(CALLS_PER_ROUND).collect();
         turn.messages.push(Message::Assistant { text: completion.text, tool_calls: calls.clone() });
         for call in calls {
-            let outcome = run_tool(app, &call, ask.progress.as_ref()).await;
+            let outcome = run_tool(app, &ask.owner, &call, ask.progress.as_ref()).await;
             answer.used.push((call.name, outcome.success));
             turn.messages.push(Message::ToolResult { call_id: call.id, content: outcome.output });
         }
@@ -242,13 +243,18 @@ async fn streamed(
     tokio::join!(complete, forward).0
 }
 
-async fn run_tool(app: &App, call: &ToolCall, progress: Option<&mpsc::Sender<Progress>>) -> tools::Outcome {
+async fn run_tool(
+    app: &App,
+    owner: &Owner,
+    call: &ToolCall,
+    progress: Option<&mpsc::Sender<Progress>>,
+) -> tools::Outcome {
     app.events.publish("tool_call_start", json!({ "tool": call.name }));
     if let Some(progress) = progress {
         let _ = progress.send(Progress::ToolCall(call.clone())).await;
     }
     let started = Instant::now();
-    let outcome = tools::run(app, call).await;
+    let outcome = tools::run(app, owner, call).await;
     app.metrics.tool_call(&call.name, outcome.success);
     app.events.publish(
         "tool_call",
@@ -284,17 +290,19 @@ pub(super) fn today() -> String {
     Timestamp::now().strftime("%Y-%m-%d").to_string()
 }
 
+/// Whether a message is something that a person said. A prompt of the schedule is not, nor is what chat clients ask for
+/// themselves (a title, tags, follow-up questions): kept, they would come back in place of what was said.
+fn is_worth_keeping(source: Source, text: &str) -> bool {
+    /// How the task prompts of Open WebUI and its relatives begin, in lower case.
+    const TASKS: [&str; 4] = ["### task:", "# task:", "<chat_history>", "### chat history:"];
+    let start = head(text.trim_start(), 200).to_lowercase();
+    let is_task = TASKS.iter().any(|task| start.starts_with(task)) || text.contains("<chat_history>");
+    !text.trim().is_empty() && source != Source::Cron && !is_task
+}
+
 /// Keeps a message without making its answer wait for the disk.
-async fn remember(app: &App, source: &str, text: &str) {
-    if text.is_empty() {
-        return;
-    }
-    let note = Note {
-        key: format!("{source}_msg_{}", uuid::Uuid::now_v7()),
-        content: text.to_owned(),
-        category: CONVERSATION.to_owned(),
-        at: Timestamp::now(),
-    };
+async fn remember(app: &App, source: &str, owner: Owner, text: &str) {
+    let note = Note::said(source, owner, text);
     let worker = app.clone();
     let store = async move {
         match worker.memory.store(note).await {
@@ -309,17 +317,16 @@ async fn remember(app: &App, source: &str, text: &str) {
 }
 
 /// What the agent remembers that has to do with the question, as a part of the system prompt.
-async fn memories(app: &App, question: &str) -> String {
-    let found = app.memory.recall(question, MEMORIES).await.unwrap_or_else(|error| {
+async fn memories(app: &App, owner: &Owner, question: &str) -> String {
+    let found = app.memory.for_answer(question, owner).await.unwrap_or_else(|error| {
         tracing::warn!(error = &error as &dyn std::error::Error, "cannot recall");
         vec![]
     });
-    // A message that was saved a moment ago is no memory.
-    let lines: Vec<String> = found
-        .iter()
-        .filter(|entry| entry.content != question)
-        .map(|entry| format!("- {}: {}", entry.key, entry.content))
-        .collect();
+    let line = |entry: &super::memory::Entry| match entry.kind {
+        Kind::Said => format!("- Said before: {}", entry.content),
+        Kind::Told | Kind::Made => format!("- {}: {}", entry.key, entry.content),
+    };
+    let lines: Vec<String> = found.iter().map(line).collect();
     if lines.is_empty() { String::new() } else { format!("\n\nWhat you remember:\n{}", lines.join("\n")) }
 }
 
@@ -329,4 +336,20 @@ fn last_user_message(conversation: &[Message]) -> &str {
         _ => None,
     });
     texts.into_iter().next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_of_the_schedule_and_of_clients_for_themselves_are_not_kept() {
+        let task = "### Task:\nGenerate a concise title\n<chat_history>\nUSER: hi\n</chat_history>";
+        assert!(!is_worth_keeping(Source::Cron, "check the deploy window"));
+        assert!(!is_worth_keeping(Source::OpenAi, task));
+        assert!(!is_worth_keeping(Source::Chat, "  ### TASK: suggest follow-up questions"));
+        assert!(!is_worth_keeping(Source::Chat, " \n"));
+        assert!(is_worth_keeping(Source::OpenAi, "How do I water a cactus?"));
+        assert!(is_worth_keeping(Source::Telegram, "my task: buy milk"));
+    }
 }

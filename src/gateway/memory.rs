@@ -1,27 +1,146 @@
-//! What the agent remembers: named notes in a category, found again by their words.
+//! What the agent remembers: notes with a name, an owner and a category, found again by their words.
 //!
-//! Three backends, chosen by `[memory] backend`: SQLite with full-text search, a Markdown file that people can read and
-//! edit, or nothing at all. All block on the disk; [`Memory`] takes them off the threads that serve requests, and opens
-//! them only when they are first used.
+//! Every note has an owner ([`Owner`]): the agent itself, its paired clients, one session, or one person of a channel. A
+//! search for an answer sees the notes of whoever asks and those of the agent, so that nobody is told what another person
+//! said. A note is either said (kept without being asked for) or stored on purpose; the second kind is preferred.
+//!
+//! Three backends, chosen by `[memory] backend`: SQLite, a Markdown file that people can read and edit, or nothing at all.
+//! All block on the disk; [`Memory`] takes them off the threads that serve requests, and opens them when first used.
 
 mod markdown;
+mod rank;
 mod sqlite;
+mod terms;
 
+use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
+use super::persona::head;
 use crate::domain::{MemoryBackend, Timestamp};
 
 /// Longest key, in characters.
 pub(super) const KEY_LENGTH: usize = 256;
-/// Messages that were saved without being asked for; the oldest make room.
-const CONVERSATION_LIMIT: usize = 10_000;
-/// The category of those.
+/// As much of a message as is kept, in bytes.
+const SAID: usize = 8_000;
+/// The category of messages that were kept without being asked for.
 pub(super) const CONVERSATION: &str = "conversation";
 /// The category of what is stored on purpose, unless another is named.
 pub(super) const CORE: &str = "core";
+/// Notes that one answer gets, and how many of them must have been stored on purpose for the rest to be left out.
+const FOR_AN_ANSWER: usize = 5;
+const ON_PURPOSE_FIRST: usize = 4;
+/// As much of one note as an answer gets, in bytes.
+const EXCERPT: usize = 1_000;
+/// A note that matches less than this share of the best one has only common words in common with the question.
+const RELEVANT: f64 = 0.2;
+
+/// Whose a note is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Owner(String);
+
+impl Owner {
+    /// The agent: what everybody who talks to it may get to know.
+    pub(super) fn agent() -> Self {
+        Self("core".into())
+    }
+
+    /// The paired clients, when they name no session.
+    pub(super) fn client() -> Self {
+        Self("client".into())
+    }
+
+    pub(super) fn session(id: &str) -> Self {
+        Self::of("session", id)
+    }
+
+    /// A person of a channel, by the name that the platform has for it.
+    pub(super) fn person(channel: &str, name: &str) -> Self {
+        Self::of(channel, name)
+    }
+
+    /// An owner as it was stored.
+    fn named(text: &str) -> Self {
+        if text.bytes().all(|byte| byte == b'%' || is_plain(byte)) { Self(text.to_owned()) } else { Self(plain(text)) }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this is a person of a channel, which may be anybody.
+    pub(super) fn is_stranger(&self) -> bool {
+        !(self.0 == "core" || self.0 == "client" || self.0.starts_with("session:"))
+    }
+
+    fn of(kind: &str, name: &str) -> Self {
+        Self(format!("{kind}:{}", plain(name)))
+    }
+}
+
+/// Printable ASCII without blanks and brackets; the rest is percent-encoded, so that two names never become one.
+fn plain(name: &str) -> String {
+    name.bytes().fold(String::with_capacity(name.len()), |mut text, byte| {
+        if is_plain(byte) {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.:@+/#".contains(&byte)
+}
+
+/// Whose a message is that was kept by a version without owners. It kept only where the message came from: what came by a
+/// channel belongs to a person that is not known any more, and so is recalled for nobody.
+fn owner_by_key(key: &str) -> Owner {
+    let source = key.split_once("_msg_").map_or("", |(source, _)| source);
+    match source {
+        "telegram" | "whatsapp" | "github" | "nextcloud_talk" => Owner::person(source, "unknown"),
+        _ => Owner::client(),
+    }
+}
+
+/// How a note came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    /// A message, kept without being asked for.
+    Said,
+    /// Stored on purpose, by a person.
+    Told,
+    /// Stored by the agent with its tool.
+    Made,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Said => "said",
+            Self::Told => "told",
+            Self::Made => "made",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "said" => Self::Said,
+            "made" => Self::Made,
+            _ => Self::Told,
+        }
+    }
+
+    const fn on_purpose(self) -> bool {
+        !matches!(self, Self::Said)
+    }
+}
 
 /// One thing remembered.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -31,18 +150,33 @@ pub(super) struct Entry {
     pub(super) content: String,
     pub(super) category: String,
     pub(super) timestamp: Timestamp,
+    /// Named where the owner is a session, as in ZeroClaw.
     pub(super) session_id: Option<String>,
     /// How well it matches a search; higher is better.
     pub(super) score: Option<f64>,
+    pub(super) owner: String,
+    pub(super) kind: Kind,
 }
 
-/// A note that is to be kept.
+/// A note that is to be kept. One of the same owner and key is replaced.
 #[derive(Debug, Clone)]
 pub(super) struct Note {
     pub(super) key: String,
     pub(super) content: String,
     pub(super) category: String,
     pub(super) at: Timestamp,
+    pub(super) owner: Owner,
+    pub(super) kind: Kind,
+}
+
+impl Note {
+    /// A message. The same message again only renews the note: its key is made of its text.
+    pub(super) fn said(source: &str, owner: Owner, text: &str) -> Self {
+        let content = head(text, SAID).to_owned();
+        let digest: [u8; 32] = Sha256::digest(&content).into();
+        let key = format!("{source}_msg_{:x}", u64::from_be_bytes(digest[..8].try_into().unwrap_or_default()));
+        Self { key, content, category: CONVERSATION.into(), at: Timestamp::now(), owner, kind: Kind::Said }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -51,20 +185,21 @@ pub(super) enum MemoryError {
     Sqlite(#[from] rusqlite::Error),
     #[error("the memory file cannot be used")]
     Io(#[from] std::io::Error),
+    #[error("the memory database was written by a newer version of this program")]
+    TooNew,
     #[error("the work was interrupted")]
     Interrupted,
 }
 
 /// What a backend can do. Every call may block on the disk.
 trait Backend: Send + Sync {
-    /// Keeps a note; one of the same key is replaced.
     fn store(&self, note: &Note) -> Result<(), MemoryError>;
-    /// Those that share words with `query`, best first.
-    fn recall(&self, query: &str, limit: usize) -> Result<Vec<Entry>, MemoryError>;
+    /// Those that share words with `query`, best first: of these owners, or of all where none is named.
+    fn recall(&self, query: &str, owners: &[Owner], limit: usize) -> Result<Vec<Entry>, MemoryError>;
     /// All of a category, or all; newest first.
     fn list(&self, category: Option<&str>, limit: usize) -> Result<Vec<Entry>, MemoryError>;
-    /// Whether there was one.
-    fn forget(&self, key: &str) -> Result<bool, MemoryError>;
+    /// Whether there was one of this key: of one owner, or of any.
+    fn forget(&self, key: &str, owner: Option<&Owner>) -> Result<bool, MemoryError>;
 }
 
 #[derive(Clone)]
@@ -92,9 +227,23 @@ impl Memory {
         self.on_disk(move |backend| backend.store(&note)).await
     }
 
-    pub(super) async fn recall(&self, query: &str, limit: usize) -> Result<Vec<Entry>, MemoryError> {
-        let query = query.to_owned();
-        self.on_disk(move |backend| backend.recall(&query, limit)).await
+    /// Searches the notes of one owner and of the agent, or with `None` all notes.
+    pub(super) async fn recall(
+        &self,
+        query: &str,
+        owner: Option<&Owner>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, MemoryError> {
+        let (query, owners) = (query.to_owned(), owner.map(visible_to).unwrap_or_default());
+        self.on_disk(move |backend| backend.recall(&query, &owners, limit)).await
+    }
+
+    /// What an answer to `question` should know, each note cut to a length that a prompt can bear.
+    pub(super) async fn for_answer(&self, question: &str, owner: &Owner) -> Result<Vec<Entry>, MemoryError> {
+        /// More than are needed: copies of the question and irrelevant notes are dropped.
+        const CANDIDATES: usize = 32;
+        let (query, owners) = (question.to_owned(), visible_to(owner));
+        self.on_disk(move |backend| Ok(choose(&query, backend.recall(&query, &owners, CANDIDATES)?))).await
     }
 
     pub(super) async fn list(&self, category: Option<&str>, limit: usize) -> Result<Vec<Entry>, MemoryError> {
@@ -102,9 +251,10 @@ impl Memory {
         self.on_disk(move |backend| backend.list(category.as_deref(), limit)).await
     }
 
-    pub(super) async fn forget(&self, key: &str) -> Result<bool, MemoryError> {
-        let key = key.to_owned();
-        self.on_disk(move |backend| backend.forget(&key)).await
+    /// Forgets the note of this key: of one owner, or of any.
+    pub(super) async fn forget(&self, key: &str, owner: Option<&Owner>) -> Result<bool, MemoryError> {
+        let (key, owner) = (key.to_owned(), owner.cloned());
+        self.on_disk(move |backend| backend.forget(&key, owner.as_ref())).await
     }
 
     async fn on_disk<T: Send + 'static>(
@@ -116,7 +266,39 @@ impl Memory {
     }
 }
 
-/// The backend `none`: forgets at once.
+/// The owners whose notes may be told to one of them.
+fn visible_to(owner: &Owner) -> Vec<Owner> {
+    let mut owners = vec![owner.clone()];
+    if *owner != Owner::agent() {
+        owners.push(Owner::agent());
+    }
+    owners
+}
+
+/// Of the notes that match a question, those that help to answer it: no copy of the question itself, nothing that shares
+/// only common words with it, what was stored on purpose before what was said.
+fn choose(question: &str, found: Vec<Entry>) -> Vec<Entry> {
+    const COMPARED: usize = 512;
+    let asked: HashSet<String> = terms::terms(question, COMPARED).into_iter().collect();
+    let is_copy = |entry: &Entry| {
+        let said = terms::terms(&entry.content, COMPARED);
+        entry.kind == Kind::Said && said.len() == asked.len() && said.iter().all(|term| asked.contains(term))
+    };
+    let found: Vec<Entry> = found.into_iter().filter(|entry| !is_copy(entry)).collect();
+    let score = |entry: &Entry| entry.score.unwrap_or_default();
+    let best = found.iter().map(score).fold(0.0, f64::max);
+    let (on_purpose, said): (Vec<Entry>, Vec<Entry>) =
+        found.into_iter().filter(|entry| score(entry) >= best * RELEVANT).partition(|entry| entry.kind.on_purpose());
+    let mut on_purpose = on_purpose.into_iter();
+    let mut chosen: Vec<Entry> = on_purpose.by_ref().take(ON_PURPOSE_FIRST).collect();
+    chosen.extend(said.into_iter().chain(on_purpose).take(FOR_AN_ANSWER - chosen.len()));
+    for entry in &mut chosen {
+        entry.content.truncate(entry.content.floor_char_boundary(EXCERPT));
+    }
+    chosen
+}
+
+/// The backend `none`: keeps nothing.
 struct Nothing;
 
 impl Backend for Nothing {
@@ -124,7 +306,7 @@ impl Backend for Nothing {
         Ok(())
     }
 
-    fn recall(&self, _: &str, _: usize) -> Result<Vec<Entry>, MemoryError> {
+    fn recall(&self, _: &str, _: &[Owner], _: usize) -> Result<Vec<Entry>, MemoryError> {
         Ok(vec![])
     }
 
@@ -132,77 +314,15 @@ impl Backend for Nothing {
         Ok(vec![])
     }
 
-    fn forget(&self, _: &str) -> Result<bool, MemoryError> {
+    fn forget(&self, _: &str, _: Option<&Owner>) -> Result<bool, MemoryError> {
         Ok(false)
     }
 }
 
-/// The words of a search, in lower case.
-fn words(text: &str) -> Vec<String> {
-    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
+/// The session that an owner stands for.
+fn session_of(owner: &str) -> Option<String> {
+    owner.strip_prefix("session:").map(str::to_owned)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn note(key: &str, content: &str, category: &str, second: i64) -> Note {
-        let at = Timestamp::from_second(1_700_000_000 + second).unwrap();
-        Note { key: key.into(), content: content.into(), category: category.into(), at }
-    }
-
-    fn keys(entries: &[Entry]) -> Vec<&str> {
-        entries.iter().map(|entry| entry.key.as_str()).collect()
-    }
-
-    /// What every backend that remembers must do.
-    async fn conforms(name: MemoryBackend) {
-        let folder = tempfile::tempdir().unwrap();
-        let memory = Memory::new(name, folder.path());
-        assert!(memory.list(None, 10).await.unwrap().is_empty());
-        memory.store(note("tea", "Ada likes green tea", CORE, 0)).await.unwrap();
-        memory.store(note("bike", "The bike is red", CORE, 1)).await.unwrap();
-        memory
-            .store(note("chat", "hello \"there\" OR 1=1; ## heading\n\n## tea\nsecond", CONVERSATION, 2))
-            .await
-            .unwrap();
-        memory.store(note("tea", "Ada likes black tea", CORE, 3)).await.unwrap();
-
-        assert_eq!(keys(&memory.list(None, 10).await.unwrap()), ["tea", "chat", "bike"]);
-        assert_eq!(keys(&memory.list(Some(CORE), 10).await.unwrap()), ["tea", "bike"]);
-        assert_eq!(memory.list(None, 1).await.unwrap().len(), 1);
-        let found = memory.recall("which TEA does ada like?", 10).await.unwrap();
-        assert_eq!((found[0].key.as_str(), found[0].content.as_str()), ("tea", "Ada likes black tea"));
-        assert!(found[0].score.unwrap() > 0.0);
-        for odd in ["", "\"", "tea AND (", "*", "NEAR(", "'; DROP TABLE memories; --", "🫖"] {
-            memory.recall(odd, 10).await.unwrap();
-        }
-
-        let reopened = Memory::new(name, folder.path());
-        let chat = &reopened.list(Some(CONVERSATION), 10).await.unwrap()[0];
-        assert_eq!(chat.content, "hello \"there\" OR 1=1; ## heading\n\n## tea\nsecond");
-        assert!(reopened.forget("tea").await.unwrap());
-        assert!(!reopened.forget("tea").await.unwrap());
-        assert!(!keys(&reopened.recall("tea", 10).await.unwrap()).contains(&"bike"));
-        assert_eq!(keys(&reopened.list(None, 10).await.unwrap()), ["chat", "bike"]);
-    }
-
-    #[tokio::test]
-    async fn sqlite_remembers() {
-        conforms(MemoryBackend::Sqlite).await;
-    }
-
-    #[tokio::test]
-    async fn markdown_remembers() {
-        conforms(MemoryBackend::Markdown).await;
-    }
-
-    #[tokio::test]
-    async fn none_forgets_at_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let memory = Memory::new(MemoryBackend::None, folder.path());
-        memory.store(note("tea", "green", CORE, 0)).await.unwrap();
-        assert!(memory.list(None, 10).await.unwrap().is_empty());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    }
-}
+mod tests;

@@ -20,7 +20,7 @@ use args::{object, one_of, string};
 use super::channels;
 use super::config::Config;
 use super::cron::NewJob;
-use super::memory::{CORE, KEY_LENGTH, Note};
+use super::memory::{CORE, KEY_LENGTH, Kind, Note, Owner};
 use super::persona::head;
 use super::provider::{ToolCall, ToolSpec};
 use super::shared::App;
@@ -141,8 +141,8 @@ fn spec(name: &str, description: &str, parameters: Value) -> ToolSpec {
 }
 
 /// Runs a call. Whatever goes wrong is in the outcome.
-pub(super) async fn run(app: &App, call: &ToolCall) -> Outcome {
-    let result = match tokio::time::timeout(TIMEOUT, dispatch(app, call)).await {
+pub(super) async fn run(app: &App, owner: &Owner, call: &ToolCall) -> Outcome {
+    let result = match tokio::time::timeout(TIMEOUT, dispatch(app, owner, call)).await {
         Ok(result) => result,
         Err(_) => Err(format!("it did not end within {} seconds", TIMEOUT.as_secs())),
     };
@@ -189,18 +189,19 @@ struct Send {
     text: String,
 }
 
-async fn dispatch(app: &App, call: &ToolCall) -> Result<String, String> {
+async fn dispatch(app: &App, owner: &Owner, call: &ToolCall) -> Result<String, String> {
     let arguments = &call.arguments;
     match call.name.as_str() {
-        "memory_store" => memory_store(app, args::read(arguments)?).await,
+        "memory_store" => memory_store(app, owner, args::read(arguments)?).await,
         "memory_recall" => {
             let Recall { query } = args::read(arguments)?;
-            let found = app.memory.recall(&query, RECALL).await.map_err(say)?;
+            let found = app.memory.recall(&query, Some(owner), RECALL).await.map_err(say)?;
             Ok(json!(found).to_string())
         }
         "memory_forget" => {
             let Key { key } = args::read(arguments)?;
-            let found = app.memory.forget(&key).await.map_err(say)?;
+            let own = owner.is_stranger().then_some(owner);
+            let found = app.memory.forget(&key, own).await.map_err(say)?;
             if found { Ok("forgotten".into()) } else { Err("there is no entry of that key".into()) }
         }
         "time" => {
@@ -232,13 +233,16 @@ async fn dispatch(app: &App, call: &ToolCall) -> Result<String, String> {
     }
 }
 
-async fn memory_store(app: &App, store: Store) -> Result<String, String> {
+/// What paired clients have the agent remember is the agent's; what a person of a channel has it remember is that
+/// person's, so that nobody plants or overwrites what others are told.
+async fn memory_store(app: &App, owner: &Owner, store: Store) -> Result<String, String> {
     let key = store.key.trim().to_owned();
     if key.is_empty() || key.chars().count() > KEY_LENGTH {
         return Err(format!("the key must have 1 to {KEY_LENGTH} characters"));
     }
     let category = store.category.unwrap_or_else(|| CORE.to_owned());
-    let note = Note { key, content: store.content, category, at: Timestamp::now() };
+    let owner = if owner.is_stranger() { owner.clone() } else { Owner::agent() };
+    let note = Note { key, content: store.content, category, at: Timestamp::now(), owner, kind: Kind::Made };
     app.memory.store(note).await.map_err(say)?;
     Ok("remembered".into())
 }

@@ -76,3 +76,86 @@ async fn what_was_answered_is_remembered_and_paid_for_although_the_gateway_stops
     let cost = both(world.get("/api/cost").send().await.unwrap()).await.1;
     assert_eq!(cost["cost"]["request_count"], 5);
 }
+
+/// What the model was last told to remember.
+fn recalled(world: &World) -> String {
+    let calls = world.model.calls();
+    let system = calls.last().unwrap().body["messages"][0]["content"].as_str().unwrap().to_owned();
+    system.split_once("What you remember:").map(|(_, rest)| rest.to_owned()).unwrap_or_default()
+}
+
+async fn chat(world: &World, session: Option<&str>, message: &str) {
+    let mut request = world.post("/api/chat").json(&json!({ "message": message }));
+    if let Some(session) = session {
+        request = request.header("X-Session-Id", session);
+    }
+    assert_eq!(request.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_message_of_one_repeated_word_costs_no_more_than_another() {
+    let mut world = World::paired("").await;
+    store(&world, json!({ "key": "tea", "content": "Ada likes a green tea" })).await;
+    for word in ["a ", "茶", "tea, ", "🫖 "] {
+        let message = word.repeat(60_000 / word.len());
+        chat(&world, None, &message).await;
+        entries(&world, "?query=tea%20tea%20tea").await;
+    }
+    // The last message is being stored, and the gateway ends all the same.
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn notes_are_found_in_any_script_by_search_and_in_the_prompt() {
+    for backend in ["sqlite", "markdown"] {
+        let world = World::paired(&format!("[memory]\nbackend = \"{backend}\"\nauto_save = false\n")).await;
+        for (number, (text, query)) in [
+            ("그는 화요일에 서울로 간다", "화요일"),
+            ("東京タワーの近くに住んでいます", "タワー"),
+            ("ລາວມັກກາແຟ", "ກາແຟ"),
+            ("Zoë était à l'hôpital", "hopital"),
+            ("Встреча у Ёлки", "елки"),
+            ("मुझे चाय पसंद है", "चाय"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            assert_eq!(store(&world, json!({ "key": format!("k{number}"), "content": text })).await, 200);
+            let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            let found = entries(&world, &format!("?query={encoded}")).await;
+            assert_eq!(found[0]["content"], text, "{query} by search in {backend}");
+            chat(&world, None, &format!("{query}?")).await;
+            assert!(recalled(&world).contains(text), "{query} in the prompt with {backend}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_not_told_what_was_said_in_another() {
+    let world = World::paired("").await;
+    store(&world, json!({ "key": "colour", "content": "The boat is blue" })).await;
+    chat(&world, Some("one"), "the boat's code is 4711").await;
+    eventually(async || (entries(&world, "?query=4711").await.len() == 1).then_some(())).await;
+    chat(&world, Some("two"), "what do you know of the boat?").await;
+    let other = recalled(&world);
+    assert!(other.contains("blue") && !other.contains("4711"), "{other}");
+    chat(&world, Some("one"), "what do you know of the boat?").await;
+    assert!(recalled(&world).contains("4711"));
+    let said = &entries(&world, "?query=4711").await[0];
+    assert_eq!(
+        (&said["owner"], &said["session_id"], &said["kind"]),
+        (&json!("session:one"), &json!("one"), &json!("said"))
+    );
+}
+
+#[tokio::test]
+async fn prompts_of_clients_for_themselves_are_not_memories() {
+    let world = World::paired("").await;
+    for task in ["### Task:\nSuggest tags", "  ### TASK:\nGenerate a title\n<chat_history>USER: tags</chat_history>"] {
+        let body = json!({ "model": "m", "messages": [{ "role": "user", "content": task }] });
+        assert_eq!(world.post("/v1/chat/completions").json(&body).send().await.unwrap().status(), 200);
+    }
+    chat(&world, None, "a real one").await;
+    eventually(async || (!entries(&world, "").await.is_empty()).then_some(())).await;
+    assert_eq!(entries(&world, "").await.len(), 1);
+}

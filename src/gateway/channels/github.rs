@@ -10,6 +10,7 @@ use super::inbox::{Incoming, ReplyTo};
 use super::{ChannelError, deliver, permit, signature};
 use crate::gateway::agent::Source;
 use crate::gateway::body::Limited;
+use crate::gateway::memory::Owner;
 use crate::gateway::persona::head;
 use crate::gateway::reply::Refusal;
 use crate::gateway::shared::App;
@@ -118,7 +119,14 @@ fn read(github: &Github, event: &str, payload: Payload) -> Result<Incoming, &'st
     if text.trim().is_empty() || github.mention.as_ref().is_some_and(|mention| !text.contains(mention.as_str())) {
         return Err("it is not for us");
     }
-    Ok(Incoming { source: Source::Github, id, text, reply_to: ReplyTo::Github { repository, issue: issue.number } })
+    let owner = Owner::person("github", &payload.sender.login);
+    Ok(Incoming {
+        source: Source::Github,
+        owner,
+        id,
+        text,
+        reply_to: ReplyTo::Github { repository, issue: issue.number },
+    })
 }
 
 /// `owner/name` and nothing that would change the meaning of a URL.

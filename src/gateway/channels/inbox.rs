@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::{ChannelError, github, nextcloud, telegram, whatsapp};
 use crate::gateway::agent::{self, Ask, Source};
+use crate::gateway::memory::Owner;
 use crate::gateway::provider::Message;
 use crate::gateway::shared::App;
 
@@ -27,6 +28,8 @@ const SORRY: &str = "Sorry, I could not answer that. Please try again later.";
 /// A message from somebody who is allowed to write.
 pub(super) struct Incoming {
     pub(super) source: Source,
+    /// The person who wrote it, by the name that the platform has for it.
+    pub(super) owner: Owner,
     /// The platform's own name for it.
     pub(super) id: String,
     pub(super) text: String,
@@ -86,7 +89,7 @@ impl Inbox {
         let mut history = history.lock().await;
         let mut conversation: Vec<Message> = history.iter().cloned().collect();
         conversation.push(Message::User(incoming.text.clone()));
-        let ask = Ask { conversation, ..Ask::new(incoming.source, "") };
+        let ask = Ask { owner: incoming.owner, conversation, ..Ask::new(incoming.source, "") };
         let text = match agent::answer(app, ask).await {
             Ok(answer) if !answer.text.trim().is_empty() => {
                 history.push_back(Message::User(incoming.text));

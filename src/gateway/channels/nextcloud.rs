@@ -12,6 +12,7 @@ use super::inbox::{Incoming, ReplyTo};
 use super::{ChannelError, deliver, permit, pieces, signature};
 use crate::gateway::agent::Source;
 use crate::gateway::body::Limited;
+use crate::gateway::memory::Owner;
 use crate::gateway::pairing::hex;
 use crate::gateway::reply::Refusal;
 use crate::gateway::shared::App;
@@ -94,7 +95,8 @@ fn read(talk: &NextcloudTalk, payload: Payload) -> Option<Incoming> {
     let text = serde_json::from_str(&object.content).map_or(object.content, |content: Content| content.message);
     let id = format!("{}/{}", target.id, object.id);
     let reply_to = ReplyTo::NextcloudTalk { room: target.id };
-    (!text.trim().is_empty()).then_some(Incoming { source: Source::NextcloudTalk, id, text, reply_to })
+    let owner = Owner::person("nextcloud_talk", &actor.id);
+    (!text.trim().is_empty()).then_some(Incoming { source: Source::NextcloudTalk, owner, id, text, reply_to })
 }
 
 fn is_room(token: &str) -> bool {

@@ -10,6 +10,7 @@ use super::config::Telegram;
 use super::inbox::{Incoming, ReplyTo};
 use super::{ChannelError, deliver, permit, pieces};
 use crate::gateway::agent::Source;
+use crate::gateway::memory::Owner;
 use crate::gateway::shared::App;
 
 /// Telegram's limit for one message, in characters; it counts some of them twice.
@@ -99,8 +100,9 @@ fn read(telegram: &Telegram, update: Update) -> Option<Incoming> {
     }
     let text = message.text.filter(|text| !text.trim().is_empty())?;
     let chat = message.chat.id;
+    let owner = Owner::person("telegram", &id);
     let id = format!("{chat}/{}", message.message_id);
-    Some(Incoming { source: Source::Telegram, id, text, reply_to: ReplyTo::Telegram { chat } })
+    Some(Incoming { source: Source::Telegram, owner, id, text, reply_to: ReplyTo::Telegram { chat } })
 }
 
 pub(super) async fn send(app: &App, telegram: &Telegram, chat: &str, text: &str) -> Result<(), ChannelError> {

@@ -13,6 +13,7 @@ use super::inbox::{Incoming, ReplyTo};
 use super::{ChannelError, deliver, permit, pieces, signature};
 use crate::gateway::agent::Source;
 use crate::gateway::body::Limited;
+use crate::gateway::memory::Owner;
 use crate::gateway::reply::Refusal;
 use crate::gateway::shared::App;
 
@@ -101,8 +102,9 @@ pub(in crate::gateway) async fn webhook(
             tracing::warn!("a WhatsApp message from a number that is not allowed was dropped");
             continue;
         }
+        let owner = Owner::person("whatsapp", &message.from);
         let reply_to = ReplyTo::WhatsApp { number: message.from };
-        let incoming = Incoming { source: Source::WhatsApp, id: message.id, text, reply_to };
+        let incoming = Incoming { source: Source::WhatsApp, owner, id: message.id, text, reply_to };
         app.inbox.take(&app, incoming).map_err(|_| Refusal::Busy)?;
     }
     Ok(Json(json!({ "status": "ok" })))

@@ -1,43 +1,35 @@
-//! Memory in SQLite, with an FTS5 index that triggers keep in step.
+//! Memory in SQLite, with a table of search terms of its own.
+//!
+//! FTS5 would find words as well, but it ranks by reading every note that has one of them, has no index by owner, and
+//! takes a sentence without blanks for one word. The table `terms` has one row per term and note, ordered by scope (owner
+//! and kind), so that a search reads a bounded number of rows whatever the question and however many notes there are.
+
+mod schema;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
-use super::{Backend, CONVERSATION, CONVERSATION_LIMIT, Entry, MemoryError, Note, words};
+use super::rank::{self, QUERY_TERMS, Tally};
+use super::{Backend, Entry, Kind, MemoryError, Note, Owner, session_of, terms};
 use crate::domain::Timestamp;
 
 /// Another process that looks into the database holds it only for moments.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Looking for surplus conversation reads all of it, so that it is done once in so many messages.
+/// Messages that are kept of all owners together, and of one person of a channel; the oldest make room.
+const SAID_LIMIT: usize = 10_000;
+const SAID_BY_STRANGER: usize = 1_000;
+/// Looking for surplus messages costs more than storing one, so that it is done once in so many messages.
 const TRIM_EVERY: i64 = 64;
-const SCHEMA_VERSION: i64 = 1;
-const SCHEMA: &str = "
-    CREATE TABLE memories (
-        id INTEGER PRIMARY KEY,
-        key TEXT NOT NULL UNIQUE,
-        content TEXT NOT NULL,
-        category TEXT NOT NULL,
-        stored_at INTEGER NOT NULL
-    );
-    CREATE INDEX memories_by_time ON memories (category, stored_at);
-    CREATE VIRTUAL TABLE memories_words USING fts5 (key, content, content = 'memories', content_rowid = 'id');
-    CREATE TRIGGER memories_added AFTER INSERT ON memories BEGIN
-        INSERT INTO memories_words (rowid, key, content) VALUES (new.id, new.key, new.content);
-    END;
-    CREATE TRIGGER memories_removed AFTER DELETE ON memories BEGIN
-        INSERT INTO memories_words (memories_words, rowid, key, content)
-        VALUES ('delete', old.id, old.key, old.content);
-    END;
-    CREATE TRIGGER memories_changed AFTER UPDATE ON memories BEGIN
-        INSERT INTO memories_words (memories_words, rowid, key, content)
-        VALUES ('delete', old.id, old.key, old.content);
-        INSERT INTO memories_words (rowid, key, content) VALUES (new.id, new.key, new.content);
-    END;
-    PRAGMA user_version = 1;
-";
+/// Distinct terms of one note that are indexed.
+const NOTE_TERMS: usize = 1_000;
+/// Notes that are read for one term in one scope, newest first, and for one term in all scopes.
+const PER_TERM: usize = 150;
+const PER_TERM_IN_ALL: usize = 1_000;
+/// A search that takes longer ranks what it has found so far: the disk may be slow, and an answer waits.
+const DEADLINE: Duration = Duration::from_millis(250);
 
 pub(super) struct Sqlite {
     path: PathBuf,
@@ -50,7 +42,7 @@ impl Sqlite {
         Self { path, connection: Mutex::new(None) }
     }
 
-    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, MemoryError> {
+    fn with<T>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, MemoryError> {
         let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let connection = match slot.take() {
             Some(connection) => connection,
@@ -63,13 +55,10 @@ impl Sqlite {
         if let Some(folder) = self.path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let connection = Connection::open(&self.path)?;
+        let mut connection = Connection::open(&self.path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if version < SCHEMA_VERSION {
-            connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))?;
-        }
+        schema::bring_up_to_date(&mut connection)?;
         Ok(connection)
     }
 }
@@ -77,116 +66,245 @@ impl Sqlite {
 impl Backend for Sqlite {
     fn store(&self, note: &Note) -> Result<(), MemoryError> {
         self.with(|connection| {
-            // What was stored on purpose is on the disk when that is said; a message that was overheard may be lost with
-            // the power, though not with the process.
-            let synchronous = if note.category == CONVERSATION { "normal" } else { "full" };
+            // What was stored on purpose is on the disk when that is said; a message may be lost with the power, though
+            // not with the process.
+            let synchronous = if note.kind == Kind::Said { "normal" } else { "full" };
             connection.pragma_update(None, "synchronous", synchronous)?;
-            connection.execute(
-                "INSERT INTO memories (key, content, category, stored_at) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (key) DO UPDATE SET content = ?2, category = ?3, stored_at = ?4",
-                params![note.key, note.content, note.category, note.at.as_microsecond()],
-            )?;
-            if note.category == CONVERSATION && connection.last_insert_rowid() % TRIM_EVERY == 0 {
-                connection.execute(
-                    "DELETE FROM memories WHERE id IN (SELECT id FROM memories WHERE category = ?1
-                     ORDER BY stored_at DESC LIMIT -1 OFFSET ?2)",
-                    params![CONVERSATION, CONVERSATION_LIMIT as i64],
-                )?;
+            let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            put(&transaction, note)?;
+            if note.kind == Kind::Said && transaction.last_insert_rowid() % TRIM_EVERY == 0 {
+                trim(&transaction, None, SAID_LIMIT)?;
+                if note.owner.is_stranger() {
+                    trim(&transaction, Some(&note.owner), SAID_BY_STRANGER)?;
+                }
             }
-            Ok(())
+            transaction.commit()
         })
     }
 
-    fn recall(&self, query: &str, limit: usize) -> Result<Vec<Entry>, MemoryError> {
-        // Each word is quoted, so that none of them is read as an operator.
-        let query = words(query).iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" OR ");
-        if query.is_empty() {
+    fn recall(&self, query: &str, owners: &[Owner], limit: usize) -> Result<Vec<Entry>, MemoryError> {
+        let wanted = terms::query(query, QUERY_TERMS);
+        if wanted.is_empty() {
             return Ok(vec![]);
         }
         self.with(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT m.id, m.key, m.content, m.category, m.stored_at, -bm25(memories_words) AS score
-                 FROM memories_words JOIN memories m ON m.id = memories_words.rowid
-                 WHERE memories_words MATCH ?1 ORDER BY score DESC, m.stored_at DESC LIMIT ?2",
-            )?;
-            statement.query_map(params![query, limit as i64], entry)?.collect()
+            let scopes = match owners {
+                [] => None,
+                owners => Some(scopes_of(connection, owners)?),
+            };
+            let tally = match_terms(connection, &wanted, scopes.as_deref())?;
+            read_best(connection, tally, limit)
         })
     }
 
     fn list(&self, category: Option<&str>, limit: usize) -> Result<Vec<Entry>, MemoryError> {
         self.with(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT id, key, content, category, stored_at, NULL FROM memories
-                 WHERE ?1 IS NULL OR category = ?1 ORDER BY stored_at DESC, id DESC LIMIT ?2",
-            )?;
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM notes JOIN scopes ON scopes.id = scope
+                 WHERE ?1 IS NULL OR category = ?1 ORDER BY stored_at DESC, notes.id DESC LIMIT ?2"
+            ))?;
             statement.query_map(params![category, limit as i64], entry)?.collect()
         })
     }
 
-    fn forget(&self, key: &str) -> Result<bool, MemoryError> {
+    fn forget(&self, key: &str, owner: Option<&Owner>) -> Result<bool, MemoryError> {
         self.with(|connection| {
-            let removed = connection
-                .query_row("DELETE FROM memories WHERE key = ?1 RETURNING id", [key], |row| row.get::<_, i64>(0))
-                .optional()?;
-            Ok(removed.is_some())
+            let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let ids: Vec<i64> = transaction
+                .prepare_cached(
+                    "SELECT notes.id FROM notes JOIN scopes ON scopes.id = scope WHERE key = ?1 AND (?2 IS NULL OR owner = ?2)",
+                )?
+                .query_map(params![key, owner.map(Owner::as_str)], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
+            for id in &ids {
+                remove(&transaction, *id)?;
+            }
+            transaction.commit()?;
+            Ok(!ids.is_empty())
         })
     }
 }
 
+/// Columns of [`entry`].
+const COLUMNS: &str = "notes.id, key, content, category, stored_at, owner, kind, terms";
+
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let owner: String = row.get(5)?;
     Ok(Entry {
         id: row.get::<_, i64>(0)?.to_string(),
         key: row.get(1)?,
         content: row.get(2)?,
         category: row.get(3)?,
         timestamp: Timestamp::from_microsecond(row.get(4)?).unwrap_or_default(),
-        session_id: None,
-        score: row.get(5)?,
+        session_id: session_of(&owner),
+        score: None,
+        owner,
+        kind: Kind::parse(&row.get::<_, String>(6)?),
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_that_cannot_hold_a_database_is_an_error_until_it_can() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("memory/memory.db");
-        std::fs::write(folder.path().join("memory"), "a file in the way").unwrap();
-        let memory = Sqlite::new(path);
-        assert!(memory.list(None, 1).is_err());
-        std::fs::remove_file(folder.path().join("memory")).unwrap();
-        assert!(memory.list(None, 1).unwrap().is_empty());
+/// Stores a note with its terms, in place of the one that its owner has under the same key.
+fn put(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
+    let former = transaction
+        .prepare_cached(
+            "SELECT notes.id, content FROM notes JOIN scopes ON scopes.id = scope WHERE key = ?1 AND owner = ?2",
+        )?
+        .query_map(params![note.key, note.owner.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?
+        .collect::<Result<Vec<_>, _>>()?;
+    for (id, _) in former {
+        remove(transaction, id)?;
     }
+    let scope = scope(transaction, &note.owner, note.kind)?;
+    let terms = terms_of(&note.key, &note.content, note.kind);
+    transaction
+        .prepare_cached(
+            "INSERT INTO notes (key, content, category, stored_at, scope, kind, terms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            note.key,
+            note.content,
+            note.category,
+            note.at.as_microsecond(),
+            scope,
+            note.kind.as_str(),
+            terms.len() as i64
+        ])?;
+    let id = transaction.last_insert_rowid();
+    let mut insert =
+        transaction.prepare_cached("INSERT OR IGNORE INTO terms (term, scope, note) VALUES (?1, ?2, ?3)")?;
+    for term in terms {
+        insert.execute(params![term, scope, id])?;
+    }
+    Ok(())
+}
 
-    #[test]
-    fn old_conversation_makes_room_and_notes_do_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let memory = Sqlite::new(folder.path().join("memory.db"));
-        let note = |key: &str, category: &str, at: i64| Note {
-            key: key.into(),
-            content: "x".into(),
-            category: category.into(),
-            at: Timestamp::from_second(at).unwrap(),
-        };
-        memory.store(&note("keep", "core", 0)).unwrap();
-        memory
-            .with(|connection| {
-                connection.execute(
-                    "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
-                     INSERT INTO memories (key, content, category, stored_at) SELECT 'c' || i, 'x', ?2, i FROM n",
-                    params![CONVERSATION_LIMIT as i64, CONVERSATION],
-                )
-            })
-            .unwrap();
-        for number in 0..TRIM_EVERY {
-            memory.store(&note(&format!("new {number}"), CONVERSATION, 1_700_000_000 + number)).unwrap();
-        }
-        let kept = memory.list(Some(CONVERSATION), 20_000).unwrap();
-        assert!((CONVERSATION_LIMIT..CONVERSATION_LIMIT + TRIM_EVERY as usize).contains(&kept.len()), "{}", kept.len());
-        assert_eq!(kept[0].key, format!("new {}", TRIM_EVERY - 1));
-        assert!(!kept.iter().any(|entry| entry.key == "c1"));
-        assert_eq!(memory.list(Some("core"), 10).unwrap().len(), 1);
+/// The terms by which a note is found. The key of a message is made up and says nothing.
+fn terms_of(key: &str, content: &str, kind: Kind) -> Vec<String> {
+    match kind {
+        Kind::Said => terms::terms(content, NOTE_TERMS),
+        Kind::Told | Kind::Made => terms::terms(&format!("{key}\n{content}"), NOTE_TERMS),
     }
 }
+
+fn remove(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<()> {
+    let found = transaction
+        .prepare_cached("DELETE FROM notes WHERE id = ?1 RETURNING key, content, kind, scope")?
+        .query_row([id], |row| {
+            let kind = Kind::parse(&row.get::<_, String>(2)?);
+            Ok((terms_of(&row.get::<_, String>(0)?, &row.get::<_, String>(1)?, kind), row.get::<_, i64>(3)?))
+        })
+        .optional()?;
+    let Some((terms, scope)) = found else { return Ok(()) };
+    let mut delete = transaction.prepare_cached("DELETE FROM terms WHERE term = ?1 AND scope = ?2 AND note = ?3")?;
+    for term in terms {
+        delete.execute(params![term, scope, id])?;
+    }
+    Ok(())
+}
+
+/// Removes the oldest messages beyond `keep`, of one owner or of all.
+fn trim(transaction: &Transaction<'_>, owner: Option<&Owner>, keep: usize) -> rusqlite::Result<()> {
+    let surplus: Vec<i64> = transaction
+        .prepare_cached(
+            "SELECT notes.id FROM notes JOIN scopes ON scopes.id = scope
+             WHERE kind = 'said' AND (?1 IS NULL OR owner = ?1) ORDER BY stored_at DESC LIMIT -1 OFFSET ?2",
+        )?
+        .query_map(params![owner.map(Owner::as_str), keep as i64], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    surplus.into_iter().try_for_each(|id| remove(transaction, id))
+}
+
+/// The number of an owner's notes of a kind, made where there is none.
+fn scope(transaction: &Transaction<'_>, owner: &Owner, kind: Kind) -> rusqlite::Result<i64> {
+    let on_purpose = kind.on_purpose();
+    transaction
+        .prepare_cached("INSERT OR IGNORE INTO scopes (owner, on_purpose) VALUES (?1, ?2)")?
+        .execute(params![owner.as_str(), on_purpose])?;
+    transaction
+        .prepare_cached("SELECT id FROM scopes WHERE owner = ?1 AND on_purpose = ?2")?
+        .query_row(params![owner.as_str(), on_purpose], |row| row.get(0))
+}
+
+fn scopes_of(connection: &Connection, owners: &[Owner]) -> rusqlite::Result<Vec<i64>> {
+    let mut scopes = Vec::new();
+    let mut statement = connection.prepare_cached("SELECT id FROM scopes WHERE owner = ?1")?;
+    for owner in owners {
+        for id in statement.query_map([owner.as_str()], |row| row.get(0))? {
+            scopes.push(id?);
+        }
+    }
+    Ok(scopes)
+}
+
+/// Reads for each term the newest notes that have it, and adds up what the terms say.
+fn match_terms(connection: &Connection, wanted: &[String], scopes: Option<&[i64]>) -> rusqlite::Result<Tally> {
+    let started = Instant::now();
+    let (first, last): (Option<i64>, Option<i64>) =
+        connection.query_row("SELECT min(id), max(id) FROM notes", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (first, last) = (first.unwrap_or_default(), last.unwrap_or_default());
+    let mut in_scope = connection
+        .prepare_cached("SELECT note FROM terms WHERE term = ?1 AND scope = ?2 ORDER BY note DESC LIMIT ?3")?;
+    let mut in_all = connection.prepare_cached("SELECT note FROM terms WHERE term = ?1 LIMIT ?2")?;
+    let all = (last - first + 1) as f64;
+    let mut tally = Tally::default();
+    for term in wanted {
+        let mut notes: Vec<i64> = Vec::new();
+        let mut estimate = 0.0;
+        match scopes {
+            None => {
+                notes.extend(
+                    in_all
+                        .query_map(params![term, PER_TERM_IN_ALL as i64], |row| row.get::<_, i64>(0))?
+                        .collect::<Result<Vec<_>, _>>()?,
+                );
+                estimate = notes.len() as f64;
+            }
+            Some(scopes) => {
+                for scope in scopes {
+                    let found = in_scope
+                        .query_map(params![term, scope, PER_TERM as i64], |row| row.get::<_, i64>(0))?
+                        .collect::<Result<Vec<_>, _>>()?;
+                    estimate += how_many(&found, first, last);
+                    notes.extend(found);
+                }
+            }
+        }
+        let weight = rank::weight(estimate, all.max(estimate));
+        notes.into_iter().for_each(|note| tally.add(note, weight));
+        if started.elapsed() > DEADLINE {
+            break;
+        }
+    }
+    Ok(tally)
+}
+
+/// How many notes have a term: counted, or where only the newest were read, as many as if the others lay as densely.
+fn how_many(newest: &[i64], first: i64, last: i64) -> f64 {
+    let count = newest.len() as f64;
+    match newest.last() {
+        Some(oldest) if newest.len() == PER_TERM => count * (last - first + 1) as f64 / (last - oldest + 1) as f64,
+        _ => count,
+    }
+}
+
+/// Reads the notes that matched best, and orders them by all that counts.
+fn read_best(connection: &Connection, tally: Tally, limit: usize) -> rusqlite::Result<Vec<Entry>> {
+    /// Notes that are read for one that is wanted: their length and kind may change the order.
+    const READ: usize = 4;
+    let mut statement = connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM notes JOIN scopes ON scopes.id = scope WHERE notes.id = ?1"))?;
+    let mut found = Vec::new();
+    for (id, matched) in tally.best(limit.saturating_mul(READ)) {
+        let note = statement.query_row([id], |row| Ok((entry(row)?, row.get::<_, i64>(7)?))).optional()?;
+        let Some((mut entry, terms)) = note else { continue };
+        entry.score = Some(rank::score(matched, usize::try_from(terms).unwrap_or_default(), entry.kind.on_purpose()));
+        found.push(entry);
+    }
+    // Stable: of equals the newest stays first.
+    found.sort_by(|a: &Entry, b| b.score.unwrap_or_default().total_cmp(&a.score.unwrap_or_default()));
+    found.truncate(limit);
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,10 +5,11 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::webhook::Admitted;
+use super::webhook::{Admitted, session};
 use crate::gateway::agent::{self, Ask, Source};
 use crate::gateway::auth::Paired;
 use crate::gateway::body::Limited;
+use crate::gateway::memory::Owner;
 use crate::gateway::provider::Message;
 use crate::gateway::reply::Refusal;
 use crate::gateway::shared::App;
@@ -58,14 +59,15 @@ pub(super) async fn chat(
     body: Limited<BODY_LIMIT>,
 ) -> Result<Response, Refusal> {
     let chat: Chat = body.json(EXPECTED)?;
-    let answered = app.idempotency.answer("/api/chat", &body.headers, &body.bytes, answer(&app, chat)).await?;
+    let owner = session(&body.headers).map_or_else(Owner::client, Owner::session);
+    let answered = app.idempotency.answer("/api/chat", &body.headers, &body.bytes, answer(&app, owner, chat)).await?;
     Ok(answered.into_response())
 }
 
-async fn answer(app: &App, chat: Chat) -> Result<Value, Refusal> {
+async fn answer(app: &App, owner: Owner, chat: Chat) -> Result<Value, Refusal> {
     let mut conversation: Vec<Message> = chat.context.into_iter().map(Message::from).collect();
     conversation.push(Message::User(chat.message));
-    let answer = agent::answer(app, Ask { conversation, ..Ask::new(Source::Chat, "") }).await?;
+    let answer = agent::answer(app, Ask { conversation, owner, ..Ask::new(Source::Chat, "") }).await?;
     let used: Vec<Value> =
         answer.used.iter().map(|(name, success)| json!({ "name": name, "success": success })).collect();
     Ok(json!({

@@ -9,7 +9,7 @@ use super::in_time;
 use crate::domain::Timestamp;
 use crate::gateway::auth::Paired;
 use crate::gateway::body::Limited;
-use crate::gateway::memory::{CORE, KEY_LENGTH, MemoryError, Note};
+use crate::gateway::memory::{CORE, KEY_LENGTH, Kind, MemoryError, Note, Owner};
 use crate::gateway::reply::Refusal;
 use crate::gateway::shared::App;
 
@@ -39,7 +39,7 @@ pub(super) async fn list(
     let category = wanted.category.as_deref();
     let entries = match &wanted.query {
         Some(query) => {
-            let mut found = in_time(&app, app.memory.recall(query, SEARCH)).await?.map_err(failed)?;
+            let mut found = in_time(&app, app.memory.recall(query, None, SEARCH)).await?.map_err(failed)?;
             found.retain(|entry| category.is_none_or(|category| entry.category == category));
             found
         }
@@ -54,13 +54,14 @@ pub(super) async fn store(_: Paired, State(app): State<App>, body: Limited) -> R
         return Err(Refusal::Unusable(format!("key must have 1 to {KEY_LENGTH} characters")));
     }
     let category = store.category.filter(|category| !category.is_empty()).unwrap_or_else(|| CORE.to_owned());
-    let note = Note { key: store.key, content: store.content, category, at: Timestamp::now() };
+    let (at, owner, kind) = (Timestamp::now(), Owner::agent(), Kind::Told);
+    let note = Note { key: store.key, content: store.content, category, at, owner, kind };
     in_time(&app, app.memory.store(note)).await?.map_err(failed)?;
     Ok(Json(json!({ "status": "ok" })))
 }
 
 pub(super) async fn forget(_: Paired, State(app): State<App>, Path(key): Path<String>) -> Result<Json<Value>, Refusal> {
-    let deleted = in_time(&app, app.memory.forget(&key)).await?.map_err(failed)?;
+    let deleted = in_time(&app, app.memory.forget(&key, None)).await?.map_err(failed)?;
     Ok(Json(json!({ "status": "ok", "deleted": deleted })))
 }
 

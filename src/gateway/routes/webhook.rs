@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use axum::extract::{FromRequestParts, State};
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use crate::gateway::agent::{self, Ask, Source, Tools};
 use crate::gateway::auth::Paired;
 use crate::gateway::body::Limited;
 use crate::gateway::client::Client;
+use crate::gateway::memory::Owner;
 use crate::gateway::reply::Refusal;
 use crate::gateway::shared::App;
 
@@ -46,13 +48,22 @@ pub(super) async fn webhook(
     check_secret(&app, body.header("x-webhook-secret"))?;
     // ZeroClaw answers 400 to a missing content type here, and 415 elsewhere.
     let prompt: Prompt = body.json(EXPECTED).map_err(|_| Refusal::BadBody(EXPECTED))?;
-    let work = answer(&app, &prompt.message);
+    let owner = session(&body.headers).map_or_else(Owner::client, Owner::session);
+    let work = answer(&app, owner, &prompt.message);
     let answered = app.idempotency.answer("/webhook", &body.headers, &body.bytes, work).await?;
     Ok(answered.into_response())
 }
 
-async fn answer(app: &App, message: &str) -> Result<Value, Refusal> {
-    let ask = Ask { tools: Tools::None, ..Ask::new(Source::Webhook, message) };
+/// The conversation that a request belongs to. As in ZeroClaw, a name that is none counts as none.
+pub(super) fn session(headers: &HeaderMap) -> Option<&str> {
+    const LONGEST: usize = 128;
+    let name = headers.get("x-session-id")?.to_str().ok()?;
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    (plain && (1..=LONGEST).contains(&name.len())).then_some(name)
+}
+
+async fn answer(app: &App, owner: Owner, message: &str) -> Result<Value, Refusal> {
+    let ask = Ask { tools: Tools::None, owner, ..Ask::new(Source::Webhook, message) };
     let answer = agent::answer(app, ask).await?;
     Ok(json!({ "model": answer.model, "response": answer.text }))
 }

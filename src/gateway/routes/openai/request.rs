@@ -92,7 +92,7 @@ impl Request {
             true => Tools::Own,
             false => Tools::Callers(self.tools.into_iter().map(|tool| tool.function).collect()),
         };
-        Ok(Ask { source: Source::OpenAi, conversation, tools, tuning, progress: None })
+        Ok(Ask { conversation, tools, tuning, ..Ask::new(Source::OpenAi, "") })
     }
 }
 
