@@ -13,6 +13,7 @@ mod agent;
 mod chaos;
 mod client;
 mod demo;
+mod descriptors;
 mod engine;
 mod first_start;
 mod model_key;

@@ -54,6 +54,8 @@ pub mod http;
 pub mod incident;
 pub mod ledger;
 pub mod lifecycle;
+#[cfg(any(feature = "server", feature = "gateway"))]
+mod listen;
 mod plain;
 pub mod runtime;
 pub mod store;

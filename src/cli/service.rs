@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Environment;
+use super::descriptors;
 use super::engine::{self, Engine};
 use super::first_start::{AdminKey, ensure_admin};
 use crate::config::{Config, Loaded};
@@ -116,8 +117,11 @@ fn http_options(config: &Config, closing: &CancellationToken) -> HttpOptions {
 }
 
 fn serve_options(config: &Config) -> ServeOptions {
+    let max_connections = descriptors::connections(config.server.max_connections, descriptors::raise());
+    let per_address = config.server.connections_per_address;
     ServeOptions {
-        max_connections: config.server.max_connections,
+        max_connections,
+        max_per_address: if per_address == 0 { (max_connections / 2).max(1) } else { per_address },
         header_within: HEADER_WITHIN,
         grace: Duration::from_secs(config.server.drain_secs),
     }

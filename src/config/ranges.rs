@@ -4,8 +4,9 @@ use super::layers::Layers;
 
 /// Smallest and largest value of every number. The upper ends are no recommendation: they keep sums within their types
 /// and tell a slipped digit from a wish.
-const RANGES: [(&str, i64, i64); 28] = [
+const RANGES: [(&str, i64, i64); 29] = [
     ("server.max_connections", 1, 1_000_000),
+    ("server.connections_per_address", 0, 1_000_000),
     ("server.answer_secs", 1, 3_600),
     ("server.drain_secs", 0, 600),
     ("ratelimit.per_second", 0, 1_000_000),

@@ -27,6 +27,8 @@ pub enum RuntimeChoice {
 pub struct Server {
     pub public_bind: bool,
     pub max_connections: usize,
+    /// 0: half of `max_connections`.
+    pub connections_per_address: usize,
     pub answer_secs: u64,
     pub drain_secs: u64,
 }

@@ -1,4 +1,4 @@
-//! The listening side: one bounded accept loop, and what is printed when it starts.
+//! The listening side: connections within bounds, and what is printed when it starts.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -10,16 +10,14 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::shared::{App, Shared};
 use super::{channels, cron, footprint, routes};
+use crate::listen::{self, Bounds};
 
 /// Connections open at once. An agent has one owner and a few dashboards; more is an accident or an attack.
 const CONNECTIONS: usize = 512;
@@ -30,8 +28,11 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
 const DRAIN: Duration = Duration::from_millis(300);
 /// What the disk is given at the end for what was answered and not yet written down. Nothing waits as a rule.
 const SAVE: Duration = Duration::from_secs(2);
-/// Pause after a failed accept: out of file descriptors is not mended by asking at once again.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a new connection may take to send its first bytes; one that sends none also gives way to newer ones.
+const FIRST_BYTES: Duration = Duration::from_secs(10);
+/// hyper's own limits for a request's head.
+const HEADER_BUFFER: usize = 400 * 1024;
+const HEADER_LINES: usize = 100;
 
 /// Accepts until `stop`, then lets what is in flight finish for [`DRAIN`].
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
@@ -44,53 +45,26 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
     background.push(AbortOnDropHandle::new(tokio::spawn(async move { footprint::stay_small(&heard).await })));
     // However this ends, what would never end by itself ends with it.
     let streams = shared.stop.clone().drop_guard();
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    let graceful = GracefulShutdown::new();
-    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = accept(&listener, &slots) => accepted,
-        };
-        let (stream, peer, slot) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        // Answers are small and written whole: waiting to fill a packet only adds latency.
-        let _ = stream.set_nodelay(true);
-        let (router, requests) = (router.clone(), requests.clone());
-        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            requests.notify_one();
-            call(router.clone(), request, peer)
-        });
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            // An error here is the client's: a connection cut short or bytes that are not HTTP.
-            let _ = connection.await;
-            drop(slot);
-        });
-    }
-    drop(listener);
+    let bounds = Bounds {
+        connections: CONNECTIONS,
+        per_address: CONNECTIONS,
+        first_bytes_within: FIRST_BYTES,
+        head_within: HEADER_TIMEOUT,
+        head_buffer: HEADER_BUFFER,
+        head_lines: HEADER_LINES,
+        http2: false,
+    };
+    let draining = listen::accept(listener, bounds, stop, move |request, peer| {
+        requests.notify_one();
+        call(router.clone(), request, peer)
+    })
+    .await;
     drop(streams);
     drop(background);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    if !draining.finish(DRAIN).await {
         tracing::info!("stopped with requests still in flight");
     }
     shared.background.drain(SAVE).await;
-}
-
-type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
-
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> std::io::Result<Accepted> {
-    let slot = slots.clone().acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, slot))
 }
 
 async fn call(

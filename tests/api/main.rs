@@ -3,6 +3,7 @@
 
 mod account;
 mod agents;
+mod connections;
 #[path = "../support/http_client.rs"]
 mod http_client;
 mod idempotency;
