@@ -11,170 +11,26 @@
 //! store. Actors have no global names, so that two control planes fit into one process.
 
 mod agent;
+mod ask;
 mod clock;
+mod counters;
 mod job_queue;
 mod jobs;
+mod protocol;
 mod registry;
+mod services;
 mod supervisor;
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
-
-use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort};
-use serde::Deserialize;
-use tokio::sync::broadcast;
-
-pub use agent::{AgentMsg, Change, CommandReply};
+pub use ask::{AskError, ask};
 pub use clock::Clock;
+pub use counters::{ActorCounts, Counters};
 pub use job_queue::JobQueues;
 pub use jobs::{API_KEY_FIELD, CHANNELS_FIELD, key_of, open_credentials};
-pub use registry::{CreateRefusal, Creation, IdempotencyClaim, RegistryMsg};
-pub use supervisor::{Directory, RegistrySlot, Supervisor, SupervisorArgs, SupervisorMsg};
-
-use crate::backoff::RestartPolicy;
-use crate::domain::{AgentId, PortRange, UserId};
-use crate::lifecycle::Timing;
-use crate::runtime::ContainerRuntime;
-use crate::store::{LogEntry, Store};
-use crate::vault::Vault;
-use crate::view::Views;
-use crate::zeroclaw::client::Gateway;
-use crate::zeroclaw::profile::Profile;
-
-/// What all actors of one control plane share. Two of these in one process know nothing of each other.
-pub struct Services {
-    pub store: Store,
-    pub vault: Vault,
-    pub runtime: Arc<dyn ContainerRuntime>,
-    pub gateway: Arc<dyn Gateway>,
-    pub profile: Profile,
-    pub views: Views,
-    pub job_queues: JobQueues,
-    pub accounts: crate::accounts::Accounts,
-    pub recoveries: crate::incident::Recoveries,
-    /// Instances of ours that belong to no agent, as the last sweep left them.
-    pub orphans: AtomicU64,
-    pub clock: Clock,
-    pub settings: Settings,
-    /// A bug on purpose, to show that the simulation finds it.
-    #[cfg(feature = "testkit")]
-    pub sabotage: Option<Sabotage>,
-    /// Every committed transition, as it happens. Slow listeners lose the oldest and are told so.
-    pub feed: broadcast::Sender<Arc<FeedEntry>>,
-}
-
-/// Bugs to be planted: a check that finds none of them would prove nothing.
+pub use protocol::{
+    AgentMsg, Change, CommandMsg, CommandReply, CreateRefusal, Creation, Directory, IdempotencyClaim, RegistryMsg,
+    RegistrySlot, SupervisorMsg,
+};
 #[cfg(feature = "testkit")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sabotage {
-    /// Effects run without the commit that says they are intended, when an instance is to be made or started.
-    SkipIntentCommit,
-    /// What belongs to an older attempt is taken for news of this one.
-    ForgetAttemptCheck,
-    /// An agent's port is given back when its deletion is asked for, not when the instance is gone.
-    ReleasePortEarly,
-}
-
-impl Services {
-    /// Whether this bug is planted; never outside of tests.
-    #[cfg(feature = "testkit")]
-    fn is_sabotaged(&self, by: Sabotage) -> bool {
-        self.sabotage == Some(by)
-    }
-}
-
-/// A line of some agent's timeline.
-#[derive(Debug, Clone)]
-pub struct FeedEntry {
-    pub agent: AgentId,
-    pub user: UserId,
-    pub entry: LogEntry,
-}
-
-/// How the actors behave. All of it is configuration.
-#[derive(Debug, Clone, Default)]
-pub struct Settings {
-    pub restart: RestartPolicy,
-    pub timing: Timing,
-    pub limits: JobLimits,
-    /// Public domain of agents: `<slug>.<domain>`.
-    pub domain: Option<String>,
-    /// The host ports that agents get; all of them by default. An agent keeps the one that it has.
-    pub ports: PortRange,
-    pub orphans: Orphans,
-}
-
-/// What becomes of instances of this installation that belong to no agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Orphans {
-    /// They are removed with their data, after a grace period.
-    #[default]
-    Remove,
-    /// They are counted and told of in the log, and left as they are.
-    Report,
-}
-
-/// How long the jobs of an agent may take. Every job ends within its limit, whatever the engine does.
-#[derive(Debug, Clone)]
-pub struct JobLimits {
-    /// Network and image; a large image on a slow line takes minutes.
-    pub prepare: Duration,
-    /// One call of the engine.
-    pub engine_call: Duration,
-    /// From the start of an instance to its first healthy answer.
-    pub start: Duration,
-    /// From there to a token that works.
-    pub pairing: Duration,
-    /// One health check.
-    pub health: Duration,
-    /// How long a stopped instance may take to end by itself.
-    pub stop_grace: Duration,
-    /// How long a gateway may take for one message, as its configuration has it; at least a second.
-    pub answer: Duration,
-}
-
-impl Default for JobLimits {
-    fn default() -> Self {
-        Self {
-            prepare: Duration::from_secs(900),
-            engine_call: Duration::from_secs(30),
-            start: Duration::from_secs(30),
-            pairing: Duration::from_secs(15),
-            health: Duration::from_secs(1),
-            stop_grace: Duration::from_secs(5),
-            answer: Duration::from_secs(120),
-        }
-    }
-}
-
-/// Why an actor did not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AskError {
-    /// It lives, but has too much to do.
-    #[error("the actor is busy")]
-    Busy,
-    /// It is gone, or was rebuilt while it worked on the question: the outcome is unknown.
-    #[error("the actor is gone")]
-    Gone,
-}
-
-/// Asks an actor and waits at most `within`. The one way to do so: ractor's own `call!` waits for ever.
-///
-/// A question that timed out may still be acted on, so commands are idempotent.
-pub async fn ask<M: Message, T: Send + 'static>(
-    actor: &ActorRef<M>,
-    message: impl FnOnce(RpcReplyPort<T>) -> M,
-    within: Duration,
-) -> Result<T, AskError> {
-    use ractor::rpc::CallResult;
-    match actor.call(message, Some(within)).await {
-        Ok(CallResult::Success(answer)) => Ok(answer),
-        Ok(CallResult::Timeout) => Err(AskError::Busy),
-        Ok(CallResult::SenderError) => Err(AskError::Gone),
-        Err(MessagingErr::SendErr(_) | MessagingErr::ChannelClosed | MessagingErr::InvalidActorType) => {
-            Err(AskError::Gone)
-        }
-    }
-}
+pub use services::Sabotage;
+pub use services::{FeedEntry, JobLimits, Orphans, Services, Settings};
+pub use supervisor::{Supervisor, SupervisorArgs};

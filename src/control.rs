@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use ractor::ActorRef;
 use tokio::sync::broadcast;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use accounts::{AccountError, NewKey, NewUser};
@@ -43,6 +44,7 @@ pub use message::{DeliveryError, Message};
 pub use new_agent::{AgentPatch, CreateError, NewAgent};
 
 use crate::accounts::Accounts;
+pub use crate::actor::ActorCounts;
 use crate::actor::{Directory, FeedEntry, Services, SupervisorMsg, ask};
 use crate::domain::{AgentId, Status, UserId};
 use crate::incident::{Kind, Recovery};
@@ -56,6 +58,9 @@ const ACTOR_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an orderly shutdown may take.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long jobs may take to end in a shutdown: most stop at once, and what changes an instance takes one engine call.
+const JOB_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A running control plane. Cheap to clone; all clones are the same one.
 #[derive(Clone)]
 pub struct ControlPlane {
@@ -63,7 +68,7 @@ pub struct ControlPlane {
     supervisor: ActorRef<SupervisorMsg>,
     registry: crate::actor::RegistrySlot,
     directory: Directory,
-    /// Ends the reconciler.
+    /// Ends the reconciler and messages on hold.
     closing: CancellationToken,
 }
 
@@ -113,6 +118,11 @@ impl ControlPlane {
         self.services.orphans.load(Ordering::Relaxed)
     }
 
+    /// What went wrong with actors, and how long commands waited for them, since this control plane began.
+    pub fn actor_counts(&self) -> ActorCounts {
+        self.services.counters.now()
+    }
+
     /// Every committed transition from now on.
     pub fn feed(&self) -> broadcast::Receiver<Arc<FeedEntry>> {
         self.services.feed.subscribe()
@@ -129,7 +139,7 @@ impl ControlPlane {
     /// What the runtime says, or that it says nothing.
     pub async fn ping_runtime(&self) -> Result<(), RuntimeError> {
         let within = self.services.settings.limits.health;
-        tokio::time::timeout(within, self.services.runtime.ping())
+        timeout(within, self.services.runtime.ping())
             .await
             .unwrap_or_else(|_| Err(RuntimeError::Unavailable("no answer in time".into())))
     }
@@ -139,11 +149,20 @@ impl ControlPlane {
         self.services.settings.domain.as_deref()
     }
 
-    /// Ends all actors in order; instances run on. Commits under way are finished.
+    /// Ends all actors in order; instances run on. Commits under way are finished. Jobs are asked to end where they
+    /// safely can and are dropped after a while, so that a control plane that is started next on the same store never
+    /// works on an instance beside them. Messages on hold are refused.
     pub async fn shutdown(&self) {
         self.closing.cancel();
         if ask(&self.supervisor, SupervisorMsg::Shutdown, SHUTDOWN_PATIENCE).await.is_err() {
             tracing::warn!("the actors did not end in time; what they had committed is safe");
+        }
+        if !self.services.job_queues.shutdown(JOB_PATIENCE).await {
+            tracing::warn!("a job did not end in time; the next start repeats it");
+        }
+        self.services.tasks.close();
+        if timeout(SHUTDOWN_PATIENCE, self.services.tasks.wait()).await.is_err() {
+            tracing::warn!("a task of the control plane did not end in time");
         }
         self.services.store.close().await;
     }

@@ -1,18 +1,20 @@
 //! The read side: what is known of every agent, without asking its actor.
 //!
-//! One writer for each entry (the registry while it is created, its actor from then on), any number of readers, none of
-//! whom waits for a mailbox. A view is replaced as a whole and never changed, so a reader sees one moment. Those who wait
-//! for a change subscribe; when an agent is gone its subscribers see the end of the channel.
+//! Each entry has one writer (the registry while it is created, its actor from then on) and any number of readers, which
+//! never wait for a mailbox. A view is replaced as a whole and never changed, so a reader sees one moment. To wait for a
+//! change, subscribe; when an agent is gone its subscribers see the end of the channel.
+
+mod send_queue;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use dashmap::DashMap;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
+pub use self::send_queue::{Held, SendQueue};
 use crate::domain::{AgentId, HostPort, Secret, Status, Timestamp, UserId};
 use crate::runtime::Usage;
 use crate::store::AgentRecord;
@@ -46,23 +48,14 @@ pub struct Access {
 pub struct Vitals {
     pub last_health_at: Option<Timestamp>,
     pub usage: Option<Usage>,
-    /// Since when the engine does not say anything about the instance.
+    /// Since when the engine has not answered for the instance.
     pub unknown_since: Option<Timestamp>,
-}
-
-/// The queue of messages in front of an agent.
-#[derive(Debug)]
-pub struct Gate {
-    /// One at a time passes from waiting to sending, first come first served: held messages keep their order.
-    pub turn: Semaphore,
-    /// Messages waiting or under way.
-    pub held: AtomicU32,
 }
 
 struct Entry {
     view: watch::Sender<Arc<AgentView>>,
     vitals: Arc<RwLock<Vitals>>,
-    gate: Arc<Gate>,
+    send_queue: Arc<SendQueue>,
 }
 
 /// All agents.
@@ -72,7 +65,7 @@ pub struct Views {
     order: RwLock<Order>,
 }
 
-/// Who has which agents, in the order of creation, which is that of their ids.
+/// Agents by owner, in the order of creation, which is that of their ids.
 #[derive(Default)]
 struct Order {
     all: BTreeSet<AgentId>,
@@ -95,8 +88,7 @@ impl Views {
             entry.view.send_replace(view);
             return;
         }
-        let gate = Gate { turn: Semaphore::new(1), held: AtomicU32::new(0) };
-        let entry = Entry { view: watch::Sender::new(view), vitals: Arc::default(), gate: Arc::new(gate) };
+        let entry = Entry { view: watch::Sender::new(view), vitals: Arc::default(), send_queue: Arc::default() };
         self.entries.insert(id, entry);
         let mut order = self.order.write().unwrap_or_else(PoisonError::into_inner);
         order.all.insert(id);
@@ -125,8 +117,8 @@ impl Views {
         self.entries.get(&id).map(|entry| entry.view.subscribe())
     }
 
-    pub fn gate(&self, id: AgentId) -> Option<Arc<Gate>> {
-        self.entries.get(&id).map(|entry| Arc::clone(&entry.gate))
+    pub fn send_queue(&self, id: AgentId) -> Option<Arc<SendQueue>> {
+        self.entries.get(&id).map(|entry| Arc::clone(&entry.send_queue))
     }
 
     pub fn vitals(&self, id: AgentId) -> Vitals {
@@ -190,26 +182,5 @@ impl Views {
             }
         }
         counts
-    }
-}
-
-impl Gate {
-    /// Counts a message in, unless `max` are there already.
-    pub fn enter(self: &Arc<Self>, max: u32) -> Option<Held> {
-        let entered = self
-            .held
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| (held < max).then_some(held + 1))
-            .is_ok();
-        entered.then(|| Held(Arc::clone(self)))
-    }
-}
-
-/// A message that is counted in; counted out when dropped.
-#[derive(Debug)]
-pub struct Held(Arc<Gate>);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.held.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,29 +1,31 @@
 //! One agent's actor: a thin shell round [`lifecycle::step`](crate::lifecycle::step()).
 //!
-//! Event → decide → commit → show → reply → act. The only thing a handler waits for is the store. Where a commit's outcome
-//! is not known the actor ends with an error, and its supervisor rebuilds it from what the store really has.
+//! Event → decide → commit → show → reply → act. A handler waits for the store and nothing else. A commit that was
+//! certainly not written is repeated after a pause. Where the outcome of a commit is not known the actor ends with an
+//! error, and its supervisor rebuilds it from what the store has.
 
 mod effects;
-mod message;
+mod state;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tracing::Instrument as _;
 
-use self::effects::{AbortOnDrop, ObserveState};
-pub use self::message::{AgentMsg, Change, CommandReply};
-use super::jobs::{self, TOKEN_FIELD};
-use super::supervisor::RegistrySlot;
-use super::{FeedEntry, Services};
-use crate::domain::{HostPort, Secret};
+use self::state::{ActorState, ObserveState};
+use super::Services;
+use super::jobs;
+use super::protocol::{AgentMsg, CommandMsg, CommandReply, GONE, RegistrySlot};
+use crate::domain::Secret;
 use crate::lifecycle::{
-    Admission, AgentState, Cause, Command, Context, Effect, Event, Failure, FailureKind, Job, Outcome, Phase,
-    TokenChange, Transition, admit, allowed, step,
+    Admission, Command, Context, Effect, Event, Failure, FailureKind, Job, Outcome, Phase, Transition, admit, allowed,
+    step,
 };
-use crate::runtime::Run;
-use crate::store::{AgentRecord, Batch, LogEntry, StoreError};
-use crate::vault::Binding;
-use crate::view::{Access, AgentView};
+#[cfg(feature = "testkit")]
+use crate::store::AgentRecord;
+use crate::store::{Conflict, StoreError};
+use crate::view::AgentView;
 
 pub struct AgentActor;
 
@@ -33,31 +35,12 @@ pub struct AgentArgs {
     pub registry: RegistrySlot,
 }
 
-pub struct ActorState {
-    services: Arc<Services>,
-    registry: RegistrySlot,
-    /// What is committed, as everybody sees it.
-    view: Arc<AgentView>,
-    token: Option<Secret<String>>,
-    run: Option<Run>,
-    wake: Option<AbortOnDrop>,
-    health: Option<AbortOnDrop>,
-    observing: ObserveState,
-}
-
-impl Drop for ActorState {
-    /// The successor finds out what was done, and its first job waits for the end of the last one.
-    fn drop(&mut self) {
-        self.services.job_queues.cancel(self.view.record.id);
-    }
-}
-
 impl Actor for AgentActor {
     type Msg = AgentMsg;
     type State = ActorState;
     type Arguments = AgentArgs;
 
-    /// Only takes its arguments: what fails in here would be seen by nobody but the spawner.
+    /// Only takes its arguments: what fails in here is seen by the spawner alone, not by the supervisor.
     async fn pre_start(&self, _: ActorRef<AgentMsg>, args: AgentArgs) -> Result<ActorState, ActorProcessingErr> {
         let AgentArgs { services, view, registry } = args;
         let token = jobs::open_token(&services, &view.record);
@@ -69,7 +52,9 @@ impl Actor for AgentActor {
             run: None,
             wake: None,
             health: None,
-            observing: ObserveState::No,
+            observing: ObserveState::Idle,
+            observation: None,
+            refused_commits: 0,
         })
     }
 
@@ -83,19 +68,24 @@ impl Actor for AgentActor {
         message: AgentMsg,
         state: &mut ActorState,
     ) -> Result<(), ActorProcessingErr> {
-        // Boxed: else every idle actor's task has room for a transition that it may make once a day.
-        if let AgentMsg::Command(command, change, reply) = message {
-            return Box::pin(state.command(&myself, command, change, reply)).await;
+        let span = state.span();
+        // Boxed: otherwise every idle actor's task has room for a transition that it may make once a day.
+        if let AgentMsg::Command(command) = message {
+            return Box::pin(state.command(&myself, *command).instrument(span)).await;
         }
         #[cfg(feature = "testkit")]
         let message = state.with_old_news(message);
-        let (event, token) = state.observe(&myself, message);
+        let (event, token) = span.in_scope(|| state.observe(&myself, message));
         match event {
-            Some(event) => Box::pin(state.advance(&myself, event, token)).await,
+            Some(event) => Box::pin(state.advance(&myself, event, token).instrument(span)).await,
             None => Ok(()),
         }
     }
 }
+
+/// Pause before a commit that was certainly not written is tried again; doubles up to the maximum.
+const COMMIT_PAUSE: Duration = Duration::from_millis(50);
+const COMMIT_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 impl ActorState {
     /// Notes what a message brings besides its event: a run, a token, a port.
@@ -121,7 +111,8 @@ impl ActorState {
                 Event::Job { attempt, job: Job::Rebind, outcome }
             }
             AgentMsg::Observed { revision, observation, run } => {
-                if std::mem::replace(&mut self.observing, ObserveState::No) == ObserveState::Again {
+                self.observation = None;
+                if std::mem::replace(&mut self.observing, ObserveState::Idle) == ObserveState::RunningThenAgain {
                     self.look(myself.clone());
                 }
                 if revision == self.view.record.state.revision && run.is_some() && run != self.run {
@@ -148,9 +139,13 @@ impl ActorState {
                 }
                 Event::Wake { revision }
             }
-            AgentMsg::Command(command, ..) => Event::Command(command),
+            AgentMsg::Again(again) => {
+                let (event, token) = *again;
+                return (Some(event), token);
+            }
+            AgentMsg::Command(command) => Event::Command(command.command),
             #[cfg(feature = "testkit")]
-            AgentMsg::Panic => panic!("an agent's actor was told to panic"),
+            AgentMsg::Panic => panic!("a test makes the actor of an agent panic"),
         };
         (Some(event), None)
     }
@@ -206,7 +201,7 @@ impl ActorState {
         event: Event,
         token: Option<Secret<String>>,
     ) -> Result<(), ActorProcessingErr> {
-        let transition = self.decide(event);
+        let transition = self.decide(event.clone());
         if let (Some(state), Some(cause)) = (transition.state, transition.cause) {
             let next = self.next_record(state, transition.token, token.as_ref());
             #[cfg(feature = "testkit")]
@@ -215,10 +210,14 @@ impl ActorState {
             let skipped = false;
             let committed = if skipped { Ok(()) } else { self.commit(next, &cause).await };
             match committed {
-                Ok(()) => {}
-                // Somebody removed the record: nothing is left to look after.
-                Err(StoreError::Rejected(crate::store::Conflict::NotFound)) => {
+                Ok(()) => self.refused_commits = 0,
+                // The record was removed: this agent is gone.
+                Err(StoreError::Rejected(Conflict::NotFound)) => {
                     myself.stop(Some(GONE.into()));
+                    return Ok(());
+                }
+                Err(error) if error.is_certain() => {
+                    self.repeat(myself, event, token, &error);
                     return Ok(());
                 }
                 Err(error) => return Err(Box::new(error)),
@@ -230,18 +229,24 @@ impl ActorState {
         Ok(())
     }
 
-    async fn command(
-        &mut self,
-        myself: &ActorRef<AgentMsg>,
-        command: Command,
-        change: Option<Box<Change>>,
-        reply: RpcReplyPort<CommandReply>,
-    ) -> Result<(), ActorProcessingErr> {
+    /// The store took nothing, so nothing has happened: the same event comes again after a pause. What becomes outdated
+    /// meanwhile is dropped by its attempt or revision, as always.
+    fn repeat(&mut self, myself: &ActorRef<AgentMsg>, event: Event, token: Option<Secret<String>>, error: &StoreError) {
+        let doubled = COMMIT_PAUSE.saturating_mul(2_u32.saturating_pow(self.refused_commits));
+        let pause = doubled.min(COMMIT_PAUSE_MAX);
+        self.refused_commits = self.refused_commits.saturating_add(1);
+        tracing::warn!(%error, pause_ms = pause.as_millis(), "a transition was not stored; it is tried again");
+        myself.send_after(pause, move || AgentMsg::Again(Box::new((event, token))));
+    }
+
+    async fn command(&mut self, myself: &ActorRef<AgentMsg>, message: CommandMsg) -> Result<(), ActorProcessingErr> {
+        let CommandMsg { command, change, if_generation, asked_at, reply } = message;
+        self.services.counters.waited(asked_at.elapsed());
         if reply.is_closed() {
-            // Whoever asked has gone; commands are idempotent, so nothing is lost by not doing it.
+            // The caller has gone. Commands are idempotent, so nothing is lost by leaving it out.
             return Ok(());
         }
-        if change.as_ref().is_some_and(|change| change.if_generation != self.view.record.state.generation) {
+        if if_generation.is_some_and(|generation| generation != self.view.record.state.generation) {
             let _ = reply.send(CommandReply::Stale);
             return Ok(());
         }
@@ -270,8 +275,8 @@ impl ActorState {
             }
             match self.commit(next, &cause).await {
                 Ok(()) => {}
-                Err(error @ (StoreError::Busy | StoreError::Unavailable(_) | StoreError::Closed)) => {
-                    // Certainly not written: the agent goes on as it was.
+                Err(error) if error.is_certain() => {
+                    // The agent goes on as it was.
                     let _ = reply.send(CommandReply::NotStored(error));
                     return Ok(());
                 }
@@ -291,66 +296,4 @@ impl ActorState {
         }
         Ok(())
     }
-
-    fn next_record(&self, state: AgentState, change: TokenChange, token: Option<&Secret<String>>) -> AgentRecord {
-        let mut next = self.view.record.clone();
-        let paired = matches!(state.phase, Phase::Running { .. });
-        next.state = state;
-        next.updated_at = self.services.clock.now();
-        if change == TokenChange::Forget {
-            next.token = None;
-        } else if let Some(token) = token.filter(|token| paired && Some(*token) != self.token.as_ref()) {
-            let binding = Binding::agent(next.id, TOKEN_FIELD);
-            next.token = Some(self.services.vault.seal(&binding, token.expose().as_bytes()));
-        }
-        next
-    }
-
-    async fn commit(&mut self, next: AgentRecord, cause: &Cause) -> Result<(), StoreError> {
-        let entry = LogEntry {
-            seq: next.state.revision,
-            time: next.updated_at,
-            from: self.view.record.state.status(),
-            to: next.state.status(),
-            cause: cause.code.as_str().to_owned(),
-            attempt: next.state.attempt,
-            detail: cause.detail.as_ref().map(|detail| detail.to_string()),
-            root: cause.root.map(|code| code.as_str().to_owned()),
-            exit_code: cause.exit_code,
-        };
-        self.services.store.commit(Batch::update_agent(&next, Some(&entry))).await?;
-        tracing::info!(
-            agent = %next.id, slug = %next.slug, attempt = entry.attempt,
-            from = %entry.from, to = %entry.to, cause = %entry.cause, detail = entry.detail,
-            "transition"
-        );
-        if next.token != self.view.record.token {
-            self.token = jobs::open_token(&self.services, &next);
-        }
-        if !matches!(next.state.phase, Phase::Running { .. } | Phase::Starting { .. }) {
-            self.run = None;
-        }
-        self.services.recoveries.note(next.id, &entry);
-        let fed = FeedEntry { agent: next.id, user: next.user, entry };
-        self.show(next, self.view.port);
-        // Nobody listening is fine.
-        let _ = self.services.feed.send(Arc::new(fed));
-        Ok(())
-    }
-
-    /// Puts a view of this record in place of the one before it.
-    fn show(&mut self, record: AgentRecord, port: HostPort) {
-        let running = matches!(record.state.phase, Phase::Running { .. });
-        let access = match (&self.run, &self.token) {
-            (Some(run), Some(token)) if running => {
-                Some(Arc::new(Access { endpoint: run.endpoint, token: token.clone(), attempt: record.state.attempt }))
-            }
-            _ => None,
-        };
-        self.view = Arc::new(AgentView { record, port, access });
-        self.services.views.put(Arc::clone(&self.view));
-    }
 }
-
-/// The reason with which an actor ends when its agent is gone: the one end that is not repaired.
-pub const GONE: &str = "gone";

@@ -7,9 +7,11 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::domain::AgentId;
 
@@ -26,10 +28,11 @@ struct Jobs {
 struct Last {
     number: u64,
     cancel: CancellationToken,
-    handle: JoinHandle<()>,
+    /// Aborts the job where the whole queue is aborted; a job that ends by itself is not touched.
+    handle: AbortOnDropHandle<()>,
 }
 
-/// Leaves the lane at a job's end, also at a bad one: what is over keeps no memory.
+/// Removes the entry at a job's end, also after a panic: what is over keeps no memory.
 struct Leave {
     job_queues: JobQueues,
     agent: AgentId,
@@ -53,6 +56,7 @@ impl JobQueues {
         job: impl FnOnce(CancellationToken) -> F,
     ) {
         let cancel = CancellationToken::new();
+        let superseded = cancel.clone();
         let job = job(cancel.clone());
         // Held until the job is noted, so that it cannot leave before it was.
         let mut jobs = self.jobs();
@@ -60,23 +64,45 @@ impl JobQueues {
         let number = jobs.begun;
         let before = jobs.last.remove(&agent);
         let leave = Leave { job_queues: self.clone(), agent, number };
-        let handle = tokio::spawn(async move {
+        let handle = AbortOnDropHandle::new(tokio::spawn(async move {
             let _leave = leave;
             if let Some(Last { cancel, handle, .. }) = before {
                 cancel.cancel();
                 // A panic in it was its own; it is over either way.
                 let _ = handle.await;
             }
-            job.await;
-        });
+            // Its phase is over already: what it would do may be wrong by now.
+            if !superseded.is_cancelled() {
+                job.await;
+            }
+        }));
         jobs.last.insert(agent, Last { number, cancel, handle });
     }
 
-    /// Asks the agent's last job to end where it safely can: nobody waits for it any more.
+    /// Asks the agent's last job to end where it safely can: its actor has ended.
     pub fn cancel(&self, agent: AgentId) {
         if let Some(last) = self.jobs().last.get(&agent) {
             last.cancel.cancel();
         }
+    }
+
+    /// Asks all jobs to end and waits for them; what has not ended within `patience` is dropped. False if that was needed.
+    pub async fn shutdown(&self, patience: Duration) -> bool {
+        let last: Vec<Last> = {
+            let mut jobs = self.jobs();
+            let mut last: Vec<_> = jobs.last.drain().collect();
+            last.sort_unstable_by_key(|(agent, _)| *agent);
+            last.into_iter().map(|(_, last)| last).collect()
+        };
+        for job in &last {
+            job.cancel.cancel();
+        }
+        let ended = async {
+            for mut job in last {
+                let _ = (&mut job.handle).await;
+            }
+        };
+        timeout(patience, ended).await.is_ok()
     }
 
     fn jobs(&self) -> MutexGuard<'_, Jobs> {

@@ -1,4 +1,4 @@
-//! The registry: the one who gives out quota, slugs and ports, and the one writer of users and keys.
+//! The registry: it assigns quota, slugs and ports, and is the one writer of users and keys.
 //!
 //! It answers after the store has it. A claim that the store refuses is given back. When it crashes it is rebuilt from
 //! the store, which holds the same claims in the same transactions as the records.
@@ -8,81 +8,12 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::Services;
-use super::supervisor::SupervisorMsg;
-use crate::domain::{AgentId, HostPort, Limits, Status, UserId};
-use crate::ledger::{Ledger, Refusal, SlugRequest};
+use super::protocol::{CreateRefusal, Creation, RegistryMsg, SupervisorMsg};
+use crate::domain::{AgentId, HostPort, Limits, Plan, Status, UserId};
+use crate::ledger::Ledger;
 use crate::lifecycle::{Cause, Code};
-use crate::store::{
-    AgentRecord, Batch, Conflict, IdempotencyRecord, KeyRecord, LogEntry, Snapshot, StoreError, UserRecord,
-};
+use crate::store::{Batch, Conflict, LogEntry, Snapshot, StoreError, UserRecord};
 use crate::view::AgentView;
-
-pub enum RegistryMsg {
-    Create {
-        creation: Box<Creation>,
-        reply: RpcReplyPort<Result<Arc<AgentView>, CreateRefusal>>,
-    },
-    /// Another port for an agent whose port a stranger holds.
-    SwapPort {
-        agent: AgentId,
-        reply: RpcReplyPort<Result<HostPort, Cause>>,
-    },
-    /// The agent's instance is gone: its record and claims go, too.
-    Retire {
-        agent: AgentId,
-        reply: RpcReplyPort<Result<(), StoreError>>,
-    },
-    /// Creates a user, or changes one: an e-mail address belongs to one user.
-    PutUser {
-        user: Box<UserRecord>,
-        reply: RpcReplyPort<Result<(), StoreError>>,
-    },
-    RemoveUser {
-        user: UserId,
-        reply: RpcReplyPort<Result<(), StoreError>>,
-    },
-    PutKey {
-        key: Box<KeyRecord>,
-        reply: RpcReplyPort<Result<(), StoreError>>,
-    },
-    RemoveKey {
-        key: Box<KeyRecord>,
-        reply: RpcReplyPort<Result<(), StoreError>>,
-    },
-    Used {
-        user: UserId,
-        reply: RpcReplyPort<u32>,
-    },
-    /// A bug, as chaos tests have it.
-    #[cfg(feature = "testkit")]
-    Panic,
-}
-
-/// A new agent, valid and sealed; the slug in the record is replaced by the one that is given out.
-pub struct Creation {
-    pub record: AgentRecord,
-    pub slug: SlugRequest,
-    /// Written in the same transaction, so that a retry after a crash finds the agent.
-    pub idempotency: Option<IdempotencyClaim>,
-}
-
-/// What is written beside a new agent about the request that made it.
-#[derive(Debug, Clone)]
-pub struct IdempotencyClaim {
-    pub key: String,
-    pub record: IdempotencyRecord,
-}
-
-/// Why no agent was created.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum CreateRefusal {
-    #[error(transparent)]
-    Ledger(#[from] Refusal),
-    #[error("no such user")]
-    NoSuchUser,
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
 
 pub struct RegistryActor;
 
@@ -125,7 +56,7 @@ impl Actor for RegistryActor {
         message: RegistryMsg,
         state: &mut RegistryState,
     ) -> Result<(), ActorProcessingErr> {
-        // Whoever asked may have gone meanwhile: what was committed stands all the same.
+        // The caller may have gone meanwhile: what was committed stays.
         match message {
             RegistryMsg::Create { creation, reply } => {
                 if reply.is_closed() {
@@ -148,16 +79,12 @@ impl Actor for RegistryActor {
                 let _ = reply.send(retired);
                 rebuild_if(unknown)
             }
-            RegistryMsg::PutUser { user, reply } => {
-                let taken = state.services.accounts.user_by_email(&user.email).is_some_and(|other| other.id != user.id);
-                let stored = if taken {
-                    Err(Conflict::Exists.into())
-                } else {
-                    state.services.store.commit(Batch::put_user(&user)).await
-                };
-                if stored.is_ok() {
-                    state.services.accounts.put_user(*user);
-                }
+            RegistryMsg::CreateUser { user, reply } => {
+                let stored = state.create_user(*user).await;
+                answer(reply, stored)
+            }
+            RegistryMsg::ChangePlan { user, plan, limits, reply } => {
+                let stored = state.change_plan(user, plan, limits).await;
                 answer(reply, stored)
             }
             RegistryMsg::RemoveUser { user, reply } => {
@@ -186,14 +113,14 @@ impl Actor for RegistryActor {
                 Ok(())
             }
             #[cfg(feature = "testkit")]
-            RegistryMsg::Panic => panic!("the registry was told to panic"),
+            RegistryMsg::Panic => panic!("a test makes the registry panic"),
         }
     }
 }
 
-fn answer(
-    reply: RpcReplyPort<Result<(), StoreError>>,
-    stored: Result<(), StoreError>,
+fn answer<T: Send + 'static>(
+    reply: RpcReplyPort<Result<T, StoreError>>,
+    stored: Result<T, StoreError>,
 ) -> Result<(), ActorProcessingErr> {
     let unknown = matches!(&stored, Err(StoreError::Unknown(_)));
     let _ = reply.send(stored);
@@ -202,7 +129,7 @@ fn answer(
 
 /// A commit whose outcome is unknown: only the store knows what is true, so the registry is rebuilt from it.
 fn rebuild_if(unknown: bool) -> Result<(), ActorProcessingErr> {
-    if unknown { Err("a commit's outcome is unknown".into()) } else { Ok(()) }
+    if unknown { Err(Box::new(StoreError::Unknown("a commit of the registry".into()))) } else { Ok(()) }
 }
 
 /// Why an agent got no other port.
@@ -259,9 +186,35 @@ impl RegistryState {
         Ok(view)
     }
 
+    async fn create_user(&mut self, user: UserRecord) -> Result<(), StoreError> {
+        if self.services.accounts.user_by_email(&user.email).is_some_and(|other| other.id != user.id) {
+            return Err(Conflict::Exists.into());
+        }
+        self.put_user(user).await
+    }
+
+    /// Read and written here, by the one writer of users: neither a second change nor a removal comes in between.
+    async fn change_plan(
+        &mut self,
+        user: UserId,
+        plan: Plan,
+        limits: Option<Limits>,
+    ) -> Result<UserRecord, StoreError> {
+        let user = self.services.accounts.user(user).ok_or(Conflict::NotFound)?;
+        let changed = UserRecord { plan, limits, ..user };
+        self.put_user(changed.clone()).await?;
+        Ok(changed)
+    }
+
+    async fn put_user(&mut self, user: UserRecord) -> Result<(), StoreError> {
+        self.services.store.commit(Batch::put_user(&user)).await?;
+        self.services.accounts.put_user(user);
+        Ok(())
+    }
+
     async fn swap_port(&mut self, agent: AgentId) -> Result<HostPort, NoPort> {
         let Some(allocation) = self.ledger.allocation(agent) else {
-            return Err(NoPort::certainly(Code::Internal, "the agent has no seat"));
+            return Err(NoPort::certainly(Code::Internal, "the agent has no allocation"));
         };
         let from = allocation.port;
         let now = self.services.clock.now();

@@ -1,45 +1,24 @@
 //! The supervisor: parent of the registry and of all agents. It rebuilds from the store what crashed, and nothing else.
 //!
-//! ractor reports a kill and a cancelled task as a plain termination, so an end is sorted out here: only an actor that
-//! says [`GONE`] has really ended. Everything else is rebuilt, at first at once, then with growing delays, for ever: an
-//! agent whose actor cannot live must not take the others with it, and must not be forgotten either.
+//! ractor reports a kill and a cancelled task as a plain termination, so this is where ends are told apart: only an actor
+//! that stopped with the reason [`GONE`] is done. Any other is rebuilt, at first at once, then with growing delays, without
+//! a limit: an actor that keeps crashing must not end the others, and its agent must not be forgotten.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use dashmap::DashMap;
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::time::Instant;
 
 use super::Services;
-use super::agent::{AgentActor, AgentArgs, AgentMsg, GONE};
-use super::registry::{RegistryActor, RegistryArgs, RegistryMsg};
+use super::agent::{AgentActor, AgentArgs};
+use super::protocol::{AgentMsg, Directory, GONE, RegistryMsg, RegistrySlot, SupervisorMsg};
+use super::registry::{RegistryActor, RegistryArgs};
 use crate::domain::{AgentId, HostPort};
-use crate::store::{AgentRecord, Snapshot, StoredAgent};
+use crate::store::{AgentRecord, Snapshot, StoreError, StoredAgent};
 use crate::view::AgentView;
-
-/// Where the registry is at present: it changes when it is rebuilt.
-pub type RegistrySlot = Arc<ArcSwap<ActorRef<RegistryMsg>>>;
-
-/// Where the agents' actors are at present.
-pub type Directory = Arc<DashMap<AgentId, ActorRef<AgentMsg>>>;
-
-pub enum SupervisorMsg {
-    /// Start an actor for a new agent.
-    TakeUp {
-        record: Box<AgentRecord>,
-        port: HostPort,
-    },
-    /// Rebuild an agent's actor from the store.
-    Rebuild(AgentId),
-    RebuildRegistry,
-    /// Tell every agent, or one, that the engine shows something new.
-    Resync(Option<AgentId>),
-    /// End all actors, in order.
-    Shutdown(RpcReplyPort<()>),
-}
 
 pub struct Supervisor;
 
@@ -167,9 +146,21 @@ impl Actor for Supervisor {
                 // The state holds the agent's jobs and timers: they end here.
                 drop(boxed);
                 let asked = reason.as_deref() == Some(GONE);
+                if !asked && !state.closing {
+                    state.services.counters.actor_killed();
+                }
                 (cell.get_id(), (!asked).then(|| reason.unwrap_or_else(|| "terminated".into())))
             }
-            SupervisionEvent::ActorFailed(cell, error) => (cell.get_id(), Some(error.to_string())),
+            SupervisionEvent::ActorFailed(cell, error) => {
+                let counters = &state.services.counters;
+                // Our handlers fail with the store's error and with nothing else.
+                if error.is::<StoreError>() {
+                    counters.actor_failed()
+                } else {
+                    counters.actor_panicked()
+                }
+                (cell.get_id(), Some(error.to_string()))
+            }
         };
         let Some(child) = state.children.remove(&id) else { return Ok(()) };
         if let Child::Agent(agent) = child {

@@ -53,7 +53,10 @@ impl ControlPlane {
     pub async fn create_user(&self, new: NewUser) -> Result<UserRecord, AccountError> {
         let NewUser { email, plan, limits } = new;
         let user = UserRecord { id: UserId::new(), email, plan, limits, created_at: self.now() };
-        self.put_user(user).await
+        let stored = Box::new(user.clone());
+        let registry = self.registry.load_full();
+        ask(&registry, |reply| RegistryMsg::CreateUser { user: stored, reply }, ACTOR_PATIENCE).await??;
+        Ok(user)
     }
 
     /// Another plan, or other limits. Agents that are more than the new plan allows stay; no more can be added.
@@ -61,15 +64,9 @@ impl ControlPlane {
     /// # Errors
     /// [`AccountError::NoSuchUser`], or the store's.
     pub async fn set_plan(&self, user: UserId, plan: Plan, limits: Option<Limits>) -> Result<UserRecord, AccountError> {
-        let user = self.accounts().user(user).ok_or(AccountError::NoSuchUser)?;
-        self.put_user(UserRecord { plan, limits, ..user }).await
-    }
-
-    async fn put_user(&self, user: UserRecord) -> Result<UserRecord, AccountError> {
-        let stored = Box::new(user.clone());
         let registry = self.registry.load_full();
-        ask(&registry, |reply| RegistryMsg::PutUser { user: stored, reply }, ACTOR_PATIENCE).await??;
-        Ok(user)
+        let change = |reply| RegistryMsg::ChangePlan { user, plan, limits, reply };
+        Ok(ask(&registry, change, ACTOR_PATIENCE).await??)
     }
 
     /// Removes a user and their keys.

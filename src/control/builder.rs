@@ -7,10 +7,11 @@ use dashmap::DashMap;
 use ractor::Actor;
 use tokio::sync::{broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::{ControlPlane, reconcile};
 use crate::accounts::Accounts;
-use crate::actor::{Clock, JobQueues, Services, Settings, Supervisor, SupervisorArgs};
+use crate::actor::{Clock, Counters, JobQueues, Services, Settings, Supervisor, SupervisorArgs};
 use crate::incident::Recoveries;
 use crate::runtime::ContainerRuntime;
 use crate::store::{OpenError, Store, StoreError};
@@ -116,15 +117,18 @@ impl Builder {
             profile: self.profile,
             views: Views::default(),
             job_queues: JobQueues::default(),
+            tasks: TaskTracker::new(),
             accounts: Accounts::default(),
             recoveries: Recoveries::default(),
             orphans: AtomicU64::default(),
+            counters: Counters::default(),
             clock: self.clock,
             settings: self.settings,
             #[cfg(feature = "testkit")]
             sabotage: self.sabotage,
             feed: broadcast::Sender::new(FEED_LENGTH),
         });
+        let changes = services.runtime.watch();
         let directory = Arc::new(DashMap::new());
         let (found, registry) = oneshot::channel();
         let args = SupervisorArgs {
@@ -137,7 +141,7 @@ impl Builder {
             Supervisor::spawn(None, Supervisor, args).await.map_err(|error| StartError::Actors(error.to_string()))?;
         let registry = registry.await.map_err(|_| StartError::Actors("the supervisor ended".into()))?;
         let closing = CancellationToken::new();
-        reconcile::spawn(Arc::clone(&services), supervisor.clone(), closing.clone());
+        reconcile::spawn(&services, changes, supervisor.clone(), &closing);
         Ok(ControlPlane { services, supervisor, registry, directory, closing })
     }
 }

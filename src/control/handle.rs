@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{ACTOR_PATIENCE, ControlPlane};
-use crate::actor::{AgentMsg, AskError, Change, CommandReply, ask, key_of, open_credentials};
+use crate::actor::{AgentMsg, AskError, Change, CommandMsg, CommandReply, ask, key_of, open_credentials};
 use crate::domain::{AgentId, Credentials, Status};
 use crate::incident::{Incident, incidents};
 use crate::lifecycle::Command;
@@ -96,13 +96,13 @@ impl AgentHandle {
     /// # Errors
     /// See [`CommandError`]; the same for all commands.
     pub async fn start(&self) -> Result<CommandOutcome, CommandError> {
-        self.command(Command::Start, None).await
+        self.command(Command::Start, None, None).await
     }
 
     /// # Errors
     /// See [`CommandError`].
     pub async fn stop(&self) -> Result<CommandOutcome, CommandError> {
-        self.command(Command::Stop, None).await
+        self.command(Command::Stop, None, None).await
     }
 
     /// Restarts it with a new pairing code and a new token.
@@ -110,7 +110,7 @@ impl AgentHandle {
     /// # Errors
     /// See [`CommandError`].
     pub async fn restart(&self) -> Result<CommandOutcome, CommandError> {
-        self.command(Command::Restart, None).await
+        self.command(Command::Restart, None, None).await
     }
 
     /// Begins the deletion: instance, data, port and record. [`AgentHandle::gone`] waits for its end.
@@ -118,19 +118,31 @@ impl AgentHandle {
     /// # Errors
     /// See [`CommandError`].
     pub async fn delete(&self) -> Result<CommandOutcome, CommandError> {
-        match self.command(Command::Delete, None).await {
+        match self.command(Command::Delete, None, None).await {
             Err(CommandError::Gone) => Ok(CommandOutcome::Unchanged),
             outcome => outcome,
         }
+    }
+
+    /// Begins the deletion if the agent still has this generation.
+    ///
+    /// # Errors
+    /// [`CommandError::Stale`] where it has another one, else see [`CommandError`].
+    pub async fn delete_if(&self, generation: u64) -> Result<CommandOutcome, CommandError> {
+        self.command(Command::Delete, None, Some(generation)).await
     }
 
     pub(super) async fn command(
         &self,
         command: Command,
         change: Option<Box<Change>>,
+        if_generation: Option<u64>,
     ) -> Result<CommandOutcome, CommandError> {
         let actor = self.actor().await?;
-        let asked = ask(&actor, |reply| AgentMsg::Command(command, change, reply), ACTOR_PATIENCE).await;
+        let asked_at = Instant::now();
+        let message =
+            |reply| AgentMsg::Command(Box::new(CommandMsg { command, change, if_generation, asked_at, reply }));
+        let asked = ask(&actor, message, ACTOR_PATIENCE).await;
         match asked {
             Ok(CommandReply::Done) => Ok(CommandOutcome::Accepted),
             Ok(CommandReply::Already) => Ok(CommandOutcome::Unchanged),

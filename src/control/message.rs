@@ -37,6 +37,9 @@ pub struct Message {
 pub enum DeliveryError {
     #[error("the agent is gone")]
     Gone,
+    /// Certainly not sent: the service ends.
+    #[error("the service is shutting down")]
+    Closing,
     /// Certainly not sent: it does not run, and will not by itself.
     #[error("the agent is {status}")]
     NotRunning { status: Status, allowed: Vec<&'static str> },
@@ -69,25 +72,28 @@ impl AgentHandle {
     /// # Errors
     /// See [`DeliveryError`]; it says whether the message was sent.
     pub async fn deliver(&self, message: Message) -> Result<WebhookAnswer, DeliveryError> {
-        let gate = self.plane.services.views.gate(self.id()).ok_or(DeliveryError::Gone)?;
-        let _held = gate.enter(MAX_HELD).ok_or(DeliveryError::QueueFull)?;
+        let queue = self.plane.services.views.send_queue(self.id()).ok_or(DeliveryError::Gone)?;
+        let _held = queue.enter(MAX_HELD).ok_or(DeliveryError::QueueFull)?;
         let deadline = Instant::now() + message.hold;
         let mut refused_in = None;
         // Kept until the message is on the wire: what could not be sent must not queue behind those that came later.
         let mut turn = None;
         loop {
-            // Those who will not be let in at all need not queue for it.
+            // A message that is refused in any case need not queue.
             self.check_open()?;
-            if turn.is_none() {
-                turn = match timeout_at(deadline, gate.turn.acquire()).await {
-                    Ok(Ok(turn)) => Some(turn),
-                    Ok(Err(_closed)) => return Err(DeliveryError::Gone),
+            let wait = async {
+                if turn.is_none() {
+                    turn = Some(queue.turn.acquire().await.map_err(|_closed| DeliveryError::Gone)?);
+                }
+                self.ready(refused_in).await
+            };
+            let access = tokio::select! {
+                biased;
+                () = self.plane.closing.cancelled() => return Err(DeliveryError::Closing),
+                waited = timeout_at(deadline, wait) => match waited {
+                    Ok(access) => access?,
                     Err(_elapsed) => return Err(self.not_ready(&message)),
-                };
-            }
-            let access = match timeout_at(deadline, self.ready(refused_in)).await {
-                Ok(access) => access?,
-                Err(_elapsed) => return Err(self.not_ready(&message)),
+                },
             };
             let mark = SentMark::default();
             let call = WebhookCall {

@@ -139,7 +139,7 @@ impl AgentHandle {
         };
         // Built on what this view shows: if the agent was changed since, it is refused rather than half undone.
         let if_generation = patch.if_generation.unwrap_or(record.state.generation);
-        let change = Change { if_generation, spec, api_key, channels, channel_kinds };
-        self.command(Command::Update { inside }, Some(Box::new(change))).await
+        let change = Change { spec, api_key, channels, channel_kinds };
+        self.command(Command::Update { inside }, Some(Box::new(change)), Some(if_generation)).await
     }
 }

@@ -1,4 +1,7 @@
-//! Keeps intent and engine together: wakes agents when the engine says so, and clears away what belongs to nobody.
+//! Keeps what is wanted and what the engine has together.
+//!
+//! Two tasks, so that neither waits for the other: the watcher passes the engine's wake-ups to the actors, and the sweep
+//! lists the instances now and then and deals with those that belong to no agent.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use ractor::ActorRef;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,38 +21,40 @@ use crate::runtime::{DataPolicy, InstanceKey, Resync};
 /// How often instances are compared with records. Events do the daily work; this finds what no event told of.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Runs until `closing`.
-pub fn spawn(services: Arc<Services>, supervisor: ActorRef<SupervisorMsg>, closing: CancellationToken) {
-    tokio::spawn(async move {
-        let mut changes = services.runtime.watch();
-        let mut sweep = interval(SWEEP_INTERVAL);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut orphans = HashMap::new();
-        loop {
-            let wake = tokio::select! {
-                // In order, so that a simulation can be repeated; the sweep must not wait for the changes to run dry.
-                biased;
-                () = closing.cancelled() => return,
-                _ = sweep.tick() => {
-                    orphans = clear_orphans(&services, orphans).await;
-                    services.orphans.store(confirmed(&orphans), Ordering::Relaxed);
-                    continue;
-                }
-                change = changes.next() => match change {
-                    Some(Resync::Instance(agent)) => Some(agent),
-                    Some(Resync::All) => None,
-                    // A stream that ends breaks its promise; the health checks and the sweep still find what happens.
-                    None => {
-                        changes = futures_util::stream::pending().boxed();
-                        continue;
-                    }
-                },
-            };
-            if supervisor.cast(SupervisorMsg::Resync(wake)).is_err() {
-                return;
-            }
+/// Runs both tasks until `closing`. `changes` is subscribed before the actors observe for the first time: a change after
+/// that observation is then in the stream.
+pub fn spawn(
+    services: &Arc<Services>,
+    changes: BoxStream<'static, Resync>,
+    supervisor: ActorRef<SupervisorMsg>,
+    closing: &CancellationToken,
+) {
+    services.tasks.spawn(closing.clone().run_until_cancelled_owned(watch(changes, supervisor)));
+    services.tasks.spawn(closing.clone().run_until_cancelled_owned(sweep(Arc::clone(services))));
+}
+
+/// A stream that ends breaks its promise; the health checks and the sweep still find what happens.
+async fn watch(mut changes: BoxStream<'static, Resync>, supervisor: ActorRef<SupervisorMsg>) {
+    while let Some(change) = changes.next().await {
+        let agent = match change {
+            Resync::Instance(agent) => Some(agent),
+            Resync::All => None,
+        };
+        if supervisor.cast(SupervisorMsg::Resync(agent)).is_err() {
+            return;
         }
-    });
+    }
+}
+
+async fn sweep(services: Arc<Services>) {
+    let mut ticks = interval(SWEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut orphans = HashMap::new();
+    loop {
+        ticks.tick().await;
+        orphans = clear_orphans(&services, orphans).await;
+        services.orphans.store(confirmed(&orphans), Ordering::Relaxed);
+    }
 }
 
 /// How sure it is that an instance of ours belongs to no agent.

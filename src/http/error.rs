@@ -156,6 +156,10 @@ impl From<DeliveryError> for Problem {
     fn from(error: DeliveryError) -> Self {
         match error {
             DeliveryError::Gone => Self::not_found(),
+            DeliveryError::Closing => {
+                Self::new(Code::AgentNotReady, "The service is shutting down; the message was not sent.")
+                    .retry_after(READY_RETRY_SECS)
+            }
             DeliveryError::NotRunning { status, allowed } => illegal(status, &allowed),
             DeliveryError::NotReady { status, held } => Self::new(
                 Code::AgentNotReady,

@@ -168,7 +168,7 @@ impl AgentState {
     }
 
     /// Notes the instance's run, `None` when it is over.
-    pub(super) fn set_boot(&mut self, run_id: Option<RunId>) {
+    pub(super) fn set_run_id(&mut self, run_id: Option<RunId>) {
         let engine_id = self.instance.as_ref().map_or_else(|| Arc::from(""), |known| Arc::clone(&known.engine_id));
         if self.instance.is_some() || run_id.is_some() {
             self.instance = Some(Arc::new(InstanceRef { engine_id, run_id }));

@@ -122,7 +122,7 @@ fn finish(state: &AgentState, job: Job, outcome: Outcome, context: &Context<'_>)
         Phase::Starting { step, .. } if step.job() == Some(job) => start::finish(state, job, outcome, context),
         Phase::Stopping { then, .. } if then.job() == job => stop::finish(state, *then, outcome, context),
         Phase::Stopped | Phase::Failed { retry_at: None, .. } if job == Job::Kill => {
-            resume::look_after_halt(&outcome, context)
+            resume::after_kill(&outcome, context)
         }
         Phase::Pending
         | Phase::Starting { .. }

@@ -47,6 +47,16 @@ pub enum StoreError {
     Corrupt { table: &'static str, key: String },
 }
 
+impl StoreError {
+    /// Whether a commit that failed in this way certainly wrote nothing, and may succeed when it is tried again.
+    pub const fn is_certain(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Busy | Self::Closed => true,
+            Self::Rejected(_) | Self::Unknown(_) | Self::Corrupt { .. } => false,
+        }
+    }
+}
+
 /// Why a store cannot be opened. Whatever it is, the file is left as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {

@@ -1,36 +1,23 @@
-//! What an agent's actor has others do: jobs, looks, health checks and timers, each a task that reports by message.
+//! The tasks of an agent's actor: jobs, observations, health checks and timers. Each reports with a message, even if it
+//! panics: otherwise the actor would wait for it for ever.
 
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use ractor::ActorRef;
-use tokio::task::JoinHandle;
 use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
-use super::{ActorState, AgentMsg, GONE};
+use super::state::{ActorState, ObserveState};
 use crate::actor::jobs::{self, JobInput};
-use crate::actor::registry::RegistryMsg;
-use crate::actor::supervisor::RegistrySlot;
+use crate::actor::protocol::{AgentMsg, GONE, RegistryMsg, RegistrySlot};
 use crate::actor::{Services, ask};
 use crate::domain::{AgentId, HostPort, Timestamp};
-use crate::lifecycle::{Cause, Code, Effect, Failure, FailureKind, Job, Outcome, Phase};
-
-/// One look at a time: a burst of nudges is one more look after the one under way, which may have missed them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ObserveState {
-    No,
-    Once,
-    Again,
-}
-
-/// A timer that dies with its owner.
-pub(super) struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
+use crate::lifecycle::{Cause, Code, Effect, Failure, FailureKind, Job, Observation, Outcome, Phase};
 
 impl ActorState {
     pub(super) fn act(&mut self, myself: &ActorRef<AgentMsg>, effect: Effect) {
@@ -55,35 +42,40 @@ impl ActorState {
             token: self.token.clone(),
             run: self.run.clone(),
         };
-        self.services.job_queues.run(self.view.record.id, move |cancel| async move {
-            let agent = input.record.id;
-            let message = if job == Job::Rebind {
-                AgentMsg::Rebound { attempt, port: rebind(&services, &registry, agent, input.port).await }
-            } else {
-                let mut report = jobs::run(Arc::clone(&services), job, input, cancel).await;
-                if job == Job::Remove && report.outcome == Outcome::Done {
-                    report.outcome = retire(&services, &registry, agent).await;
-                }
-                AgentMsg::JobEnded { attempt, job, report: Box::new(report) }
-            };
-            // An actor that has ended meanwhile left its work to its successor.
-            let _ = myself.cast(message);
+        let span = self.span();
+        self.services.job_queues.run(self.view.record.id, move |cancel| {
+            async move {
+                let agent = input.record.id;
+                let message = if job == Job::Rebind {
+                    AgentMsg::Rebound { attempt, port: rebind(&services, &registry, agent, input.port).await }
+                } else {
+                    let mut report = jobs::run(Arc::clone(&services), job, input, cancel).await;
+                    if job == Job::Remove && report.outcome == Outcome::Done {
+                        report.outcome = retire(&services, &registry, agent).await;
+                    }
+                    AgentMsg::JobEnded { attempt, job, report: Box::new(report) }
+                };
+                // An actor that has ended meanwhile left its work to its successor.
+                let _ = myself.cast(message);
+            }
+            .instrument(span)
         });
     }
 
     pub(super) fn look(&mut self, myself: ActorRef<AgentMsg>) {
-        if self.observing != ObserveState::No {
-            self.observing = ObserveState::Again;
+        if self.observing != ObserveState::Idle {
+            self.observing = ObserveState::RunningThenAgain;
             return;
         }
-        self.observing = ObserveState::Once;
+        self.observing = ObserveState::Running;
         let services = Arc::clone(&self.services);
         let (agent, revision) = (self.view.record.id, self.view.record.state.revision);
         let key = jobs::key_of(&self.view.record);
-        tokio::spawn(async move {
+        let unknown = AgentMsg::Observed { revision, observation: Observation::Unknown, run: None };
+        self.observation = Some(self.report(myself, unknown, async move {
             let (observation, run) = jobs::look(&services, agent, &key).await;
-            let _ = myself.cast(AgentMsg::Observed { revision, observation, run });
-        });
+            AgentMsg::Observed { revision, observation, run }
+        }));
     }
 
     fn check_health(&mut self, myself: ActorRef<AgentMsg>, delay: Duration) {
@@ -91,22 +83,40 @@ impl ActorState {
         let (agent, attempt) = (self.view.record.id, self.view.record.state.attempt);
         let endpoint = self.run.as_ref().map(|run| run.endpoint);
         let key = jobs::key_of(&self.view.record);
-        self.health = Some(AbortOnDrop(tokio::spawn(async move {
+        let missed = AgentMsg::HealthChecked { attempt, alive: false };
+        self.health = Some(self.report(myself, missed, async move {
             sleep(delay).await;
-            let Some(endpoint) = endpoint else {
-                let _ = myself.cast(AgentMsg::HealthUnknown { attempt });
-                return;
-            };
+            let Some(endpoint) = endpoint else { return AgentMsg::HealthUnknown { attempt } };
             // Boxed: while it sleeps, which is nearly always, the task has no room for the check.
             let alive = Box::pin(jobs::check_health(&services, agent, &key, endpoint)).await;
-            let _ = myself.cast(AgentMsg::HealthChecked { attempt, alive });
-        })));
+            AgentMsg::HealthChecked { attempt, alive }
+        }));
+    }
+
+    /// Runs `work` as a task that ends with its handle, and sends its message; the other one if it panics.
+    fn report(
+        &self,
+        myself: ActorRef<AgentMsg>,
+        if_it_panics: AgentMsg,
+        work: impl Future<Output = AgentMsg> + Send + 'static,
+    ) -> AbortOnDropHandle<()> {
+        let services = Arc::clone(&self.services);
+        let task = async move {
+            let message = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_panic| {
+                services.counters.task_panicked();
+                tracing::error!("a task of this agent panicked");
+                if_it_panics
+            });
+            // An actor that has ended meanwhile left its work to its successor.
+            let _ = myself.cast(message);
+        };
+        AbortOnDropHandle::new(tokio::spawn(task.instrument(self.span())))
     }
 
     fn wake_at(&mut self, myself: ActorRef<AgentMsg>, at: Timestamp) {
         let revision = self.view.record.state.revision;
         let delay = self.services.clock.until(at);
-        self.wake = Some(AbortOnDrop(tokio::spawn(async move {
+        self.wake = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             sleep(delay).await;
             let _ = myself.cast(AgentMsg::Wake { revision });
         })));
@@ -125,20 +135,20 @@ async fn rebind(
     let port = ask(&registry.load_full(), |reply| RegistryMsg::SwapPort { agent, reply }, REGISTRY_PATIENCE).await;
     let outcome = match port {
         Ok(Ok(port)) => Ok(port),
-        Ok(Err(cause)) => swapped_all_the_same(services, agent, from).await.ok_or(cause),
+        Ok(Err(cause)) => stored_port(services, agent, from).await.ok_or(cause),
         Err(error) => {
             let cause = Cause::because(Code::Internal, format!("the registry: {error}"));
-            swapped_all_the_same(services, agent, from).await.ok_or(cause)
+            stored_port(services, agent, from).await.ok_or(cause)
         }
     };
     if let Ok(port) = outcome {
-        tracing::warn!(%agent, %port, at = %services.clock.now(), "the port was taken by someone else; the agent has another one now");
+        tracing::warn!(%port, "another program holds the old port; the agent has a new one");
     }
     outcome
 }
 
-/// The port that the store has, if it is another one: a swap whose answer was lost may have been committed.
-async fn swapped_all_the_same(services: &Services, agent: AgentId, from: HostPort) -> Option<HostPort> {
+/// The port that the store has, if it differs: a swap whose answer was lost may have been committed.
+async fn stored_port(services: &Services, agent: AgentId, from: HostPort) -> Option<HostPort> {
     let stored = services.store.agent(agent).await.ok().flatten()?;
     Some(stored.port).filter(|port| *port != from)
 }

@@ -11,6 +11,7 @@ use super::etag::if_match;
 use super::{AgentDetail, Own, answer};
 use crate::control::{AgentHandle, CommandError, CommandOutcome};
 use crate::http::body::Nothing;
+use crate::http::error::stale;
 use crate::http::problem::Problem;
 use crate::http::state::Api;
 
@@ -63,10 +64,20 @@ pub async fn restart(state: State<Api>, own: Own, _: Nothing) -> Result<Response
     responses((status = 204), (status = 202, body = AgentDetail, description = "Still going on"))
 )]
 pub async fn delete(state: State<Api>, own: Own, headers: HeaderMap) -> Result<Response, Problem> {
-    if_match(&headers, own.view.record.state.generation)?;
+    let generation = own.view.record.state.generation;
+    let wanted = if_match(&headers, generation)?;
     {
         let _turn = state.turn().await?;
-        Order::Delete.settle(&own.handle).await?;
+        let order = Order::Delete { if_generation: wanted };
+        match order.settle(&own.handle).await {
+            // It was changed after the header was compared with what readers see.
+            Err(CommandError::Stale) => {
+                return Err(stale(own.handle.view().map_or(generation, |view| view.record.state.generation)));
+            }
+            // Another deletion was faster.
+            Err(CommandError::Gone) => return Ok(StatusCode::NO_CONTENT.into_response()),
+            outcome => drop(outcome?),
+        }
     }
     if own.handle.gone(DELETED_WITHIN).await {
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -86,7 +97,7 @@ enum Order {
     Start,
     Stop,
     Restart,
-    Delete,
+    Delete { if_generation: Option<u64> },
 }
 
 impl Order {
@@ -106,7 +117,8 @@ impl Order {
             Self::Start => agent.start().await,
             Self::Stop => agent.stop().await,
             Self::Restart => agent.restart().await,
-            Self::Delete => agent.delete().await,
+            Self::Delete { if_generation: Some(generation) } => agent.delete_if(generation).await,
+            Self::Delete { if_generation: None } => agent.delete().await,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is seen from outside, against what is wanted: the engine's view, the gateway's health, a refused token.
 
-use super::{Context, Transition, start};
+use super::{Context, Transition, resume, start};
 use crate::backoff::Decision;
 use crate::domain::{Exit, RunId};
 use crate::lifecycle::cause::{Cause, Code};
@@ -10,7 +10,8 @@ use crate::lifecycle::phase::{AgentState, Phase, Step};
 /// The engine's view, no older than the life.
 pub(super) fn see(state: &AgentState, observation: Observation, context: &Context<'_>) -> Transition {
     match (&state.phase, observation) {
-        // An engine that is away says nothing about the agent.
+        // An engine that is away says nothing about the agent. Phases without a job or timer of their own ask again.
+        (Phase::Stopped | Phase::Failed { retry_at: None, .. }, Observation::Unknown) => resume::ask_again(context),
         (_, Observation::Unknown) => Transition::nothing(),
 
         (Phase::Running { .. }, Observation::Down(exit)) => died(state, false, false, exit_cause(&exit), context),
@@ -114,7 +115,7 @@ fn restarted_outside(state: &AgentState, run_id: RunId, died: Option<&Exit>, con
     let cause = died.map_or_else(|| Cause::new(Code::RestartedOutside), exit_cause);
     let mut next = state.next();
     next.restart_count += 1;
-    next.set_boot(Some(run_id));
+    next.set_run_id(Some(run_id));
     pick_up(next, Step::Probing, cause, context)
 }
 

@@ -84,14 +84,19 @@ pub(super) fn wake(state: &AgentState, context: &Context<'_>) -> Transition {
     }
 }
 
-/// A halt in a phase that waits for nothing: if it failed, somebody has to look whether something is still up.
-pub(super) fn look_after_halt(outcome: &Outcome, context: &Context<'_>) -> Transition {
+/// A kill ended in a phase that waits for nothing. Where it failed, the engine is asked what is still up.
+pub(super) fn after_kill(outcome: &Outcome, context: &Context<'_>) -> Transition {
     match outcome {
-        Outcome::Failed(_) => Transition::only(vec![Effect::WakeAt(later(context.now, PATIENCE_MAX))]),
+        Outcome::Failed(_) => ask_again(context),
         Outcome::Done | Outcome::Created { .. } | Outcome::Launched { .. } | Outcome::Paired(_) => {
             Transition::nothing()
         }
     }
+}
+
+/// Observes the instance after a while, in a phase that waits for nothing else.
+pub(super) fn ask_again(context: &Context<'_>) -> Transition {
+    Transition::only(vec![Effect::WakeAt(later(context.now, PATIENCE_MAX))])
 }
 
 /// The timer that a life needs, for when it is taken up or its revision moved on. Never later than if its wait began now:

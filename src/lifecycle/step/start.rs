@@ -76,15 +76,18 @@ pub(super) fn finish(state: &AgentState, job: Job, outcome: Outcome, context: &C
         (_, Outcome::Failed(failure)) => failed(state, failure, context),
         (Job::Kill, Outcome::Done) => {
             let mut next = state.next();
-            next.set_boot(None);
+            next.set_run_id(None);
             go_on(next, Step::Creating, Cause::new(Code::Deploying))
         }
         (Job::Rebind, Outcome::Done) => go_on(state.next(), Step::Creating, Cause::new(Code::Deploying)),
         (Job::Create, Outcome::Created { engine_id, up }) => created(state, engine_id, up, context),
         (Job::Launch, Outcome::Launched { run_id }) => {
             let mut next = state.next();
-            next.set_boot(Some(run_id));
-            go_on(next, Step::Probing, Cause::new(Code::InstanceStarted))
+            next.set_run_id(Some(run_id));
+            let mut transition = go_on(next, Step::Probing, Cause::new(Code::InstanceStarted));
+            // It may have ended while the start call was under way. What was observed then was dropped.
+            transition.effects.push(Effect::Observe);
+            transition
         }
         (Job::Probe, Outcome::Done) => go_on(state.next(), Step::Pairing, Cause::new(Code::InstanceHealthy)),
         (Job::Pair, Outcome::Paired(code)) => {

@@ -19,7 +19,7 @@ pub(super) fn finish(state: &AgentState, then: AfterStop, outcome: Outcome, cont
 
 fn stopped(state: &AgentState, then: AfterStop) -> Transition {
     let mut next = state.next();
-    next.set_boot(None);
+    next.set_run_id(None);
     let cause = Cause::new(Code::Stopped);
     match then {
         AfterStop::Stay => {

@@ -46,6 +46,7 @@ impl Inspector {
             }
             Some(Err(
                 DeliveryError::Gone
+                | DeliveryError::Closing
                 | DeliveryError::NotRunning { .. }
                 | DeliveryError::NotReady { .. }
                 | DeliveryError::QueueFull
@@ -57,6 +58,7 @@ impl Inspector {
                 Ok(_)
                 | Err(
                     DeliveryError::Gone
+                    | DeliveryError::Closing
                     | DeliveryError::NotRunning { .. }
                     | DeliveryError::NotReady { .. }
                     | DeliveryError::QueueFull

@@ -1,0 +1,124 @@
+//! What one agent's actor holds, and how a decision becomes durable and visible.
+
+use std::sync::Arc;
+
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::actor::jobs::{self, TOKEN_FIELD};
+use crate::actor::protocol::RegistrySlot;
+use crate::actor::{FeedEntry, Services};
+use crate::domain::{HostPort, Secret, Status};
+use crate::lifecycle::{AgentState, Cause, Phase, TokenChange};
+use crate::runtime::Run;
+use crate::store::{AgentRecord, Batch, LogEntry, StoreError};
+use crate::vault::Binding;
+use crate::view::{Access, AgentView};
+
+pub struct ActorState {
+    pub(super) services: Arc<Services>,
+    pub(super) registry: RegistrySlot,
+    /// The committed state, as readers see it.
+    pub(super) view: Arc<AgentView>,
+    pub(super) token: Option<Secret<String>>,
+    pub(super) run: Option<Run>,
+    pub(super) wake: Option<AbortOnDropHandle<()>>,
+    pub(super) health: Option<AbortOnDropHandle<()>>,
+    pub(super) observing: ObserveState,
+    /// Ends with its owner: an observation changes nothing.
+    pub(super) observation: Option<AbortOnDropHandle<()>>,
+    /// Commits in a row that the store certainly did not take.
+    pub(super) refused_commits: u32,
+}
+
+impl Drop for ActorState {
+    /// The rebuilt actor finds out what was done; its first job waits until the last one has ended.
+    fn drop(&mut self) {
+        self.services.job_queues.cancel(self.view.record.id);
+    }
+}
+
+/// One observation at a time. A wake-up during one asks for another after it, because the first may have missed the change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ObserveState {
+    Idle,
+    Running,
+    RunningThenAgain,
+}
+
+impl ActorState {
+    /// The span of everything that is done for this agent.
+    pub(super) fn span(&self) -> tracing::Span {
+        let record = &self.view.record;
+        tracing::info_span!("agent", id = %record.id, slug = %record.slug, attempt = record.state.attempt)
+    }
+
+    pub(super) fn next_record(
+        &self,
+        state: AgentState,
+        change: TokenChange,
+        token: Option<&Secret<String>>,
+    ) -> AgentRecord {
+        let mut next = self.view.record.clone();
+        let paired = matches!(state.phase, Phase::Running { .. });
+        next.state = state;
+        next.updated_at = self.services.clock.now();
+        if change == TokenChange::Forget {
+            next.token = None;
+        } else if let Some(token) = token.filter(|token| paired && Some(*token) != self.token.as_ref()) {
+            let binding = Binding::agent(next.id, TOKEN_FIELD);
+            next.token = Some(self.services.vault.seal(&binding, token.expose().as_bytes()));
+        }
+        next
+    }
+
+    pub(super) async fn commit(&mut self, next: AgentRecord, cause: &Cause) -> Result<(), StoreError> {
+        let entry = LogEntry {
+            seq: next.state.revision,
+            time: next.updated_at,
+            from: self.view.record.state.status(),
+            to: next.state.status(),
+            cause: cause.code.as_str().to_owned(),
+            attempt: next.state.attempt,
+            detail: cause.detail.as_ref().map(|detail| detail.to_string()),
+            root: cause.root.map(|code| code.as_str().to_owned()),
+            exit_code: cause.exit_code,
+        };
+        self.services.store.commit(Batch::update_agent(&next, Some(&entry))).await?;
+        log_transition(&entry);
+        if next.token != self.view.record.token {
+            self.token = jobs::open_token(&self.services, &next);
+        }
+        if !matches!(next.state.phase, Phase::Running { .. } | Phase::Starting { .. }) {
+            self.run = None;
+        }
+        self.services.recoveries.note(next.id, &entry);
+        let fed = FeedEntry { agent: next.id, user: next.user, entry };
+        self.show(next, self.view.port);
+        // There may be no listener.
+        let _ = self.services.feed.send(Arc::new(fed));
+        Ok(())
+    }
+
+    /// Puts a view of this record in place of the one before it.
+    pub(super) fn show(&mut self, record: AgentRecord, port: HostPort) {
+        let running = matches!(record.state.phase, Phase::Running { .. });
+        let access = match (&self.run, &self.token) {
+            (Some(run), Some(token)) if running => {
+                Some(Arc::new(Access { endpoint: run.endpoint, token: token.clone(), attempt: record.state.attempt }))
+            }
+            _ => None,
+        };
+        self.view = Arc::new(AgentView { record, port, access });
+        self.services.views.put(Arc::clone(&self.view));
+    }
+}
+
+/// The one line of each transition; its span names the agent. ERROR is a warning: it needs a person, or a long rest.
+fn log_transition(entry: &LogEntry) {
+    let LogEntry { from, to, cause, detail, attempt, .. } = entry;
+    if *to == Status::Error {
+        tracing::warn!(%from, %to, cause, detail, to_attempt = attempt, "transition");
+    } else {
+        tracing::info!(%from, %to, cause, detail, to_attempt = attempt, "transition");
+    }
+}

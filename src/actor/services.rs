@@ -1,0 +1,132 @@
+//! What all actors of one control plane share, and how they behave.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::sync::broadcast;
+use tokio_util::task::TaskTracker;
+
+use super::{Clock, Counters, JobQueues};
+use crate::accounts::Accounts;
+use crate::backoff::RestartPolicy;
+use crate::domain::{AgentId, PortRange, UserId};
+use crate::incident::Recoveries;
+use crate::lifecycle::Timing;
+use crate::runtime::ContainerRuntime;
+use crate::store::{LogEntry, Store};
+use crate::vault::Vault;
+use crate::view::Views;
+use crate::zeroclaw::client::Gateway;
+use crate::zeroclaw::profile::Profile;
+
+/// What all actors of one control plane share. Two of these in one process know nothing of each other.
+pub struct Services {
+    pub store: Store,
+    pub vault: Vault,
+    pub runtime: Arc<dyn ContainerRuntime>,
+    pub gateway: Arc<dyn Gateway>,
+    pub profile: Profile,
+    pub views: Views,
+    pub job_queues: JobQueues,
+    /// Tasks of the control plane itself; a shutdown waits for them.
+    pub tasks: TaskTracker,
+    pub accounts: Accounts,
+    pub recoveries: Recoveries,
+    /// Instances of ours that belong to no agent, as the last sweep left them.
+    pub orphans: AtomicU64,
+    pub counters: Counters,
+    pub clock: Clock,
+    pub settings: Settings,
+    /// A planted bug, to show that the simulation finds it.
+    #[cfg(feature = "testkit")]
+    pub sabotage: Option<Sabotage>,
+    /// Every committed transition, as it happens. Slow listeners lose the oldest and are told so.
+    pub feed: broadcast::Sender<Arc<FeedEntry>>,
+}
+
+/// Bugs to be planted: a check that finds none of them would prove nothing.
+#[cfg(feature = "testkit")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Effects run without the commit that says they are intended, when an instance is to be made or started.
+    SkipIntentCommit,
+    /// What belongs to an older attempt is taken for news of this one.
+    ForgetAttemptCheck,
+    /// An agent's port is given back when its deletion is asked for, not when the instance is gone.
+    ReleasePortEarly,
+}
+
+impl Services {
+    /// Whether this bug is planted; never outside of tests.
+    #[cfg(feature = "testkit")]
+    pub(super) fn is_sabotaged(&self, by: Sabotage) -> bool {
+        self.sabotage == Some(by)
+    }
+}
+
+/// A line of some agent's timeline.
+#[derive(Debug, Clone)]
+pub struct FeedEntry {
+    pub agent: AgentId,
+    pub user: UserId,
+    pub entry: LogEntry,
+}
+
+/// How the actors behave. All of it is configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    pub restart: RestartPolicy,
+    pub timing: Timing,
+    pub limits: JobLimits,
+    /// Public domain of agents: `<slug>.<domain>`.
+    pub domain: Option<String>,
+    /// The host ports that agents get; all of them by default. An agent keeps the one that it has.
+    pub ports: PortRange,
+    pub orphans: Orphans,
+}
+
+/// What becomes of instances of this installation that belong to no agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Orphans {
+    /// They are removed with their data, after a grace period.
+    #[default]
+    Remove,
+    /// They are counted and told of in the log, and left as they are.
+    Report,
+}
+
+/// How long the jobs of an agent may take. Every job ends within its limit, whatever the engine does.
+#[derive(Debug, Clone)]
+pub struct JobLimits {
+    /// Network and image; a large image on a slow line takes minutes.
+    pub prepare: Duration,
+    /// One call of the engine.
+    pub engine_call: Duration,
+    /// From the start of an instance to its first healthy answer.
+    pub start: Duration,
+    /// From there to a token that works.
+    pub pairing: Duration,
+    /// One health check.
+    pub health: Duration,
+    /// How long a stopped instance may take to end by itself.
+    pub stop_grace: Duration,
+    /// How long a gateway may take for one message, as its configuration has it; at least a second.
+    pub answer: Duration,
+}
+
+impl Default for JobLimits {
+    fn default() -> Self {
+        Self {
+            prepare: Duration::from_secs(900),
+            engine_call: Duration::from_secs(30),
+            start: Duration::from_secs(30),
+            pairing: Duration::from_secs(15),
+            health: Duration::from_secs(1),
+            stop_grace: Duration::from_secs(5),
+            answer: Duration::from_secs(120),
+        }
+    }
+}
