@@ -16,7 +16,7 @@ fn running() -> Story {
 /// Takes an attempt that is creating its instance to RUNNING.
 fn deploy(story: &mut Story, name: &str) {
     assert_eq!(story.job(Job::Create, created(None)), run(Job::Launch));
-    assert_eq!(story.job(Job::Launch, launched(name)), run(Job::Probe));
+    assert_eq!(story.job(Job::Launch, launched(name)), [Effect::Run(Job::Probe), Effect::Observe]);
     assert_eq!(story.job(Job::Probe, Outcome::Done), run(Job::Pair));
     assert_eq!(story.job(Job::Pair, Outcome::Paired(Code::Paired)), [INTERVAL]);
     assert_eq!((story.state.status(), story.reason()), (Status::Running, None));

@@ -97,3 +97,13 @@ fn a_stop_that_is_not_possible_in_time_shows_as_error_and_is_tried_again() {
         assert_eq!(story.state.status(), goal);
     }
 }
+
+#[test]
+fn an_agent_at_rest_is_observed_again_when_the_engine_did_not_answer() {
+    for phase in [Phase::Stopped, Phase::Failed { resume: RetryTarget::Start, retry_at: None }] {
+        let mut story = Story::in_phase(phase);
+        let effects = story.seen(Observation::Unknown);
+        assert_eq!(story.wake(&effects), [Effect::Observe], "by its own timer, without an event");
+        assert_eq!(story.seen(up("b9")), run(Job::Kill), "what runs against the record is ended");
+    }
+}

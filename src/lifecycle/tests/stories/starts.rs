@@ -131,3 +131,13 @@ fn a_configuration_that_cannot_run_is_not_tried_again_until_somebody_asks() {
     assert_eq!((story.state.status(), story.reason()), (Status::Pending, None));
     assert_eq!(story.wake(&effects), run(Job::Kill));
 }
+
+#[test]
+fn a_death_during_the_start_call_is_found_when_the_call_has_ended() {
+    let mut story = Story::in_phase(starting(Step::Launching, false));
+    assert_eq!(story.seen(down(1)), [], "the call may still start it");
+    assert!(story.job(Job::Launch, launched("b1")).contains(&Effect::Observe));
+    story.seen(down(1));
+    let reason = story.state.reason.clone().expect("it has failed");
+    assert_eq!((reason.code, reason.exit_code), (Code::Exited, Some(1)), "not a timeout of the probe");
+}
