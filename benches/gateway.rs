@@ -1,4 +1,5 @@
-//! What an embedded agent costs: time from start to `/health`, memory at rest, time on top of a call of the model.
+//! What an embedded agent costs: time from start to `/health`, memory at rest, time on top of a call of the model, time to
+//! recall among many notes.
 //!
 //! `cargo bench --bench gateway`. Each figure stands beside its floor, measured in the same run: an empty process for the
 //! start, the same call made without the gateway for the message.
@@ -169,6 +170,7 @@ fn main() {
     });
     println!("{:<44} {} KiB", "memory at rest, paired", agent.rss_at_rest());
     messages(model);
+    recall(model);
 }
 
 /// Time on top of a call of the model, with and without remembering each message.
@@ -192,4 +194,61 @@ fn messages(model: SocketAddr) {
         println!("{:<44} {} KiB", format!("memory right after {MESSAGES} messages"), agent.rss_kib());
         println!("{:<44} {} KiB", "memory at rest after them", agent.rss_at_rest());
     }
+}
+
+/// Time on top of an answer without memories, with so many notes, whatever the message is.
+fn recall(model: SocketAddr) {
+    const NOTES: usize = 10_000;
+    const QUESTIONS: usize = 200;
+    let config = |backend: &str| {
+        format!(
+            "[gateway]\nrequire_pairing = false\nwebhook_rate_limit_per_minute = 0\n[memory]\nbackend = \"{backend}\"\n\
+             auto_save = false\n"
+        )
+    };
+    let (none, full) = (Agent::start_with(model, &config("none")), Agent::start_with(model, &config("sqlite")));
+    let words = ["harbour", "window", "deploy", "invoice", "green", "tea", "the", "of", "and", "Tuesday"];
+    let note = |number: usize| {
+        let word = |step: usize| words[(number / step) % words.len()];
+        format!("the {} and the {} of the {} number {number}", word(1), word(7), word(31))
+    };
+    let questions = [
+        ("a short question", "When is the deploy window?".to_owned()),
+        ("common words alone", "the and of the and of the".to_owned()),
+        ("one word, 60 KB of it", "the ".repeat(15_000)),
+        ("8,000 different words", (0..8_000).map(|number| format!("word{number} ")).collect()),
+        ("all words of the notes", words.join(" ")),
+        ("a script without blanks", "用户喜欢绿茶和红茶".repeat(500)),
+    ];
+    runtime().block_on(async {
+        let client = http_client(PATIENCE);
+        for number in 0..NOTES {
+            let body = json!({ "key": format!("note {number}"), "content": note(number) });
+            let stored = client.post(format!("http://{}/api/memory", full.address)).json(&body).send().await;
+            assert!(stored.expect("an answer").status().is_success());
+        }
+        for (name, question) in questions {
+            let mut p50 = Vec::new();
+            for agent in [&none, &full] {
+                let mut times = Vec::with_capacity(QUESTIONS);
+                for _ in 0..QUESTIONS {
+                    let started = Instant::now();
+                    let request = client.post(format!("http://{}/api/chat", agent.address));
+                    let answer = request.json(&json!({ "message": question })).send().await.expect("an answer");
+                    assert!(answer.status().is_success(), "{}", answer.status());
+                    answer.bytes().await.expect("a body");
+                    times.push(started.elapsed());
+                }
+                times.sort_unstable();
+                p50.push((times[QUESTIONS / 2], times[QUESTIONS * 95 / 100]));
+            }
+            let on_top = |at: fn(&(Duration, Duration)) -> Duration| at(&p50[1]).saturating_sub(at(&p50[0]));
+            println!(
+                "{:<44} p50 {:>9.3?}  p95 {:>9.3?}",
+                format!("recall among {NOTES} notes, {name}"),
+                on_top(|times| times.0),
+                on_top(|times| times.1)
+            );
+        }
+    });
 }

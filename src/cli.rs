@@ -76,22 +76,30 @@ enum Verb {
     Config(settings::ConfigVerb),
     /// Print the OpenAPI document.
     Openapi,
-    /// Run the embedded agent gateway alone; HOME says where its .zeroclaw/config.toml is.
+    /// Run the embedded agent gateway alone; HOME says where its .zeroclaw/config.toml is. `gateway pair` prints a code
+    /// that pairs one more device with a running one, `gateway status` is its health check. `daemon` and `channel start`
+    /// run the gateway as well, as in ZeroClaw's compose files.
+    #[command(visible_alias = "daemon")]
     Gateway {
+        /// `pair` or `status`, of a gateway that runs on this machine; nothing to run one.
+        action: Option<String>,
         /// Port to listen on; 42617 unless configured otherwise.
         #[arg(long, short)]
         port: Option<u16>,
         /// Address to listen on.
         #[arg(long)]
         host: Option<String>,
+        /// Folder of config.toml.
+        #[arg(long)]
+        config_dir: Option<String>,
     },
 }
 
 /// Runs a command line and says how it went.
 pub fn run(arguments: Vec<OsString>, environment: Environment) -> ExitCode {
     // Before anything else: an agent should cost next to nothing, not even the parser of the other verbs.
-    if let Some(arguments) = gateway_arguments(&arguments) {
-        return outcome::exit_code(gateway(arguments));
+    if let Some((action, arguments)) = gateway_command(&arguments) {
+        return outcome::exit_code(gateway(action, arguments));
     }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -125,19 +133,91 @@ fn one_thread<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
-/// The arguments after `gateway`, unless they ask for help.
-fn gateway_arguments(arguments: &[OsString]) -> Option<Vec<String>> {
-    let [_, verb, rest @ ..] = arguments else { return None };
-    let text = |argument: &OsString| argument.to_string_lossy().into_owned();
-    let help = rest.iter().any(|argument| argument == "--help" || argument == "-h");
-    (verb == "gateway" && !help).then(|| rest.iter().map(text).collect())
+/// What is wanted of the embedded gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GatewayAction {
+    Run,
+    /// A code for one more device.
+    Pair,
+    /// The health check of a container.
+    Status,
 }
 
-fn gateway(arguments: Vec<String>) -> Result<(), Failure> {
+/// The gateway's own command lines, in zeroone's words and in ZeroClaw's, unless they ask for help.
+fn gateway_command(arguments: &[OsString]) -> Option<(GatewayAction, Vec<String>)> {
+    let text = |argument: &OsString| argument.to_string_lossy().into_owned();
+    let [_, words @ ..] = arguments else { return None };
+    let words: Vec<String> = words.iter().map(text).collect();
+    if words.iter().any(|word| word == "--help" || word == "-h") {
+        return None;
+    }
+    let first: Vec<&str> = words.iter().take(2).map(String::as_str).collect();
+    let (action, taken) = match first.as_slice() {
+        ["gateway", "pair" | "get-paircode", ..] => (GatewayAction::Pair, 2),
+        ["gateway", "status", ..] => (GatewayAction::Status, 2),
+        ["gateway" | "channel", "start", ..] => (GatewayAction::Run, 2),
+        ["gateway" | "daemon", ..] => (GatewayAction::Run, 1),
+        ["status", ..] => (GatewayAction::Status, 1),
+        _ => return None,
+    };
+    // Flags of ZeroClaw's that say what is so anyway.
+    let means_nothing = |word: &String| match action {
+        GatewayAction::Run => false,
+        GatewayAction::Pair => word == "--new",
+        GatewayAction::Status => word.starts_with("--format"),
+    };
+    let rest = words.into_iter().skip(taken).filter(|word| !means_nothing(word)).collect();
+    Some((action, rest))
+}
+
+fn gateway(action: GatewayAction, arguments: Vec<String>) -> Result<(), Failure> {
     let options = crate::gateway::Options::from_env(arguments).map_err(|error| Failure::Usage(error.to_string()))?;
+    match action {
+        GatewayAction::Pair => {
+            let code = crate::gateway::new_code(&options).map_err(Failure::of)?;
+            println!("Pairing code: {code}\nSend within ten minutes: POST /pair with header X-Pairing-Code: {code}");
+            return Ok(());
+        }
+        GatewayAction::Status => {
+            let address = crate::gateway::check_health(&options).map_err(Failure::of)?;
+            println!("the gateway at {address} is healthy");
+            return Ok(());
+        }
+        GatewayAction::Run => {}
+    }
     let runtime = crate::gateway::runtime()?;
     let ended = runtime.block_on(crate::gateway::run(options)).map_err(Failure::of);
     // Everything that must be saved was waited for; a disk that hangs must not keep the program from ending.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(line: &str) -> Option<(GatewayAction, String)> {
+        let words: Vec<OsString> =
+            std::iter::once("zeroone").chain(line.split_whitespace()).map(OsString::from).collect();
+        gateway_command(&words).map(|(action, rest)| (action, rest.join(" ")))
+    }
+
+    #[test]
+    fn the_verbs_of_zeroclaws_compose_files_lead_to_the_gateway() {
+        for (line, action, rest) in [
+            ("gateway --port 1", GatewayAction::Run, "--port 1"),
+            ("daemon", GatewayAction::Run, ""),
+            ("channel start", GatewayAction::Run, ""),
+            ("gateway start --host ::", GatewayAction::Run, "--host ::"),
+            ("gateway pair --port 1", GatewayAction::Pair, "--port 1"),
+            ("gateway get-paircode --new", GatewayAction::Pair, ""),
+            ("status --format=exit-code", GatewayAction::Status, ""),
+            ("gateway status", GatewayAction::Status, ""),
+        ] {
+            assert_eq!(command(line), Some((action, rest.into())), "{line}");
+        }
+        for line in ["serve", "channel", "gateway --help", "agent list", ""] {
+            assert_eq!(command(line), None, "{line}");
+        }
+    }
 }

@@ -10,7 +10,7 @@
 //!                                                              │
 //!  routes (HTTP, SSE, WebSocket) ─┐                            ▼
 //!  channels (platforms) ──────────┼──► agent ──► provider (the model) · tools · memory · cost · events
-//!  cron (timetable) ──────────────┘
+//!  scheduler (jobs) ──────────────┘
 //! ```
 //!
 //! Everything that is not needed to answer `/health` (TLS roots, databases) is made at its first use: an idle agent
@@ -23,15 +23,19 @@ mod body;
 mod channels;
 mod client;
 mod config;
+mod config_env;
 mod config_file;
+mod config_keys;
+mod config_schema;
 mod config_view;
 mod cost;
-mod cron;
 mod events;
 mod footprint;
 mod health;
 mod idempotency;
+mod jobs;
 mod limits;
+mod local;
 mod memory;
 mod metrics;
 mod options;
@@ -41,8 +45,10 @@ mod persona;
 mod provider;
 mod reply;
 mod routes;
+mod scheduler;
 mod server;
 mod shared;
+mod tool_rules;
 mod tools;
 
 use std::io::Write as _;
@@ -53,6 +59,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use local::{LocalError, check_health, new_code};
 pub use options::{Options, UsageError};
 
 use shared::Shared;
@@ -124,6 +131,7 @@ impl Gateway {
 /// As [`Gateway::bind`].
 pub async fn run(options: Options) -> Result<(), Error> {
     log_to_stdout(options.log_level());
+    owner_only();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "gateway starting");
     let stop = CancellationToken::new();
     stop_on_signals(&stop)?;
@@ -144,6 +152,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     const DISK_THREADS: usize = 4;
     tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(DISK_THREADS).build()
+}
+
+/// What the agent writes (memory, costs, its own files) is for its owner alone, wherever it is copied to.
+fn owner_only() {
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
 /// Every line starts with an RFC 3339 time in UTC and has no colours: the process runtime reads them.

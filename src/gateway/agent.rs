@@ -11,13 +11,16 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::cost::{self, LimitReached};
 use super::memory::{Kind, Note, Owner};
 use super::persona::{self, head};
 use super::provider::{Completion, Message, Model, ModelError, ToolCall, ToolSpec, Tuning, Turn, Usage};
 use super::shared::App;
-use super::{cost, tools};
+use super::tools;
 use crate::domain::Timestamp;
 
+/// Share of a spending limit at which a warning is written, as in ZeroClaw.
+const WARN_AT_PERCENT: f64 = 80.0;
 /// Calls that are run of one round; a model that wants more is confused.
 const CALLS_PER_ROUND: usize = 16;
 
@@ -101,6 +104,8 @@ pub(super) enum AgentError {
     Model(#[from] ModelError),
     #[error("the answer took too long")]
     TookTooLong,
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
 }
 
 impl Ask {
@@ -135,7 +140,7 @@ pub(super) async fn answer(app: &App, ask: Ask) -> Result<Answer, AgentError> {
         Tools::Own | Tools::Callers(_) => config.agent.timeout_secs,
     };
     let result = match tokio::time::timeout(Duration::from_secs(limit), work(app, ask, &question)).await {
-        Ok(result) => result.map_err(AgentError::from),
+        Ok(result) => result,
         Err(_) => Err(AgentError::TookTooLong),
     };
     match &result {
@@ -148,7 +153,7 @@ pub(super) async fn answer(app: &App, ask: Ask) -> Result<Answer, AgentError> {
     result
 }
 
-async fn work(app: &App, ask: Ask, question: &str) -> Result<Answer, ModelError> {
+async fn work(app: &App, ask: Ask, question: &str) -> Result<Answer, AgentError> {
     let config = app.config();
     let model = app.model().tuned(&ask.tuning);
     let mut system = persona::system_prompt(app.workspace()).await;
@@ -160,7 +165,7 @@ async fn work(app: &App, ask: Ask, question: &str) -> Result<Answer, ModelError>
     let own = matches!(ask.tools, Tools::Own);
     turn.tools = match ask.tools {
         Tools::None => vec![],
-        Tools::Own => tools::specs(&config),
+        Tools::Own => tools::specs(&config, &ask.owner),
         Tools::Callers(specs) => specs,
     };
     let mut answer = Answer { model: model.name().to_owned(), ..Answer::default() };
@@ -203,7 +208,8 @@ async fn call(
     model: &Model,
     turn: &Turn,
     progress: Option<&mpsc::Sender<Progress>>,
-) -> Result<Completion, ModelError> {
+) -> Result<Completion, AgentError> {
+    let _under_way = begin(app).await?;
     let started = Instant::now();
     let result = match progress {
         None => model.complete(&app.http, turn, None).await,
@@ -222,7 +228,29 @@ async fn call(
     if result.is_ok() {
         book(app, model.name(), usage).await;
     }
-    result
+    result.map_err(AgentError::from)
+}
+
+/// A call that counts towards the spending limits until it has ended.
+struct UnderWay(App);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.costs.end();
+    }
+}
+
+/// Lets a call begin, unless a spending limit is reached.
+async fn begin(app: &App) -> Result<Option<UnderWay>, LimitReached> {
+    let limits = app.config().spending_limits();
+    if limits == (None, None) {
+        return Ok(None);
+    }
+    let looker = app.clone();
+    // A disk that cannot be read is no reason to spend without limit, nor one to answer nothing: the sums in memory count.
+    let begun = tokio::task::spawn_blocking(move || looker.costs.begin(limits, &today())).await;
+    begun.unwrap_or(Ok(()))?;
+    Ok(Some(UnderWay(app.clone())))
 }
 
 async fn streamed(
@@ -270,19 +298,26 @@ async fn run_tool(
     outcome
 }
 
-/// Writes the cost down without making the answer wait for the disk.
+/// Writes the cost down. The answer does not wait for the disk, unless there is a limit that the next call must know of.
 async fn book(app: &App, model: &str, usage: Usage) {
     let config = app.config();
     let price = cost::price(&config, model);
+    let limits = config.spending_limits();
     app.events.publish("cost", json!({ "model": model, "cost_usd": cost::dollars(usage, price) }));
     let (worker, model) = (app.clone(), model.to_owned());
+    let percent = config.cost.warn_at_percent.unwrap_or(WARN_AT_PERCENT);
     let write = async move {
-        let add = move || worker.costs.add(today(), &model, usage, price);
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(add).await {
-            tracing::error!(%error, "cannot write the cost of a call down");
+        let add = move || {
+            let added = worker.costs.add(today(), &model, usage, price);
+            (added, worker.costs.warn_at(percent, limits, &today()))
+        };
+        match tokio::task::spawn_blocking(add).await {
+            Ok((Err(error), _)) => tracing::error!(%error, "cannot write the cost of a call down"),
+            Ok((_, Some(share))) => tracing::warn!("{share:.0} % of a spending limit are spent"),
+            _ => {}
         }
     };
-    app.background.run(write).await;
+    if limits == (None, None) { app.background.run(write).await } else { write.await }
 }
 
 /// Today in UTC, `YYYY-MM-DD`.

@@ -30,7 +30,7 @@ impl<const LIMIT: usize> Limited<LIMIT> {
         if !declares_json(&self.headers) {
             return Err(Refusal::NotJson);
         }
-        serde_json::from_slice(&self.bytes).map_err(|_| Refusal::BadBody(expected))
+        serde_json::from_slice(&self.bytes).map_err(|error| unknown_field(&error, expected))
     }
 }
 
@@ -48,6 +48,21 @@ impl<const LIMIT: usize> FromRequest<App> for Limited<LIMIT> {
         let (parts, body) = request.into_parts();
         let bytes = read(&parts.headers, body, LIMIT).await?;
         Ok(Self { headers: parts.headers, bytes })
+    }
+}
+
+/// Names a field that the endpoint does not know; of other mistakes the parser's words may repeat what was sent.
+fn unknown_field(error: &serde_json::Error, expected: &'static str) -> Refusal {
+    const LONGEST: usize = 64;
+    let words = error.to_string();
+    let named = words.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+    let plain = |name: &&str| {
+        name.len() <= LONGEST && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    match (words.starts_with("unknown field `"), named.filter(plain)) {
+        (true, Some(name)) => Refusal::Unusable(format!("Unknown field \"{name}\". {expected}")),
+        (true, None) => Refusal::Unusable(format!("Unknown field. {expected}")),
+        (false, _) => Refusal::BadBody(expected),
     }
 }
 

@@ -6,13 +6,20 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::channels::Channels;
 use super::client::Network;
+use super::cost;
 use super::options::Overrides;
 use super::provider::Route;
 use crate::domain::{MemoryBackend, Secret};
+
+/// Bounds of what may be set: an answer that takes a day, or a model that calls a tool for ever, helps nobody.
+const LONGEST_ANSWER: u64 = 86_400;
+const MOST_ROUNDS: u32 = 1_000;
+const LEAST_CONTEXT: usize = 500;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
@@ -32,6 +39,10 @@ pub(super) struct Config {
     pub(super) reliability: Reliability,
     pub(super) tunnel: Tunnel,
     pub(super) channels_config: Channels,
+    pub(super) autonomy: Autonomy,
+    pub(super) cron: Schedule,
+    /// The agent's IANA time zone. Without one it is that of `TZ`, of `USER.md`, or UTC.
+    pub(super) timezone: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -90,10 +101,62 @@ pub(super) enum CodeFormat {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub(super) struct Agent {
-    /// Rounds of tool calls until the model must answer.
+    /// Rounds of tool calls until the model must answer; 0 is the default, as in ZeroClaw.
     pub(super) max_tool_iterations: u32,
     /// Longest time for one answer with all its rounds.
     pub(super) timeout_secs: u64,
+    /// Longest conversation that is put to the model, in tokens (estimated).
+    pub(super) max_context_tokens: usize,
+    /// Messages of a conversation that are put to the model; 0 is no limit but that in tokens.
+    pub(super) max_history_messages: usize,
+    /// The only tools that may be used, where there are some.
+    pub(super) allowed_tools: Vec<String>,
+    /// Tools for the people of a channel that is open to everybody (`*`).
+    pub(super) channel_tools: Vec<String>,
+}
+
+/// What the agent may do by itself.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Autonomy {
+    pub(super) level: Level,
+    /// Dollar cents a day, beside `[cost]`; 0 is no limit.
+    pub(super) max_cost_per_day_cents: u64,
+    /// Runs of tools in any hour; 0 is no limit.
+    pub(super) max_actions_per_hour: usize,
+    /// The only tools that may be used, where there are some.
+    pub(super) allowed_tools: Vec<String>,
+    /// Tools that may not be used. Those that somebody would have to be asked for are among them: nobody can be.
+    #[serde(alias = "non_cli_excluded_tools")]
+    pub(super) excluded_tools: Vec<String>,
+    pub(super) always_ask: Vec<String>,
+    pub(super) deny_all_tools: bool,
+    /// Paths that no file tool may reach. Those outside of the workspace are out of reach anyway.
+    pub(super) forbidden_paths: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    /// No tool that changes something.
+    #[serde(alias = "read_only", alias = "read-only")]
+    ReadOnly,
+    #[default]
+    Supervised,
+    Full,
+}
+
+/// Jobs that run by the clock.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub(super) struct Schedule {
+    pub(super) enabled: bool,
+    /// Whether a run that was due while the gateway was down is made up for.
+    pub(super) catch_up_on_startup: bool,
+    /// Least time between two runs of one job.
+    pub(super) min_interval_secs: u32,
+    /// Runs of all jobs in one day (UTC).
+    pub(super) max_runs_per_day: u32,
 }
 
 /// The tool that fetches web pages.
@@ -110,9 +173,17 @@ pub(super) struct HttpRequest {
     pub(super) timeout_secs: u64,
 }
 
+/// Prices, and what may be spent.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Cost {
+    /// Whether the limits hold. Without the key they do where one is set.
+    pub(super) enabled: Option<bool>,
+    /// Dollars in one day and in one month (UTC); 0 is no limit.
+    pub(super) daily_limit_usd: Option<f64>,
+    pub(super) monthly_limit_usd: Option<f64>,
+    /// Share of a limit at which a warning is written.
+    pub(super) warn_at_percent: Option<f64>,
     /// By model, or by `provider/model`.
     pub(super) prices: BTreeMap<String, Price>,
 }
@@ -158,6 +229,9 @@ impl Default for Config {
             reliability: Reliability::default(),
             tunnel: Tunnel::default(),
             channels_config: Channels::default(),
+            autonomy: Autonomy::default(),
+            cron: Schedule::default(),
+            timezone: None,
         }
     }
 }
@@ -196,7 +270,20 @@ impl Default for Pairing {
 
 impl Default for Agent {
     fn default() -> Self {
-        Self { max_tool_iterations: 10, timeout_secs: 300 }
+        Self {
+            max_tool_iterations: 10,
+            timeout_secs: 300,
+            max_context_tokens: 32_000,
+            max_history_messages: 0,
+            allowed_tools: vec![],
+            channel_tools: vec![],
+        }
+    }
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self { enabled: true, catch_up_on_startup: true, min_interval_secs: 60, max_runs_per_day: 1_000 }
     }
 }
 
@@ -238,7 +325,13 @@ impl Config {
     }
 
     /// Puts the environment and the command line over the file.
-    pub(super) fn apply(&mut self, overrides: &Overrides) {
+    ///
+    /// # Errors
+    /// A variable that cannot be applied.
+    pub(super) fn apply(&mut self, overrides: &Overrides) -> Result<(), String> {
+        if self.agent.max_tool_iterations == 0 {
+            self.agent.max_tool_iterations = Agent::default().max_tool_iterations;
+        }
         let file_decides = self.default_provider.as_deref().is_some_and(|set| !set.eq_ignore_ascii_case("openrouter"));
         let provider = match &overrides.default_provider {
             Some(provider) if !file_decides => Some(provider),
@@ -265,6 +358,35 @@ impl Config {
         if let Some(allow) = overrides.allow_public_bind {
             self.gateway.allow_public_bind = allow;
         }
+        if let Some(required) = overrides.require_pairing {
+            self.gateway.require_pairing = required;
+        }
+        if let Some(secs) = overrides.request_timeout_secs {
+            self.gateway.request_timeout_secs = secs;
+        }
+        if self.timezone.is_none() {
+            // `TZ` may also be a rule or a file; only a name says what a schedule needs.
+            self.timezone = overrides.timezone.clone().filter(|zone| TimeZone::get(zone).is_ok());
+        }
+        if let Some(url) = &overrides.provider_url {
+            self.apply_url(url)?;
+        }
+        Ok(())
+    }
+
+    /// `ZEROCLAW_PROVIDER_URL` moves the provider, whichever it is.
+    fn apply_url(&mut self, url: &str) -> Result<(), String> {
+        let moved = match self.provider().split_once(':').map_or("", |(kind, _)| kind) {
+            kind @ ("custom" | "anthropic-custom") => Some(format!("{kind}:{url}")),
+            _ => None,
+        };
+        match moved {
+            Some(moved) => self.default_provider = Some(moved),
+            None => self.api_url = Some(url.to_owned()),
+        }
+        Route::parse(self.provider(), self.api_url.as_deref())
+            .map(drop)
+            .map_err(|reason| format!("ZEROCLAW_PROVIDER_URL cannot be used: {reason}"))
     }
 
     /// Checks what the types do not.
@@ -281,7 +403,75 @@ impl Config {
         if self.gateway.request_timeout_secs == 0 || self.agent.timeout_secs == 0 {
             return Err("gateway.request_timeout_secs and agent.timeout_secs must be at least 1".into());
         }
-        Route::parse(self.provider(), self.api_url.as_deref()).map(drop)
+        if self.agent.timeout_secs > LONGEST_ANSWER || self.gateway.request_timeout_secs > LONGEST_ANSWER {
+            return Err(format!(
+                "agent.timeout_secs and gateway.request_timeout_secs must be at most {LONGEST_ANSWER}"
+            ));
+        }
+        if self.agent.max_tool_iterations > MOST_ROUNDS {
+            return Err(format!("agent.max_tool_iterations must be at most {MOST_ROUNDS}"));
+        }
+        if self.agent.max_context_tokens < LEAST_CONTEXT {
+            return Err(format!("agent.max_context_tokens must be at least {LEAST_CONTEXT}"));
+        }
+        if self.timezone.as_deref().is_some_and(|zone| TimeZone::get(zone).is_err()) {
+            return Err("timezone must be an IANA name such as UTC or Europe/Zurich".into());
+        }
+        if self.cron.min_interval_secs == 0 || self.cron.max_runs_per_day == 0 {
+            return Err("cron.min_interval_secs and cron.max_runs_per_day must be at least 1; cron.enabled = false stops all jobs".into());
+        }
+        let amounts = [self.cost.daily_limit_usd, self.cost.monthly_limit_usd, self.cost.warn_at_percent];
+        if amounts.into_iter().flatten().any(|amount| !amount.is_finite() || amount < 0.0) {
+            return Err(
+                "cost.daily_limit_usd, cost.monthly_limit_usd and cost.warn_at_percent must be 0 or more".into()
+            );
+        }
+        let priced = self
+            .cost
+            .prices
+            .values()
+            .all(|price| [price.input, price.output].iter().all(|p| p.is_finite() && *p >= 0.0));
+        if !priced {
+            return Err("cost.prices must be 0 or more".into());
+        }
+        Route::parse(self.provider(), self.api_url.as_deref())
+            .map(drop)
+            .map_err(|reason| format!("default_provider or api_url cannot be used: {reason}"))
+    }
+
+    /// What is set and cannot hold, each with its remedy.
+    pub(super) fn cannot_hold(&self) -> Vec<String> {
+        let limited = self.spending_limits() != (None, None);
+        let unpriced = cost::price(self, &self.default_model) == Price::default();
+        let mut cannot = Vec::new();
+        if limited && unpriced {
+            cannot.push(format!(
+                "the spending limit cannot hold: there is no price for the model; add [cost.prices.\"{}\"] with input and \
+                 output in dollars per million tokens",
+                self.default_model
+            ));
+        }
+        cannot
+    }
+
+    /// Dollars that may be spent in one day and in one month.
+    pub(super) fn spending_limits(&self) -> (Option<f64>, Option<f64>) {
+        /// ZeroClaw's own limits, for a file that only says that there are some.
+        const DAY: f64 = 10.0;
+        const MONTH: f64 = 100.0;
+        let cost = &self.cost;
+        let limit = |set: Option<f64>, default: f64| match (cost.enabled, set) {
+            (Some(false), _) | (None, None) => None,
+            (_, Some(set)) => (set > 0.0).then_some(set),
+            (Some(true), None) => Some(default),
+        };
+        let cents = self.autonomy.max_cost_per_day_cents;
+        let of_autonomy = (cents > 0).then_some(cents as f64 / 100.0);
+        let day = match (limit(cost.daily_limit_usd, DAY), of_autonomy) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        (day, limit(cost.monthly_limit_usd, MONTH))
     }
 
     /// What of `new` is seen only by the next start.
@@ -311,7 +501,7 @@ mod tests {
 
     fn with(provider: Option<&str>, overrides: Overrides) -> String {
         let mut config = Config { default_provider: provider.map(Into::into), ..Config::default() };
-        config.apply(&overrides);
+        config.apply(&overrides).unwrap();
         config.provider().to_owned()
     }
 
@@ -343,5 +533,43 @@ mod tests {
             assert!(bindable(host, true, "none"), "{host}");
             assert!(bindable(host, false, "ngrok"), "{host}");
         }
+    }
+
+    #[test]
+    fn a_provider_is_moved_by_its_variable() {
+        let url = || Overrides { provider_url: Some("http://h:1/v1".into()), ..Overrides::default() };
+        let moved = |provider: &str, overrides: &Overrides| {
+            let mut config = Config { default_provider: Some(provider.into()), ..Config::default() };
+            config.apply(overrides).map(|()| (config.provider().to_owned(), config.api_url))
+        };
+        assert_eq!(moved("ollama", &url()), Ok(("ollama".into(), Some("http://h:1/v1".into()))));
+        assert_eq!(moved("custom:http://old", &url()), Ok(("custom:http://h:1/v1".into(), None)));
+        let bad = Overrides { provider_url: Some("planted".into()), ..Overrides::default() };
+        let error = moved("ollama", &bad).unwrap_err();
+        assert!(error.contains("ZEROCLAW_PROVIDER_URL") && !error.contains("planted"), "{error}");
+    }
+
+    #[test]
+    fn limits_hold_where_they_are_set_and_not_switched_off() {
+        let limits = |enabled, day, month, cents| {
+            let cost = Cost { enabled, daily_limit_usd: day, monthly_limit_usd: month, ..Cost::default() };
+            let autonomy = Autonomy { max_cost_per_day_cents: cents, ..Autonomy::default() };
+            Config { cost, autonomy, ..Config::default() }.spending_limits()
+        };
+        assert_eq!(limits(None, None, None, 0), (None, None));
+        assert_eq!(limits(Some(true), None, None, 0), (Some(10.0), Some(100.0)));
+        assert_eq!(limits(None, Some(2.0), None, 0), (Some(2.0), None));
+        assert_eq!(limits(Some(false), Some(2.0), Some(3.0), 0), (None, None));
+        assert_eq!(limits(Some(true), Some(0.0), Some(0.0), 150), (Some(1.5), None));
+        assert_eq!(limits(Some(true), Some(1.0), Some(5.0), 150), (Some(1.0), Some(5.0)));
+    }
+
+    #[test]
+    fn a_limit_without_a_price_is_told() {
+        let mut config = Config::default();
+        config.cost.daily_limit_usd = Some(1.0);
+        assert!(config.cannot_hold()[0].contains("cost.prices"));
+        config.cost.prices.insert(config.default_model.clone(), Price { input: 1.0, output: 1.0 });
+        assert!(config.cannot_hold().is_empty());
     }
 }

@@ -2,22 +2,35 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use serde::Deserialize;
+use toml::Table;
 use toml_edit::DocumentMut;
 
-use super::Error;
 use super::config::Config;
+use super::config_keys::{self, Consequence};
 use super::options::Options;
+use super::{Error, config_env, config_schema};
 
 /// A configuration with what its reader should be told.
 pub(super) struct Loaded {
     pub(super) config: Config,
-    /// Keys that mean nothing to us, by path.
+    /// What the file asks for and does not get, and what means nothing.
+    pub(super) notes: Notes,
+}
+
+/// What start and doctor tell of a configuration. No entry holds a value.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Notes {
+    /// Parts that are off, each with its remedy.
+    pub(super) off: Vec<String>,
+    /// Keys that nobody knows: perhaps a slip of the pen.
     pub(super) unknown: Vec<String>,
+    /// ZeroClaw's keys that set nothing here.
+    pub(super) harmless: Vec<String>,
 }
 
 /// Reads the file, if there is one, and puts the environment over it.
@@ -37,28 +50,40 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
 /// # Errors
 /// As [`parse`], or what does not fit together.
 pub(super) fn effective(text: &str, options: &Options) -> Result<Loaded, String> {
-    let mut loaded = parse(text)?;
-    loaded.config.apply(options.overrides());
-    loaded.config.check()?;
-    Ok(loaded)
+    let mut document: Table = text.parse().map_err(|error: toml::de::Error| not_toml(text, error.span()))?;
+    let mut notes = Notes::default();
+    config_env::set_paths(&mut document, options.key_variables())?;
+    config_env::expand(&mut document, &|name| options.variable(name), &mut notes.off)?;
+    config_schema::translate(&mut document, &mut notes.off)?;
+    let (mut config, unread) = parse(document.clone())?;
+    for finding in config_keys::judge(&unread, &document) {
+        match (finding.consequence, finding.known) {
+            (Consequence::Stop, _) => return Err(finding.message),
+            (Consequence::Off, _) => notes.off.push(finding.message),
+            (Consequence::Nothing, true) => notes.harmless.push(finding.key),
+            (Consequence::Nothing, false) => notes.unknown.push(finding.key),
+        }
+    }
+    config.apply(options.overrides())?;
+    config.check()?;
+    notes.off.extend(config.cannot_hold());
+    Ok(Loaded { config, notes })
 }
 
-/// Reads settings from TOML.
+/// Reads settings of the first schema, with the keys that nothing read.
 ///
 /// # Errors
-/// Where the text is wrong, by line, column or key. The parser's own message would repeat the line, and with it perhaps
-/// a bot token.
-fn parse(text: &str) -> Result<Loaded, String> {
-    let deserializer = toml::Deserializer::parse(text).map_err(|error| not_toml(text, error.span()))?;
-    let mut unknown = Vec::new();
+/// Which key is wrong. The parser's own message would repeat the value, and with it perhaps a bot token.
+fn parse(document: Table) -> Result<(Config, Vec<String>), String> {
+    let mut unread = Vec::new();
     let mut track = serde_path_to_error::Track::new();
-    let tracked = serde_path_to_error::Deserializer::new(deserializer, &mut track);
-    let mut ignored = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
+    let tracked = serde_path_to_error::Deserializer::new(document, &mut track);
+    let mut ignored = |path: serde_ignored::Path<'_>| unread.push(path.to_string());
     let config = Config::deserialize(serde_ignored::Deserializer::new(tracked, &mut ignored));
     match config {
         Ok(config) => {
-            unknown.sort();
-            Ok(Loaded { config, unknown })
+            unread.sort();
+            Ok((config, unread))
         }
         Err(_) => Err(format!("the value of {} cannot be used", track.path())),
     }
@@ -123,7 +148,7 @@ impl ConfigFile {
         let _one_at_a_time = self.editing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut document = self.document()?;
         change(&mut document);
-        replace(&self.path, document.to_string().as_bytes())?;
+        save(&self.path, document.to_string().as_bytes())?;
         Ok(())
     }
 
@@ -134,8 +159,20 @@ impl ConfigFile {
     ) -> Result<DocumentMut, RewriteError> {
         let _one_at_a_time = self.editing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let document = make(&self.document()?).map_err(RewriteError::Refused)?;
-        replace(&self.path, document.to_string().as_bytes()).map_err(EditError::from)?;
+        save(&self.path, document.to_string().as_bytes()).map_err(EditError::from)?;
         Ok(document)
+    }
+
+    /// Whether an edit could be written. Tried by writing nothing. Blocks on the disk.
+    pub(super) fn can_be_saved(&self) -> io::Result<()> {
+        let real = resolve(&self.path)?;
+        match OpenOptions::new().append(true).open(&real) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let folder = real.parent().unwrap_or(Path::new("."));
+                tempfile_in(folder)
+            }
+            opened => opened.map(drop),
+        }
     }
 
     /// What is on disk now; an empty document where there is no file. Blocks on the disk.
@@ -148,8 +185,71 @@ impl ConfigFile {
     }
 }
 
+/// Writes a file of its owner, wherever it really is.
+///
+/// A link stays a link and its target is written. A file that is mounted by itself, has a second name, or lies in a folder
+/// that takes no new files cannot be replaced in one step; it is written in place.
+fn save(path: &Path, content: &[u8]) -> io::Result<()> {
+    let real = resolve(path)?;
+    let former = fs::metadata(&real).ok();
+    let is_link = real != path;
+    let has_second_name = former.as_ref().is_some_and(|former| former.nlink() > 1);
+    let mode = former.filter(|_| is_link).map_or(0o600, |former| former.permissions().mode() & 0o777);
+    if has_second_name {
+        return overwrite(&real, content);
+    }
+    match replace_as(&real, content, mode) {
+        // Busy: a mount of its own. The others: the folder takes no file beside it, the file itself may take content.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ResourceBusy
+                    | io::ErrorKind::CrossesDevices
+                    | io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::ReadOnlyFilesystem
+            ) && real.exists() =>
+        {
+            overwrite(&real, content).map_err(|_| error)
+        }
+        result => result,
+    }
+}
+
+/// Makes and removes a file.
+fn tempfile_in(folder: &Path) -> io::Result<()> {
+    let probe = folder.join(".config-probe.tmp");
+    fs::create_dir_all(folder)?;
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&probe)?;
+    fs::remove_file(probe)
+}
+
+/// Where a path leads in the end, also if nothing is there yet.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    const LINKS: usize = 16;
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        match fs::read_link(&path) {
+            Ok(target) => path = path.parent().unwrap_or(Path::new(".")).join(target),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(io::Error::other("too many links"))
+}
+
+/// Writes into a file that must stay the same file. A crash in the middle leaves it cut.
+fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.write_all(content)?;
+    file.set_len(content.len() as u64)?;
+    file.sync_all()
+}
+
 /// Puts `content` in place of a file in one step, for its owner's eyes only, and only after it is safe on the disk.
 pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_as(path, content, 0o600)
+}
+
+fn replace_as(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut temporary = path.as_os_str().to_owned();
@@ -158,6 +258,7 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(content)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     })();
@@ -174,11 +275,21 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn loaded(text: &str) -> Result<Loaded, String> {
+        effective(text, &Options::new("/nowhere"))
+    }
+
     #[test]
-    fn unknown_keys_are_reported_and_known_ones_read() {
-        let loaded = parse("default_temperature = 0.2\nnope = 1\n[gateway]\nport = 7\nodd = true\n").unwrap();
+    fn keys_are_read_and_the_others_told_by_what_they_mean() {
+        let loaded = loaded(
+            "default_temperature = 0.2\nnope = 1\n[gateway]\nport = 7\nodd = true\n[observability]\nbackend = \"log\"\n\
+             [[model_routes]]\nhint = \"fast\"\n",
+        )
+        .unwrap();
         assert_eq!(loaded.config.gateway.port, 7);
-        assert_eq!(loaded.unknown, ["gateway.odd", "nope"]);
+        assert_eq!(loaded.notes.unknown, ["gateway.odd", "nope"]);
+        assert_eq!(loaded.notes.harmless, ["observability"]);
+        assert!(loaded.notes.off.len() == 1 && loaded.notes.off[0].starts_with("model_routes "), "{:?}", loaded.notes);
     }
 
     #[test]
@@ -189,8 +300,10 @@ mod tests {
             (format!("[gateway]\nport = \"{secret}\"\n"), "gateway.port"),
             (format!("[memory]\nbackend = \"{secret}\"\n"), "memory.backend"),
             (format!("[gateway]\npaired_tokens = \"{secret}\"\n"), "gateway.paired_tokens"),
+            (format!("[gateway.tls]\nenabled = true\nkey = \"{secret}\"\n"), "gateway.tls"),
+            (format!("api_key = \"${{NOT_SET}}{secret}\"\n"), "NOT_SET"),
         ] {
-            let error = parse(&text).map(|_| ()).unwrap_err();
+            let error = loaded(&text).map(|_| ()).unwrap_err();
             assert!(error.contains(place), "{error}");
             assert!(!error.contains("planted"), "{error}");
         }
@@ -215,5 +328,35 @@ mod tests {
         fs::write(&path, "not toml").unwrap();
         assert!(ConfigFile::new(path.clone()).edit(|document| document["a"] = toml_edit::value(1)).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "not toml");
+    }
+
+    #[test]
+    fn a_link_stays_and_its_target_is_written() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let (store, home) = (folder.path().join("store"), folder.path().join("home"));
+        fs::create_dir_all(&store).unwrap();
+        fs::create_dir_all(&home).unwrap();
+        fs::write(store.join("real.toml"), "# mine\n").unwrap();
+        // A relative link through another one, and one to a file that is not there yet.
+        symlink("../store/real.toml", home.join("inner.toml")).unwrap();
+        symlink("inner.toml", home.join("config.toml")).unwrap();
+        symlink(store.join("new.toml"), home.join("later.toml")).unwrap();
+        for (link, target) in [("config.toml", "real.toml"), ("later.toml", "new.toml")] {
+            ConfigFile::new(home.join(link)).edit(|document| document["a"] = toml_edit::value(1)).unwrap();
+            assert!(home.join(link).symlink_metadata().unwrap().is_symlink(), "{link}");
+            assert!(fs::read_to_string(store.join(target)).unwrap().contains("a = 1\n"), "{target}");
+        }
+        assert_eq!(fs::read_dir(&store).unwrap().count(), 2, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_second_name_of_the_file_sees_the_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("config.toml"), folder.path().join("backup.toml"));
+        fs::write(&path, "# a long comment that the new content is shorter than\nb = 2\n").unwrap();
+        fs::hard_link(&path, &other).unwrap();
+        ConfigFile::new(path).rewrite(|_| Ok("a = 1\n".parse().unwrap())).unwrap();
+        assert_eq!(fs::read_to_string(other).unwrap(), "a = 1\n");
     }
 }

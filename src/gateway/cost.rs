@@ -29,7 +29,26 @@ pub(super) struct Costs {
 struct Book {
     days: BTreeMap<(String, String), Sum>,
     session: Sum,
+    /// Calls that are under way, and what the dearest one so far cost: so much more may be spent already.
+    under_way: u32,
+    dearest: f64,
+    /// The day on which a warning was written.
+    warned: String,
 }
+
+/// The spending limit that is reached, in dollars.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub(super) enum LimitReached {
+    #[error("the spending limit of ${0:.2} a day is reached; it begins again at midnight UTC ([cost] daily_limit_usd)")]
+    Day(f64),
+    #[error(
+        "the spending limit of ${0:.2} a month is reached; it begins again with the month ([cost] monthly_limit_usd)"
+    )]
+    Month(f64),
+}
+
+/// Dollars that may be spent in one day and in one month.
+pub(super) type Limits = (Option<f64>, Option<f64>);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Sum {
@@ -71,8 +90,48 @@ impl Costs {
         if let Some(book) = book.as_mut() {
             book.add(&line);
             book.session.add(sum);
+            book.dearest = book.dearest.max(sum.cost_usd);
         }
         append(&self.path, &text)
+    }
+
+    /// Lets a call begin, unless a limit is reached; [`Costs::end`] must follow. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The limit.
+    pub(super) fn begin(&self, (day, month): Limits, today: &str) -> Result<(), LimitReached> {
+        let mut book = self.open();
+        let Some(book) = book.as_mut() else { return Ok(()) };
+        let (spent_day, spent_month) = book.spent(today);
+        let expected = f64::from(book.under_way) * book.dearest;
+        match (day, month) {
+            (Some(limit), _) if spent_day + expected >= limit => Err(LimitReached::Day(limit)),
+            (_, Some(limit)) if spent_month + expected >= limit => Err(LimitReached::Month(limit)),
+            _ => {
+                book.under_way += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends a call that [`Costs::begin`] let begin.
+    pub(super) fn end(&self) {
+        if let Some(book) = self.open().as_mut() {
+            book.under_way = book.under_way.saturating_sub(1);
+        }
+    }
+
+    /// The share of a limit that is spent, in percent, where it is at least `percent` for the first time today.
+    pub(super) fn warn_at(&self, percent: f64, (day, month): Limits, today: &str) -> Option<f64> {
+        let mut book = self.open();
+        let book = book.as_mut()?;
+        let (spent_day, spent_month) = book.spent(today);
+        let share = |spent: f64, limit: Option<f64>| limit.map_or(0.0, |limit| 100.0 * spent / limit);
+        let share = share(spent_day, day).max(share(spent_month, month));
+        (share >= percent && book.warned != today).then(|| {
+            today.clone_into(&mut book.warned);
+            share
+        })
     }
 
     /// The summary in ZeroClaw's shape, with the days beside it. `today` is UTC, `YYYY-MM-DD`. Blocks on the disk.
@@ -138,6 +197,13 @@ impl Costs {
 impl Book {
     fn add(&mut self, line: &Line) {
         self.days.entry((line.day.clone(), line.model.clone())).or_default().add(line.sum);
+    }
+
+    /// Dollars of this day and of this month.
+    fn spent(&self, today: &str) -> (f64, f64) {
+        let month = today.get(..7).unwrap_or(today);
+        let of_day = self.total(|day| day == today).cost_usd;
+        (of_day, self.total(|day| day.starts_with(month)).cost_usd)
     }
 
     fn total(&self, keep: impl Fn(&str) -> bool) -> Sum {
@@ -208,6 +274,49 @@ mod tests {
             assert_eq!(summary["by_model"]["b"]["cost_usd"], 0.0);
             assert_eq!(summary["by_day"]["2026-11-21"]["a"]["request_count"], 1);
         }
+    }
+
+    #[test]
+    fn a_limit_holds_for_its_day_and_its_month_and_over_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let costs = Costs::new(folder.path());
+        let spend = |day: &str| costs.add(day.into(), "a", USAGE, PRICE).unwrap();
+        spend("2026-11-21");
+        spend("2026-11-22");
+        for costs in [&costs, &Costs::new(folder.path())] {
+            assert_eq!(costs.begin((Some(8.0), None), "2026-11-22"), Err(LimitReached::Day(8.0)));
+            assert_eq!(costs.begin((Some(8.0), Some(16.0)), "2026-11-23"), Err(LimitReached::Month(16.0)));
+            assert_eq!(costs.begin((Some(8.1), Some(16.1)), "2026-11-22"), Ok(()));
+            costs.end();
+            assert_eq!(costs.begin((Some(8.0), Some(16.0)), "2026-12-01"), Ok(()));
+            costs.end();
+        }
+    }
+
+    #[test]
+    fn calls_under_way_count_with_what_they_may_cost() {
+        let folder = tempfile::tempdir().unwrap();
+        let costs = Costs::new(folder.path());
+        let limits = (Some(20.0), None);
+        costs.begin(limits, "2026-11-22").unwrap();
+        costs.add("2026-11-22".into(), "a", USAGE, PRICE).unwrap();
+        costs.end();
+        assert_eq!(costs.begin(limits, "2026-11-22"), Ok(()));
+        assert_eq!(costs.begin(limits, "2026-11-22"), Ok(()));
+        assert_eq!(costs.begin(limits, "2026-11-22"), Err(LimitReached::Day(20.0)));
+        costs.end();
+        assert_eq!(costs.begin(limits, "2026-11-22"), Ok(()));
+    }
+
+    #[test]
+    fn a_warning_is_written_once_a_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let costs = Costs::new(folder.path());
+        let warn = |day: &str| costs.warn_at(80.0, (Some(10.0), None), day);
+        assert_eq!(warn("2026-11-22"), None);
+        costs.add("2026-11-22".into(), "a", USAGE, PRICE).unwrap();
+        assert_eq!(warn("2026-11-22"), Some(80.0));
+        assert_eq!(warn("2026-11-22"), None);
     }
 
     #[test]

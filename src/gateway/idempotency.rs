@@ -70,7 +70,7 @@ impl Idempotency {
         endpoint: &str,
         headers: &HeaderMap,
         body: &[u8],
-        work: impl Future<Output = Result<Value, Refusal>>,
+        work: impl Future<Output = Result<Value, Refusal>> + Send + 'static,
     ) -> Result<Answered, Refusal> {
         let Some(key) = headers.get("x-idempotency-key").filter(|key| !key.is_empty()) else {
             return Ok(Answered { body: work.await?, replayed: false });
@@ -80,14 +80,19 @@ impl Idempotency {
         }
         let name = Sha256::new().chain_update(endpoint).chain_update([0]).chain_update(key).finalize().into();
         let cell = self.slot(name, Sha256::digest(body).into(), Instant::now())?;
-        let mut replayed = true;
-        let answer = cell
-            .get_or_try_init(|| {
-                replayed = false;
-                work
-            })
-            .await?;
-        Ok(Answered { body: answer.clone(), replayed })
+        // In a task of its own: a client that hangs up, which is what a key is for, must not make the retry run the agent
+        // and its tools again.
+        let work = tokio::spawn(async move {
+            let mut replayed = true;
+            let answer = cell
+                .get_or_try_init(|| {
+                    replayed = false;
+                    work
+                })
+                .await?;
+            Ok(Answered { body: answer.clone(), replayed })
+        });
+        work.await.unwrap_or(Err(Refusal::Failed("The answer was interrupted")))
     }
 
     fn slot(&self, name: Name, body: [u8; 32], now: Instant) -> Result<Arc<OnceCell<Value>>, Refusal> {
@@ -126,7 +131,7 @@ mod tests {
         body: &str,
         value: Result<i32, Refusal>,
     ) -> Result<(Value, bool), Refusal> {
-        let work = async { value.map(Value::from) };
+        let work = async move { value.map(Value::from) };
         let answered = to.answer("/e", &headers(key), body.as_bytes(), work).await?;
         Ok((answered.body, answered.replayed))
     }
@@ -142,11 +147,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_that_hangs_up_does_not_make_the_retry_run_again() {
+        let idempotency = idempotency(|_| {});
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let headers = headers("k");
+        let work = async move {
+            released.await.map_err(|_| Refusal::ModelFailed)?;
+            Ok(1.into())
+        };
+        let hung_up = idempotency.answer("/e", &headers, b"b", work);
+        assert!(tokio::time::timeout(Duration::from_millis(20), hung_up).await.is_err());
+        let retry = idempotency.answer("/e", &headers, b"b", async { panic!("must not run") });
+        release.send(()).unwrap();
+        let retry = retry.await.unwrap();
+        assert_eq!((retry.body, retry.replayed), (1.into(), true));
+    }
+
+    #[tokio::test]
     async fn two_at_once_run_once() {
         let idempotency = idempotency(|_| {});
         let (release, released) = tokio::sync::oneshot::channel::<()>();
         let headers = headers("k");
-        let slow = idempotency.answer("/e", &headers, b"b", async {
+        let slow = idempotency.answer("/e", &headers, b"b", async move {
             released.await.map_err(|_| Refusal::ModelFailed)?;
             Ok(1.into())
         });

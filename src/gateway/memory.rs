@@ -64,7 +64,7 @@ impl Owner {
     }
 
     /// An owner as it was stored.
-    fn named(text: &str) -> Self {
+    pub(super) fn named(text: &str) -> Self {
         if text.bytes().all(|byte| byte == b'%' || is_plain(byte)) { Self(text.to_owned()) } else { Self(plain(text)) }
     }
 

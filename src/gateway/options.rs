@@ -1,18 +1,24 @@
-//! What the gateway takes from its command line and environment: ZeroClaw 0.1.7's contract, read in this place only.
+//! What the gateway takes from its command line and environment: ZeroClaw's contract, read in this place only.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tracing::level_filters::LevelFilter;
 
+use super::config_keys::{is_service_link, judge_variables};
 use crate::domain::Secret;
 
 /// Where the gateway lives, and what overrides its `config.toml`.
 #[derive(Debug, Clone)]
 pub struct Options {
-    home: PathBuf,
+    folder: PathBuf,
     workspace: PathBuf,
     overrides: Overrides,
     log_level: LevelFilter,
+    /// The environment, for `${NAME}` in `config.toml`.
+    variables: Arc<HashMap<String, Secret<String>>>,
+    warnings: Vec<String>,
 }
 
 /// Values that win over the file.
@@ -23,11 +29,17 @@ pub(super) struct Overrides {
     pub(super) provider: Option<String>,
     /// `PROVIDER`: wins only over a file that names none, or `openrouter`.
     pub(super) default_provider: Option<String>,
+    /// `ZEROCLAW_PROVIDER_URL`: where the provider is.
+    pub(super) provider_url: Option<String>,
     pub(super) model: Option<String>,
     pub(super) temperature: Option<f64>,
     pub(super) port: Option<u16>,
     pub(super) host: Option<String>,
     pub(super) allow_public_bind: Option<bool>,
+    pub(super) require_pairing: Option<bool>,
+    pub(super) request_timeout_secs: Option<u64>,
+    /// The machine's zone by `TZ`, where that is a name.
+    pub(super) timezone: Option<String>,
 }
 
 /// A command line or environment that cannot be used.
@@ -39,6 +51,10 @@ pub enum UsageError {
     MissingValue(String),
     #[error("{0} must be a port number, 0 to 65535")]
     Port(String),
+    #[error("{0} must be a whole number of at least 1")]
+    Number(String),
+    #[error("{0} must be true or false")]
+    Switch(String),
     #[error("HOME is not set, and there is no other place for the configuration")]
     NoHome,
 }
@@ -46,9 +62,15 @@ pub enum UsageError {
 impl Options {
     /// A gateway that lives in `home` and takes nothing from the environment.
     pub fn new(home: impl Into<PathBuf>) -> Self {
-        let home = home.into();
-        let workspace = home.join(".zeroclaw/workspace");
-        Self { home, workspace, overrides: Overrides::default(), log_level: LevelFilter::INFO }
+        let folder = home.into().join(".zeroclaw");
+        Self {
+            workspace: folder.join("workspace"),
+            folder,
+            overrides: Overrides::default(),
+            log_level: LevelFilter::INFO,
+            variables: Arc::default(),
+            warnings: vec![],
+        }
     }
 
     /// Reads the process environment and the arguments after `gateway`; arguments win.
@@ -56,43 +78,84 @@ impl Options {
     /// # Errors
     /// See [`UsageError`].
     pub fn from_env(args: impl IntoIterator<Item = String>) -> Result<Self, UsageError> {
-        Self::read(args, |name| std::env::var(name).ok())
+        // A variable that is not UTF-8 cannot be one of ours.
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, Secret::new(value.into_string().ok()?)))
+        };
+        Self::read(args, std::env::vars_os().filter_map(text).collect())
     }
 
     fn read(
         args: impl IntoIterator<Item = String>,
-        variable: impl Fn(&str) -> Option<String>,
+        variables: HashMap<String, Secret<String>>,
     ) -> Result<Self, UsageError> {
-        let set = |names: &[&str]| names.iter().find_map(|name| variable(name).filter(|value| !value.is_empty()));
-        let mut options = Self::new(set(&["HOME"]).ok_or(UsageError::NoHome)?);
-        if let Some(workspace) = set(&["ZEROCLAW_WORKSPACE"]) {
-            options.workspace = workspace.into();
-        }
-        options.overrides = Overrides {
-            api_key: set(&["ZEROCLAW_API_KEY", "API_KEY"]).map(Secret::new),
-            provider: set(&["ZEROCLAW_PROVIDER"]),
-            default_provider: set(&["PROVIDER"]),
-            model: set(&["ZEROCLAW_MODEL", "MODEL"]),
-            temperature: set(&["ZEROCLAW_TEMPERATURE"]).and_then(|value| value.parse().ok()),
-            port: set(&["ZEROCLAW_GATEWAY_PORT", "PORT"])
-                .map(|value| port("ZEROCLAW_GATEWAY_PORT", &value))
-                .transpose()?,
-            host: set(&["ZEROCLAW_GATEWAY_HOST"]),
-            allow_public_bind: set(&["ZEROCLAW_ALLOW_PUBLIC_BIND"])
-                .map(|value| value == "1" || value.eq_ignore_ascii_case("true")),
+        let set = |names: &[&'static str]| {
+            let found = |name: &&'static str| Some((*name, variables.get(*name)?.expose().trim().to_owned()));
+            names.iter().filter_map(found).find(|(_, value)| !value.is_empty())
         };
-        if let Some(level) = set(&["RUST_LOG"]).and_then(|value| value.parse().ok()) {
+        let text = |names: &[&'static str]| set(names).map(|(_, value)| value);
+        let mut options = match (set(&["ZEROCLAW_CONFIG_DIR"]), set(&["HOME"])) {
+            (Some((_, folder)), _) => Self { folder: folder.into(), ..Self::new("") },
+            (None, Some((_, home))) => Self::new(home),
+            (None, None) => return Err(UsageError::NoHome),
+        };
+        options.workspace =
+            text(&["ZEROCLAW_WORKSPACE"]).map_or_else(|| options.folder.join("workspace"), PathBuf::from);
+        let mut warnings = judge_variables(variables.keys().map(String::as_str));
+        // Kubernetes sets <SERVICE>_PORT=tcp://… for every Service of the namespace, also for one called zeroclaw-gateway.
+        let linked = |value: &str| ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+        let port_set =
+            ["ZEROCLAW_GATEWAY_PORT", "PORT"].into_iter().filter_map(|name| set(&[name])).find(|(name, value)| {
+                let link = linked(value);
+                if link {
+                    warnings.push(format!(
+                        "{name} is the address of a Kubernetes Service and is passed over; it should be a port number"
+                    ));
+                }
+                !link
+            });
+        options.overrides = Overrides {
+            api_key: text(&["ZEROCLAW_API_KEY", "API_KEY"]).map(Secret::new),
+            provider: text(&["ZEROCLAW_PROVIDER", "ZEROCLAW_MODEL_PROVIDER"]),
+            default_provider: text(&["PROVIDER", "MODEL_PROVIDER"]),
+            provider_url: text(&["ZEROCLAW_PROVIDER_URL", "ZEROCLAW_API_URL"]),
+            model: text(&["ZEROCLAW_MODEL", "MODEL"]),
+            temperature: text(&["ZEROCLAW_TEMPERATURE"]).and_then(|value| value.parse().ok()),
+            port: port_set.map(|(name, value)| port(name, &value)).transpose()?,
+            host: text(&["ZEROCLAW_GATEWAY_HOST"]),
+            allow_public_bind: set(&["ZEROCLAW_ALLOW_PUBLIC_BIND"])
+                .map(|(name, value)| switch(name, &value))
+                .transpose()?,
+            require_pairing: set(&["ZEROCLAW_REQUIRE_PAIRING"])
+                .map(|(name, value)| switch(name, &value))
+                .transpose()?,
+            request_timeout_secs: set(&["ZEROCLAW_GATEWAY_TIMEOUT_SECS"])
+                .map(|(name, value)| {
+                    value.parse().ok().filter(|secs| *secs > 0).ok_or_else(|| UsageError::Number(name.into()))
+                })
+                .transpose()?,
+            timezone: text(&["TZ"]).map(|zone| zone.trim_start_matches(':').to_owned()),
+        };
+        if let Some(level) = text(&["RUST_LOG"]).and_then(|value| value.parse().ok()) {
             options.log_level = level;
         }
+        options.warnings = warnings;
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| UsageError::MissingValue(arg.clone()));
             match arg.as_str() {
                 "--port" | "-p" => options.overrides.port = Some(port("--port", &value()?)?),
                 "--host" => options.overrides.host = Some(value()?),
+                "--config-dir" => {
+                    options.folder = value()?.into();
+                    if set(&["ZEROCLAW_WORKSPACE"]).is_none() {
+                        options.workspace = options.folder.join("workspace");
+                    }
+                }
                 _ => return Err(UsageError::UnknownArgument(arg)),
             }
         }
+        options.variables = Arc::new(variables);
         Ok(options)
     }
 
@@ -112,7 +175,28 @@ impl Options {
 
     /// `config.toml`.
     pub fn config_path(&self) -> PathBuf {
-        self.home.join(".zeroclaw/config.toml")
+        self.folder.join("config.toml")
+    }
+
+    /// The folder of `config.toml`.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A variable of the environment.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name).map(|value| value.expose().clone())
+    }
+
+    /// The variables of ZeroClaw 0.8 that name a key.
+    pub(super) fn key_variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        let named = self.variables.iter().filter(|(name, _)| super::config_env::path_of(name).is_some());
+        named.filter(|(name, _)| !is_service_link(name)).map(|(name, value)| (name.as_str(), value.expose().as_str()))
+    }
+
+    /// What of the environment is passed over, and why.
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The folder with the persona files, memory and the agent's own files.
@@ -133,13 +217,21 @@ fn port(name: &str, value: &str) -> Result<u16, UsageError> {
     value.parse().map_err(|_| UsageError::Port(name.to_owned()))
 }
 
+fn switch(name: &str, value: &str) -> Result<bool, UsageError> {
+    match value.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err(UsageError::Switch(name.to_owned())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(args: &[&str], env: &[(&str, &str)]) -> Result<Options, UsageError> {
-        let variable = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        Options::read(args.iter().map(|arg| (*arg).to_owned()), variable)
+        let variables = env.iter().map(|(name, value)| ((*name).to_owned(), Secret::from(*value))).collect();
+        Options::read(args.iter().map(|arg| (*arg).to_owned()), variables)
     }
 
     #[test]
@@ -169,9 +261,39 @@ mod tests {
         assert_eq!(read(&["--port"], &home).unwrap_err(), UsageError::MissingValue("--port".into()));
         assert_eq!(read(&["--port", "70000"], &home).unwrap_err(), UsageError::Port("--port".into()));
         assert_eq!(read(&["--prot"], &home).unwrap_err(), UsageError::UnknownArgument("--prot".into()));
+        assert_eq!(read(&[], &[("HOME", "/h"), ("PORT", "x")]).unwrap_err(), UsageError::Port("PORT".into()));
+        let switch = [("HOME", "/h"), ("ZEROCLAW_REQUIRE_PAIRING", "maybe")];
+        assert_eq!(read(&[], &switch).unwrap_err(), UsageError::Switch("ZEROCLAW_REQUIRE_PAIRING".into()));
+        let timeout = [("HOME", "/h"), ("ZEROCLAW_GATEWAY_TIMEOUT_SECS", "0")];
+        assert_eq!(read(&[], &timeout).unwrap_err(), UsageError::Number("ZEROCLAW_GATEWAY_TIMEOUT_SECS".into()));
+    }
+
+    #[test]
+    fn the_address_of_a_service_is_no_port() {
+        let links = [
+            ("HOME", "/h"),
+            ("ZEROCLAW_GATEWAY_PORT", "tcp://10.0.0.1:42617"),
+            ("PORT", "udp://10.0.0.1:53"),
+            ("ZEROCLAW_GATEWAY_SERVICE_HOST", "10.0.0.1"),
+            ("ZEROCLAW_GATEWAY_PORT_42617_TCP_PROTO", "tcp"),
+        ];
+        let options = read(&[], &links).unwrap();
+        assert_eq!(options.overrides.port, None);
+        assert!(options.warnings().iter().all(|warning| warning.contains("_PORT") || warning.starts_with("PORT")));
+        assert_eq!(options.warnings().len(), 2, "{:?}", options.warnings());
+        // A link in one variable leaves the other one in force.
+        let both = [("HOME", "/h"), ("ZEROCLAW_GATEWAY_PORT", "tcp://10.0.0.1:42617"), ("PORT", "7")];
+        assert_eq!(read(&[], &both).unwrap().overrides.port, Some(7));
+    }
+
+    #[test]
+    fn the_folder_can_be_named() {
+        let options = read(&[], &[("ZEROCLAW_CONFIG_DIR", "/c")]).unwrap();
         assert_eq!(
-            read(&[], &[("HOME", "/h"), ("PORT", "x")]).unwrap_err(),
-            UsageError::Port("ZEROCLAW_GATEWAY_PORT".into())
+            (options.config_path(), options.workspace()),
+            (PathBuf::from("/c/config.toml"), Path::new("/c/workspace"))
         );
+        let options = read(&["--config-dir", "/d"], &[("HOME", "/h"), ("ZEROCLAW_WORKSPACE", "/w")]).unwrap();
+        assert_eq!((options.config_path(), options.workspace()), (PathBuf::from("/d/config.toml"), Path::new("/w")));
     }
 }

@@ -18,6 +18,8 @@ use crate::domain::Secret;
 /// Codes of `ABCD-1234` form leave out what is easily misread: I, O, 0 and 1.
 const CODE_LETTERS: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZ";
 const CODE_DIGITS: &[u8] = b"23456789";
+/// How long a code waits that somebody asked for.
+pub(super) const CODE_LIFETIME: Duration = Duration::from_secs(600);
 /// 256 bits.
 const TOKEN_BYTES: usize = 32;
 
@@ -26,6 +28,7 @@ pub(super) type TokenHash = [u8; 32];
 
 pub(super) struct Pairing {
     required: bool,
+    format: CodeFormat,
     max_failures: u32,
     lockout: Duration,
     max_clients: usize,
@@ -33,9 +36,15 @@ pub(super) struct Pairing {
 }
 
 struct Inner {
-    code: Option<Secret<String>>,
+    code: Option<Code>,
     tokens: Vec<TokenHash>,
     failures: HashMap<ClientKey, Failures>,
+}
+
+/// A code that waits for its client. The one that is printed at the start waits for ever.
+struct Code {
+    text: Secret<String>,
+    until: Option<Instant>,
 }
 
 struct Failures {
@@ -58,9 +67,11 @@ impl Pairing {
         let tokens: Vec<TokenHash> =
             config.gateway.paired_tokens.iter().map(|stored| parse_stored(stored.expose())).collect();
         let required = config.gateway.require_pairing;
-        let code = (required && tokens.is_empty()).then(|| new_code(config.pairing.code_format));
+        let format = config.pairing.code_format;
+        let code = (required && tokens.is_empty()).then(|| Code { text: new_code(format), until: None });
         Self {
             required,
+            format,
             max_failures: config.pairing.max_failures.max(1),
             lockout: Duration::from_secs(config.pairing.lockout_secs),
             max_clients: config.gateway.rate_limit_max_keys.max(1),
@@ -78,7 +89,14 @@ impl Pairing {
 
     /// The code that is still waiting for its client.
     pub(super) fn code(&self) -> Option<Secret<String>> {
-        self.inner().code.clone()
+        self.inner().code.as_ref().map(|code| code.text.clone())
+    }
+
+    /// Makes a code that pairs one more client, and takes the place of any that still waits; not where pairing is off.
+    pub(super) fn renew(&self, now: Instant) -> Option<Secret<String>> {
+        let text = self.required.then(|| new_code(self.format))?;
+        self.inner().code = Some(Code { text: text.clone(), until: Some(now + CODE_LIFETIME) });
+        Some(text)
     }
 
     /// The hashes that belong into `paired_tokens`.
@@ -107,10 +125,13 @@ impl Pairing {
                 return Attempt::LockedOut(self.lockout - since);
             }
         }
+        if inner.code.as_ref().and_then(|code| code.until).is_some_and(|until| now >= until) {
+            inner.code = None;
+        }
         let right = inner
             .code
             .as_ref()
-            .is_some_and(|expected| expected.expose().as_bytes().ct_eq(code.trim().as_bytes()).into());
+            .is_some_and(|expected| expected.text.expose().as_bytes().ct_eq(code.trim().as_bytes()).into());
         if !right {
             self.note_failure(&mut inner, client, now);
             return Attempt::Refused;
@@ -201,6 +222,23 @@ mod tests {
         assert!(token.expose().starts_with("zc_") && token.expose().len() == 67);
         assert!(pairing.accepts(token.expose()) && pairing.is_paired() && pairing.code().is_none());
         assert!(matches!(pairing.attempt(&code, client(1), now), Attempt::Refused));
+    }
+
+    #[test]
+    fn a_new_code_pairs_one_more_client_and_expires() {
+        let (pairing, first) = pairing();
+        let now = Instant::now();
+        let Attempt::Paired(phone) = pairing.attempt(&first, client(1), now) else { panic!() };
+        let second = pairing.renew(now).unwrap();
+        let third = pairing.renew(now).unwrap();
+        assert!(matches!(pairing.attempt(second.expose(), client(1), now), Attempt::Refused), "it was replaced");
+        let Attempt::Paired(laptop) = pairing.attempt(third.expose(), client(1), now) else { panic!() };
+        assert!(pairing.accepts(phone.expose()) && pairing.accepts(laptop.expose()));
+        let late = pairing.renew(now).unwrap();
+        assert!(matches!(pairing.attempt(late.expose(), client(1), now + CODE_LIFETIME), Attempt::Refused));
+        let mut open = Config::default();
+        open.gateway.require_pairing = false;
+        assert!(Pairing::new(&open).renew(now).is_none());
     }
 
     #[test]

@@ -4,6 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::tz::TimeZone;
+
+use super::config::Config;
+
 /// In the order in which they are put together.
 const FILES: [&str; 3] = ["IDENTITY.md", "USER.md", "SOUL.md"];
 /// As much of one file as is sent with every message; more would cost on each of them.
@@ -18,6 +22,25 @@ pub(super) async fn system_prompt(workspace: &Path) -> String {
     tokio::task::spawn_blocking(move || compose(&FILES.map(|name| read(&workspace.join(name)))))
         .await
         .unwrap_or_else(|_| PLAIN.to_owned())
+}
+
+/// The agent's time zone: by the settings, by its `USER.md`, or UTC. Blocks on the disk.
+pub(super) fn zone(config: &Config, workspace: &Path) -> String {
+    let by_file = || read(&workspace.join("USER.md")).and_then(|text| zone_in(&text));
+    config.timezone.clone().or_else(by_file).unwrap_or_else(|| "UTC".to_owned())
+}
+
+/// The zone in a line such as `- Time zone: Asia/Tokyo` or `- **Timezone:** Asia/Tokyo`.
+fn zone_in(text: &str) -> Option<String> {
+    let zone = |line: &str| {
+        let bare = line.replace(['*', '`'], "");
+        let (name, value) = bare.trim_start_matches(['-', '#', ' ']).split_once(':')?;
+        let is_zone =
+            matches!(name.trim().to_ascii_lowercase().as_str(), "time zone" | "timezone" | "time-zone" | "tz");
+        let value = value.split_whitespace().next().filter(|_| is_zone)?;
+        TimeZone::get(value).is_ok().then(|| value.to_owned())
+    };
+    text.lines().find_map(zone)
 }
 
 fn read(path: &Path) -> Option<String> {
@@ -47,6 +70,20 @@ mod tests {
         std::fs::write(folder.path().join("SOUL.md"), "Be brief.\n").unwrap();
         std::fs::write(folder.path().join("IDENTITY.md"), "I am Ada.\n").unwrap();
         assert_eq!(system_prompt(folder.path()).await, "I am Ada.\n\nBe brief.");
+    }
+
+    #[test]
+    fn the_zone_is_read_from_the_file_about_the_user() {
+        for (text, zone) in [
+            ("# User\n\n- Name: Ada\n- Time zone: Asia/Tokyo\n", Some("Asia/Tokyo")),
+            ("- **Timezone:** Europe/Zurich", Some("Europe/Zurich")),
+            ("TZ: `America/New_York` (EST)", Some("America/New_York")),
+            ("- Timezone: Mars/Olympus\n- Time zone: UTC", Some("UTC")),
+            ("My time zone is Asia/Tokyo", None),
+            ("", None),
+        ] {
+            assert_eq!(zone_in(text).as_deref(), zone, "{text}");
+        }
     }
 
     #[test]

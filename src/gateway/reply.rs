@@ -26,6 +26,8 @@ pub(super) enum Refusal {
     TooLarge,
     /// The body is not what the endpoint takes, with what it takes.
     BadBody(&'static str),
+    /// A spending limit is reached, with the words for it.
+    OverBudget(String),
     /// The body is not declared as JSON.
     NotJson,
     /// The model gave no usable answer. Why is in the log, not in the answer: it may name keys and hosts.
@@ -69,7 +71,7 @@ impl Refusal {
             Self::NotFound => "Not found".into(),
             Self::KeyReused => "X-Idempotency-Key was used for another request".into(),
             Self::Busy => "Too many messages are waiting".into(),
-            Self::Unusable(reason) => reason.clone(),
+            Self::Unusable(reason) | Self::OverBudget(reason) => reason.clone(),
             Self::Failed(what) => (*what).into(),
         }
     }
@@ -78,7 +80,9 @@ impl Refusal {
         match self {
             Self::Unauthorized | Self::WrongSecret | Self::BadSignature => StatusCode::UNAUTHORIZED,
             Self::WrongCode => StatusCode::FORBIDDEN,
-            Self::LockedOut(_) | Self::TooManyPairings(_) | Self::TooManyMessages(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::LockedOut(_) | Self::TooManyPairings(_) | Self::TooManyMessages(_) | Self::OverBudget(_) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BadBody(_) | Self::Unusable(_) => StatusCode::BAD_REQUEST,
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -124,6 +128,7 @@ impl From<AgentError> for Refusal {
         match error {
             AgentError::TookTooLong => Self::TookTooLong,
             AgentError::Model(_) => Self::ModelFailed,
+            AgentError::Limit(limit) => Self::OverBudget(limit.to_string()),
         }
     }
 }

@@ -43,6 +43,8 @@ pub(super) fn router(app: App) -> Router {
         .route("/health", get(status::health))
         .route("/metrics", get(status::metrics))
         .route("/pair", post(pair::pair))
+        .route("/api/pairing/initiate", post(pair::initiate))
+        .route("/admin/paircode/new", post(pair::by_command))
         .route("/webhook", post(webhook::webhook))
         .route("/whatsapp", get(channels::whatsapp_verify).post(channels::whatsapp))
         .route("/github", post(channels::github))

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::shared::{App, Shared};
-use super::{channels, cron, footprint, routes};
+use super::{channels, footprint, routes, scheduler};
 use crate::listen::{self, Bounds};
 
 /// Connections open at once. An agent has one owner and a few dashboards; more is an accident or an attack.
@@ -39,7 +39,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
     let router = routes::router(shared.clone());
     shared.health.ok("gateway");
     let mut background = channels::start(&shared);
-    background.push(AbortOnDropHandle::new(tokio::spawn(cron::run(shared.clone()))));
+    background.push(AbortOnDropHandle::new(tokio::spawn(scheduler::run(shared.clone()))));
     let requests = Arc::new(Notify::new());
     let heard = requests.clone();
     background.push(AbortOnDropHandle::new(tokio::spawn(async move { footprint::stay_small(&heard).await })));

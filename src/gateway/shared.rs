@@ -8,12 +8,12 @@ use tokio_util::sync::CancellationToken;
 use super::background::Background;
 use super::channels::Inbox;
 use super::config::Config;
-use super::config_file::{ConfigFile, Loaded};
+use super::config_file::{ConfigFile, Loaded, Notes};
 use super::cost::Costs;
-use super::cron::Cron;
 use super::events::Events;
 use super::health::Health;
 use super::idempotency::Idempotency;
+use super::jobs::Jobs;
 use super::limits::SlidingWindow;
 use super::memory::Memory;
 use super::metrics::Metrics;
@@ -21,6 +21,7 @@ use super::options::Options;
 use super::outbound::HttpClients;
 use super::pairing::Pairing;
 use super::provider::Model;
+use super::tool_rules::Actions;
 
 /// What handlers are given.
 pub(super) type App = Arc<Shared>;
@@ -28,6 +29,7 @@ pub(super) type App = Arc<Shared>;
 pub(super) struct Shared {
     options: Options,
     config: RwLock<Arc<Config>>,
+    notes: RwLock<Arc<Notes>>,
     pub(super) config_file: ConfigFile,
     pub(super) pairing: Pairing,
     pub(super) pair_limit: SlidingWindow,
@@ -35,7 +37,9 @@ pub(super) struct Shared {
     pub(super) health: Health,
     pub(super) http: HttpClients,
     pub(super) memory: Memory,
-    pub(super) cron: Cron,
+    pub(super) jobs: Jobs,
+    /// The runs of tools in the last hour.
+    pub(super) actions: Actions,
     pub(super) costs: Costs,
     pub(super) events: Events,
     pub(super) metrics: Metrics,
@@ -48,9 +52,12 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(options: Options, loaded: Loaded) -> Self {
-        let Loaded { config, unknown } = loaded;
-        if !unknown.is_empty() {
-            tracing::warn!(keys = ?unknown, "config.toml has keys that mean nothing to this gateway");
+        let Loaded { config, notes } = loaded;
+        for warning in options.warnings().iter().chain(&notes.off) {
+            tracing::warn!("{warning}");
+        }
+        if !notes.unknown.is_empty() {
+            tracing::warn!(keys = ?notes.unknown, "config.toml has keys that mean nothing to this gateway");
         }
         let clients = config.gateway.rate_limit_max_keys;
         Self {
@@ -61,7 +68,8 @@ impl Shared {
             health: Health::new(),
             http: HttpClients::default(),
             memory: Memory::new(config.memory.backend, options.workspace()),
-            cron: Cron::new(options.workspace()),
+            jobs: Jobs::new(options.workspace()),
+            actions: Actions::default(),
             costs: Costs::new(options.workspace()),
             events: Events::new(),
             metrics: Metrics::new(),
@@ -70,6 +78,7 @@ impl Shared {
             background: Background::new(),
             stop: CancellationToken::new(),
             config: RwLock::new(Arc::new(config)),
+            notes: RwLock::new(Arc::new(notes)),
             options,
         }
     }
@@ -79,9 +88,15 @@ impl Shared {
         self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes over settings that were read anew, with the environment over them.
-    pub(super) fn replace_config(&self, config: Config) {
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    /// Takes over settings that were read again, with the environment over them.
+    pub(super) fn replace_config(&self, loaded: Loaded) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded.config);
+        *self.notes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded.notes);
+    }
+
+    /// What the settings ask for and do not get.
+    pub(super) fn notes(&self) -> Arc<Notes> {
+        self.notes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) const fn options(&self) -> &Options {

@@ -1,5 +1,5 @@
 //! What the agent can do beside talking: remember, tell the time, read and write its own files, fetch from the web,
-//! keep a timetable, send messages.
+//! run prompts by the clock, send messages.
 //!
 //! Every tool takes JSON from the model, which is input like any other: it may be wrong, hostile or both. A tool that
 //! fails says why to the model, which can then do better.
@@ -10,7 +10,7 @@ mod files;
 
 pub(super) use fetch::PublicOnly;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,11 +19,12 @@ use args::{object, one_of, string};
 
 use super::channels;
 use super::config::Config;
-use super::cron::NewJob;
+use super::jobs::{JobError, NewJob};
 use super::memory::{CORE, KEY_LENGTH, Kind, Note, Owner};
-use super::persona::head;
+use super::persona::{self, head};
 use super::provider::{ToolCall, ToolSpec};
 use super::shared::App;
+use super::tool_rules;
 use crate::domain::Timestamp;
 
 /// Longest result that is given to the model, in bytes: it is paid for again in every later round.
@@ -38,8 +39,14 @@ pub(super) struct Outcome {
     pub(super) output: String,
 }
 
-/// The tools that this configuration offers.
-pub(super) fn specs(config: &Config) -> Vec<ToolSpec> {
+/// The tools that this configuration offers to somebody.
+pub(super) fn specs(config: &Config, owner: &Owner) -> Vec<ToolSpec> {
+    let mut specs = all(config);
+    specs.retain(|spec| tool_rules::permits(config, owner, &spec.name));
+    specs
+}
+
+fn all(config: &Config) -> Vec<ToolSpec> {
     let mut specs = vec![
         spec(
             "memory_store",
@@ -62,7 +69,7 @@ pub(super) fn specs(config: &Config) -> Vec<ToolSpec> {
         spec(
             "time",
             "The current date and time.",
-            object(&[("timezone", string("IANA time zone, UTC if left out"))], &[]),
+            object(&[("timezone", string("IANA time zone; the user's own if left out"))], &[]),
         ),
         spec(
             "file_read",
@@ -79,19 +86,23 @@ pub(super) fn specs(config: &Config) -> Vec<ToolSpec> {
         ),
         spec(
             "cron_add",
-            "Put a prompt to yourself on a timetable.",
+            "Have a prompt put to yourself later: once, at a time (at) or after a while (in), or again and again by a cron \
+             expression (schedule). Use at or in for reminders: they run once and do not come back.",
             object(
                 &[
-                    ("schedule", string("Cron expression, e.g. 30 9 * * 1-5")),
                     ("command", string("The prompt")),
+                    ("at", string("Runs once at this time, e.g. 2026-12-24T18:00 or 18:00, in tz")),
+                    ("in", string("Runs once after this time, e.g. 10 minutes or 2h 30m")),
+                    ("schedule", string("Runs again and again: a cron expression, e.g. 30 9 * * 1-5")),
+                    ("tz", string("IANA time zone; the user's own if left out")),
+                    ("expires_at", string("A repeated job ends at this time")),
                     ("name", string("A name for the job")),
-                    ("tz", string("IANA time zone of the schedule, UTC if left out")),
                 ],
-                &["schedule", "command"],
+                &["command"],
             ),
         ),
-        spec("cron_list", "List your timetable.", object(&[], &[])),
-        spec("cron_remove", "Take a job off your timetable.", object(&[("id", string("Its id"))], &["id"])),
+        spec("cron_list", "List your jobs.", object(&[], &[])),
+        spec("cron_remove", "Remove a job.", object(&[("id", string("Its id"))], &["id"])),
     ];
     if config.http_request.enabled {
         specs.push(spec(
@@ -142,6 +153,14 @@ fn spec(name: &str, description: &str, parameters: Value) -> ToolSpec {
 
 /// Runs a call. Whatever goes wrong is in the outcome.
 pub(super) async fn run(app: &App, owner: &Owner, call: &ToolCall) -> Outcome {
+    let config = app.config();
+    if !tool_rules::permits(&config, owner, &call.name) {
+        return Outcome { success: false, output: "Error: there is no such tool".into() };
+    }
+    if !app.actions.admit(config.autonomy.max_actions_per_hour, Instant::now()) {
+        let output = "Error: the tools were used as often as [autonomy] max_actions_per_hour allows; try again later";
+        return Outcome { success: false, output: output.into() };
+    }
     let result = match tokio::time::timeout(TIMEOUT, dispatch(app, owner, call)).await {
         Ok(result) => result,
         Err(_) => Err(format!("it did not end within {} seconds", TIMEOUT.as_secs())),
@@ -206,21 +225,25 @@ async fn dispatch(app: &App, owner: &Owner, call: &ToolCall) -> Result<String, S
         }
         "time" => {
             let Time { timezone } = args::read(arguments)?;
-            let zone = timezone.as_deref().unwrap_or("UTC");
-            let now = Timestamp::now().in_tz(zone).map_err(|_| "that is no IANA time zone".to_owned())?;
+            let zone = match timezone {
+                Some(zone) => zone,
+                None => zone(app).await?,
+            };
+            let now = Timestamp::now().in_tz(&zone).map_err(|_| "that is no IANA time zone".to_owned())?;
             Ok(now.strftime("%A %Y-%m-%d %H:%M:%S %:z").to_string())
         }
-        "file_read" => files::read(app.workspace(), args::read(arguments)?).await,
-        "file_write" => files::write(app.workspace(), args::read(arguments)?).await,
+        "file_read" => files::read(files::Place::of(app), args::read(arguments)?).await,
+        "file_write" => files::write(files::Place::of(app), args::read(arguments)?).await,
         "cron_add" => {
             let new: NewJob = args::read(arguments)?;
-            let job = on_disk(app, move |app| app.cron.add(new, Timestamp::now())).await?;
-            Ok(json!({ "id": job.id, "next_run": job.next_run }).to_string())
+            let owner = owner.clone();
+            let job = on_disk(app, move |app| add_job(app, new, &owner)).await?;
+            Ok(json!({ "id": job.id, "next_run": job.next_run, "tz": job.when.tz, "once": job.once }).to_string())
         }
-        "cron_list" => Ok(json!(on_disk(app, |app| app.cron.list()).await?).to_string()),
+        "cron_list" => Ok(json!(on_disk(app, |app| app.jobs.list()).await?).to_string()),
         "cron_remove" => {
             let Id { id } = args::read(arguments)?;
-            let found = on_disk(app, move |app| app.cron.remove(&id)).await?;
+            let found = on_disk(app, move |app| app.jobs.remove(&id)).await?;
             if found { Ok("removed".into()) } else { Err("there is no job of that id".into()) }
         }
         "http_fetch" if app.config().http_request.enabled => fetch::run(app, args::read(arguments)?).await,
@@ -231,6 +254,27 @@ async fn dispatch(app: &App, owner: &Owner, call: &ToolCall) -> Result<String, S
         }
         _ => Err("there is no such tool".into()),
     }
+}
+
+/// A model may not make a job that runs all the time: it would be put to itself, and paid for, for ever.
+fn add_job(app: &App, new: NewJob, owner: &Owner) -> Result<super::jobs::Job, JobError> {
+    let (config, now) = (app.config(), Timestamp::now());
+    let zone = persona::zone(&config, app.workspace());
+    let job = app.jobs.add(new, &zone, owner, now)?;
+    let floor = config.cron.min_interval_secs;
+    match job.when.shortest_interval(now) {
+        Some(shortest) if !job.once && shortest.as_secs() < i64::from(floor) => {
+            app.jobs.remove(&job.id)?;
+            Err(JobError::TooOften(floor))
+        }
+        _ => Ok(job),
+    }
+}
+
+/// The agent's time zone.
+async fn zone(app: &App) -> Result<String, String> {
+    let app = app.clone();
+    tokio::task::spawn_blocking(move || persona::zone(&app.config(), app.workspace())).await.map_err(say)
 }
 
 /// What paired clients have the agent remember is the agent's; what a person of a channel has it remember is that
@@ -249,7 +293,7 @@ async fn memory_store(app: &App, owner: &Owner, store: Store) -> Result<String, 
 
 async fn on_disk<T: std::marker::Send + 'static>(
     app: &App,
-    work: impl FnOnce(&App) -> Result<T, super::cron::CronError> + std::marker::Send + 'static,
+    work: impl FnOnce(&App) -> Result<T, JobError> + std::marker::Send + 'static,
 ) -> Result<T, String> {
     let app = app.clone();
     tokio::task::spawn_blocking(move || work(&app)).await.map_err(say)?.map_err(say)

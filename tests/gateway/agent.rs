@@ -126,7 +126,7 @@ async fn what_a_tool_cannot_do_is_told_to_the_model_and_ends_nothing() {
 }
 
 #[tokio::test]
-async fn files_and_the_timetable_are_kept() {
+async fn files_and_jobs_are_kept() {
     let world = World::paired("").await;
     call(&world, "file_write", json!({ "path": "notes/a.md", "content": "hello" })).await;
     assert_eq!(std::fs::read_to_string(world.workspace().join("notes/a.md")).unwrap(), "hello");

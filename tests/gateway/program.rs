@@ -11,7 +11,7 @@ use super::model::FakeModel;
 use super::world::PATIENCE;
 use crate::http_client::http_client;
 
-fn command(home: &TempDir, config: &str) -> Command {
+pub(crate) fn command(home: &TempDir, config: &str) -> Command {
     std::fs::create_dir_all(home.path().join(".zeroclaw")).unwrap();
     std::fs::write(home.path().join(".zeroclaw/config.toml"), config).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_zeroone"));
@@ -21,7 +21,7 @@ fn command(home: &TempDir, config: &str) -> Command {
 }
 
 /// A child that does not outlive its test.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -53,7 +53,7 @@ fn it_logs_with_times_prints_its_code_and_ends_at_once_on_sigterm() {
     assert!(lines.any(|line| line.contains("gateway stopped")));
 }
 
-fn refusal(home: &TempDir, config: &str, env: &[(&str, &str)]) -> String {
+pub(crate) fn refusal(home: &TempDir, config: &str, env: &[(&str, &str)]) -> String {
     let output = command(home, config).envs(env.iter().copied()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
@@ -81,18 +81,18 @@ fn a_public_address_is_listened_on_when_asked_for() {
 }
 
 /// A gateway's output, read line by line and kept.
-struct Output {
+pub(crate) struct Output {
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-    seen: Vec<String>,
+    pub(crate) seen: Vec<String>,
 }
 
 impl Output {
-    fn of(child: &mut Running) -> Self {
+    pub(crate) fn of(child: &mut Running) -> Self {
         Self { lines: BufReader::new(child.0.stdout.take().unwrap()).lines(), seen: vec![] }
     }
 
     /// The next line that has this text.
-    fn until(&mut self, text: &str) -> String {
+    pub(crate) fn until(&mut self, text: &str) -> String {
         for line in self.lines.by_ref().map(Result::unwrap) {
             self.seen.push(line);
             if let Some(line) = self.seen.last().filter(|line| line.contains(text)) {
@@ -102,17 +102,17 @@ impl Output {
         panic!("no line with {text} in {:?}", self.seen)
     }
 
-    fn url(&mut self) -> String {
+    pub(crate) fn url(&mut self) -> String {
         self.until("listening on ").split_once("listening on ").unwrap().1.to_owned()
     }
 
-    fn code(&mut self) -> String {
+    pub(crate) fn code(&mut self) -> String {
         self.until("Send: POST /pair").rsplit_once(' ').unwrap().1.to_owned()
     }
 }
 
 /// Pairs, and returns the whole answer.
-async fn pair(http: &reqwest::Client, url: &str, code: String) -> Value {
+pub(crate) async fn pair(http: &reqwest::Client, url: &str, code: String) -> Value {
     let paired = http.post(format!("{url}/pair")).header("X-Pairing-Code", code).send().await.unwrap();
     paired.json().await.unwrap()
 }
@@ -168,7 +168,7 @@ async fn a_full_disk_is_an_error_for_what_has_to_be_kept_and_for_nothing_else() 
     assert_eq!(send("POST", "/webhook", json!({ "message": "hi" }).to_string()).await.1["response"], "echo: hi");
     for (method, path, body, error) in [
         ("PUT", "/api/config", config.clone(), "Failed to save config"),
-        ("POST", "/api/cron", json!({ "schedule": "0 9 * * *", "command": "x" }).to_string(), "The timetable cannot"),
+        ("POST", "/api/cron", json!({ "schedule": "0 9 * * *", "command": "x" }).to_string(), "The jobs cannot"),
         ("POST", "/api/memory", json!({ "key": "k", "content": "c" }).to_string(), "The memory cannot"),
     ] {
         let (status, answer) = send(method, path, body).await;

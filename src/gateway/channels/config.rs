@@ -30,7 +30,7 @@ pub(in crate::gateway) struct Telegram {
     pub(super) bot_token: Secret<String>,
     /// User names and numeric ids.
     #[serde(default)]
-    pub(super) allowed_users: Vec<String>,
+    pub(in crate::gateway) allowed_users: Vec<String>,
     #[serde(default = "Telegram::api_base")]
     pub(super) api_base: String,
 }
@@ -41,7 +41,7 @@ pub(in crate::gateway) struct Discord {
     /// The one server whose channels may be written to.
     pub(super) guild_id: Option<String>,
     #[serde(default)]
-    pub(super) allowed_users: Vec<String>,
+    pub(in crate::gateway) allowed_users: Vec<String>,
     #[serde(default = "Discord::api_base")]
     pub(super) api_base: String,
 }
@@ -55,7 +55,7 @@ pub(in crate::gateway) struct Slack {
     /// The channel that may be written to.
     pub(super) channel_id: Option<String>,
     #[serde(default)]
-    pub(super) allowed_users: Vec<String>,
+    pub(in crate::gateway) allowed_users: Vec<String>,
     #[serde(default = "Slack::api_base")]
     pub(super) api_base: String,
 }
@@ -69,7 +69,7 @@ pub(in crate::gateway) struct WhatsApp {
     /// What Meta signs with. Without it no message can be believed, and none is.
     pub(super) app_secret: Option<Secret<String>>,
     #[serde(default)]
-    pub(super) allowed_numbers: Vec<String>,
+    pub(in crate::gateway) allowed_numbers: Vec<String>,
     #[serde(default = "WhatsApp::api_base")]
     pub(super) api_base: String,
 }
@@ -83,7 +83,7 @@ pub(in crate::gateway) struct Github {
     #[serde(default)]
     pub(super) allowed_repos: Vec<String>,
     #[serde(default)]
-    pub(super) allowed_users: Vec<String>,
+    pub(in crate::gateway) allowed_users: Vec<String>,
     /// Only comments with this text are answered, e.g. `@ada`.
     pub(super) mention: Option<String>,
     #[serde(default = "Github::api_base", alias = "api_base_url")]
@@ -100,7 +100,7 @@ pub(in crate::gateway) struct NextcloudTalk {
     #[serde(rename = "app_token")]
     pub(super) _app_token: Option<Secret<String>>,
     #[serde(default)]
-    pub(super) allowed_users: Vec<String>,
+    pub(in crate::gateway) allowed_users: Vec<String>,
 }
 
 impl Telegram {

@@ -19,6 +19,7 @@ pub(super) const BODY_LIMIT: usize = 512 << 10;
 const EXPECTED: &str = "Invalid JSON body. Expected: {\"message\": \"...\", \"context\": [...]}";
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Chat {
     message: String,
     /// What was said before, oldest first.
@@ -60,14 +61,15 @@ pub(super) async fn chat(
 ) -> Result<Response, Refusal> {
     let chat: Chat = body.json(EXPECTED)?;
     let owner = session(&body.headers).map_or_else(Owner::client, Owner::session);
-    let answered = app.idempotency.answer("/api/chat", &body.headers, &body.bytes, answer(&app, owner, chat)).await?;
+    let answered =
+        app.idempotency.answer("/api/chat", &body.headers, &body.bytes, answer(app.clone(), owner, chat)).await?;
     Ok(answered.into_response())
 }
 
-async fn answer(app: &App, owner: Owner, chat: Chat) -> Result<Value, Refusal> {
+async fn answer(app: App, owner: Owner, chat: Chat) -> Result<Value, Refusal> {
     let mut conversation: Vec<Message> = chat.context.into_iter().map(Message::from).collect();
     conversation.push(Message::User(chat.message));
-    let answer = agent::answer(app, Ask { conversation, owner, ..Ask::new(Source::Chat, "") }).await?;
+    let answer = agent::answer(&app, Ask { conversation, owner, ..Ask::new(Source::Chat, "") }).await?;
     let used: Vec<Value> =
         answer.used.iter().map(|(name, success)| json!({ "name": name, "success": success })).collect();
     Ok(json!({

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::on_disk;
 use crate::gateway::auth::Paired;
 use crate::gateway::body::Limited;
+use crate::gateway::config_env;
 use crate::gateway::config_file::{self, RewriteError};
 use crate::gateway::config_view::{mask, unmask};
 use crate::gateway::reply::Refusal;
@@ -46,20 +47,34 @@ fn rewrite(app: &App, text: &str) -> Result<Vec<&'static str>, RewriteError> {
     let mut taken = None;
     app.config_file.rewrite(|current| {
         let mut document = config_file::parse_document(text)?;
+        if document.is_empty() && !current.is_empty() {
+            return Err("the file is empty, which would remove the key and all channels".into());
+        }
         unmask(&mut document, current);
         let tokens: toml_edit::Array = app.pairing.stored_tokens().into_iter().collect();
         if !tokens.is_empty() {
             document["gateway"].or_insert(toml_edit::table())["paired_tokens"] = toml_edit::value(tokens);
         }
-        let config = config_file::effective(&document.to_string(), app.options())?.config;
-        if !config.may_bind() {
+        no_new_variables(&document, current)?;
+        let loaded = config_file::effective(&document.to_string(), app.options())?;
+        if !loaded.config.may_bind() {
             return Err("gateway.host is reachable from other machines, and allow_public_bind is not set".into());
         }
-        taken = Some(config);
+        taken = Some(loaded);
         Ok(document)
     })?;
     let Some(new) = taken else { return Ok(vec![]) };
-    let restart = app.config().needs_restart(&new);
+    let restart = app.config().needs_restart(&new.config);
     app.replace_config(new);
     Ok(restart)
+}
+
+/// A text may name a variable of the environment only where the file on the machine named it before: who may change the
+/// settings from outside must not read what else the environment holds.
+fn no_new_variables(new: &toml_edit::DocumentMut, current: &toml_edit::DocumentMut) -> Result<(), String> {
+    let known = config_env::names(&current.to_string());
+    match config_env::names(&new.to_string()).into_iter().find(|name| !known.contains(name)) {
+        Some(name) => Err(format!("the variable {name} can only be named in the file on the machine")),
+        None => Ok(()),
+    }
 }

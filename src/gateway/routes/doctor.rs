@@ -11,6 +11,7 @@ use super::{in_time, on_disk};
 use crate::domain::Provider;
 use crate::gateway::auth::Paired;
 use crate::gateway::config::Config;
+use crate::gateway::config_file::Notes;
 use crate::gateway::reply::Refusal;
 use crate::gateway::shared::App;
 
@@ -38,6 +39,8 @@ fn finding(severity: Severity, category: &'static str, message: impl Into<String
 
 pub(super) async fn doctor(_: Paired, State(app): State<App>) -> Result<Json<Value>, Refusal> {
     let mut results = settings(&app.config());
+    results.extend(notes(&app.notes(), app.options().warnings()));
+    results.extend(on_disk(&app, config_can_be_saved).await?);
     results.extend(on_disk(&app, disk).await?);
     results.push(in_time(&app, memory(&app)).await?);
     results.push(reach(&app).await);
@@ -76,6 +79,32 @@ fn settings(config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// What the file and the environment ask for and do not get.
+fn notes(notes: &Notes, warnings: &[String]) -> Vec<Finding> {
+    const CATEGORY: &str = "config";
+    let off = notes.off.iter().chain(warnings).map(|note| finding(Severity::Warn, CATEGORY, note.clone()));
+    let unknown = notes.unknown.iter();
+    let unknown = unknown.map(|key| finding(Severity::Warn, CATEGORY, format!("{key} is not a key that is known")));
+    let mut findings: Vec<Finding> = off.chain(unknown).collect();
+    if !notes.harmless.is_empty() {
+        let message =
+            format!("these keys set nothing here, and nothing depends on them: {}", notes.harmless.join(", "));
+        findings.push(finding(Severity::Ok, CATEGORY, message));
+    }
+    findings
+}
+
+/// Whether a pairing and a change of the settings would survive a restart.
+fn config_can_be_saved(app: &App) -> Vec<Finding> {
+    match app.config_file.can_be_saved() {
+        Ok(()) => vec![],
+        Err(error) => {
+            let message = format!("config.toml cannot be written ({error}): new tokens are lost at the next start");
+            vec![finding(Severity::Warn, "config", message)]
+        }
+    }
+}
+
 fn disk(app: &App) -> Vec<Finding> {
     const CATEGORY: &str = "workspace";
     let workspace = app.workspace();
@@ -93,7 +122,7 @@ fn disk(app: &App) -> Vec<Finding> {
     } else {
         finding(Severity::Warn, CATEGORY, "there is no IDENTITY.md: the agent is nobody in particular")
     });
-    findings.push(match app.cron.list() {
+    findings.push(match app.jobs.list() {
         Ok(jobs) => finding(Severity::Ok, "cron", format!("{} jobs", jobs.len())),
         Err(error) => finding(Severity::Error, "cron", error.to_string()),
     });

@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 
 use crate::domain::Provider;
 use crate::gateway::auth::Paired;
+use crate::gateway::memory::Owner;
 use crate::gateway::shared::App;
 use crate::gateway::tools::specs;
 
 pub(super) async fn tools(_: Paired, State(app): State<App>) -> Json<Value> {
-    Json(json!({ "tools": specs(&app.config()) }))
+    Json(json!({ "tools": specs(&app.config(), &Owner::client()) }))
 }
 
 /// Programs of this machine that the agent may run: none, it has no shell.

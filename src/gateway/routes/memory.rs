@@ -25,6 +25,7 @@ pub(super) struct Wanted {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Store {
     key: String,
     content: String,

@@ -139,6 +139,8 @@ impl From<AgentError> for OpenAiError {
         let status = match error {
             AgentError::TookTooLong => StatusCode::GATEWAY_TIMEOUT,
             AgentError::Model(_) => StatusCode::BAD_GATEWAY,
+            // As OpenAI says that the quota is used up.
+            AgentError::Limit(_) => StatusCode::TOO_MANY_REQUESTS,
         };
         Self { status, kind: "server_error", message: error.to_string(), retry_after: None }
     }

@@ -21,6 +21,7 @@ use crate::gateway::shared::App;
 const EXPECTED: &str = "Invalid JSON body. Expected: {\"message\": \"...\"}";
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Prompt {
     message: String,
 }
@@ -47,9 +48,12 @@ pub(super) async fn webhook(
 ) -> Result<Response, Refusal> {
     check_secret(&app, body.header("x-webhook-secret"))?;
     // ZeroClaw answers 400 to a missing content type here, and 415 elsewhere.
-    let prompt: Prompt = body.json(EXPECTED).map_err(|_| Refusal::BadBody(EXPECTED))?;
+    let prompt: Prompt = body.json(EXPECTED).map_err(|refusal| match refusal {
+        Refusal::NotJson => Refusal::BadBody(EXPECTED),
+        other => other,
+    })?;
     let owner = session(&body.headers).map_or_else(Owner::client, Owner::session);
-    let work = answer(&app, owner, &prompt.message);
+    let work = answer(app.clone(), owner, prompt.message);
     let answered = app.idempotency.answer("/webhook", &body.headers, &body.bytes, work).await?;
     Ok(answered.into_response())
 }
@@ -62,9 +66,9 @@ pub(super) fn session(headers: &HeaderMap) -> Option<&str> {
     (plain && (1..=LONGEST).contains(&name.len())).then_some(name)
 }
 
-async fn answer(app: &App, owner: Owner, message: &str) -> Result<Value, Refusal> {
-    let ask = Ask { tools: Tools::None, owner, ..Ask::new(Source::Webhook, message) };
-    let answer = agent::answer(app, ask).await?;
+async fn answer(app: App, owner: Owner, message: String) -> Result<Value, Refusal> {
+    let ask = Ask { tools: Tools::None, owner, ..Ask::new(Source::Webhook, &message) };
+    let answer = agent::answer(&app, ask).await?;
     Ok(json!({ "model": answer.model, "response": answer.text }))
 }
 
