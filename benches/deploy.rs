@@ -22,9 +22,20 @@ use std::time::Duration;
 use bare::Bare;
 use bollard::Docker;
 use ours::Ours;
-use zeroone::domain::{AgentId, AgentSpec, Credentials, MemoryBackend, Provider};
+use zeroone::domain::{AgentId, AgentSpec, Credentials, MemoryBackend, Profile, Provider};
+use zeroone::zeroclaw::software::ImageClues;
 
+/// What is deployed; another version by ZEROONE_BENCH_IMAGE.
 const IMAGE: &str = "zeroclaw:0.1.7";
+
+fn image() -> String {
+    std::env::var("ZEROONE_BENCH_IMAGE").unwrap_or_else(|_| IMAGE.into())
+}
+
+/// How its version behaves, by its tag.
+fn profile() -> Profile {
+    ImageClues { reference: &image(), ..ImageClues::default() }.probable().expect("a tag that is a version").profile
+}
 const RUNS: usize = 10;
 /// The goals of the project: ours over bare, at the median.
 const DEPLOY_GOAL: f64 = 1.15;

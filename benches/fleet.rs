@@ -105,6 +105,7 @@ async fn fill(fakes: &Fakes) {
                 &new.credentials,
                 &Staging { host: runtime.caps().host, token_hash: None, answer_secs: 120 },
             ),
+            image: None,
             port,
             cpu: 1.0,
             memory_mb: 128,

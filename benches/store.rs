@@ -135,6 +135,7 @@ fn agent(n: u16, sealed: &Sealed) -> AgentRecord {
         channels: Some(sealed.clone()),
         channel_kinds: Vec::new(),
         token: Some(sealed.clone()),
+        software: None,
         state: AgentState::new(),
     }
 }

@@ -46,9 +46,9 @@ pub use new_agent::{AgentPatch, CreateError, NewAgent};
 use crate::accounts::Accounts;
 pub use crate::actor::ActorCounts;
 use crate::actor::{Directory, FeedEntry, Services, SupervisorMsg, ask};
-use crate::domain::{AgentId, Status, UserId};
+use crate::domain::{AgentId, Software, Status, UserId};
 use crate::incident::{Kind, Recovery};
-use crate::runtime::{Caps, RuntimeError};
+use crate::runtime::{Caps, ImageChoice, RuntimeError};
 use crate::store::Store;
 use crate::vault::Vault;
 use crate::view::Page;
@@ -129,6 +129,12 @@ impl ControlPlane {
     }
 
     /// What the runtime can promise.
+    /// What new agents are made from; `None` where the runtime has no images, does not have this one yet, or is away.
+    pub async fn default_software(&self) -> Option<Software> {
+        let asked = self.services.runtime.software(ImageChoice::Present, Arc::new(|_| ()));
+        tokio::time::timeout(self.services.settings.limits.engine_call, asked).await.ok()?.ok()?
+    }
+
     pub fn caps(&self) -> Caps {
         self.services.runtime.caps()
     }

@@ -61,7 +61,7 @@ impl Kind {
         Some(match code {
             Code::Exited => Self::Exit,
             Code::OomKilled => Self::Oom,
-            Code::HealthLost | Code::HealthTimeout => Self::Probe,
+            Code::HealthLost | Code::HealthTimeout | Code::Unusable => Self::Probe,
             Code::TokenRefused
             | Code::PairingTimeout
             | Code::PairingRefused

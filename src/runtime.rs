@@ -22,7 +22,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{AgentId, HostPort, Origin, Secret, Slug, Timestamp};
+use crate::domain::{AgentId, HostPort, ImageRef, Origin, Secret, Slug, Software, Timestamp};
 pub use crate::domain::{Exit, RunId};
 
 /// The name of an agent's instance: ours, known before it exists, never an engine's id.
@@ -45,6 +45,9 @@ pub struct InstanceSpec {
     /// Staged into a new instance before its first start.
     pub files: Vec<StagedFile>,
     pub port: HostPort,
+    /// What it is made from; `None` for what the runtime is set up with. Not part of the hash: see
+    /// [`ContainerRuntime::ensure_created`].
+    pub image: Option<ImageRef>,
     /// Cores, e.g. 0.5.
     pub cpu: f64,
     /// MiB.
@@ -244,6 +247,19 @@ pub enum RuntimeError {
 
 pub type RuntimeResult<T> = Result<T, RuntimeError>;
 
+/// Which image is meant.
+#[derive(Debug, Clone, Copy)]
+pub enum ImageChoice<'a> {
+    /// What the runtime is set up with.
+    Default,
+    /// The same, but nothing is fetched: [`RuntimeError::NotFound`] where it is missing.
+    Present,
+    /// The content that the name has now.
+    Named(&'a str),
+    /// What the agent's instance was made from, whatever its name means by now. `known` is what the agent's record says.
+    Kept { key: &'a InstanceKey, known: Option<&'a Software> },
+}
+
 /// Tells how the preparation goes on, for people, e.g. `pulling image 40%`.
 pub type Progress = Arc<dyn Fn(String) + Send + Sync>;
 
@@ -257,8 +273,18 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Makes ready what all instances need: network, image. May take long, may be dropped at any time.
     fn prepare(&self, progress: Progress) -> BoxFuture<'_, RuntimeResult<()>>;
 
+    /// What an instance of this choice is made from: looked up, fetched if it is missing. `None` where the runtime cannot
+    /// tell, because it has no images.
+    fn software<'a>(
+        &'a self,
+        _choice: ImageChoice<'a>,
+        _progress: Progress,
+    ) -> BoxFuture<'a, RuntimeResult<Option<Software>>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// An instance with this spec exists afterwards. One with the same owner and hash is adopted as it is, running or
-    /// not; one with another hash is removed (its data kept) and made anew. Files are staged only into a new one.
+    /// not; one with another hash, or at rest and of another image, is removed (its data kept) and made anew. Files are staged only into a new one.
     fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<ObservedInstance>>;
 
     /// Replaces the given files of an instance that is not running.

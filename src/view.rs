@@ -50,6 +50,10 @@ pub struct Vitals {
     pub usage: Option<Usage>,
     /// Since when the engine has not answered for the instance.
     pub unknown_since: Option<Timestamp>,
+    /// When the gateway last said that it would answer messages.
+    pub usable_at: Option<Timestamp>,
+    /// The ZeroClaw that runs, where it tells.
+    pub version: Option<String>,
 }
 
 struct Entry {

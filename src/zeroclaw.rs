@@ -5,4 +5,5 @@ mod family;
 pub mod pairing;
 pub mod profile;
 pub mod software;
+pub mod usability;
 pub mod workspace;

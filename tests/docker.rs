@@ -48,6 +48,8 @@ mod standin;
 mod streams;
 #[path = "docker/subject.rs"]
 mod subject;
+#[path = "docker/versions.rs"]
+mod versions;
 #[path = "docker/world.rs"]
 mod world;
 
@@ -74,8 +76,14 @@ const SIDE_BY_SIDE: usize = 6;
 enum Needs {
     Standin,
     RealZeroClaw,
-    /// The real ZeroClaw too, on an engine that is the test's alone.
+    /// The real ZeroClaw, every version of it in turn.
+    EachVersion,
+    /// The same, on an engine that is the test's alone.
     OwnEngine,
+    /// ZeroClaw 0.8.7 alone.
+    Native,
+    /// ZeroClaw 0.1.7 and 0.8.7.
+    TwoVersions,
 }
 
 type Test = fn(Arc<World>) -> LocalBoxFuture<'static, ()>;
@@ -141,24 +149,28 @@ fn main() {
         RealZeroClaw real::answers_through_a_model_of_our_own;
         RealZeroClaw real::channels_run_in_its_daemon;
         RealZeroClaw plane::answers_and_takes_every_change;
-        RealZeroClaw matrix::comes_back_from_a_restart_by_the_api;
-        RealZeroClaw matrix::comes_back_from_a_restart_by_hand;
-        RealZeroClaw matrix::comes_back_from_a_kill_by_hand;
-        RealZeroClaw matrix::comes_back_from_the_death_of_its_first_process;
-        RealZeroClaw matrix::comes_back_from_the_death_of_its_gateway;
-        RealZeroClaw matrix::comes_back_from_too_much_memory;
-        RealZeroClaw matrix::comes_back_from_a_stop_by_hand;
-        RealZeroClaw matrix::comes_back_from_a_removal_by_hand;
-        RealZeroClaw matrix::comes_back_from_a_pause_by_hand;
-        RealZeroClaw matrix::comes_back_from_an_emptied_config;
-        RealZeroClaw matrix::comes_back_from_a_deleted_config;
-        RealZeroClaw matrix::comes_back_from_a_config_that_knows_no_token;
-        RealZeroClaw matrix::comes_back_from_lost_data;
-        RealZeroClaw matrix::comes_back_from_a_token_that_is_lost;
-        RealZeroClaw matrix::runs_on_while_the_service_restarts;
+        EachVersion matrix::comes_back_from_a_restart_by_the_api;
+        EachVersion matrix::comes_back_from_a_restart_by_hand;
+        EachVersion matrix::comes_back_from_a_kill_by_hand;
+        EachVersion matrix::comes_back_from_the_death_of_its_first_process;
+        EachVersion matrix::comes_back_from_the_death_of_its_gateway;
+        EachVersion matrix::comes_back_from_too_much_memory;
+        EachVersion matrix::comes_back_from_a_stop_by_hand;
+        EachVersion matrix::comes_back_from_a_removal_by_hand;
+        EachVersion matrix::comes_back_from_a_pause_by_hand;
+        EachVersion matrix::comes_back_from_an_emptied_config;
+        EachVersion matrix::comes_back_from_a_deleted_config;
+        EachVersion matrix::comes_back_from_a_config_that_knows_no_token;
+        EachVersion matrix::comes_back_from_lost_data;
+        EachVersion matrix::comes_back_from_a_token_that_is_lost;
+        EachVersion matrix::runs_on_while_the_service_restarts;
         OwnEngine matrix::comes_back_from_a_restart_of_the_engine;
         OwnEngine matrix::comes_back_from_a_crash_of_the_engine;
         OwnEngine matrix::runs_on_through_a_crash_of_an_engine_that_lets_it;
+        Native versions::configuration_of_an_older_schema_is_replaced_and_memory_kept;
+        Native versions::each_setting_reaches_the_model_or_the_gateway;
+        Native versions::no_secret_is_on_the_volume_or_in_a_label;
+        TwoVersions versions::a_moved_tag_changes_no_agent;
         RealZeroClaw plane::stops_by_itself_and_leaves_nothing;
         RealZeroClaw plane::twenty_at_once_are_all_running;
         RealZeroClaw plane::a_foreign_listener_costs_only_its_port;
@@ -171,16 +183,28 @@ fn main() {
     };
 
     let engine = world::engine_answers();
-    let zeroclaw = engine && world::image_is_there(real::IMAGE);
+    let present: Vec<&str> = real::IMAGES.into_iter().filter(|image| engine && world::image_is_there(image)).collect();
+    let has = |image: &str| present.contains(&image);
     let own_engine = own_engine::is_possible();
     let conformance = conformance::behaviours! { [conformance_tests] };
-    let trials = tests.into_iter().chain(conformance).map(|(name, needs, test)| {
-        let there = match needs {
-            Needs::Standin => engine,
-            Needs::RealZeroClaw => zeroclaw,
-            Needs::OwnEngine => zeroclaw && own_engine,
+    let trials = tests.into_iter().chain(conformance).flat_map(|(name, needs, test)| {
+        let of_each = |there: &dyn Fn(&str) -> bool| {
+            real::IMAGES
+                .map(|image| {
+                    let name = format!("{name} ({})", image.trim_start_matches("zeroclaw:"));
+                    Trial::test(name, move || run(test, image)).with_ignored_flag(!there(image))
+                })
+                .into()
         };
-        Trial::test(name, move || run(test)).with_ignored_flag(!there)
+        let once = |image, there: bool| vec![Trial::test(name, move || run(test, image)).with_ignored_flag(!there)];
+        match needs {
+            Needs::Standin => once(real::IMAGE, engine),
+            Needs::RealZeroClaw => once(real::IMAGE, has(real::IMAGE)),
+            Needs::Native => once(real::NATIVE, has(real::NATIVE)),
+            Needs::TwoVersions => once(real::IMAGE, has(real::IMAGE) && has(real::NATIVE)),
+            Needs::EachVersion => of_each(&has),
+            Needs::OwnEngine => of_each(&|image| own_engine && has(image)),
+        }
     });
     let mut arguments = Arguments::from_args();
     // They wait for the engine far more than they compute.
@@ -194,9 +218,11 @@ fn main() {
 }
 
 /// Runs a test in a world of its own and cleans up behind it, whatever came of it.
-fn run(test: Test) -> Result<(), libtest_mimic::Failed> {
+fn run(test: Test, zeroclaw: &'static str) -> Result<(), libtest_mimic::Failed> {
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let world = Arc::new(tokio.block_on(World::new()));
+    let mut world = tokio.block_on(World::new());
+    world.zeroclaw = zeroclaw;
+    let world = Arc::new(world);
     let tested = std::panic::catch_unwind(AssertUnwindSafe(|| {
         tokio.block_on(async { tokio::time::timeout(TEST_DEADLINE, test(Arc::clone(&world))).await })
     }));

@@ -14,12 +14,12 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 use reqwest::Client;
 use zeroone::zeroclaw::pairing::{Announcement, CodeScanner};
-use zeroone::zeroclaw::profile::{DATA_DIR, GATEWAY_PORT, Profile};
+use zeroone::zeroclaw::profile::{DATA_DIR, GATEWAY_PORT};
 use zeroone::zeroclaw::workspace::{self, Staging};
 
-use crate::agent;
 use crate::http_client::http_client;
 use crate::ours::{PATIENCE, remove_all};
+use crate::{agent, profile};
 
 /// Marks what is to be cleared away.
 const LABEL: &str = "zeroone.bench=bare";
@@ -55,7 +55,7 @@ impl Bare {
         };
         let (_, spec, credentials) = agent();
         let files = workspace::files(
-            Profile::V01,
+            profile(),
             &spec,
             &credentials,
             &Staging { host: "host.docker.internal", token_hash: None, answer_secs: 120 },

@@ -17,15 +17,14 @@ use zeroone::actor::Settings;
 use zeroone::control::{ControlPlane, NewKey, NewUser};
 use zeroone::domain::{HostPort, InstallationId, Plan, PortRange, Scopes};
 use zeroone::http::{HttpOptions, ServeOptions, router, serve};
-use zeroone::runtime::ContainerRuntime;
 use zeroone::runtime::docker::{DockerOptions, DockerRuntime};
+use zeroone::runtime::{ContainerRuntime, ImageChoice};
 use zeroone::store::{Store, StoreOptions};
 use zeroone::testkit;
-use zeroone::zeroclaw::profile::Profile;
 
 use crate::http_client::http_client;
 use crate::sse::Events;
-use crate::{IMAGE, agent};
+use crate::{agent, image, profile};
 
 /// Far longer than anything takes here, so that what hangs ends.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -50,17 +49,17 @@ impl Ours {
         let data = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder on a real disk");
         let installation = InstallationId::new();
         let network = format!("zeroone-bench-{installation}");
-        let options =
-            DockerOptions { image: IMAGE.into(), network: network.clone(), ..DockerOptions::new(installation) };
+        let options = DockerOptions { image: image(), network: network.clone(), ..DockerOptions::new(installation) };
         let runtime = DockerRuntime::new(options).expect("the defaults can be meant");
         runtime.ping().await.expect("an engine answers (scripts/engine)");
-        runtime.image_profile().await.expect("an engine answers").expect("the image is there (scripts/zeroclaw-image)");
+        let present = runtime.software(ImageChoice::Present, Arc::new(|_| ())).await;
+        present.expect("the image is there (scripts/zeroclaw-image)");
         let store =
             Store::open(data.path().join("zeroone.redb"), StoreOptions { installation, ..StoreOptions::default() });
         let first = HostPort::try_from(PORTS.0).expect("a port of the range");
         let ports = PortRange::from(first, PORTS.1).expect("some ports");
         let plane = ControlPlane::builder(store.expect("a new store opens"), testkit::vault(), Arc::new(runtime))
-            .profile(Profile::V01)
+            .profile(profile())
             .settings(Settings { ports, ..Settings::default() })
             .start()
             .await

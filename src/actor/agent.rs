@@ -50,6 +50,7 @@ impl Actor for AgentActor {
             view,
             token,
             run: None,
+            software: None,
             wake: None,
             health: None,
             observing: ObserveState::Idle,
@@ -96,6 +97,7 @@ impl ActorState {
                 let report = *report;
                 if attempt == self.view.record.state.attempt {
                     self.run = report.run.or_else(|| self.run.take());
+                    self.software = report.software.or_else(|| self.software.take());
                 }
                 return (Some(Event::Job { attempt, job, outcome: report.outcome }), report.token);
             }
@@ -131,6 +133,7 @@ impl ActorState {
                 return (None, None);
             }
             AgentMsg::Resync => Event::Resync,
+            AgentMsg::Unusable { attempt, why } => Event::Unusable { attempt, why },
             AgentMsg::TokenRefused { attempt } => Event::TokenRefused { attempt },
             AgentMsg::Wake { revision } => {
                 // The timer is over; its task would be kept by its handle.
@@ -159,6 +162,7 @@ impl ActorState {
             AgentMsg::JobEnded { job, report, .. } => AgentMsg::JobEnded { attempt, job, report },
             AgentMsg::Rebound { port, .. } => AgentMsg::Rebound { attempt, port },
             AgentMsg::HealthChecked { alive, .. } => AgentMsg::HealthChecked { attempt, alive },
+            AgentMsg::Unusable { why, .. } => AgentMsg::Unusable { attempt, why },
             AgentMsg::TokenRefused { .. } => AgentMsg::TokenRefused { attempt },
             message => message,
         }

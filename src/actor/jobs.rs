@@ -2,6 +2,7 @@
 
 mod pairing;
 mod secrets;
+mod usability;
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -14,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::secrets::{API_KEY_FIELD, CHANNELS_FIELD, TOKEN_FIELD, open_credentials, open_token};
 use super::Services;
-use crate::domain::{AgentId, Credentials, HostPort, Limits, Origin, Secret};
+use crate::domain::{AgentId, Credentials, HostPort, Limits, Origin, Secret, Software, elapsed};
 use crate::lifecycle::{Cause, Code, Failure, FailureKind, Job, Outcome};
-use crate::runtime::{DataPolicy, InstanceKey, InstanceSpec, InstanceState, Run, RuntimeError};
+use crate::runtime::{DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState, Progress, Run, RuntimeError};
 use crate::store::AgentRecord;
 use crate::zeroclaw::client::GatewayError;
 use crate::zeroclaw::workspace::{self, Staging};
@@ -37,11 +38,12 @@ pub struct JobReport {
     pub outcome: Outcome,
     pub run: Option<Run>,
     pub token: Option<Secret<String>>,
+    pub software: Option<Arc<Software>>,
 }
 
 impl From<Outcome> for JobReport {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, run: None, token: None }
+        Self { outcome, run: None, token: None, software: None }
     }
 }
 
@@ -56,8 +58,8 @@ pub async fn run(services: Arc<Services>, job: Job, input: JobInput, cancel: Can
         Job::Remove => limits.engine_call * 2,
         Job::Stop => limits.stop_grace + limits.engine_call,
         Job::Probe => limits.start + limits.health,
-        // A token is tried, or a code is waited for and redeemed.
-        Job::Pair => limits.pairing * 2 + limits.health,
+        // A token is tried, or a code is waited for and redeemed; then the gateway is asked whether it is usable.
+        Job::Pair => limits.pairing * 3 + limits.health,
     };
     let work = AssertUnwindSafe(perform(&services, job, &input, &cancel)).catch_unwind();
     match timeout(limit, work).await {
@@ -82,7 +84,7 @@ async fn perform(services: &Services, job: Job, input: &JobInput, cancel: &Cance
         Job::Create => create(services, input, cancel).await,
         Job::Launch => {
             let run = runtime.start(&key).await.map_err(|error| runtime_failure(&error))?;
-            Ok(JobReport { outcome: Outcome::Launched { run_id: run.run_id.clone() }, run: Some(run), token: None })
+            Ok(JobReport { run: Some(run.clone()), ..Outcome::Launched { run_id: run.run_id }.into() })
         }
         Job::Probe => probe(services, input, cancel).await,
         Job::Pair => pairing::pair(services, input, cancel).await,
@@ -107,12 +109,12 @@ fn done(result: Result<(), RuntimeError>) -> JobResult {
 
 async fn create(services: &Services, input: &JobInput, cancel: &CancellationToken) -> JobResult {
     let (agent, views) = (input.record.id, services.views.get(input.record.id));
-    let progress = Arc::new(move |text: String| {
+    let progress: Progress = Arc::new(move |text: String| {
         tracing::info!(%agent, slug = views.as_ref().map(|v| v.record.slug.as_str()), "{text}");
     });
     let prepared = tokio::select! {
         biased;
-        prepared = services.runtime.prepare(progress) => prepared,
+        prepared = services.runtime.prepare(Arc::clone(&progress)) => prepared,
         // Only the preparation is left half done; it belongs to no instance.
         () = cancel.cancelled() => return Err(superseded()),
     };
@@ -124,7 +126,9 @@ async fn create(services: &Services, input: &JobInput, cancel: &CancellationToke
         let cause = Cause::because(Code::SecretsMissing, SUPPLY_API_KEY);
         return Err(Failure { kind: FailureKind::Permanent, cause });
     }
-    let spec = instance_spec(services, input, &credentials);
+    let choice = ImageChoice::Kept { key: &key_of(&input.record), known: input.record.software.as_deref() };
+    let software = services.runtime.software(choice, progress).await.map_err(|error| runtime_failure(&error))?;
+    let spec = instance_spec(services, input, &credentials, software.as_ref());
     let seen = services.runtime.ensure_created(&spec).await.map_err(|error| runtime_failure(&error))?;
     let run = seen.run().cloned();
     if run.is_none() && input.stage && !seen.created_now {
@@ -135,14 +139,21 @@ async fn create(services: &Services, input: &JobInput, cancel: &CancellationToke
         services.runtime.stage(&spec.key, &spec.files).await.map_err(|error| runtime_failure(&error))?;
     }
     let up = run.as_ref().map(|run| run.run_id.clone());
-    Ok(JobReport { outcome: Outcome::Created { engine_id: seen.engine_id.into(), up }, run, token: None })
+    let outcome = Outcome::Created { engine_id: seen.engine_id.into(), up };
+    Ok(JobReport { run, software: software.map(Arc::new), ..outcome.into() })
 }
 
 /// What to do about a key that was lost.
 const SUPPLY_API_KEY: &str = "supply apiKey by PATCH, then start the agent";
 
-fn instance_spec(services: &Services, input: &JobInput, credentials: &Credentials) -> InstanceSpec {
+fn instance_spec(
+    services: &Services,
+    input: &JobInput,
+    credentials: &Credentials,
+    software: Option<&Software>,
+) -> InstanceSpec {
     let record = &input.record;
+    let profile = software.map_or(services.profile, |software| software.profile);
     let token_hash = input.token.as_ref().map(workspace::token_hash);
     let staging = Staging {
         host: services.runtime.caps().host,
@@ -152,10 +163,11 @@ fn instance_spec(services: &Services, input: &JobInput, credentials: &Credential
     InstanceSpec {
         key: key_of(record),
         generation: record.state.generation,
-        command: services.profile.command(credentials),
-        env: services.profile.env(&record.spec, credentials, staging.host, staging.answer_secs),
-        files: workspace::files(services.profile, &record.spec, credentials, &staging),
+        command: profile.command(credentials),
+        env: profile.env(&record.spec, credentials, staging.host, staging.answer_secs),
+        files: workspace::files(profile, &record.spec, credentials, &staging),
         port: input.port,
+        image: software.and_then(|software| software.image.clone()),
         cpu: input.limits.cpu,
         memory_mb: input.limits.memory_mb,
         host_name: services.settings.domain.as_ref().map(|domain| format!("{}.{domain}", record.slug)),
@@ -270,18 +282,31 @@ pub async fn look(
     }
 }
 
-/// Whether the gateway answers; notes when it did, and what the instance uses.
-pub async fn check_health(services: &Services, agent: AgentId, key: &InstanceKey, at: SocketAddr) -> bool {
-    let alive = services.gateway.health(at, services.settings.limits.health).await.is_ok_and(|report| report.healthy());
-    if alive {
-        let usage = timeout(services.settings.limits.health, services.runtime.usage(key)).await;
-        let now = services.clock.now();
-        services.views.update_vitals(agent, |vitals| {
-            vitals.last_health_at = Some(now);
-            if let Ok(Ok(usage)) = usage {
-                vitals.usage = Some(usage);
-            }
-        });
+/// How a health check ended.
+pub enum HealthCheck {
+    Healthy,
+    Missed,
+    TokenRefused,
+    /// Why no message would be answered.
+    Unusable(String),
+}
+
+/// Whether the gateway answers; notes when it did, and what the instance uses. Now and then also whether it is usable.
+pub async fn check_health(services: &Services, agent: AgentId, key: &InstanceKey, at: SocketAddr) -> HealthCheck {
+    let limits = &services.settings.limits;
+    let alive = services.gateway.health(at, limits.health).await.is_ok_and(|report| report.healthy());
+    if !alive {
+        return HealthCheck::Missed;
     }
-    alive
+    let usage = timeout(limits.health, services.runtime.usage(key)).await;
+    let now = services.clock.now();
+    let mut deep = false;
+    services.views.update_vitals(agent, |vitals| {
+        vitals.last_health_at = Some(now);
+        if let Ok(Ok(usage)) = usage {
+            vitals.usage = Some(usage);
+        }
+        deep = vitals.usable_at.is_none_or(|at| elapsed(at, now) >= limits.usability_interval);
+    });
+    if deep { usability::check(services, agent, at).await } else { HealthCheck::Healthy }
 }

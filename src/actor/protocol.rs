@@ -50,6 +50,11 @@ pub enum AgentMsg {
     },
     /// The engine says that something happened.
     Resync,
+    /// The gateway is healthy, but would answer no message.
+    Unusable {
+        attempt: u64,
+        why: Arc<str>,
+    },
     /// A message was answered with 401.
     TokenRefused {
         attempt: u64,

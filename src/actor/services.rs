@@ -115,6 +115,8 @@ pub struct JobLimits {
     pub stop_grace: Duration,
     /// How long a gateway may take for one message, as its configuration has it; at least a second.
     pub answer: Duration,
+    /// How often a running gateway is asked whether it is usable, besides healthy.
+    pub usability_interval: Duration,
 }
 
 impl Default for JobLimits {
@@ -127,6 +129,7 @@ impl Default for JobLimits {
             health: Duration::from_secs(1),
             stop_grace: Duration::from_secs(5),
             answer: Duration::from_secs(120),
+            usability_interval: Duration::from_secs(60),
         }
     }
 }

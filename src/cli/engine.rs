@@ -164,33 +164,14 @@ async fn find(_: &Config, _: InstallationId) -> anyhow::Result<(Kind, String)> {
     Ok((Kind::Process, "this build has no other".into()))
 }
 
-/// What the image's tag says.
-#[cfg(feature = "docker")]
-fn tagged(reference: &str) -> Option<Profile> {
-    let clues = crate::zeroclaw::software::ImageClues { reference, ..Default::default() };
-    clues.probable().map(|clue| clue.profile)
-}
-
 #[cfg(feature = "docker")]
 async fn docker(config: &Config, installation: InstallationId) -> anyhow::Result<(Arc<dyn ContainerRuntime>, Profile)> {
+    use crate::zeroclaw::software::ImageClues;
     let options = config.docker.options(installation).map_err(anyhow::Error::msg)?;
-    let image = options.image.clone();
-    let engine = crate::runtime::docker::DockerRuntime::new(options)?;
-    let profile = match config.docker.profile().map_err(anyhow::Error::msg)? {
-        Some(profile) => profile,
-        // An engine that is away, or does not have the image yet, leaves the tag.
-        None => match engine.image_profile().await.ok().flatten().or_else(|| tagged(&image)) {
-            Some(profile) => profile,
-            None => {
-                tracing::warn!(
-                    image,
-                    "the image does not tell its version, so it counts as the newest; docker.profile"
-                );
-                Profile::V08
-            }
-        },
-    };
-    Ok((Arc::new(engine), profile))
+    // The engine tells it for each image. Until it does, which may be away now, the tag has to do.
+    let tagged = ImageClues { reference: &options.image, ..ImageClues::default() }.probable();
+    let profile = options.profile.or_else(|| tagged.map(|clue| clue.profile)).unwrap_or(Profile::V08);
+    Ok((Arc::new(crate::runtime::docker::DockerRuntime::new(options)?), profile))
 }
 
 #[cfg(not(feature = "docker"))]

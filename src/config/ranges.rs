@@ -4,7 +4,7 @@ use super::layers::Layers;
 
 /// Smallest and largest value of every number. The upper ends are no recommendation: they keep sums within their types
 /// and tell a slipped digit from a wish.
-const RANGES: [(&str, i64, i64); 29] = [
+const RANGES: [(&str, i64, i64); 30] = [
     ("server.max_connections", 1, 1_000_000),
     ("server.connections_per_address", 0, 1_000_000),
     ("server.answer_secs", 1, 3_600),
@@ -23,6 +23,7 @@ const RANGES: [(&str, i64, i64); 29] = [
     ("health.retry_secs", 1, 3_600),
     ("health.misses", 1, 100),
     ("health.timeout_ms", 10, 60_000),
+    ("health.usability_interval_secs", 1, DAY),
     ("start.prepare_secs", 1, DAY),
     ("start.engine_call_secs", 1, 3_600),
     ("start.start_secs", 1, 3_600),

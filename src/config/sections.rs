@@ -61,6 +61,7 @@ pub struct Health {
     pub retry_secs: u64,
     pub misses: u8,
     pub timeout_ms: u64,
+    pub usability_interval_secs: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -176,6 +177,7 @@ impl Config {
                 pairing: secs(self.start.pairing_secs),
                 health: Duration::from_millis(self.health.timeout_ms),
                 stop_grace: secs(self.start.stop_grace_secs),
+                usability_interval: secs(self.health.usability_interval_secs),
                 answer: secs(self.server.answer_secs),
             },
             domain: self.proxy.domain().map(str::to_owned),
@@ -274,6 +276,7 @@ impl Docker {
         Ok(engine::DockerOptions {
             host: self.host.clone(),
             image: self.image.clone(),
+            profile: self.profile()?,
             network: self.network.clone(),
             installation,
             isolation: match self.isolation {

@@ -25,7 +25,7 @@ pub fn explain(view: &AgentView, vitals: &Vitals) -> Explanation {
     let state = &view.record.state;
     let because = match (&state.reason, &state.phase) {
         (Some(reason), _) => reason.message(),
-        (None, Phase::Running { .. }) => "it runs, and its gateway takes the token".into(),
+        (None, Phase::Running { .. }) => "it runs, and its gateway would answer messages".into(),
         (None, _) => "the deployment goes on".into(),
     };
     Explanation {

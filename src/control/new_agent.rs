@@ -99,6 +99,7 @@ impl ControlPlane {
             channels: self.seal_channels(id, &credentials.channels),
             channel_kinds: credentials.channels.kinds(),
             token: None,
+            software: None,
             state: AgentState::new(),
         };
         let creation = Box::new(Creation { record, slug: wish, idempotency });

@@ -196,6 +196,7 @@ impl RecoveredAgent {
             channels: None,
             channel_kinds: Vec::<ChannelKind>::new(),
             token: None,
+            software: None,
             state,
         };
         Self { record, port: allocation.port, missing }

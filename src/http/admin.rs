@@ -9,7 +9,7 @@ use super::agents::{self, AgentPage};
 use super::params::Params;
 use super::problem::{Fault, Problem};
 use super::state::Api;
-use crate::domain::{InstallationId, UserId};
+use crate::domain::{ImageRef, InstallationId, Software, UserId};
 use crate::runtime::Caps;
 
 /// What runs the agents.
@@ -23,6 +23,20 @@ pub struct Runtime {
     enforces_cpu: bool,
     enforces_memory: bool,
     isolates_network: bool,
+    /// What new agents are made from, where the runtime has images and has this one.
+    image: Option<Image>,
+}
+
+/// An image of ZeroClaw.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Image {
+    name: String,
+    /// The digest of its content.
+    id: String,
+    /// The family of versions that behave alike: `0.1`, `0.6`, `0.8` or `embedded`.
+    family: String,
+    version: Option<String>,
 }
 
 /// The same with whose agents they are, as their labels and markers say it.
@@ -58,10 +72,18 @@ pub async fn runtime(state: State<Api>) -> Json<OwnRuntime> {
     Json(OwnRuntime { installation, runtime: Runtime::look(&state).await })
 }
 
+impl Image {
+    fn of(software: Software) -> Option<Self> {
+        let ImageRef { name, id } = software.image?;
+        Some(Self { name, id, family: software.profile.to_string(), version: software.version })
+    }
+}
+
 impl Runtime {
     pub async fn look(api: &Api) -> Self {
         let Caps { name, enforces_cpu, enforces_memory, isolates_network, .. } = api.plane.caps();
         let reachable = api.plane.ping_runtime().await.is_ok();
-        Self { name, reachable, enforces_cpu, enforces_memory, isolates_network }
+        let image = if reachable { api.plane.default_software().await.and_then(Image::of) } else { None };
+        Self { name, reachable, enforces_cpu, enforces_memory, isolates_network, image }
     }
 }

@@ -107,6 +107,7 @@ codes! {
     PortTaken = "port-taken", "the port is used by someone else";
     NoFreePort = "no-free-port", "no port is free";
     StartFailed = "start-failed", "the instance could not be started";
+    Unusable = "unusable", "the gateway is healthy, but could answer no message";
     CrashLoop = "crash-loop", "the agent failed too often";
     CannotRun = "cannot-run", "the agent cannot run as it is configured";
     NoCapacity = "no-capacity", "the machine has no room";

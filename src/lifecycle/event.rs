@@ -42,6 +42,11 @@ pub enum Event {
         attempt: u64,
         alive: bool,
     },
+    /// The gateway of this attempt is healthy, but would answer no message.
+    Unusable {
+        attempt: u64,
+        why: Arc<str>,
+    },
     /// A message was answered with 401 in this attempt.
     TokenRefused {
         attempt: u64,

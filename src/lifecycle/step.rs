@@ -108,11 +108,14 @@ pub fn step(state: &AgentState, event: Event, context: &Context<'_>) -> Transiti
         // What was seen may be older than what was decided since: look again.
         Event::Observed { .. } | Event::Resync => Transition::only(vec![Effect::Observe]),
         Event::Health { attempt, alive } if attempt == state.attempt => observe::check(state, alive, context),
+        Event::Unusable { attempt, why } if attempt == state.attempt => observe::unusable(state, why, context),
         Event::TokenRefused { attempt } if attempt == state.attempt => observe::refused(state, context),
         Event::Wake { revision } if revision == state.revision => resume::wake(state, context),
-        Event::Job { .. } | Event::Health { .. } | Event::TokenRefused { .. } | Event::Wake { .. } => {
-            Transition::nothing()
-        }
+        Event::Job { .. }
+        | Event::Health { .. }
+        | Event::Unusable { .. }
+        | Event::TokenRefused { .. }
+        | Event::Wake { .. } => Transition::nothing(),
     }
 }
 

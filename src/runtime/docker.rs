@@ -26,6 +26,7 @@ mod network;
 mod observe;
 mod options;
 mod run_id;
+mod software;
 mod usage;
 
 use std::collections::{BTreeMap, HashSet};
@@ -45,24 +46,24 @@ use self::engine::Engine;
 use self::instance::at_rest;
 use self::network::Networks;
 use self::run_id::Boots;
+use self::software::Clues;
 use self::usage::Samples;
 use super::{
-    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, ObservedInstance, Progress,
-    Resync, Run, RuntimeError, RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LogLine, LogQuery, ObservedInstance,
+    Progress, Resync, Run, RuntimeError, RuntimeResult, StagedFile, Usage,
 };
-use crate::domain::{InstallationId, Origin};
-use crate::zeroclaw::profile::Profile;
+use crate::domain::{InstallationId, Origin, Software};
 
 /// A Docker engine as a runtime for agents.
 pub struct DockerRuntime {
     options: DockerOptions,
-    setup: String,
     engine: Arc<Engine>,
     networks: Networks,
     samples: Samples,
     boots: Boots,
     deaths: Arc<Deaths>,
     starts: Semaphore,
+    clues: Clues,
 }
 
 impl DockerRuntime {
@@ -75,13 +76,13 @@ impl DockerRuntime {
             return Err(RuntimeError::Invalid("the start throttle must let at least one start through".into()));
         }
         Ok(Self {
-            setup: container::setup(&options),
             engine: Arc::new(Engine::new(&options.host)?),
             networks: Networks::new(),
             samples: Samples::default(),
             boots: Boots::default(),
             deaths: Arc::default(),
             starts: Semaphore::new(options.start_throttle),
+            clues: Clues::default(),
             options,
         })
     }
@@ -92,14 +93,6 @@ impl DockerRuntime {
     /// [`RuntimeError::Unavailable`] where the engine does not answer.
     pub async fn installations(options: &DockerOptions) -> RuntimeResult<BTreeMap<InstallationId, usize>> {
         instance::installations(&Engine::new(&options.host)?).await
-    }
-
-    /// The profile that the image asks for, by its labels or its tag; `None` where nothing tells, or it is not there.
-    ///
-    /// # Errors
-    /// [`RuntimeError::Unavailable`] where the engine does not answer.
-    pub async fn image_profile(&self) -> RuntimeResult<Option<Profile>> {
-        image::profile(&self.engine, &self.options.image).await
     }
 }
 
@@ -124,11 +117,19 @@ impl ContainerRuntime for DockerRuntime {
             tokio::try_join!(
                 self.engine.ping(),
                 self.networks.prepare(&self.engine, &self.options),
-                image::ensure(&self.engine, &self.options, &progress),
+                image::ensure(&self.engine, &self.options, &self.options.image, &progress),
             )?;
             Ok(())
         }
         .boxed()
+    }
+
+    fn software<'a>(
+        &'a self,
+        choice: ImageChoice<'a>,
+        progress: Progress,
+    ) -> BoxFuture<'a, RuntimeResult<Option<Software>>> {
+        async move { self.software_of(choice, &progress).await.map(Some) }.boxed()
     }
 
     fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<ObservedInstance>> {

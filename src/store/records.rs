@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    AgentId, AgentSpec, ChannelKind, HostPort, KeyId, Limits, Plan, Scopes, Slug, Status, Timestamp, UserId,
+    AgentId, AgentSpec, ChannelKind, HostPort, KeyId, Limits, Plan, Scopes, Slug, Software, Status, Timestamp, UserId,
 };
 use crate::lifecycle::AgentState;
 use crate::vault::Sealed;
@@ -25,6 +25,10 @@ pub struct AgentRecord {
     pub channel_kinds: Vec<ChannelKind>,
     /// The bearer token of the running instance.
     pub token: Option<Sealed>,
+    /// What its instance is made from; `None` before its first creation, in records of older versions until their next
+    /// one, and where the runtime cannot tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub software: Option<Arc<Software>>,
     #[serde(rename = "life")]
     pub state: AgentState,
 }

@@ -62,6 +62,7 @@ fn agent(n: u8) -> AgentRecord {
         channels: None,
         channel_kinds: Vec::new(),
         token: None,
+        software: None,
         state: state(1),
     }
 }

@@ -108,4 +108,6 @@ pub enum GatewayFault {
     HangsUp,
     /// Never prints a code and never says that it is paired.
     Mute,
+    /// Healthy, takes its token, and says that it lacks a model: every message is answered with 503.
+    Unusable,
 }

@@ -16,6 +16,7 @@ use super::process::{Gateway as Inside, Process, with_token};
 use super::state::{Delivery, InstancePhase, State, Up};
 use crate::domain::{AgentId, RunId, Secret, later};
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
+use crate::zeroclaw::usability::SelfReport;
 use crate::zeroclaw::workspace::{self, CONFIG_PATH};
 
 /// The gateways inside a [`FakeEngine`]'s instances, as a client reaches them.
@@ -183,6 +184,9 @@ fn reply(gateway_fault: GatewayFault, body: &Bytes) -> Result<WebhookAnswer, Gat
         GatewayFault::HangsUp => Err(GatewayError::Unknown("connection closed".into())),
         GatewayFault::Garbage => Err(GatewayError::Garbage("no HTTP at all".into())),
         GatewayFault::Fails(408) => Ok(WebhookAnswer { status: 408, content_type: None, body: Bytes::new() }),
+        GatewayFault::Unusable => {
+            Ok(json(503, &serde_json::json!({"error": "needs_quickstart", "url": "/quickstart"})))
+        }
         GatewayFault::Fails(status) => Ok(json(status, &serde_json::json!({"error": "LLM request failed"}))),
         GatewayFault::Well
         | GatewayFault::Slow(_)
@@ -232,6 +236,26 @@ impl Gateway for FakeGateway {
             self.inside(&line, |_, up| match line.gateway_fault {
                 GatewayFault::Garbage => Err(GatewayError::Garbage("no HTTP at all".into())),
                 gateway_fault => Ok(gateway(up)?.takes(token, gateway_fault)),
+            })?
+        };
+        within(limit, call).boxed()
+    }
+
+    fn self_report<'a>(
+        &'a self,
+        at: SocketAddr,
+        _token: &'a Secret<String>,
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<SelfReport, GatewayError>> {
+        let call = async move {
+            let line = self.heard(at).await?;
+            self.think(&line, Duration::ZERO).await?;
+            self.inside(&line, |_, _| match line.gateway_fault {
+                GatewayFault::Garbage => Err(GatewayError::Garbage("no HTTP at all".into())),
+                GatewayFault::Unusable => {
+                    Ok(SelfReport { missing: Some("Add a model provider.".into()), ..SelfReport::default() })
+                }
+                _ => Ok(SelfReport::default()),
             })?
         };
         within(limit, call).boxed()

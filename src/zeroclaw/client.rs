@@ -7,8 +7,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::usability::SelfReport;
 use crate::domain::Secret;
 
 pub use http::HttpGateway;
@@ -25,6 +27,16 @@ pub trait Gateway: Send + Sync + 'static {
         token: &'a Secret<String>,
         within: Duration,
     ) -> BoxFuture<'a, Result<bool, GatewayError>>;
+
+    /// What the gateway says about itself to a paired client. By default nothing, as for a gateway that cannot tell.
+    fn self_report<'a>(
+        &'a self,
+        _at: SocketAddr,
+        _token: &'a Secret<String>,
+        _within: Duration,
+    ) -> BoxFuture<'a, Result<SelfReport, GatewayError>> {
+        std::future::ready(Ok(SelfReport::default())).boxed()
+    }
 
     /// `POST /pair` with a one-time code. Sent once, never again by itself: failures count towards a lockout.
     fn pair<'a>(

@@ -4,9 +4,8 @@
 //! the pairing calls or the config file's older keys, is not here but in [`workspace`](super::workspace) and
 //! [`client`](super::client).
 
-use std::fmt;
-
 use super::family::ModelFamily;
+pub use crate::domain::Profile;
 use crate::domain::{AgentSpec, Channels, Credentials, Provider, Secret};
 
 /// The port that every gateway listens on inside its instance; a runtime without a network of its own for each instance
@@ -16,55 +15,7 @@ pub const GATEWAY_PORT: u16 = 42_617;
 /// Where an instance keeps its data, as its own paths have it.
 pub const DATA_DIR: &str = "/zeroclaw-data";
 
-/// A family of versions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Profile {
-    /// 0.1 to 0.5.
-    V01,
-    /// 0.6 and 0.7: as before, but some images start unpaired and as `daemon`, so that nothing is left to their defaults.
-    V06,
-    /// 0.8 and later: a config schema of its own, other environment variables, another place for the persona.
-    V08,
-    /// Our own gateway, which keeps 0.1.7's contract and runs its channels by itself.
-    Embedded,
-}
-
 impl Profile {
-    pub const ALL: [Self; 4] = [Self::V01, Self::V06, Self::V08, Self::Embedded];
-
-    /// By the name that the configuration has for it.
-    ///
-    /// # Errors
-    /// A sentence that lists the names.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|profile| profile.as_str() == text)
-            .ok_or_else(|| "must be one of 0.1, 0.6, 0.8, embedded".into())
-    }
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::V01 => "0.1",
-            Self::V06 => "0.6",
-            Self::V08 => "0.8",
-            Self::Embedded => "embedded",
-        }
-    }
-
-    /// By a version such as `0.1.7`, `v0.6.9` or `0.8.7-debian`; `None` where the text is no version. A version newer
-    /// than all that were measured counts as the newest of them.
-    pub fn of_version(version: &str) -> Option<Self> {
-        let mut numbers = version.strip_prefix('v').unwrap_or(version).split(['.', '-', '+']);
-        let major: u32 = numbers.next()?.parse().ok()?;
-        let minor: u32 = numbers.next()?.parse().ok()?;
-        Some(match (major, minor) {
-            (0, 0..=5) => Self::V01,
-            (0, 6 | 7) => Self::V06,
-            _ => Self::V08,
-        })
-    }
-
     /// The program's arguments. Mind that ZeroClaw's `gateway` runs no channels: only its `daemon` does, beside the same
     /// gateway.
     pub fn command(self, credentials: &Credentials) -> Vec<String> {
@@ -144,12 +95,6 @@ impl Profile {
     }
 }
 
-impl fmt::Display for Profile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// Where 0.8 looks for its config first. Without it the folder follows from the workspace's, by rules that have changed.
 pub const CONFIG_DIR_VARIABLE: &str = "ZEROCLAW_CONFIG_DIR";
 
@@ -201,14 +146,6 @@ mod tests {
 
     fn names(profile: Profile, credentials: &Credentials) -> Vec<String> {
         profile.env(&spec("groq", None), credentials, "host.test", 120).into_iter().map(|(name, _)| name).collect()
-    }
-
-    #[test]
-    fn names_are_read_back() {
-        for profile in Profile::ALL {
-            assert_eq!(Profile::parse(profile.as_str()), Ok(profile));
-        }
-        assert!(Profile::parse("0.2").is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use zeroone::testkit::GatewayFault;
 
 use crate::world::{World, answer, new_agent};
 
-const RECORD: [&str; 29] = [
+const RECORD: [&str; 31] = [
     "id",
     "userId",
     "name",
@@ -36,6 +36,8 @@ const RECORD: [&str; 29] = [
     "restarts",
     "nextAttemptAt",
     "hasApiKey",
+    "image",
+    "version",
     "channels",
 ];
 

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use futures_util::StreamExt;
 use regex::Regex;
 use zeroone::runtime::docker::{DockerRuntime, Isolation, Subnets};
-use zeroone::runtime::{ContainerRuntime, DataPolicy, InstanceSpec, LogQuery};
+use zeroone::runtime::{ContainerRuntime, DataPolicy, ImageChoice, InstanceSpec, LogQuery};
 
 use crate::proxy::Proxy;
-use crate::world::{World, file, prepare, socket, spec, until};
+use crate::world::{World, file, prepare, socket, software, spec, until};
 
 /// What someone who took over the control plane must not get.
 const REFUSED: [(&str, &str); 18] = [
@@ -88,7 +88,7 @@ async fn everything(world: &World, runtime: &DockerRuntime) {
     runtime.start(&spec.key).await.unwrap();
     runtime.kill(&spec.key).await.unwrap();
     runtime.list_owned().await.unwrap();
-    runtime.image_profile().await.unwrap();
+    software(runtime, ImageChoice::Default).await.unwrap();
     prepare(runtime).await.0.unwrap();
     runtime.remove(&spec.key, DataPolicy::Remove).await.unwrap();
     until("its end", async || runtime.observe(&spec.key).await.unwrap().is_none().then_some(())).await;

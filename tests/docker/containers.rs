@@ -9,12 +9,12 @@ use bollard::query_parameters::{
     RenameContainerOptionsBuilder, StartContainerOptions,
 };
 use futures_util::{StreamExt, TryStreamExt};
-use zeroone::domain::AgentId;
+use zeroone::domain::{AgentId, Profile};
 use zeroone::runtime::docker::{Isolation, Reach, Subnets, Traefik};
-use zeroone::runtime::{ContainerRuntime, DataPolicy, InstanceSpec, InstanceState, RuntimeError};
+use zeroone::runtime::{ContainerRuntime, DataPolicy, ImageChoice, InstanceSpec, InstanceState, RuntimeError};
 
 use crate::assert_error;
-use crate::world::{World, answers, answers_soon, file, prepare, spec, until};
+use crate::world::{World, answers, answers_soon, file, prepare, software, spec, until};
 
 pub(crate) async fn is_what_was_asked_for(world: &World) {
     let runtime = world.with(|options| {
@@ -298,8 +298,9 @@ pub(crate) async fn a_missing_image_is_told_with_its_remedy(world: &World) {
     assert_eq!(said[0], format!("pulling image {image}"));
     assert_error!(runtime.ensure_created(&spec(&["gateway"])).await, RuntimeError::Invalid(_));
     assert_eq!(runtime.list_owned().await.unwrap(), []);
-    assert_eq!(runtime.image_profile().await.unwrap().unwrap().as_str(), "0.6", "by its tag");
-    assert_eq!(world.runtime.image_profile().await.unwrap().unwrap().as_str(), "0.1", "by its label");
+    assert_error!(software(&runtime, ImageChoice::Default).await, RuntimeError::Invalid(_));
+    let labelled = software(&world.runtime, ImageChoice::Default).await.unwrap();
+    assert_eq!(labelled.profile, Profile::V01, "by its label");
 
     let (prepared, said) = prepare(&world.runtime).await;
     prepared.unwrap();

@@ -17,7 +17,6 @@ use futures_util::{StreamExt, TryStreamExt};
 use tempfile::TempDir;
 use zeroone::runtime::docker::Reach;
 
-use crate::real::IMAGE;
 use crate::world::World;
 
 /// After a crash an engine first ends what it finds running, which takes it ten seconds and more.
@@ -31,6 +30,8 @@ pub(crate) struct OwnEngine {
     options: Vec<String>,
     network: Network,
     daemon: Child,
+    /// The image of the real ZeroClaw that it has.
+    image: &'static str,
 }
 
 /// A network namespace, and addresses that nobody else on this machine has.
@@ -78,7 +79,7 @@ impl OwnEngine {
             options.push("--live-restore".into());
         }
         let daemon = spawn(folder.path(), &network, &options);
-        let mut engine = Self { folder, options, network, daemon };
+        let mut engine = Self { folder, options, network, daemon, image: world.zeroclaw };
         engine.is_up().await;
         engine.load(&world.docker).await;
         engine
@@ -86,7 +87,8 @@ impl OwnEngine {
 
     /// A world on this engine, with the real ZeroClaw as its image.
     pub(crate) fn world(&self) -> World {
-        let mut world = World::on(self.docker().unwrap(), self.host(), IMAGE.into(), self.network.machine());
+        let mut world = World::on(self.docker().unwrap(), self.host(), self.image.into(), self.network.machine());
+        world.zeroclaw = self.image;
         // Not in a network of ours, but led there.
         world.options.reach = Reach::Container;
         world
@@ -153,14 +155,14 @@ impl OwnEngine {
     }
 
     async fn load(&self, from: &Docker) {
-        let archive: Vec<_> = from.export_image(IMAGE).try_collect().await.unwrap();
+        let archive: Vec<_> = from.export_image(self.image).try_collect().await.unwrap();
         let docker = self.docker().unwrap().negotiate_version().await.unwrap();
         let body = bollard::body_full(archive.concat().into());
         let mut steps = std::pin::pin!(docker.import_image(ImportImageOptions::default(), body, None));
         while let Some(step) = steps.next().await {
             step.unwrap();
         }
-        docker.inspect_image(IMAGE).await.unwrap();
+        docker.inspect_image(self.image).await.unwrap();
     }
 
     /// Ends every process of its containers, and those between it and them.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bollard::query_parameters::InspectContainerOptions;
 use zeroone::domain::{AgentSpec, Channels, Credentials, Problems, Secret, SpecDraft, Telegram};
 use zeroone::runtime::docker::DockerRuntime;
-use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec, LogQuery, Run, StagedFile};
+use zeroone::runtime::{ContainerRuntime, ImageChoice, InstanceKey, InstanceSpec, LogQuery, Run, StagedFile};
 use zeroone::zeroclaw::client::{Gateway, HttpGateway, Pairing, SentMark, WebhookCall};
 use zeroone::zeroclaw::pairing::{Announcement, CodeScanner};
 use zeroone::zeroclaw::profile::Profile;
@@ -16,6 +16,12 @@ use crate::world::{World, until};
 
 /// Made by `scripts/zeroclaw-image 0.1.7`.
 pub(crate) const IMAGE: &str = "zeroclaw:0.1.7";
+
+/// The same for 0.8.7.
+pub(crate) const NATIVE: &str = "zeroclaw:0.8.7";
+
+/// One image for each family of versions.
+pub(crate) const IMAGES: [&str; 3] = [IMAGE, "zeroclaw:0.6.9", NATIVE];
 
 const CALL: Duration = Duration::from_secs(5);
 
@@ -35,7 +41,7 @@ struct Agent {
 impl Agent {
     async fn new(world: &World, draft: SpecDraft, credentials: Credentials) -> Self {
         let runtime = world.with(|options| options.image = IMAGE.into());
-        let profile = runtime.image_profile().await.unwrap().unwrap();
+        let profile = crate::world::software(&runtime, ImageChoice::Default).await.unwrap().profile;
         assert_eq!(profile, Profile::V01);
         let spec = draft.check(&mut Problems::default()).unwrap();
         let instance = InstanceSpec {

@@ -15,11 +15,10 @@ use zeroone::runtime::StagedFile;
 use zeroone::store::{Store, StoreOptions};
 use zeroone::testkit::{self, Tap};
 use zeroone::zeroclaw::client::HttpGateway;
-use zeroone::zeroclaw::profile::{DATA_DIR, Profile};
+use zeroone::zeroclaw::profile::DATA_DIR;
 use zeroone::zeroclaw::workspace;
 
 use crate::model::{self, Model};
-use crate::real::IMAGE;
 use crate::world::World;
 
 /// The longest wait for an agent to run: on a busy machine a start of ZeroClaw takes seconds, and some tests need two.
@@ -28,6 +27,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// A service with its data folder, one user and a model server.
 pub(crate) struct Service<'a> {
     pub(crate) world: &'a World,
+    image: &'static str,
     data: TempDir,
     gateway: Tap,
     ports: PortRange,
@@ -38,13 +38,17 @@ pub(crate) struct Service<'a> {
 
 impl<'a> Service<'a> {
     pub(crate) async fn new(world: &'a World) -> Self {
+        Self::with_image(world, world.zeroclaw).await
+    }
+
+    pub(crate) async fn with_image(world: &'a World, image: &'static str) -> Self {
         let data = TempDir::new().unwrap();
         let gateway = Tap::new(Arc::new(HttpGateway::new().unwrap()));
         let ports = ports();
-        let plane = start(world, &data, &gateway, ports).await;
+        let plane = start(world, image, &data, &gateway, ports).await;
         let user = NewUser { email: "ada@example.com".into(), plan: Plan::Enterprise, limits: None };
         let user = plane.create_user(user).await.unwrap().id;
-        Self { world, data, gateway, ports, plane, user, model: Model::new(world).await }
+        Self { world, image, data, gateway, ports, plane, user, model: Model::new(world).await }
     }
 
     /// Ends the service and starts it again on what `change` leaves of its store.
@@ -54,7 +58,7 @@ impl<'a> Service<'a> {
         change(&store).await;
         store.close().await;
         drop(store);
-        self.plane = start(self.world, &self.data, &self.gateway, self.ports).await;
+        self.plane = start(self.world, self.image, &self.data, &self.gateway, self.ports).await;
     }
 
     async fn create(&self) -> AgentHandle {
@@ -121,12 +125,11 @@ fn store(world: &World, data: &TempDir) -> Store {
     Store::open(data.path().join("zeroone.redb"), StoreOptions { installation, ..StoreOptions::default() }).unwrap()
 }
 
-async fn start(world: &World, data: &TempDir, gateway: &Tap, ports: PortRange) -> ControlPlane {
-    let runtime = Arc::new(world.with(|options| options.image = IMAGE.into()));
+async fn start(world: &World, image: &str, data: &TempDir, gateway: &Tap, ports: PortRange) -> ControlPlane {
+    let runtime = Arc::new(world.with(|options| options.image = image.into()));
     // A hang is noticed in seconds, so that its test takes no longer.
     let timing = Timing { health_interval: Duration::from_secs(1), ..Timing::default() };
     ControlPlane::builder(store(world, data), testkit::vault(), runtime)
-        .profile(Profile::V01)
         .gateway(Arc::new(gateway.clone()))
         .settings(Settings { timing, ports, ..Settings::default() })
         .start()

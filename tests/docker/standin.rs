@@ -168,6 +168,7 @@ impl Image {
                 format!(r#"ENTRYPOINT ["/standin", "{WORD}"]"#),
                 r#"CMD ["gateway"]"#.into(),
                 "LABEL org.opencontainers.image.version=0.1.7".into(),
+                "LABEL zeroone.profile=0.1".into(),
                 format!("LABEL {LABEL}"),
             ])
             .build();

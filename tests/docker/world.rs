@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
@@ -16,15 +16,15 @@ use bollard::query_parameters::{
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use zeroone::domain::{AgentId, HostPort, InstallationId, Secret, Slug};
+use zeroone::domain::{AgentId, HostPort, InstallationId, Secret, Slug, Software};
 use zeroone::runtime::docker::{DockerOptions, DockerRuntime};
 use zeroone::runtime::{
-    ContainerRuntime, InstanceKey, InstanceSpec, InstanceState, LogQuery, ObservedInstance, Run, RuntimeError,
-    RuntimeResult, StagedFile,
+    ContainerRuntime, ImageChoice, InstanceKey, InstanceSpec, InstanceState, LogQuery, ObservedInstance, Run,
+    RuntimeError, RuntimeResult, StagedFile,
 };
 use zeroone::zeroclaw::profile::DATA_DIR;
 
-use crate::standin;
+use crate::{real, standin};
 
 /// The longest wait for a condition; the engine needs at most a few seconds for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(crate) docker: Docker,
     pub(crate) options: DockerOptions,
     pub(crate) runtime: DockerRuntime,
+    /// The image of the real ZeroClaw, for tests of it.
+    pub(crate) zeroclaw: &'static str,
     /// Where `host.docker.internal` leads to.
     pub(crate) host_gateway: Ipv4Addr,
     others: Mutex<Vec<InstallationId>>,
@@ -54,7 +56,7 @@ impl World {
         let network = format!("zeroone-test-{installation}");
         let options = DockerOptions { image, network, host, ..DockerOptions::new(installation) };
         let runtime = DockerRuntime::new(options.clone()).unwrap();
-        Self { docker, options, runtime, host_gateway, others: Mutex::default() }
+        Self { docker, options, runtime, zeroclaw: real::IMAGE, host_gateway, others: Mutex::default() }
     }
 
     /// A runtime of the same installation with other options.
@@ -153,6 +155,11 @@ impl World {
     }
 }
 
+/// What an image holds, as the runtime finds out.
+pub(crate) async fn software(runtime: &DockerRuntime, choice: ImageChoice<'_>) -> RuntimeResult<Software> {
+    runtime.software(choice, Arc::new(|_| ())).await.map(Option::unwrap)
+}
+
 /// An instance of the stand-in with this command. Its slug is its id, so that tests side by side do not meet.
 pub(crate) fn spec(command: &[&str]) -> InstanceSpec {
     let agent = AgentId::new();
@@ -162,6 +169,7 @@ pub(crate) fn spec(command: &[&str]) -> InstanceSpec {
         command: command.iter().map(ToString::to_string).collect(),
         env: vec![("API_KEY".into(), "sk-test".into())],
         files: vec![],
+        image: None,
         port: free_port(),
         cpu: 0.5,
         memory_mb: 128,

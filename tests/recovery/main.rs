@@ -3,6 +3,7 @@
 
 mod lives;
 mod lost;
+mod unusable;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

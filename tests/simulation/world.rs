@@ -214,6 +214,7 @@ impl World {
                 command: vec!["gateway".into()],
                 env: Vec::new(),
                 files: Vec::new(),
+                image: None,
                 port: HostPort::all().nth(1).expect("there are thousands"),
                 cpu: 1.0,
                 memory_mb: 64,

@@ -115,6 +115,7 @@ pub(crate) fn spec(subject: &dyn Subject, act: Act) -> InstanceSpec {
         command: subject.command(act),
         env: vec![("API_KEY".into(), "sk-planted-secret".into())],
         files: vec![file("workspace/FIRST.md", "first")],
+        image: None,
         port: port(),
         cpu: 0.5,
         memory_mb: 128,

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use super::state::{ActorState, ObserveState};
-use crate::actor::jobs::{self, JobInput};
+use crate::actor::jobs::{self, HealthCheck, JobInput};
 use crate::actor::protocol::{AgentMsg, GONE, RegistryMsg, RegistrySlot};
 use crate::actor::{Services, ask};
 use crate::domain::{AgentId, HostPort, Timestamp};
@@ -88,8 +88,12 @@ impl ActorState {
             sleep(delay).await;
             let Some(endpoint) = endpoint else { return AgentMsg::HealthUnknown { attempt } };
             // Boxed: while it sleeps, which is nearly always, the task has no room for the check.
-            let alive = Box::pin(jobs::check_health(&services, agent, &key, endpoint)).await;
-            AgentMsg::HealthChecked { attempt, alive }
+            match Box::pin(jobs::check_health(&services, agent, &key, endpoint)).await {
+                HealthCheck::Healthy => AgentMsg::HealthChecked { attempt, alive: true },
+                HealthCheck::Missed => AgentMsg::HealthChecked { attempt, alive: false },
+                HealthCheck::TokenRefused => AgentMsg::TokenRefused { attempt },
+                HealthCheck::Unusable(why) => AgentMsg::Unusable { attempt, why: why.into() },
+            }
         }));
     }
 

@@ -7,7 +7,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::actor::jobs::{self, TOKEN_FIELD};
 use crate::actor::protocol::RegistrySlot;
 use crate::actor::{FeedEntry, Services};
-use crate::domain::{HostPort, Secret, Status};
+use crate::domain::{HostPort, Secret, Software, Status};
 use crate::lifecycle::{AgentState, Cause, Phase, TokenChange};
 use crate::runtime::Run;
 use crate::store::{AgentRecord, Batch, LogEntry, StoreError};
@@ -21,6 +21,8 @@ pub struct ActorState {
     pub(super) view: Arc<AgentView>,
     pub(super) token: Option<Secret<String>>,
     pub(super) run: Option<Run>,
+    /// What the last creation was made from, as soon as a job says so.
+    pub(super) software: Option<Arc<Software>>,
     pub(super) wake: Option<AbortOnDropHandle<()>>,
     pub(super) health: Option<AbortOnDropHandle<()>>,
     pub(super) observing: ObserveState,
@@ -62,6 +64,7 @@ impl ActorState {
         let paired = matches!(state.phase, Phase::Running { .. });
         next.state = state;
         next.updated_at = self.services.clock.now();
+        next.software = self.software.clone().or(next.software);
         if change == TokenChange::Forget {
             next.token = None;
         } else if let Some(token) = token.filter(|token| paired && Some(*token) != self.token.as_ref()) {

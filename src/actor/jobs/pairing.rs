@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     JobInput, JobReport, JobResult, PROBE_PAUSE, endpoint_of, gateway_failure, key_of, longer, no_endpoint,
-    runtime_failure, superseded,
+    runtime_failure, superseded, usability,
 };
 use crate::actor::Services;
 use crate::domain::Secret;
@@ -23,8 +23,9 @@ pub(super) async fn pair(services: &Services, input: &JobInput, cancel: &Cancell
     let work = async {
         if let Some(token) = &input.token {
             return if token_accepted(services, endpoint, token).await? {
+                usability::require(services, &input.record, endpoint, token).await?;
                 let token = Some(token.clone());
-                Ok(JobReport { outcome: Outcome::Paired(Code::TokenValid), run: None, token })
+                Ok(JobReport { token, ..Outcome::Paired(Code::TokenValid).into() })
             } else {
                 // The files that it was given hold the token's hash, so they are not what it runs on: whatever else they
                 // said is lost as well. They are written anew, rather than pairing with what nobody configured.
@@ -39,7 +40,11 @@ pub(super) async fn pair(services: &Services, input: &JobInput, cancel: &Cancell
             Err(Failure { kind: FailureKind::Permanent, cause: Cause::new(Code::PairingDisabled) })
         };
         let ((), code) = tokio::try_join!(protected, await_code(services, input))?;
-        redeem(services, endpoint, &code).await
+        let report = redeem(services, endpoint, &code).await?;
+        if let Some(token) = &report.token {
+            usability::require(services, &input.record, endpoint, token).await?;
+        }
+        Ok(report)
     };
     tokio::select! {
         biased;
@@ -105,7 +110,7 @@ async fn redeem(services: &Services, at: SocketAddr, code: &Secret<String>) -> J
             if !persisted {
                 tracing::warn!(%at, "the gateway could not persist the token: it will ask for a new pairing when it restarts");
             }
-            Ok(JobReport { outcome: Outcome::Paired(Code::Paired), run: None, token: Some(token) })
+            Ok(JobReport { token: Some(token), ..Outcome::Paired(Code::Paired).into() })
         }
         Ok(Pairing::Refused) => Err(Failure { kind: FailureKind::Transient, cause: Cause::new(Code::PairingRefused) }),
         Ok(Pairing::LockedOut { retry_after_secs }) => {

@@ -59,6 +59,10 @@ pub struct Agent {
     #[schema(value_type = Option<String>, format = DateTime)]
     next_attempt_at: Option<Timestamp>,
     has_api_key: bool,
+    /// The version of ZeroClaw that runs, where it tells.
+    version: Option<String>,
+    /// The image that it runs, by name.
+    image: Option<String>,
 }
 
 /// A reason for programs and for people.
@@ -138,6 +142,8 @@ impl Agent {
             restarts: state.restart_count,
             next_attempt_at: state.next_attempt_at(),
             has_api_key: record.api_key.is_some(),
+            version: vitals.version.or_else(|| record.software.as_ref()?.version.clone()),
+            image: record.software.as_ref().and_then(|software| Some(software.image.as_ref()?.name.clone())),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What is seen from outside, against what is wanted: the engine's view, the gateway's health, a refused token.
 
+use std::sync::Arc;
+
 use super::{Context, Transition, resume, start};
 use crate::backoff::Decision;
 use crate::domain::{Exit, RunId};
@@ -89,6 +91,16 @@ pub(super) fn check(state: &AgentState, alive: bool, context: &Context<'_>) -> T
 pub(super) fn refused(state: &AgentState, context: &Context<'_>) -> Transition {
     match &state.phase {
         Phase::Running { .. } => pick_up(state.next(), Step::Pairing, Cause::new(Code::TokenRefused), context),
+        Phase::Pending | Phase::Starting { .. } | Phase::Stopping { .. } | Phase::Stopped | Phase::Failed { .. } => {
+            Transition::nothing()
+        }
+    }
+}
+
+/// The run is healthy and would answer no message. Files written anew may help; if they do not, the start says so.
+pub(super) fn unusable(state: &AgentState, why: Arc<str>, context: &Context<'_>) -> Transition {
+    match &state.phase {
+        Phase::Running { .. } => died(state, true, true, Cause::because(Code::Unusable, why), context),
         Phase::Pending | Phase::Starting { .. } | Phase::Stopping { .. } | Phase::Stopped | Phase::Failed { .. } => {
             Transition::nothing()
         }

@@ -145,6 +145,11 @@ pub(super) fn failed(state: &AgentState, failure: Failure, context: &Context<'_>
             await_engine(next, kill, *stage, *away_since, failure.cause, context)
         }
         FailureKind::Permanent => give_up(next, None, failure.cause, context),
+        // Once more with files written anew, which mend a configuration that somebody changed. After that it is the
+        // agent's own configuration that makes it so.
+        FailureKind::Transient if is_unusable(Some(&failure.cause)) && is_unusable(state.reason.as_ref()) => {
+            give_up(next, None, failure.cause, context)
+        }
         FailureKind::Transient | FailureKind::PortTaken => {
             // Before these steps nothing of ours was started. An engine may restart by itself what ended by itself, so
             // that being over is no reason not to halt.
@@ -162,6 +167,10 @@ fn try_again(mut next: AgentState, kill: bool, cause: Cause, context: &Context<'
         Decision::GiveUp(time) => rest(next, time, &cause, context),
     };
     if pairing_lost { transition.forgetting_token() } else { transition }
+}
+
+fn is_unusable(cause: Option<&Cause>) -> bool {
+    cause.is_some_and(|cause| cause.code == Code::Unusable)
 }
 
 /// Whether only a new code can help: files without a token make the gateway print one.

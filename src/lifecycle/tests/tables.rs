@@ -139,6 +139,7 @@ fn events(state: &AgentState) -> Vec<Event> {
         Event::Resync,
         Event::Health { attempt, alive: true },
         Event::Health { attempt, alive: false },
+        Event::Unusable { attempt, why: "it lacks a model".into() },
         Event::TokenRefused { attempt },
         Event::Wake { revision },
     ];
@@ -188,6 +189,7 @@ fn what_is_stale_changes_nothing_in_any_phase() {
         let mut stale = vec![
             Event::Health { attempt, alive: true },
             Event::Health { attempt, alive: false },
+            Event::Unusable { attempt, why: "it lacks a model".into() },
             Event::TokenRefused { attempt },
             Event::Wake { revision },
         ];

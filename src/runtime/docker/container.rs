@@ -14,7 +14,7 @@ use crate::runtime::{InstanceKey, InstanceSpec, RuntimeError, RuntimeResult};
 use crate::zeroclaw::profile::{DATA_DIR, GATEWAY_PORT};
 
 /// ZeroClaw's user and group, set here too so that no image runs as root.
-const USER: &str = "65534:65534";
+pub(super) const USER: &str = "65534:65534";
 
 /// Far beyond what a gateway needs, far below what would hurt its machine.
 const PIDS: i64 = 256;
@@ -33,13 +33,14 @@ const SPEC: &str = "zeroone.spec";
 const SETUP: &str = "zeroone.setup";
 const ORIGIN: &str = "zeroone.origin";
 
-/// What is asked of the engine for an instance. `cores` is what its machine has: more than all of them cannot be asked.
+/// What is asked of the engine for an instance. `image` is a name or an id; `cores` is what its machine has: more than all of them cannot be asked.
 ///
 /// # Errors
 /// [`RuntimeError::Invalid`] where the host name is none.
 pub(super) fn body(
     options: &DockerOptions,
     spec: &InstanceSpec,
+    image: &str,
     network: &str,
     cores: Option<f64>,
 ) -> RuntimeResult<ContainerCreateBody> {
@@ -47,11 +48,11 @@ pub(super) fn body(
     let mut labels = owner_labels(options.installation, &spec.key);
     labels.insert(GENERATION.into(), spec.generation.to_string());
     labels.insert(SPEC.into(), spec.hash());
-    labels.insert(SETUP.into(), setup(options));
+    labels.insert(SETUP.into(), setup(options, image_name(options, spec)));
     labels.extend(spec.origin.as_ref().map(|origin| (ORIGIN.to_owned(), origin.to_json())));
     labels.extend(traefik_labels(options, spec, network)?);
     Ok(ContainerCreateBody {
-        image: Some(options.image.clone()),
+        image: Some(image.to_owned()),
         user: Some(USER.into()),
         cmd: Some(spec.command.clone()),
         env: Some(env),
@@ -117,7 +118,7 @@ pub(super) fn volume_name(agent: AgentId) -> String {
 
 /// A digest of what the installation's settings put into a container: image, network, hardening. A container made with
 /// other settings is replaced when it is not running.
-pub(super) fn setup(options: &DockerOptions) -> String {
+pub(super) fn setup(options: &DockerOptions, image: &str) -> String {
     let isolation = match &options.isolation {
         Isolation::Bridge => "bridge",
         Isolation::PerAgent { .. } => "per-agent",
@@ -125,9 +126,19 @@ pub(super) fn setup(options: &DockerOptions) -> String {
     let traefik = options.traefik.as_ref().map(|traefik| (traefik.entrypoint.as_str(), traefik.resolver.as_str()));
     let settings = format!(
         "{:?}",
-        (&options.image, &options.network, isolation, traefik, &options.log_size, options.log_files, USER, PIDS, TMPFS)
+        (image, &options.network, isolation, traefik, &options.log_size, options.log_files, USER, PIDS, TMPFS)
     );
     Sha256::digest(settings).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The name of the image that an instance is made from.
+pub(super) fn image_name<'a>(options: &'a DockerOptions, spec: &'a InstanceSpec) -> &'a str {
+    spec.image.as_ref().map_or(&options.image, |image| &image.name)
+}
+
+/// The label of what belongs to the installation and to none of its agents.
+pub(super) fn installation_label(installation: InstallationId) -> HashMap<String, String> {
+    HashMap::from([(INSTALLATION.into(), installation.to_string())])
 }
 
 /// The labels of everything that belongs to an agent: container, volume, network.
@@ -223,6 +234,7 @@ mod tests {
             port: HostPort::try_from(40_001).unwrap(),
             cpu: 0.5,
             memory_mb: 128,
+            image: None,
             host_name: host_name.map(Into::into),
             origin: None,
         }
@@ -237,9 +249,17 @@ mod tests {
     fn labels_tell_whose_it_is() {
         let options = options();
         let spec = spec(None);
-        let labels = body(&options, &spec, "net", None).unwrap().labels.unwrap();
+        let labels = body(&options, &spec, "img", "net", None).unwrap().labels.unwrap();
         let ours = ownership(options.installation, &labels).unwrap();
-        assert_eq!(ours, Ownership { key: spec.key.clone(), spec: spec.hash(), setup: setup(&options), origin: None });
+        assert_eq!(
+            ours,
+            Ownership {
+                key: spec.key.clone(),
+                spec: spec.hash(),
+                setup: setup(&options, &options.image),
+                origin: None
+            }
+        );
         assert_eq!(labels[GENERATION], "3");
         assert_eq!(agent_of(&labels), Some(spec.key.agent));
         assert!(owned_by(options.installation, Some(spec.key.agent), &labels));
@@ -251,20 +271,21 @@ mod tests {
 
     #[test]
     fn a_host_name_becomes_a_route_and_nothing_else() {
-        let labels = body(&options(), &spec(Some("my-agent.example.org")), "net", None).unwrap().labels.unwrap();
+        let labels = body(&options(), &spec(Some("my-agent.example.org")), "img", "net", None).unwrap().labels.unwrap();
         assert_eq!(labels["traefik.http.routers.zeroclaw-my-agent.rule"], "Host(`my-agent.example.org`)");
         assert_eq!(labels["traefik.http.routers.zeroclaw-my-agent.entrypoints"], "websecure");
         assert_eq!(labels["traefik.http.routers.zeroclaw-my-agent.tls.certresolver"], "letsencrypt");
         assert_eq!(labels["traefik.http.services.zeroclaw-my-agent.loadbalancer.server.port"], "42617");
         for host in ["", "a`) || Host(`b", "a b", "ä.example"] {
-            assert!(matches!(body(&options(), &spec(Some(host)), "net", None), Err(RuntimeError::Invalid(_))));
+            assert!(matches!(body(&options(), &spec(Some(host)), "img", "net", None), Err(RuntimeError::Invalid(_))));
         }
     }
 
     #[test]
     fn no_more_cores_are_asked_for_than_there_are() {
         let cpus = |cores| {
-            let host = body(&options(), &InstanceSpec { cpu: 2.0, ..spec(None) }, "net", cores).unwrap().host_config;
+            let host =
+                body(&options(), &InstanceSpec { cpu: 2.0, ..spec(None) }, "img", "net", cores).unwrap().host_config;
             host.unwrap().nano_cpus.unwrap()
         };
         assert_eq!((cpus(None), cpus(Some(4.0)), cpus(Some(1.0))), (2_000_000_000, 2_000_000_000, 1_000_000_000));
@@ -273,8 +294,9 @@ mod tests {
     #[test]
     fn other_settings_are_another_setup() {
         let options = options();
-        let other = DockerOptions { image: "zeroclaw:0.1.7".into(), ..options.clone() };
-        assert_eq!(setup(&options), setup(&options.clone()));
-        assert_ne!(setup(&options), setup(&other));
+        let other = DockerOptions { network: "another".into(), ..options.clone() };
+        assert_eq!(setup(&options, "a"), setup(&options.clone(), "a"));
+        assert_ne!(setup(&options, "a"), setup(&options, "b"));
+        assert_ne!(setup(&options, "a"), setup(&other, "a"));
     }
 }

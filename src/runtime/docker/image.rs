@@ -12,8 +12,6 @@ use futures_util::StreamExt;
 use super::engine::{Engine, Failure, read, there};
 use super::options::DockerOptions;
 use crate::runtime::{Progress, RuntimeError, RuntimeResult};
-use crate::zeroclaw::profile::Profile;
-use crate::zeroclaw::software::ImageClues;
 
 /// How often a pull is tried that fails for a reason which may pass, and how long it waits before the second attempt;
 /// the wait doubles.
@@ -23,37 +21,28 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// A pull that shows no progress for so long has lost its registry.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// The label by which images tell the version of what is in them, and the one by which ours tells its profile.
-const VERSION_LABEL: &str = "org.opencontainers.image.version";
-const PROFILE_LABEL: &str = "zeroone.profile";
-
 /// The image is there afterwards.
-pub(super) async fn ensure(engine: &Engine, options: &DockerOptions, progress: &Progress) -> RuntimeResult<()> {
+pub(super) async fn ensure(
+    engine: &Engine,
+    options: &DockerOptions,
+    image: &str,
+    progress: &Progress,
+) -> RuntimeResult<()> {
     let docker = engine.docker().await?;
-    if there(read(docker.inspect_image(&options.image)).await)?.is_some() {
+    if there(read(docker.inspect_image(image)).await)?.is_some() {
         return Ok(());
     }
-    progress(format!("pulling image {}", options.image));
-    let pulled = tokio::time::timeout(options.pull_deadline, pull_with_retries(docker, &options.image, progress)).await;
+    progress(format!("pulling image {image}"));
+    let pulled = tokio::time::timeout(options.pull_deadline, pull_with_retries(docker, image, progress)).await;
     match pulled {
         Ok(Ok(())) => {
-            progress(format!("image {} is there", options.image));
+            progress(format!("image {image} is there"));
             Ok(())
         }
         Ok(Err(Failure::Away(why))) => Err(RuntimeError::Unavailable(why)),
-        Ok(Err(Failure::Refused(_, why) | Failure::Lost(why))) => Err(absent(&options.image, &why)),
-        Err(_) => Err(absent(&options.image, &format!("no end after {} s", options.pull_deadline.as_secs()))),
+        Ok(Err(Failure::Refused(_, why) | Failure::Lost(why))) => Err(absent(image, &why)),
+        Err(_) => Err(absent(image, &format!("no end after {} s", options.pull_deadline.as_secs()))),
     }
-}
-
-/// The profile that the image asks for, by its labels or its tag; `None` where nothing tells, or it is not there.
-pub(super) async fn profile(engine: &Engine, image: &str) -> RuntimeResult<Option<Profile>> {
-    let inspected = there(read(engine.docker().await?.inspect_image(image)).await)?;
-    let labels = inspected.and_then(|image| image.config?.labels).unwrap_or_default();
-    let label = |name| labels.get(name).map(String::as_str);
-    let clues =
-        ImageClues { reference: image, profile_label: label(PROFILE_LABEL), version_label: label(VERSION_LABEL) };
-    Ok(clues.probable().map(|clue| clue.profile))
 }
 
 /// What to tell when the image is missing.

@@ -87,13 +87,14 @@ impl DockerRuntime {
             self.ensure_volume(&spec.key),
             self.networks.ensure(&self.engine, &self.options, &spec.key),
         )?;
-        let body = container::body(&self.options, spec, &network, self.engine.cores().await?)?;
+        let image = self.image_for(spec).await?;
+        let body = container::body(&self.options, spec, &image, &network, self.engine.cores().await?)?;
         let name = container::container_name(&spec.key.slug);
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let id = match within(CHANGE, docker.create_container(Some(options), body)).await {
             Ok(created) => created.id,
             Err(Failure::Refused(404, why)) if why.contains("No such image") => {
-                return Err(image::absent(&self.options.image, &why));
+                return Err(image::absent(&image, &why));
             }
             // The network went away a moment after it was looked at.
             Err(Failure::Refused(404, why)) => return Err(RuntimeError::Conflict(why)),
@@ -102,6 +103,14 @@ impl DockerRuntime {
         };
         let (found, ()) = tokio::try_join!(self.get(&spec.key), self.upload(&id, &spec.files))?;
         Ok(ObservedInstance { created_now: true, ..found.observed })
+    }
+
+    /// What the container is made from: the image's name where it still means the same content, else its id.
+    async fn image_for(&self, spec: &InstanceSpec) -> RuntimeResult<String> {
+        let Some(image) = &spec.image else { return Ok(self.options.image.clone()) };
+        let named = there(read(self.engine.docker().await?.inspect_image(&image.name)).await)?;
+        let same = named.and_then(|named| named.id).is_some_and(|id| id == image.id);
+        Ok(if same { image.name.clone() } else { image.id.clone() })
     }
 
     /// Who has the name that our container needs.
@@ -179,7 +188,10 @@ impl DockerRuntime {
         let mut reusable = None;
         for found in self.find_all(Some(spec.key.agent)).await? {
             let running = found.observed.run().is_some();
-            let fits = found.observed.spec_hash == spec.hash() && (running || found.setup == self.setup);
+            let setup = container::setup(&self.options, container::image_name(&self.options, spec));
+            let same_content = spec.image.is_none()
+                || found.image.as_ref().map(|image| &image.id) == spec.image.as_ref().map(|image| &image.id);
+            let fits = found.observed.spec_hash == spec.hash() && (running || (found.setup == setup && same_content));
             if fits && reusable.is_none() {
                 reusable = Some(found);
             } else {

@@ -8,7 +8,7 @@ use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateSt
 use super::container::{self, Ownership};
 use super::options::Reach;
 use super::run_id::{Boot, Boots};
-use crate::domain::{HostPort, InstallationId, Origin, Timestamp};
+use crate::domain::{HostPort, ImageRef, InstallationId, Origin, Timestamp};
 use crate::runtime::{Exit, InstanceState, ObservedInstance, Run, RuntimeError, RuntimeResult};
 use crate::zeroclaw::profile::GATEWAY_PORT;
 
@@ -18,6 +18,8 @@ pub(super) struct Found {
     pub(super) id: String,
     pub(super) setup: String,
     pub(super) origin: Option<Origin>,
+    /// What it was made from.
+    pub(super) image: Option<ImageRef>,
     pub(super) name: String,
     /// The engine waits before it restarts it: it does not run, and a start is taken for a start of what runs.
     pub(super) waiting: bool,
@@ -78,6 +80,7 @@ pub(super) fn found(
     Ok(Some(Found {
         setup,
         origin,
+        image: image(&inspected),
         name: inspected.name.as_deref().unwrap_or_default().trim_start_matches('/').to_owned(),
         waiting: status == Status::RESTARTING,
         run_id,
@@ -93,6 +96,11 @@ pub(super) fn found(
         },
         id,
     }))
+}
+
+fn image(inspected: &ContainerInspectResponse) -> Option<ImageRef> {
+    let name = inspected.config.as_ref()?.image.clone()?;
+    Some(ImageRef { name, id: inspected.image.clone()? })
 }
 
 /// The container's own address, where it is to be used.

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use crate::domain::InstallationId;
+use crate::domain::{InstallationId, Profile};
 use crate::runtime::{RuntimeError, RuntimeResult};
 
 /// Settings of a [`DockerRuntime`](super::DockerRuntime); [`DockerOptions::new`] has the defaults.
@@ -13,6 +13,8 @@ pub struct DockerOptions {
     pub host: String,
     /// ZeroClaw's image, by tag or digest.
     pub image: String,
+    /// How every image's ZeroClaw behaves; `None`: each image tells.
+    pub profile: Option<Profile>,
     /// The agents' network, made if it is missing. With [`Isolation::PerAgent`] the stem of their networks' names.
     pub network: String,
     /// Whose containers these are. All others are left alone.
@@ -70,6 +72,7 @@ impl DockerOptions {
         Self {
             host: Self::DEFAULT_HOST.into(),
             image: Self::DEFAULT_IMAGE.into(),
+            profile: None,
             network: Self::DEFAULT_NETWORK.into(),
             installation,
             isolation: Isolation::Bridge,

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::handover::Handover;
 use super::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
 use crate::domain::Secret;
+use crate::zeroclaw::usability::SelfReport;
 
 const PAIRING_CODE: HeaderName = HeaderName::from_static("x-pairing-code");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -24,6 +25,8 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// `/health`, `/api/status` and `/pair` answer with a few hundred bytes.
 const SMALL_ANSWER: usize = 64 * 1024;
+/// An agent's status with all of its components and channels.
+const SELF_REPORT: usize = 512 * 1024;
 /// A model's longest answers are some hundred kilobytes.
 const WEBHOOK_ANSWER: usize = 4 * 1024 * 1024;
 /// Kept open between calls. Short, because an agent that restarts leaves dead connections behind.
@@ -86,6 +89,26 @@ impl Gateway for HttpGateway {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(false),
                 status => Err(GatewayError::Garbage(format!("{status} from /api/status"))),
             }
+        }
+        .boxed()
+    }
+
+    /// A path that the gateway does not have counts for nothing: it answers 404, or 200 with the dashboard's page.
+    fn self_report<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<SelfReport, GatewayError>> {
+        async move {
+            let get = async |path| {
+                let request = self.request(Method::GET, at, path).header(AUTHORIZATION, bearer(token)?);
+                let answer = deadline(within, answer(request, SELF_REPORT)).await?;
+                let json = answer.status == StatusCode::OK && answer.is_json();
+                Ok(json.then(|| serde_json::from_slice::<serde_json::Value>(&answer.body).ok()).flatten())
+            };
+            let (status, config) = tokio::try_join!(get("/api/status"), get("/api/config/status"))?;
+            Ok(SelfReport::read(status.as_ref(), config.as_ref()))
         }
         .boxed()
     }

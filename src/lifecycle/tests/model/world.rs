@@ -319,7 +319,7 @@ impl World {
             return Ok(());
         }
         let paid = match event {
-            Event::Observed { .. } | Event::TokenRefused { .. } => true,
+            Event::Observed { .. } | Event::TokenRefused { .. } | Event::Unusable { .. } => true,
             Event::Job { outcome: Outcome::Failed(failure), .. } => failure.kind != FailureKind::EngineAway,
             Event::Job { outcome: Outcome::Created { up, .. }, .. } => up.is_some(),
             Event::Job { .. } | Event::Command(_) | Event::Recovered => false,

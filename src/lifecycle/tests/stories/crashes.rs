@@ -107,6 +107,45 @@ fn a_refused_token_is_paired_again_once_and_then_the_pairing_is_renewed() {
 }
 
 #[test]
+fn an_unusable_run_is_started_once_more_with_new_files_and_then_given_up() {
+    let unusable = || failure(FailureKind::Transient, Code::Unusable);
+    let mut story = running();
+    let effects = story.tell(Event::Unusable { attempt: story.state.attempt, why: "no model".into() });
+    assert_eq!(effects, run(Job::Kill));
+    assert_eq!((story.state.phase.clone(), story.token), (starting(Step::Killing, true), TokenChange::Keep));
+    assert_eq!(story.reason(), Some(Code::Unusable));
+    story.job(Job::Kill, Outcome::Done);
+    let mut mended = Story::of(story.state.clone());
+    deploy(&mut mended, "b2");
+    assert_eq!((mended.state.status(), mended.reason()), (Status::Running, None));
+
+    story.job(Job::Create, created(None));
+    story.job(Job::Launch, launched("b2"));
+    story.job(Job::Probe, Outcome::Done);
+    assert_eq!(story.job(Job::Pair, unusable()), run(Job::Kill));
+    assert_eq!((story.state.status(), story.reason()), (Status::Error, Some(Code::Unusable)));
+    assert_eq!(story.state.next_attempt_at(), None);
+}
+
+#[test]
+fn a_new_agent_that_is_unusable_gets_its_files_twice() {
+    let unusable = || failure(FailureKind::Transient, Code::Unusable);
+    let mut story = Story::in_phase(starting(Step::Pairing, false));
+    let effects = story.job(Job::Pair, unusable());
+    assert_eq!(story.state.status(), Status::Starting);
+    if !effects.contains(&Effect::Run(Job::Kill)) {
+        assert_eq!(story.wake(&effects), run(Job::Kill));
+    }
+    assert_eq!(story.state.phase, starting(Step::Killing, true));
+    story.job(Job::Kill, Outcome::Done);
+    story.job(Job::Create, created(None));
+    story.job(Job::Launch, launched("b2"));
+    story.job(Job::Probe, Outcome::Done);
+    story.job(Job::Pair, unusable());
+    assert_eq!((story.state.status(), story.reason()), (Status::Error, Some(Code::Unusable)));
+}
+
+#[test]
 fn a_gateway_that_refuses_every_token_it_gave_ends_in_error() {
     let mut story = running();
     for _ in 0..story.restart.max_restarts {

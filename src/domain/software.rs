@@ -1,0 +1,98 @@
+//! Which ZeroClaw an agent runs.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A family of ZeroClaw's versions that behave alike from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Profile {
+    /// 0.1 to 0.5.
+    #[serde(rename = "0.1")]
+    V01,
+    /// 0.6 and 0.7: as before, but some images start unpaired and as `daemon`, so that nothing is left to their defaults.
+    #[serde(rename = "0.6")]
+    V06,
+    /// 0.8 and later: a config schema of its own, other environment variables, another place for the persona.
+    #[serde(rename = "0.8")]
+    V08,
+    /// Our own gateway, which keeps 0.1.7's contract and runs its channels by itself.
+    #[serde(rename = "embedded")]
+    Embedded,
+}
+
+/// What an agent's instance is made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Software {
+    pub profile: Profile,
+    /// Such as `0.8.7`, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// `None` where the runtime has no images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageRef>,
+}
+
+/// An image: the name that it was asked for by, and the engine's id of its content. A name may be moved to other content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRef {
+    pub name: String,
+    pub id: String,
+}
+
+impl Profile {
+    pub const ALL: [Self; 4] = [Self::V01, Self::V06, Self::V08, Self::Embedded];
+
+    /// By the name that the configuration has for it.
+    ///
+    /// # Errors
+    /// A sentence that lists the names.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|profile| profile.as_str() == text)
+            .ok_or_else(|| "must be one of 0.1, 0.6, 0.8, embedded".into())
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V01 => "0.1",
+            Self::V06 => "0.6",
+            Self::V08 => "0.8",
+            Self::Embedded => "embedded",
+        }
+    }
+
+    /// By a version such as `0.1.7`, `v0.6.9` or `0.8.7-debian`; `None` where the text is no version. A version newer
+    /// than all that were measured counts as the newest of them.
+    pub fn of_version(version: &str) -> Option<Self> {
+        let mut numbers = version.strip_prefix('v').unwrap_or(version).split(['.', '-', '+']);
+        let major: u32 = numbers.next()?.parse().ok()?;
+        let minor: u32 = numbers.next()?.parse().ok()?;
+        Some(match (major, minor) {
+            (0, 0..=5) => Self::V01,
+            (0, 6 | 7) => Self::V06,
+            _ => Self::V08,
+        })
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for profile in Profile::ALL {
+            assert_eq!(Profile::parse(profile.as_str()), Ok(profile));
+            assert_eq!(serde_json::to_value(profile).unwrap(), profile.as_str());
+        }
+        assert!(Profile::parse("0.2").is_err());
+    }
+}

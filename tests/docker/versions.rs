@@ -1,0 +1,162 @@
+//! What is particular to a version of the real ZeroClaw, and what happens between two of them.
+
+use bollard::query_parameters::{
+    DownloadFromContainerOptionsBuilder, RemoveImageOptionsBuilder, RestartContainerOptionsBuilder,
+    TagImageOptionsBuilder,
+};
+use futures_util::TryStreamExt;
+use zeroone::control::{AgentHandle, AgentPatch};
+use zeroone::domain::{AgentSpec, Channels, Discord, MemoryBackend, Provider, Status, Telegram};
+
+use crate::real::{IMAGE, NATIVE};
+use crate::service::{PATIENCE, Service, causes, container_name, restarts};
+use crate::world::{World, file, until};
+
+const CONFIG: &str = ".zeroclaw/config.toml";
+
+async fn restart(service: &Service<'_>, agent: &AgentHandle) {
+    let options = RestartContainerOptionsBuilder::default().t(5).build();
+    service.world.docker.restart_container(&container_name(agent), Some(options)).await.unwrap();
+}
+
+/// All files of an agent's data, one after the other.
+async fn volume(service: &Service<'_>, agent: &AgentHandle) -> Vec<u8> {
+    let options = DownloadFromContainerOptionsBuilder::default().path("/zeroclaw-data").build();
+    let chunks = service.world.docker.download_from_container(&container_name(agent), Some(options));
+    chunks.try_fold(Vec::new(), |all, chunk| async move { Ok([all, chunk.to_vec()].concat()) }).await.unwrap()
+}
+
+fn contains(haystack: &[u8], needle: &str) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle.as_bytes())
+}
+
+/// What an installation from before the native configuration left behind: healthy, and 503 for every message.
+pub(crate) async fn configuration_of_an_older_schema_is_replaced_and_memory_kept(world: &World) {
+    let mut service = Service::new(world).await;
+    let agent = service.running().await;
+    service.talk(&agent).await;
+    let memory = service.read(&agent, ".zeroclaw/data/memory/brain.db-wal").await.is_some();
+    let native: toml::Table = service.read(&agent, CONFIG).await.unwrap().parse().unwrap();
+    let tokens = native["gateway"]["paired_tokens"].clone();
+    let mut old = toml::toml! {
+        schema_version = 3
+        default_provider = "openrouter"
+        default_model = "m-1"
+        [gateway]
+        host = "0.0.0.0"
+        port = 42617
+        allow_public_bind = true
+        require_pairing = true
+    };
+    old["gateway"].as_table_mut().unwrap().insert("paired_tokens".into(), tokens);
+    service.write(&agent, file(CONFIG, &old.to_string(), 0o600)).await;
+    let paired = service.pairings();
+    restart(&service, &agent).await;
+    until("that it is found unusable", async || {
+        causes(&agent).await.iter().any(|cause| cause.starts_with("unusable")).then_some(())
+    })
+    .await;
+    service.runs(&agent).await;
+    service.talk(&agent).await;
+    assert_eq!(service.pairings(), paired, "its token is kept");
+    assert!(!memory || service.read(&agent, ".zeroclaw/data/memory/brain.db-wal").await.is_some());
+    let config = service.read(&agent, CONFIG).await.unwrap();
+    assert!(config.contains("[providers.models.custom.default]"), "{config}");
+}
+
+pub(crate) async fn each_setting_reaches_the_model_or_the_gateway(world: &World) {
+    let mut service = Service::new(world).await;
+    let agent = service.running().await;
+    let base = AgentSpec::clone(&agent.view().unwrap().record.spec);
+    service.talk(&agent).await;
+
+    let spec = AgentSpec {
+        model: "m-2".into(),
+        temperature: 0.25,
+        provider: Provider::Groq,
+        agent_name: "Robo".into(),
+        communication_style: Some("In rhymes.".into()),
+        user_name: Some("Grace".into()),
+        ..base.clone()
+    };
+    let api_key = Some(Some("sk-changed".into()));
+    agent.update(AgentPatch { spec: Some(spec.clone()), api_key, ..AgentPatch::default() }).await.unwrap();
+    service.runs(&agent).await;
+    let question = service.talk(&agent).await;
+    for part in ["\"m-2\"", "0.25", "sk-changed", "- Name: Robo", "In rhymes.", "- Name: Grace"] {
+        assert!(question.contains(part), "{part} is not in {question}");
+    }
+
+    for backend in [MemoryBackend::Markdown, MemoryBackend::None, MemoryBackend::Sqlite] {
+        let spec = AgentSpec { memory_backend: backend, auto_save: false, ..spec.clone() };
+        agent.update(AgentPatch { spec: Some(spec), ..AgentPatch::default() }).await.unwrap();
+        service.runs(&agent).await;
+        service.talk(&agent).await;
+        let config: toml::Table = service.read(&agent, CONFIG).await.unwrap().parse().unwrap();
+        assert_eq!(config["memory"]["backend"].as_str(), Some(backend.as_str()));
+        assert_eq!(config["memory"]["auto_save"].as_bool(), Some(false));
+    }
+    assert_eq!(restarts(&agent), 0, "each change is a restart on purpose");
+}
+
+pub(crate) async fn no_secret_is_on_the_volume_or_in_a_label(world: &World) {
+    let mut service = Service::new(world).await;
+    let agent = service.running().await;
+    let channels = Channels {
+        telegram: Some(Telegram { bot_token: "1:planted-telegram".into(), allowed_users: vec![] }),
+        discord: Some(Discord { bot_token: "planted-discord".into(), guild_id: None, allowed_users: vec![] }),
+        slack: None,
+    };
+    let api_key = Some(Some("sk-planted-key".into()));
+    agent.update(AgentPatch { api_key, channels: Some(channels), ..AgentPatch::default() }).await.unwrap();
+    service.runs(&agent).await;
+    service.talk(&agent).await;
+    agent.restart().await.unwrap();
+    service.runs(&agent).await;
+    service.talk(&agent).await;
+    let files = volume(&service, &agent).await;
+    assert!(contains(&files, "[channels.telegram.default]"), "the channels are configured");
+    let shown = service.container(&agent).await.config.unwrap();
+    let labels = format!("{:?}", shown.labels);
+    for secret in ["sk-planted-key", "planted-telegram", "planted-discord"] {
+        assert!(!contains(&files, secret), "{secret} is on the volume");
+        assert!(!labels.contains(secret), "{secret} is in a label");
+    }
+}
+
+/// A name such as `latest` is moved from 0.1 to 0.8: agents keep what they run, new ones get the new version.
+pub(crate) async fn a_moved_tag_changes_no_agent(world: &World) {
+    let tag = world.options.installation.to_string();
+    let name: &'static str = format!("zeroclaw-moved:{tag}").leak();
+    let point = async |to: &str| {
+        let options = TagImageOptionsBuilder::default().repo("zeroclaw-moved").tag(&tag).build();
+        world.docker.tag_image(to, Some(options)).await.unwrap();
+    };
+    point(IMAGE).await;
+    let mut service = Service::with_image(world, name).await;
+    let old = service.running().await;
+    service.talk(&old).await;
+    let image = service.container(&old).await.image;
+
+    point(NATIVE).await;
+    restart(&service, &old).await;
+    until("that it was missed", async || (restarts(&old) > 0).then_some(())).await;
+    service.runs(&old).await;
+    service.talk(&old).await;
+    // Even where it has to be made again.
+    let spec = AgentSpec { model: "m-2".into(), ..AgentSpec::clone(&old.view().unwrap().record.spec) };
+    old.update(AgentPatch { spec: Some(spec), ..AgentPatch::default() }).await.unwrap();
+    old.wait(&[Status::Running], PATIENCE).await.unwrap();
+    assert!(service.talk(&old).await.contains("\"m-2\""));
+    assert_eq!(service.container(&old).await.image, image);
+
+    let new = service.running().await;
+    service.talk(&new).await;
+    assert_ne!(service.container(&new).await.image, image);
+    let version = |agent: &AgentHandle| agent.view().unwrap().record.software.as_ref().unwrap().version.clone();
+    assert_eq!((version(&old).as_deref(), version(&new).as_deref()), (Some("0.1.7"), Some("0.8.7")));
+
+    // The name alone: the content has others.
+    let options = RemoveImageOptionsBuilder::default().force(true).noprune(true).build();
+    let _ = world.docker.remove_image(name, Some(options), None).await;
+}
