@@ -137,6 +137,8 @@ fn one_thread<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum GatewayAction {
     Run,
+    /// Run what a compose file for ZeroClaw describes.
+    RunAsZeroclaw,
     /// A code for one more device.
     Pair,
     /// The health check of a container.
@@ -155,14 +157,16 @@ fn gateway_command(arguments: &[OsString]) -> Option<(GatewayAction, Vec<String>
     let (action, taken) = match first.as_slice() {
         ["gateway", "pair" | "get-paircode", ..] => (GatewayAction::Pair, 2),
         ["gateway", "status", ..] => (GatewayAction::Status, 2),
-        ["gateway" | "channel", "start", ..] => (GatewayAction::Run, 2),
-        ["gateway" | "daemon", ..] => (GatewayAction::Run, 1),
+        ["gateway", "start", ..] => (GatewayAction::Run, 2),
+        ["gateway", ..] => (GatewayAction::Run, 1),
+        ["channel", "start", ..] => (GatewayAction::RunAsZeroclaw, 2),
+        ["daemon", ..] => (GatewayAction::RunAsZeroclaw, 1),
         ["status", ..] => (GatewayAction::Status, 1),
         _ => return None,
     };
     // Flags of ZeroClaw's that say what is so anyway.
     let means_nothing = |word: &String| match action {
-        GatewayAction::Run => false,
+        GatewayAction::Run | GatewayAction::RunAsZeroclaw => false,
         GatewayAction::Pair => word == "--new",
         GatewayAction::Status => word.starts_with("--format"),
     };
@@ -183,7 +187,15 @@ fn gateway(action: GatewayAction, arguments: Vec<String>) -> Result<(), Failure>
             println!("the gateway at {address} is healthy");
             return Ok(());
         }
-        GatewayAction::Run => {}
+        // A compose file mounts its settings or sets variables; with neither, the verb was a guess.
+        GatewayAction::RunAsZeroclaw if !options.is_set_up() => {
+            return Err(Failure::Usage(format!(
+                "there is no {} and no variable that names a provider, so there is nothing to run; `zeroone gateway` starts \
+                 a gateway without settings",
+                options.config_path().display()
+            )));
+        }
+        GatewayAction::Run | GatewayAction::RunAsZeroclaw => {}
     }
     let runtime = crate::gateway::runtime()?;
     let ended = runtime.block_on(crate::gateway::run(options)).map_err(Failure::of);
@@ -206,8 +218,8 @@ mod tests {
     fn the_verbs_of_zeroclaws_compose_files_lead_to_the_gateway() {
         for (line, action, rest) in [
             ("gateway --port 1", GatewayAction::Run, "--port 1"),
-            ("daemon", GatewayAction::Run, ""),
-            ("channel start", GatewayAction::Run, ""),
+            ("daemon", GatewayAction::RunAsZeroclaw, ""),
+            ("channel start", GatewayAction::RunAsZeroclaw, ""),
             ("gateway start --host ::", GatewayAction::Run, "--host ::"),
             ("gateway pair --port 1", GatewayAction::Pair, "--port 1"),
             ("gateway get-paircode --new", GatewayAction::Pair, ""),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::context;
 use super::cost::{self, LimitReached};
 use super::memory::{Kind, Note, Owner};
 use super::persona::{self, head};
@@ -96,6 +97,8 @@ pub(super) struct Answer {
     /// Calls to the caller's tools.
     pub(super) tool_calls: Vec<ToolCall>,
     pub(super) cut: bool,
+    /// Earlier messages of the conversation that were left out, since the model called it too long.
+    pub(super) left_out: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -161,7 +164,13 @@ async fn work(app: &App, ask: Ask, question: &str) -> Result<Answer, AgentError>
         system += &memories(app, &ask.owner, question).await;
     }
     let mut turn = Turn { messages: vec![Message::System(system)], tools: vec![], max_tokens: ask.tuning.max_tokens };
-    turn.messages.extend(ask.conversation);
+    // What a client sends whole is put whole; what the gateway remembers has a bound.
+    let remembered = !matches!(ask.source, Source::OpenAi);
+    turn.messages.extend(if remembered {
+        context::fit(ask.conversation, config.agent.max_context_tokens, config.agent.max_history_messages)
+    } else {
+        ask.conversation
+    });
     let own = matches!(ask.tools, Tools::Own);
     turn.tools = match ask.tools {
         Tools::None => vec![],
@@ -175,7 +184,20 @@ async fn work(app: &App, ask: Ask, question: &str) -> Result<Answer, AgentError>
             turn.tools.clear();
         }
         rounds_left = rounds_left.saturating_sub(1);
-        let completion = call(app, &model, &turn, ask.progress.as_ref()).await?;
+        let completion = match call(app, &model, &turn, ask.progress.as_ref()).await {
+            // The oldest half goes, as often as it takes: an answer to less is better than none.
+            Err(AgentError::Model(error)) if remembered && is_too_long(&error) => {
+                let Some(shorter) = context::shorten(&turn.messages) else { return Err(error.into()) };
+                answer.left_out += turn.messages.len() - shorter.len();
+                tracing::warn!(
+                    left_out = answer.left_out,
+                    "the model calls the conversation too long; it is shortened"
+                );
+                turn.messages = shorter;
+                continue;
+            }
+            other => other?,
+        };
         answer.add(&completion, cost::dollars(completion.usage, cost::price(&config, model.name())));
         // Without tools on offer a call is a hallucination, and what text there is must do.
         if !own || completion.tool_calls.is_empty() || turn.tools.is_empty() {
@@ -192,6 +214,12 @@ async fn work(app: &App, ask: Ask, question: &str) -> Result<Answer, AgentError>
             turn.messages.push(Message::ToolResult { call_id: call.id, content: outcome.output });
         }
     }
+}
+
+/// Whether the model refused a conversation for its length.
+fn is_too_long(error: &ModelError) -> bool {
+    let words = ["context_length", "context_size", "too_long", "too_large"];
+    matches!(error, ModelError::Status { status: 400 | 413 | 422, code: Some(code) } if words.iter().any(|word| code.contains(word)))
 }
 
 impl Answer {

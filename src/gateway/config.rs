@@ -73,6 +73,9 @@ pub(super) struct Gateway {
     pub(super) rate_limit_max_keys: usize,
     /// Longest time for an answer without tools; then 408.
     pub(super) request_timeout_secs: u64,
+    /// Whether sessions survive a restart, and after how many hours without a message they are forgotten; 0 is never.
+    pub(super) session_persistence: bool,
+    pub(super) session_ttl_hours: u32,
     /// How long the answer to an `X-Idempotency-Key` is kept, and how many are.
     pub(super) idempotency_ttl_secs: u64,
     pub(super) idempotency_max_keys: usize,
@@ -256,6 +259,8 @@ impl Default for Gateway {
             trust_forwarded_headers: false,
             rate_limit_max_keys: 10_000,
             request_timeout_secs: 30,
+            session_persistence: true,
+            session_ttl_hours: 0,
             idempotency_ttl_secs: 300,
             idempotency_max_keys: 1_000,
         }

@@ -279,9 +279,11 @@ fn visible_to(owner: &Owner) -> Vec<Owner> {
 /// only common words with it, what was stored on purpose before what was said.
 fn choose(question: &str, found: Vec<Entry>) -> Vec<Entry> {
     const COMPARED: usize = 512;
-    let asked: HashSet<String> = terms::terms(question, COMPARED).into_iter().collect();
+    const COMPARED_BYTES: usize = 4_096;
+    let terms_of = |text: &str| terms::terms(head(text, COMPARED_BYTES), COMPARED);
+    let asked: HashSet<String> = terms_of(question).into_iter().collect();
     let is_copy = |entry: &Entry| {
-        let said = terms::terms(&entry.content, COMPARED);
+        let said = terms_of(&entry.content);
         entry.kind == Kind::Said && said.len() == asked.len() && said.iter().all(|term| asked.contains(term))
     };
     let found: Vec<Entry> = found.into_iter().filter(|entry| !is_copy(entry)).collect();

@@ -173,6 +173,13 @@ impl Options {
         self
     }
 
+    /// Whether somebody set something up: there is a `config.toml`, or the environment names a provider, key or model.
+    pub fn is_set_up(&self) -> bool {
+        let Overrides { api_key, provider, default_provider, provider_url, model, .. } = &self.overrides;
+        let named = [provider, default_provider, provider_url, model].into_iter().any(Option::is_some);
+        named || api_key.is_some() || self.key_variables().next().is_some() || self.config_path().exists()
+    }
+
     /// `config.toml`.
     pub fn config_path(&self) -> PathBuf {
         self.folder.join("config.toml")

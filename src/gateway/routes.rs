@@ -10,6 +10,7 @@ mod integrations;
 mod memory;
 mod openai;
 mod pair;
+mod session_api;
 mod sessions;
 mod status;
 mod webhook;
@@ -65,6 +66,9 @@ pub(super) fn router(app: App) -> Router {
         .route("/api/cron", get(cron::list).post(cron::add))
         .route("/api/cron/{id}", delete(cron::remove))
         .route("/api/cost", get(status::cost))
+        .route("/api/sessions", get(session_api::list))
+        .route("/api/sessions/{id}", get(session_api::messages).delete(session_api::delete))
+        .route("/api/sessions/{id}/messages", get(session_api::messages))
         .route("/api/events", get(events::events))
         .route("/_app/{file}", get(dashboard::asset))
         .fallback(dashboard::fallback)

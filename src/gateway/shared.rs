@@ -21,6 +21,7 @@ use super::options::Options;
 use super::outbound::HttpClients;
 use super::pairing::Pairing;
 use super::provider::Model;
+use super::sessions::Sessions;
 use super::tool_rules::Actions;
 
 /// What handlers are given.
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub(super) http: HttpClients,
     pub(super) memory: Memory,
     pub(super) jobs: Jobs,
+    pub(super) sessions: Sessions,
     /// The runs of tools in the last hour.
     pub(super) actions: Actions,
     pub(super) costs: Costs,
@@ -69,6 +71,11 @@ impl Shared {
             http: HttpClients::default(),
             memory: Memory::new(config.memory.backend, options.workspace()),
             jobs: Jobs::new(options.workspace()),
+            sessions: Sessions::new(
+                options.workspace(),
+                config.gateway.session_persistence,
+                config.gateway.session_ttl_hours,
+            ),
             actions: Actions::default(),
             costs: Costs::new(options.workspace()),
             events: Events::new(),

@@ -14,6 +14,7 @@ mod parity;
 mod platform;
 mod program;
 mod schedule;
+mod session;
 mod settings;
 mod webhook;
 mod websocket;

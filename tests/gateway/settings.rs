@@ -260,6 +260,11 @@ async fn a_command_on_the_machine_pairs_and_checks_health() {
     assert_eq!(status.status(), 200);
     assert!(!home.path().join(".zeroclaw/pairing-request").exists());
     drop(child);
+    let nothing = TempDir::new().unwrap();
+    for guess in [&["daemon"][..], &["channel", "start"]] {
+        let (code, said) = verb(&nothing, guess, "0");
+        assert!(code == 2 && said.contains("`zeroone gateway`"), "{guess:?}: {said}");
+    }
     let (code, said) = verb(&home, &["status", "--format=exit-code"], &port);
     assert!(code != 0 && said.contains("/health"), "{said}");
 }
@@ -293,6 +298,19 @@ async fn variables_of_compose_files_and_clusters_are_read_or_named() {
         "{printed}"
     );
     assert!(!printed.contains("SERVICE_HOST") && !printed.contains("planted"), "{printed}");
+}
+
+#[test]
+fn verbs_of_compose_files_run_the_gateway_that_is_set_up() {
+    for verb in [&["daemon"][..], &["channel", "start"]] {
+        let home = TempDir::new().unwrap();
+        command(&home, "");
+        let mut program = Command::new(env!("CARGO_BIN_EXE_zeroone"));
+        program.args(verb).env_clear().env("HOME", home.path()).env("ZEROCLAW_GATEWAY_PORT", "0");
+        let mut child = Running(program.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+        let mut output = Output::of(&mut child);
+        assert!(output.url().starts_with("http://127.0.0.1:"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

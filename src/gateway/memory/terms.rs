@@ -8,6 +8,8 @@ use std::collections::HashSet;
 
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
 
+use crate::gateway::persona::head;
+
 /// Longest term, in characters: what is longer is no word that somebody searches for.
 const LENGTH: usize = 48;
 
@@ -24,12 +26,16 @@ pub(super) fn terms(text: &str, limit: usize) -> Vec<String> {
     found.list
 }
 
+/// As much of a long question as is searched by, in bytes: its beginning and its end, where people say what they want.
+const QUESTION: usize = 4_096;
+
 /// The terms to search for: of a long text the longest ones, which say most. A run of a script without blanks is
 /// searched for by its pairs alone; single characters match too much.
 pub(super) fn query(text: &str, limit: usize) -> Vec<String> {
     /// Terms among which the longest are chosen.
-    const CONSIDERED: usize = 4_096;
-    let mut all = terms(text, CONSIDERED);
+    const CONSIDERED: usize = 1_024;
+    let end = &text[text.ceil_char_boundary(text.len().saturating_sub(QUESTION).max(QUESTION).min(text.len()))..];
+    let mut all = terms(&format!("{}\n{end}", head(text, QUESTION)), CONSIDERED);
     let lone = |term: &String| term.chars().count() == 1 && term.chars().all(has_no_blanks);
     if all.iter().any(|term| !lone(term)) {
         let pairs: HashSet<char> = all.iter().filter(|term| !lone(term)).flat_map(|term| term.chars()).collect();
@@ -196,6 +202,8 @@ mod tests {
         let many: String = (0..9_000).map(|n| format!("word{n} ")).collect();
         assert_eq!(terms(&many, 1_000).len(), 1_000);
         assert_eq!(query(&many, 32).len(), 32);
+        let long = format!("harbour {} lighthouse", "the ".repeat(20_000));
+        assert!(["harbour", "lighthouse"].iter().all(|word| query(&long, 32).contains(&(*word).to_owned())));
         assert_eq!(query("the a of rhododendron at in", 1), ["rhododendron"]);
         assert!(query("?! -- 🫖", 32).is_empty());
     }

@@ -9,6 +9,7 @@ use super::webhook::{Admitted, session};
 use crate::gateway::agent::{self, Ask, Source};
 use crate::gateway::auth::Paired;
 use crate::gateway::body::Limited;
+use crate::gateway::conversation;
 use crate::gateway::memory::Owner;
 use crate::gateway::provider::Message;
 use crate::gateway::reply::Refusal;
@@ -60,16 +61,20 @@ pub(super) async fn chat(
     body: Limited<BODY_LIMIT>,
 ) -> Result<Response, Refusal> {
     let chat: Chat = body.json(EXPECTED)?;
-    let owner = session(&body.headers).map_or_else(Owner::client, Owner::session);
+    let session = session(&body.headers).map(str::to_owned);
     let answered =
-        app.idempotency.answer("/api/chat", &body.headers, &body.bytes, answer(app.clone(), owner, chat)).await?;
+        app.idempotency.answer("/api/chat", &body.headers, &body.bytes, answer(app.clone(), session, chat)).await?;
     Ok(answered.into_response())
 }
 
-async fn answer(app: App, owner: Owner, chat: Chat) -> Result<Value, Refusal> {
+async fn answer(app: App, session: Option<String>, chat: Chat) -> Result<Value, Refusal> {
     let mut conversation: Vec<Message> = chat.context.into_iter().map(Message::from).collect();
     conversation.push(Message::User(chat.message));
-    let answer = agent::answer(&app, Ask { conversation, owner, ..Ask::new(Source::Chat, "") }).await?;
+    let ask = Ask { conversation, ..Ask::new(Source::Chat, "") };
+    let answer = match &session {
+        Some(id) => conversation::answer(&app, id, Ask { owner: Owner::session(id), ..ask }).await?,
+        None => agent::answer(&app, ask).await?,
+    };
     let used: Vec<Value> =
         answer.used.iter().map(|(name, success)| json!({ "name": name, "success": success })).collect();
     Ok(json!({

@@ -1,4 +1,4 @@
-//! `POST /webhook`: one message, one answer, no tools and no history.
+//! `POST /webhook`: one message, one answer, no tools; with `X-Session-Id` the history of that session.
 
 use std::time::Instant;
 
@@ -14,6 +14,7 @@ use crate::gateway::agent::{self, Ask, Source, Tools};
 use crate::gateway::auth::Paired;
 use crate::gateway::body::Limited;
 use crate::gateway::client::Client;
+use crate::gateway::conversation;
 use crate::gateway::memory::Owner;
 use crate::gateway::reply::Refusal;
 use crate::gateway::shared::App;
@@ -52,8 +53,8 @@ pub(super) async fn webhook(
         Refusal::NotJson => Refusal::BadBody(EXPECTED),
         other => other,
     })?;
-    let owner = session(&body.headers).map_or_else(Owner::client, Owner::session);
-    let work = answer(app.clone(), owner, prompt.message);
+    let session = session(&body.headers).map(str::to_owned);
+    let work = answer(app.clone(), session, prompt.message);
     let answered = app.idempotency.answer("/webhook", &body.headers, &body.bytes, work).await?;
     Ok(answered.into_response())
 }
@@ -66,9 +67,12 @@ pub(super) fn session(headers: &HeaderMap) -> Option<&str> {
     (plain && (1..=LONGEST).contains(&name.len())).then_some(name)
 }
 
-async fn answer(app: App, owner: Owner, message: String) -> Result<Value, Refusal> {
-    let ask = Ask { tools: Tools::None, owner, ..Ask::new(Source::Webhook, &message) };
-    let answer = agent::answer(&app, ask).await?;
+async fn answer(app: App, session: Option<String>, message: String) -> Result<Value, Refusal> {
+    let ask = Ask { tools: Tools::None, ..Ask::new(Source::Webhook, &message) };
+    let answer = match &session {
+        Some(id) => conversation::answer(&app, id, Ask { owner: Owner::session(id), ..ask }).await?,
+        None => agent::answer(&app, ask).await?,
+    };
     Ok(json!({ "model": answer.model, "response": answer.text }))
 }
 
