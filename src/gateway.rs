@@ -35,6 +35,7 @@ mod events;
 mod footprint;
 mod health;
 mod idempotency;
+mod incoming;
 mod jobs;
 mod limits;
 mod local;

@@ -37,6 +37,8 @@ pub(super) enum Source {
     Github,
     NextcloudTalk,
     Telegram,
+    Slack,
+    Discord,
 }
 
 impl Source {
@@ -51,6 +53,8 @@ impl Source {
             Self::Github => "github",
             Self::NextcloudTalk => "nextcloud_talk",
             Self::Telegram => "telegram",
+            Self::Slack => "slack",
+            Self::Discord => "discord",
         }
     }
 }

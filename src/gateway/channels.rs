@@ -1,56 +1,36 @@
-//! Messaging platforms: how their messages come in, and how answers go out.
+//! Messaging platforms, the outgoing half: settings, where an answer goes, and how it is sent.
 //!
-//! WhatsApp, GitHub and Nextcloud Talk call us (a signed webhook); Telegram is asked (long polling); Slack and Discord
-//! only get messages, since hearing them needs a connection of another kind than HTTP. Whoever is not on a platform's
-//! allow-list is not heard and not written to. An empty list allows nobody, as in ZeroClaw, `*` everybody.
+//! This module is below the agent, whose tools send messages. What platforms send to us is read in
+//! [`incoming`](super::incoming), above the agent. An empty allow-list allows nobody, as in ZeroClaw, `*` everybody.
 
 mod config;
+mod delivery;
 mod discord;
 mod github;
-mod inbox;
 mod nextcloud;
-mod signature;
+mod place;
+pub(super) mod signature;
 mod slack;
 mod telegram;
 mod whatsapp;
 
 use std::time::Duration;
 
-use reqwest::{RequestBuilder, Response};
-use tokio_util::task::AbortOnDropHandle;
-
-pub(super) use config::Channels;
-pub(super) use inbox::Inbox;
-pub(super) use {github::webhook as github, nextcloud::webhook as nextcloud_talk};
-pub(super) use {whatsapp::verify as whatsapp_verify, whatsapp::webhook as whatsapp};
+pub(super) use config::{Channels, Discord, Github, NextcloudTalk, Slack, Telegram, WhatsApp};
+pub(super) use delivery::{ChannelError, Outcome, request};
+pub(super) use discord::get as discord_get;
+pub(super) use github::MARK as GITHUB_MARK;
+pub(super) use place::{Place, Platform};
+pub(super) use slack::call as slack_call;
+pub(super) use telegram::method as telegram_method;
 
 use super::config::Config;
-use super::outbound::OutboundError;
-use super::shared::App;
+use super::outbound::HttpClients;
 
-/// A platform that takes longer has trouble of its own.
-const TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest pause that a platform may ask for before the one repetition.
+/// Longest pause before the one repetition of a message that the agent sends by a tool: the tool has a time limit.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ChannelError {
-    #[error("that channel is not configured for sending")]
-    NotConfigured,
-    #[error("that recipient is not among the allowed ones")]
-    NotAllowed,
-    #[error(transparent)]
-    NoClient(#[from] OutboundError),
-    /// Without its URL, which holds a token on some platforms.
-    #[error("the platform cannot be reached")]
-    Unreachable(#[source] reqwest::Error),
-    #[error("the platform answered {0}")]
-    Refused(u16),
-    #[error("the platform refused the message")]
-    NotAccepted,
-}
-
-/// The channels that can be written to.
+/// The channels that can be written to without having been asked something.
 pub(super) fn outgoing(config: &Config) -> Vec<&'static str> {
     let channels = &config.channels_config;
     let present = [
@@ -62,39 +42,73 @@ pub(super) fn outgoing(config: &Config) -> Vec<&'static str> {
     present.into_iter().flatten().collect()
 }
 
-/// Sends a message to somebody who is allowed to get one.
+/// Sends a message to somebody who is allowed to get one, on the agent's own account.
 ///
 /// # Errors
 /// See [`ChannelError`].
-pub(super) async fn send(app: &App, channel: &str, to: &str, text: &str) -> Result<(), ChannelError> {
-    let config = app.config();
-    let channels = &config.channels_config;
-    match channel {
+pub(super) async fn send(
+    http: &HttpClients,
+    channels: &Channels,
+    channel: &str,
+    to: &str,
+    text: &str,
+) -> Result<(), ChannelError> {
+    let platform = match channel {
         "telegram" => {
-            let telegram = channels.telegram.as_ref().ok_or(ChannelError::NotConfigured)?;
-            permit(&telegram.allowed_users, &[to])?;
-            telegram::send(app, telegram, to, text).await
+            permit(&channels.telegram()?.allowed_users, &[to])?;
+            Platform::Telegram
         }
-        "slack" => slack::send(app, channels.slack.as_ref().ok_or(ChannelError::NotConfigured)?, to, text).await,
-        "discord" => discord::send(app, channels.discord.as_ref().ok_or(ChannelError::NotConfigured)?, to, text).await,
+        "slack" => {
+            slack::permit_recipient(channels.slack()?, to)?;
+            Platform::Slack
+        }
+        "discord" => {
+            discord::permit_recipient(http, channels.discord()?, to).await?;
+            Platform::Discord
+        }
         "whatsapp" => {
-            let whatsapp = channels.whatsapp.as_ref().ok_or(ChannelError::NotConfigured)?;
-            permit(&whatsapp.allowed_numbers, &[to])?;
-            whatsapp::send(app, whatsapp, to, text).await
+            permit(&channels.whatsapp()?.allowed_numbers, &[to])?;
+            Platform::WhatsApp
         }
-        _ => Err(ChannelError::NotConfigured),
+        _ => return Err(ChannelError::NotConfigured),
+    };
+    let place = Place { platform, chat: to.to_owned(), thread: None };
+    for piece in pieces(text, platform.limit()) {
+        let first = send_piece(http, channels, &place, None, piece).await;
+        match first.as_ref().map_err(ChannelError::outcome) {
+            Err(Outcome::NotDelivered { pause: Some(pause) }) if pause <= LONGEST_PAUSE => {
+                tokio::time::sleep(pause).await;
+                send_piece(http, channels, &place, None, piece).await?;
+            }
+            _ => first?,
+        }
+    }
+    Ok(())
+}
+
+/// Sends one piece of an answer, once. `quoted` is the message that it answers, where the platform can show that.
+///
+/// # Errors
+/// See [`ChannelError`]; [`ChannelError::outcome`] tells whether the piece may have arrived all the same.
+pub(super) async fn send_piece(
+    http: &HttpClients,
+    channels: &Channels,
+    place: &Place,
+    quoted: Option<&str>,
+    piece: &str,
+) -> Result<(), ChannelError> {
+    match place.platform {
+        Platform::Telegram => telegram::send(http, channels.telegram()?, place, quoted, piece).await,
+        Platform::Slack => slack::send(http, channels.slack()?, place, piece).await,
+        Platform::Discord => discord::send(http, channels.discord()?, place, quoted, piece).await,
+        Platform::WhatsApp => whatsapp::send(http, channels.whatsapp()?, place, piece).await,
+        Platform::Github => github::send(http, channels.github()?, place, piece).await,
+        Platform::NextcloudTalk => nextcloud::send(http, channels.nextcloud()?, place, quoted, piece).await,
     }
 }
 
-/// Starts what has to be running to hear messages; each runs until its handle is dropped.
-pub(super) fn start(app: &App) -> Vec<AbortOnDropHandle<()>> {
-    let config = app.config();
-    let poll = |telegram: &config::Telegram| tokio::spawn(telegram::poll(app.clone(), telegram.clone()));
-    config.channels_config.telegram.iter().map(poll).map(AbortOnDropHandle::new).collect()
-}
-
 /// Whether one of the names of somebody is on the list. An `@` in front and the case of letters do not matter.
-fn permit(allowed: &[String], names: &[&str]) -> Result<(), ChannelError> {
+pub(super) fn permit(allowed: &[String], names: &[&str]) -> Result<(), ChannelError> {
     let bare = |name: &str| name.trim().trim_start_matches(['@', '+']).to_lowercase();
     let listed = |name: &&str| allowed.iter().any(|entry| bare(entry) == bare(name) && !bare(name).is_empty());
     if allowed.iter().any(|entry| entry.trim() == "*") || names.iter().any(listed) {
@@ -104,32 +118,8 @@ fn permit(allowed: &[String], names: &[&str]) -> Result<(), ChannelError> {
     }
 }
 
-/// Sends a request, once more if the platform asks for a pause that is worth waiting for.
-async fn deliver(request: RequestBuilder) -> Result<Response, ChannelError> {
-    let request = request.timeout(TIMEOUT);
-    let again = request.try_clone();
-    let unreachable = |error: reqwest::Error| ChannelError::Unreachable(error.without_url());
-    let mut response = request.send().await.map_err(unreachable)?;
-    if response.status().as_u16() == 429
-        && let Some(pause) = asked_pause(&response)
-        && let Some(again) = again
-    {
-        tokio::time::sleep(pause).await;
-        response = again.send().await.map_err(unreachable)?;
-    }
-    match response.status() {
-        status if status.is_success() => Ok(response),
-        status => Err(ChannelError::Refused(status.as_u16())),
-    }
-}
-
-fn asked_pause(response: &Response) -> Option<Duration> {
-    let seconds = response.headers().get(reqwest::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Duration::try_from_secs_f64(seconds).ok().filter(|pause| *pause <= LONGEST_PAUSE)
-}
-
 /// A text in pieces that a platform takes, cut at line ends or blanks where there are some.
-fn pieces(text: &str, limit: usize) -> Vec<&str> {
+pub(super) fn pieces(text: &str, limit: usize) -> Vec<&str> {
     let mut rest = text.trim();
     let mut pieces = Vec::new();
     while let Some((hard, _)) = rest.char_indices().nth(limit) {
@@ -160,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_name_people_in_several_ways_and_an_empty_one_nobody() {
+    fn allow_lists_match_names_in_several_spellings_and_an_empty_list_matches_nobody() {
         let permitted = |list: &[&str], names: &[&str]| {
             let list: Vec<String> = list.iter().map(|entry| (*entry).to_owned()).collect();
             permit(&list, names).is_ok()

@@ -76,6 +76,8 @@ pub(super) struct Gateway {
     /// Whether sessions survive a restart, and after how many hours without a message they are forgotten; 0 is never.
     pub(super) session_persistence: bool,
     pub(super) session_ttl_hours: u32,
+    /// What answers under way are given at the end. Less than who stops the gateway waits before it kills.
+    pub(super) shutdown_grace_secs: u64,
     /// How long the answer to an `X-Idempotency-Key` is kept, and how many are.
     pub(super) idempotency_ttl_secs: u64,
     pub(super) idempotency_max_keys: usize,
@@ -261,6 +263,7 @@ impl Default for Gateway {
             request_timeout_secs: 30,
             session_persistence: true,
             session_ttl_hours: 0,
+            shutdown_grace_secs: 4,
             idempotency_ttl_secs: 300,
             idempotency_max_keys: 1_000,
         }

@@ -23,7 +23,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 
-use super::channels;
+use super::incoming;
 use super::reply::Refusal;
 use super::shared::App;
 
@@ -47,9 +47,10 @@ pub(super) fn router(app: App) -> Router {
         .route("/api/pairing/initiate", post(pair::initiate))
         .route("/admin/paircode/new", post(pair::by_command))
         .route("/webhook", post(webhook::webhook))
-        .route("/whatsapp", get(channels::whatsapp_verify).post(channels::whatsapp))
-        .route("/github", post(channels::github))
-        .route("/nextcloud-talk", post(channels::nextcloud_talk))
+        .route("/whatsapp", get(incoming::whatsapp_verify).post(incoming::whatsapp))
+        .route("/github", post(incoming::github))
+        .route("/nextcloud-talk", post(incoming::nextcloud_talk))
+        .route("/slack", post(incoming::slack))
         .route("/v1/models", get(openai::models))
         .route("/v1/chat/completions", post(openai::chat_completions))
         .route("/ws/chat", get(sessions::websocket))

@@ -61,7 +61,8 @@ async fn run_job(app: &App, job: Job) {
         Err(error) => ("error", error.to_string()),
     };
     if let (Some(delivery), "ok") = (&job.deliver, status)
-        && let Err(error) = channels::send(app, &delivery.channel, &delivery.to, &output).await
+        && let Err(error) =
+            channels::send(&app.http, &app.config().channels_config, &delivery.channel, &delivery.to, &output).await
     {
         tracing::warn!(error = &error as &dyn std::error::Error, job = job.id, "cannot deliver a job's answer");
         status = "not delivered";

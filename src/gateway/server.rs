@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::shared::{App, Shared};
-use super::{channels, footprint, routes, scheduler};
+use super::{footprint, incoming, routes, scheduler};
 use crate::listen::{self, Bounds};
 
 /// Connections open at once. An agent has one owner and a few dashboards; more is an accident or an attack.
@@ -24,8 +24,6 @@ const CONNECTIONS: usize = 512;
 /// A connection on which nothing is asked is closed after this long. Longer than clients keep idle connections for
 /// another request (30 to 60 seconds as a rule): one that we closed first would cost a client a failed request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
-/// What requests in flight are given at the end. A model may take half a minute, and a stop should not.
-const DRAIN: Duration = Duration::from_millis(300);
 /// What the disk is given at the end for what was answered and not yet written down. Nothing waits as a rule.
 const SAVE: Duration = Duration::from_secs(2);
 /// How long a new connection may take to send its first bytes; one that sends none also gives way to newer ones.
@@ -34,11 +32,11 @@ const FIRST_BYTES: Duration = Duration::from_secs(10);
 const HEADER_BUFFER: usize = 400 * 1024;
 const HEADER_LINES: usize = 100;
 
-/// Accepts until `stop`, then lets what is in flight finish for [`DRAIN`].
+/// Accepts until `stop`, then lets what is in flight finish for `gateway.shutdown_grace_secs`.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
     let router = routes::router(shared.clone());
     shared.health.ok("gateway");
-    let mut background = channels::start(&shared);
+    let mut background = incoming::start(&shared);
     background.push(AbortOnDropHandle::new(tokio::spawn(scheduler::run(shared.clone()))));
     let requests = Arc::new(Notify::new());
     let heard = requests.clone();
@@ -61,9 +59,13 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
     .await;
     drop(streams);
     drop(background);
-    if !draining.finish(DRAIN).await {
-        tracing::info!("stopped with requests still in flight");
-    }
+    let grace = Duration::from_secs(shared.config().gateway.shutdown_grace_secs);
+    let requests = async {
+        if !draining.finish(grace).await {
+            tracing::info!("stopped with requests still in flight");
+        }
+    };
+    tokio::join!(requests, shared.incoming.stop(grace));
     shared.background.drain(SAVE).await;
 }
 

@@ -6,13 +6,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use super::background::Background;
-use super::channels::Inbox;
 use super::config::Config;
 use super::config_file::{ConfigFile, Loaded, Notes};
 use super::cost::Costs;
 use super::events::Events;
 use super::health::Health;
 use super::idempotency::Idempotency;
+use super::incoming::IncomingMessages;
 use super::jobs::Jobs;
 use super::limits::SlidingWindow;
 use super::memory::Memory;
@@ -46,7 +46,7 @@ pub(super) struct Shared {
     pub(super) events: Events,
     pub(super) metrics: Metrics,
     pub(super) idempotency: Idempotency,
-    pub(super) inbox: Inbox,
+    pub(super) incoming: IncomingMessages,
     pub(super) background: Background,
     /// Ends what would otherwise never end: event streams and WebSockets.
     pub(super) stop: CancellationToken,
@@ -81,7 +81,7 @@ impl Shared {
             events: Events::new(),
             metrics: Metrics::new(),
             idempotency: Idempotency::new(&config),
-            inbox: Inbox::new(),
+            incoming: IncomingMessages::new(options.workspace()),
             background: Background::new(),
             stop: CancellationToken::new(),
             config: RwLock::new(Arc::new(config)),

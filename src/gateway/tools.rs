@@ -249,7 +249,8 @@ async fn dispatch(app: &App, owner: &Owner, call: &ToolCall) -> Result<String, S
         "http_fetch" if app.config().http_request.enabled => fetch::run(app, args::read(arguments)?).await,
         "send_message" => {
             let Send { channel, to, text } = args::read(arguments)?;
-            channels::send(app, &channel, &to, &text).await.map_err(say)?;
+            let config = app.config();
+            channels::send(&app.http, &config.channels_config, &channel, &to, &text).await.map_err(say)?;
             Ok("sent".into())
         }
         _ => Err("there is no such tool".into()),

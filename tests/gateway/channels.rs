@@ -63,7 +63,7 @@ async fn whatsapp_is_verified_signed_and_answered() {
     assert_eq!(post_signed(&world, "/whatsapp", "as", body(), "").await.0, 200);
     assert_eq!(post_signed(&world, "/whatsapp", "as", whatsapp_message("999", "wamid.2", "hi"), "").await.0, 200);
     assert_eq!(post_signed(&world, "/whatsapp", "as", json!({ "entry": [] }).to_string(), "").await.0, 200);
-    assert_eq!(post_signed(&world, "/whatsapp", "as", "{".into(), "").await.0, 400);
+    assert_eq!(post_signed(&world, "/whatsapp", "as", "{".into(), "").await.0, 200, "signed");
     assert_eq!(
         post_signed(&world, "/whatsapp", "as", whatsapp_message("41790000001", "wamid.3", "more"), "").await.0,
         200
@@ -183,31 +183,126 @@ async fn nextcloud_talk_signs_both_ways() {
 }
 
 #[tokio::test]
-async fn telegram_is_asked_answered_and_told_what_was_seen() {
+async fn whatsapp_choices_forms_and_files_are_answered_and_news_are_not() {
     let platform = Platform::start().await;
-    let update = |id: i64, user: &str, text: &str| {
-        json!({ "update_id": id, "message": {
-            "message_id": id, "from": { "id": 5, "username": user }, "chat": { "id": 77 }, "text": text
-        } })
+    let world = whatsapp(&platform).await;
+    let mut number = 0;
+    let mut post = async |more: Value| {
+        number += 1;
+        let mut message = json!({ "from": "41790000001", "id": format!("w{number}"), "timestamp": "1" });
+        message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let value = json!({ "metadata": { "phone_number_id": "55" }, "messages": [message] });
+        let body = json!({ "entry": [{ "changes": [{ "field": "messages", "value": value }] }] });
+        assert_eq!(post_signed(&world, "/whatsapp", "as", body.to_string(), "").await.0, 200, "{more}");
     };
-    platform.script([
-        (500, json!({})),
-        (200, json!({ "ok": true, "result": [update(10, "Ada", "hello"), update(11, "eve", "let me in"), { "update_id": 12 }] })),
-    ]);
+    post(json!({ "type": "interactive", "interactive": { "type": "list_reply", "list_reply": { "id": "1", "title": "Tea" } } })).await;
+    post(json!({ "type": "button", "button": { "text": "Go on", "payload": "p" } })).await;
+    post(json!({ "type": "reaction", "reaction": { "message_id": "w1", "emoji": "x" } })).await;
+    post(json!({ "type": "audio", "audio": { "id": "a" } })).await;
+    post(json!({ "type": "sticker", "sticker": { "id": "s" } })).await;
+    post(json!({ "type": "document", "document": { "id": "d", "caption": "read this" } })).await;
+    let said = eventually(async || {
+        let said: Vec<String> =
+            platform.calls().iter().map(|call| call.json()["text"]["body"].as_str().unwrap().to_owned()).collect();
+        said.last().is_some_and(|last| last.contains("read this")).then_some(said)
+    })
+    .await;
+    assert_eq!(said[..3], ["echo: Tea", "echo: Go on", "Sorry, I can only read text."]);
+    assert_eq!(said.len(), 4, "one notice for both files: {said:?}");
+    let statuses = json!({ "entry": [{ "changes": [{ "value": { "statuses": [{ "status": "read" }] } }] }] });
+    assert_eq!(post_signed(&world, "/whatsapp", "as", statuses.to_string(), "").await.0, 200);
+}
+
+#[tokio::test]
+async fn github_forms_are_read_and_threads_answered_where_they_are() {
+    let platform = Platform::start().await;
     let world = World::new(&format!(
-        "[channels_config.telegram]\nbot_token = \"1:planted\"\nallowed_users = [\"@ada\"]\napi_base = \"{}\"\n",
+        "[channels_config.github]\naccess_token = \"t\"\nwebhook_secret = \"ws\"\nallowed_repos = \"ada/engine\"\n\
+         allowed_users = [\"*\"]\napi_base = \"{}\"\n",
         platform.url()
     ))
     .await;
+    let comment = github_comment("ada", "User", "ada/engine", 5, "in a form");
+    let body = format!("payload={}", comment.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>());
+    let request = world.http.post(world.url("/github")).header("content-type", "application/x-www-form-urlencoded");
+    let request = request.header("X-Hub-Signature-256", format!("sha256={}", sign("ws", &[&body])));
+    let answer = request.header("X-GitHub-Event", "issue_comment").body(body).send().await.unwrap();
+    assert_eq!(both(answer).await, (reqwest::StatusCode::OK, json!({ "status": "ok" })));
+    assert_eq!(first_call(&platform).await.path, "/repos/ada/engine/issues/7/comments");
+
+    let review = github_comment("ada", "User", "ada/engine", 6, "why?").replace("\"issue\"", "\"pull_request\"");
+    assert_eq!(post_signed(&world, "/github", "ws", review, "pull_request_review_comment").await.1["status"], "ok");
+    let second = eventually(async || platform.calls().into_iter().nth(1)).await;
+    assert_eq!(second.path, "/repos/ada/engine/pulls/7/comments/6/replies");
+    for odd in ["{", "[]", "{\"action\":\"created\"}"] {
+        let (status, body) = post_signed(&world, "/github", "ws", odd.into(), "issue_comment").await;
+        assert_eq!((status, &body["status"]), (200, &json!("ignored")), "{odd}");
+    }
+}
+
+#[tokio::test]
+async fn nextcloud_placeholders_are_filled_in_and_system_messages_are_nothing() {
+    let platform = Platform::start().await;
+    let world = World::new(&format!(
+        "[channels_config.nextcloud_talk]\nbase_url = \"{}\"\nwebhook_secret = \"bot\"\nallowed_users = [\"*\"]\n",
+        platform.url()
+    ))
+    .await;
+    let post = async |event: Value| {
+        let body = event.to_string();
+        let request = world.http.post(world.url("/nextcloud-talk")).header("X-Nextcloud-Talk-Random", "r");
+        let request = request.header("X-Nextcloud-Talk-Signature", sign("bot", &["r", &body]));
+        request.body(body).send().await.unwrap().status().as_u16()
+    };
+    let event = |id: u64, message: &str, parameters: Value| {
+        let content = json!({ "message": message, "parameters": parameters }).to_string();
+        json!({ "type": "Create", "actor": { "type": "Person", "id": "users/ada" }, "target": { "id": "room1" },
+            "object": { "type": "Note", "id": id.to_string(), "name": "message", "content": content } })
+    };
+    assert_eq!(
+        post(event(1, "ask {mention-user1}", json!({ "mention-user1": { "type": "user", "name": "Bob" } }))).await,
+        200
+    );
     let call = first_call(&platform).await;
-    assert_eq!(call.path, "/bot1:planted/sendMessage");
-    assert_eq!(call.json(), json!({ "chat_id": "77", "text": "echo: hello" }));
-    let confirmed = eventually(async || platform.polls().into_iter().find(|poll| poll.json()["offset"] == 13)).await;
-    assert_eq!(confirmed.path, "/bot1:planted/getUpdates");
+    assert_eq!((&call.json()["message"], &call.json()["replyTo"]), (&json!("echo: ask @Bob"), &json!(1)));
+    let mut joined = event(2, "{actor} joined", json!({ "actor": { "type": "user", "name": "Bob" } }));
+    joined["object"]["name"] = "user_added".into();
+    assert_eq!(post(joined).await, 200);
+    assert_eq!(
+        post(json!({ "type": "Join", "actor": {}, "object": { "type": "Collection", "id": "room1" } })).await,
+        200
+    );
+    assert_eq!(post(json!("nonsense")).await, 200);
+    assert_eq!(post(event(3, "{file}", json!({ "file": { "type": "file", "name": "voice.mp3" } }))).await, 200);
+    let second = eventually(async || platform.calls().into_iter().nth(1)).await;
+    assert_eq!(second.json()["message"], "Sorry, I can only read text.");
     assert_eq!(world.model.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_channel_that_cannot_work_is_off_alone_and_named() {
+    let platform = Platform::start().await;
+    let world = World::paired(&format!(
+        "[channels_config.whatsapp]\nsession_path = \"/x\"\nallowed_numbers = [\"*\"]\n\
+         [channels_config.discord]\nbot_token = 7\n\
+         [channels_config.github]\naccess_token = \"enc2:planted\"\n\
+         [channels_config.slack]\nbot_token = \"st\"\nchannel_id = \"C1\"\nallowed_users = [\"U1\"]\napi_base = \"{}\"\n",
+        platform.url()
+    ))
+    .await;
+    assert_eq!(world.say("hi").await.0, 200);
+    let status = both(world.get("/api/status").send().await.unwrap()).await.1;
+    let channels = ["whatsapp", "discord", "github", "slack"].map(|name| status["channels"][name].clone());
+    assert_eq!(channels, [false, false, false, true]);
+    let doctor = both(world.get("/api/doctor").send().await.unwrap()).await.1.to_string();
+    for words in
+        ["whatsapp is off: access_token is missing", "Web mode", "discord is off", "github is off", "slack only sends"]
+    {
+        assert!(doctor.contains(words), "{words}: {doctor}");
+    }
+    assert!(!doctor.contains("planted"));
     let health = both(world.get("/health").send().await.unwrap()).await.1;
-    assert_eq!(health["runtime"]["components"]["telegram"]["restart_count"], 1);
-    assert!(!health.to_string().contains("planted"));
+    assert_eq!(health["runtime"]["components"]["whatsapp"]["status"], "error");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod channels;
 mod events;
 #[path = "../support/http_client.rs"]
 mod http_client;
+mod inbox;
 mod memory;
 mod model;
 mod openai;
@@ -16,6 +17,9 @@ mod program;
 mod schedule;
 mod session;
 mod settings;
+mod sockets;
+mod telegram;
+mod telegram_server;
 mod webhook;
 mod websocket;
 mod world;

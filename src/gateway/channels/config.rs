@@ -1,7 +1,14 @@
 //! `[channels_config]`: ZeroClaw's keys, and where each platform is, so that tests and self-hosted servers can be used.
+//!
+//! A channel that cannot be used does not take the gateway down with it: [`Channel`] keeps the reason instead.
 
-use serde::Deserialize;
+mod lists;
 
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::delivery::ChannelError;
 use crate::domain::Secret;
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -11,15 +18,37 @@ pub(in crate::gateway) struct Channels {
     #[serde(rename = "cli")]
     pub(in crate::gateway) _cli: bool,
     pub(in crate::gateway) webhook: Option<Webhook>,
-    pub(in crate::gateway) telegram: Option<Telegram>,
-    pub(in crate::gateway) discord: Option<Discord>,
-    pub(in crate::gateway) slack: Option<Slack>,
-    pub(in crate::gateway) whatsapp: Option<WhatsApp>,
-    pub(in crate::gateway) github: Option<Github>,
-    pub(in crate::gateway) nextcloud_talk: Option<NextcloudTalk>,
+    pub(in crate::gateway) telegram: Channel<Telegram>,
+    pub(in crate::gateway) discord: Channel<Discord>,
+    pub(in crate::gateway) slack: Channel<Slack>,
+    pub(in crate::gateway) whatsapp: Channel<WhatsApp>,
+    pub(in crate::gateway) github: Channel<Github>,
+    pub(in crate::gateway) nextcloud_talk: Channel<NextcloudTalk>,
 }
 
-/// A second lock on `POST /webhook`: the header `X-Webhook-Secret`.
+/// A platform's table: not there, usable, or switched off for a reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::gateway) enum Channel<T> {
+    #[default]
+    Absent,
+    On {
+        settings: T,
+        /// Keys that mean nothing here.
+        unknown: Vec<String>,
+    },
+    /// Names the key and the remedy, never a value.
+    Off(String),
+}
+
+/// What the types of a channel's settings do not check.
+trait Settings: DeserializeOwned {
+    /// The secrets that must be there and readable.
+    fn secrets(&self) -> Vec<(&'static str, &Secret<String>)>;
+
+    fn base(&self) -> (&'static str, &str);
+}
+
+/// A second secret for `POST /webhook`: the header `X-Webhook-Secret`.
 #[derive(Debug, Clone, Deserialize)]
 pub(in crate::gateway) struct Webhook {
     pub(in crate::gateway) secret: Option<Secret<String>>,
@@ -27,85 +56,257 @@ pub(in crate::gateway) struct Webhook {
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(in crate::gateway) struct Telegram {
-    pub(super) bot_token: Secret<String>,
+    pub(in crate::gateway) bot_token: Secret<String>,
     /// User names and numeric ids.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lists::entries")]
     pub(in crate::gateway) allowed_users: Vec<String>,
+    /// In groups, answers only what mentions the bot or replies to it.
+    #[serde(default)]
+    pub(in crate::gateway) mention_only: bool,
     #[serde(default = "Telegram::api_base")]
-    pub(super) api_base: String,
+    pub(in crate::gateway) api_base: String,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(in crate::gateway) struct Discord {
-    pub(super) bot_token: Secret<String>,
-    /// The one server whose channels may be written to.
-    pub(super) guild_id: Option<String>,
-    #[serde(default)]
+    pub(in crate::gateway) bot_token: Secret<String>,
+    /// The one server whose channels are read and may be written to.
+    #[serde(default, deserialize_with = "lists::id")]
+    pub(in crate::gateway) guild_id: Option<String>,
+    /// User names and numeric ids.
+    #[serde(default, deserialize_with = "lists::entries")]
     pub(in crate::gateway) allowed_users: Vec<String>,
+    /// On servers, answers only what mentions the bot or replies to it.
+    #[serde(default)]
+    pub(in crate::gateway) mention_only: bool,
     #[serde(default = "Discord::api_base")]
-    pub(super) api_base: String,
+    pub(in crate::gateway) api_base: String,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(in crate::gateway) struct Slack {
-    pub(super) bot_token: Secret<String>,
-    /// For Socket Mode, which the gateway does not speak.
-    #[serde(rename = "app_token")]
-    pub(super) _app_token: Option<Secret<String>>,
-    /// The channel that may be written to.
-    pub(super) channel_id: Option<String>,
-    #[serde(default)]
+    pub(in crate::gateway) bot_token: Secret<String>,
+    /// `xapp-…`, for Socket Mode.
+    pub(in crate::gateway) app_token: Option<Secret<String>>,
+    /// What Slack signs its requests to `POST /slack` with.
+    pub(in crate::gateway) signing_secret: Option<Secret<String>>,
+    /// The one channel that is read and may be written to. Direct messages are read all the same.
+    #[serde(default, deserialize_with = "lists::id")]
+    pub(in crate::gateway) channel_id: Option<String>,
+    /// User ids.
+    #[serde(default, deserialize_with = "lists::entries")]
     pub(in crate::gateway) allowed_users: Vec<String>,
+    /// In channels, answers only what mentions the bot.
+    #[serde(default)]
+    pub(in crate::gateway) mention_only: bool,
     #[serde(default = "Slack::api_base")]
-    pub(super) api_base: String,
+    pub(in crate::gateway) api_base: String,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(in crate::gateway) struct WhatsApp {
-    pub(super) access_token: Secret<String>,
-    pub(super) phone_number_id: String,
+    pub(in crate::gateway) access_token: Secret<String>,
+    #[serde(deserialize_with = "lists::required_id")]
+    pub(in crate::gateway) phone_number_id: String,
     /// What Meta must say to prove that it was sent here by the owner.
-    pub(super) verify_token: Secret<String>,
-    /// What Meta signs with. Without it no message can be believed, and none is.
-    pub(super) app_secret: Option<Secret<String>>,
-    #[serde(default)]
+    pub(in crate::gateway) verify_token: Secret<String>,
+    /// What Meta signs with. Without it no message can be trusted, and none is taken.
+    pub(in crate::gateway) app_secret: Option<Secret<String>>,
+    #[serde(default, deserialize_with = "lists::entries")]
     pub(in crate::gateway) allowed_numbers: Vec<String>,
     #[serde(default = "WhatsApp::api_base")]
-    pub(super) api_base: String,
+    pub(in crate::gateway) api_base: String,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(in crate::gateway) struct Github {
-    pub(super) access_token: Secret<String>,
-    /// What GitHub signs with. Without it nothing is believed.
-    pub(super) webhook_secret: Option<Secret<String>>,
+    pub(in crate::gateway) access_token: Secret<String>,
+    /// What GitHub signs with. Without it no event is taken.
+    pub(in crate::gateway) webhook_secret: Option<Secret<String>>,
     /// `owner/repository`.
-    #[serde(default)]
-    pub(super) allowed_repos: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lists::entries")]
+    pub(in crate::gateway) allowed_repos: Vec<String>,
+    #[serde(default, deserialize_with = "lists::entries")]
     pub(in crate::gateway) allowed_users: Vec<String>,
-    /// Only comments with this text are answered, e.g. `@ada`.
-    pub(super) mention: Option<String>,
+    /// Only texts with this are answered, e.g. `@ada`.
+    pub(in crate::gateway) mention: Option<String>,
     #[serde(default = "Github::api_base", alias = "api_base_url")]
-    pub(super) api_base: String,
+    pub(in crate::gateway) api_base: String,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(in crate::gateway) struct NextcloudTalk {
     /// The Nextcloud server.
-    pub(super) base_url: String,
-    /// The bot's secret: it signs both ways.
-    pub(super) webhook_secret: Option<Secret<String>>,
+    pub(in crate::gateway) base_url: String,
+    /// The bot's secret: both sides sign with it.
+    pub(in crate::gateway) webhook_secret: Option<Secret<String>>,
     /// ZeroClaw's key for another way to answer, which needs a user's password.
     #[serde(rename = "app_token")]
-    pub(super) _app_token: Option<Secret<String>>,
-    #[serde(default)]
+    _app_token: Option<Secret<String>>,
+    #[serde(default, deserialize_with = "lists::entries")]
     pub(in crate::gateway) allowed_users: Vec<String>,
+    /// The bot's name, without `@`.
+    pub(in crate::gateway) bot_name: Option<String>,
+    /// Answers only what has `@` and the bot's name in it.
+    #[serde(default)]
+    pub(in crate::gateway) mention_only: bool,
+}
+
+impl<T> Channel<T> {
+    pub(in crate::gateway) const fn as_ref(&self) -> Option<&T> {
+        match self {
+            Self::On { settings, .. } => Some(settings),
+            Self::Absent | Self::Off(_) => None,
+        }
+    }
+
+    pub(in crate::gateway) const fn is_some(&self) -> bool {
+        matches!(self, Self::On { .. })
+    }
+
+    fn usable(&self) -> Result<&T, ChannelError> {
+        self.as_ref().ok_or(ChannelError::NotConfigured)
+    }
+
+    const fn off(&self) -> Option<&String> {
+        match self {
+            Self::Off(reason) => Some(reason),
+            Self::Absent | Self::On { .. } => None,
+        }
+    }
+
+    fn unknown(&self) -> &[String] {
+        match self {
+            Self::On { unknown, .. } => unknown,
+            Self::Absent | Self::Off(_) => &[],
+        }
+    }
+}
+
+impl<'de, T: Settings> Deserialize<'de> for Channel<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(read(Value::deserialize(deserializer)?))
+    }
+}
+
+/// Reads a table. The parser's own words may repeat a token: only key names are taken from them.
+fn read<T: Settings>(table: Value) -> Channel<T> {
+    if table["enabled"] == false || table.is_null() {
+        return Channel::Absent;
+    }
+    let web_mode = table.get("session_path").is_some() || table.get("pair_phone").is_some();
+    let mut unknown = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
+    let mut ignored = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
+    let tracked = serde_path_to_error::Deserializer::new(table, &mut track);
+    let settings = match T::deserialize(serde_ignored::Deserializer::new(tracked, &mut ignored)) {
+        Ok(settings) => settings,
+        Err(error) => {
+            let (path, words) = (track.path().to_string(), error.to_string());
+            let missing = words.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+            return Channel::Off(match missing {
+                Some(key) if web_mode => format!(
+                    "{key} is missing; session_path is for ZeroClaw's Web mode, which this gateway does not have: \
+                     give the Cloud API's keys, or remove the table"
+                ),
+                Some(key) => format!("{key} is missing; add it, or remove the table"),
+                None if path == "." => "it must be a table".to_owned(),
+                None => format!("the value of {path} cannot be used"),
+            });
+        }
+    };
+    for (key, secret) in settings.secrets() {
+        if secret.expose().trim().is_empty() {
+            return Channel::Off(format!("{key} is empty"));
+        }
+        if secret.expose().starts_with("enc2:") {
+            return Channel::Off(format!("{key} was encrypted by ZeroClaw and cannot be read; write it in clear text"));
+        }
+    }
+    let (key, base) = settings.base();
+    if !(base.starts_with("https://") || base.starts_with("http://")) {
+        return Channel::Off(format!("{key} must begin with https:// or http://"));
+    }
+    unknown.retain(|key| key != "enabled");
+    Channel::On { settings, unknown }
+}
+
+fn some<'a>(key: &'static str, secret: Option<&'a Secret<String>>) -> Option<(&'static str, &'a Secret<String>)> {
+    secret.map(|secret| (key, secret))
+}
+
+impl Settings for Telegram {
+    fn secrets(&self) -> Vec<(&'static str, &Secret<String>)> {
+        vec![("bot_token", &self.bot_token)]
+    }
+
+    fn base(&self) -> (&'static str, &str) {
+        ("api_base", &self.api_base)
+    }
+}
+
+impl Settings for Discord {
+    fn secrets(&self) -> Vec<(&'static str, &Secret<String>)> {
+        vec![("bot_token", &self.bot_token)]
+    }
+
+    fn base(&self) -> (&'static str, &str) {
+        ("api_base", &self.api_base)
+    }
+}
+
+impl Settings for Slack {
+    fn secrets(&self) -> Vec<(&'static str, &Secret<String>)> {
+        let optional =
+            [some("app_token", self.app_token.as_ref()), some("signing_secret", self.signing_secret.as_ref())];
+        [("bot_token", &self.bot_token)].into_iter().chain(optional.into_iter().flatten()).collect()
+    }
+
+    fn base(&self) -> (&'static str, &str) {
+        ("api_base", &self.api_base)
+    }
+}
+
+impl Settings for WhatsApp {
+    fn secrets(&self) -> Vec<(&'static str, &Secret<String>)> {
+        let needed = [("access_token", &self.access_token), ("verify_token", &self.verify_token)];
+        needed.into_iter().chain(some("app_secret", self.app_secret.as_ref())).collect()
+    }
+
+    fn base(&self) -> (&'static str, &str) {
+        ("api_base", &self.api_base)
+    }
+}
+
+impl Settings for Github {
+    fn secrets(&self) -> Vec<(&'static str, &Secret<String>)> {
+        let needed = [("access_token", &self.access_token)];
+        needed.into_iter().chain(some("webhook_secret", self.webhook_secret.as_ref())).collect()
+    }
+
+    fn base(&self) -> (&'static str, &str) {
+        ("api_base", &self.api_base)
+    }
+}
+
+impl Settings for NextcloudTalk {
+    fn secrets(&self) -> Vec<(&'static str, &Secret<String>)> {
+        some("webhook_secret", self.webhook_secret.as_ref()).into_iter().collect()
+    }
+
+    fn base(&self) -> (&'static str, &str) {
+        ("base_url", &self.base_url)
+    }
 }
 
 impl Telegram {
     fn api_base() -> String {
         "https://api.telegram.org".into()
+    }
+
+    /// The bot's own id: the part of the token that is no secret.
+    pub(in crate::gateway) fn bot_id(&self) -> &str {
+        self.bot_token.expose().split(':').next().unwrap_or_default()
     }
 }
 
@@ -134,8 +335,34 @@ impl Github {
 }
 
 impl Channels {
-    /// Which platforms are configured, by ZeroClaw's names.
-    pub(in crate::gateway) fn present(&self) -> [(&'static str, bool); 6] {
+    /// # Errors
+    /// [`ChannelError::NotConfigured`]; so for the following.
+    pub(in crate::gateway) fn telegram(&self) -> Result<&Telegram, ChannelError> {
+        self.telegram.usable()
+    }
+
+    pub(in crate::gateway) fn discord(&self) -> Result<&Discord, ChannelError> {
+        self.discord.usable()
+    }
+
+    pub(in crate::gateway) fn slack(&self) -> Result<&Slack, ChannelError> {
+        self.slack.usable()
+    }
+
+    pub(in crate::gateway) fn whatsapp(&self) -> Result<&WhatsApp, ChannelError> {
+        self.whatsapp.usable()
+    }
+
+    pub(in crate::gateway) fn github(&self) -> Result<&Github, ChannelError> {
+        self.github.usable()
+    }
+
+    pub(in crate::gateway) fn nextcloud(&self) -> Result<&NextcloudTalk, ChannelError> {
+        self.nextcloud_talk.usable()
+    }
+
+    /// Which platforms are configured and usable, by ZeroClaw's names.
+    pub(in crate::gateway) const fn present(&self) -> [(&'static str, bool); 6] {
         [
             ("telegram", self.telegram.is_some()),
             ("discord", self.discord.is_some()),
@@ -146,23 +373,117 @@ impl Channels {
         ]
     }
 
-    /// The platforms whose webhooks must be signed, and whether the secret for it is missing.
-    pub(in crate::gateway) fn unsigned(&self) -> [(&'static str, bool); 3] {
-        [
-            ("whatsapp", self.whatsapp.as_ref().is_some_and(|whatsapp| whatsapp.app_secret.is_none())),
-            ("github", self.github.as_ref().is_some_and(|github| github.webhook_secret.is_none())),
-            ("nextcloud_talk", self.nextcloud_talk.as_ref().is_some_and(|talk| talk.webhook_secret.is_none())),
-        ]
+    /// What is configured and cannot work, or not as its owner may think: channel, whether it is off, and the reason
+    /// with its remedy.
+    pub(in crate::gateway) fn findings(&self) -> Vec<(&'static str, bool, String)> {
+        let off = [
+            ("telegram", self.telegram.off()),
+            ("discord", self.discord.off()),
+            ("slack", self.slack.off()),
+            ("whatsapp", self.whatsapp.off()),
+            ("github", self.github.off()),
+            ("nextcloud_talk", self.nextcloud_talk.off()),
+        ];
+        let off = off.into_iter().filter_map(|(name, reason)| Some((name, true, format!("is off: {}", reason?))));
+        let partial = self.unsigned().into_iter().chain(self.deaf()).chain(self.lists()).chain(self.unknown());
+        off.chain(partial.map(|(name, words)| (name, false, words))).collect()
     }
 
-    /// The platforms with an empty allow-list.
-    pub(in crate::gateway) fn heard_by_nobody(&self) -> Vec<&'static str> {
-        let lists = [
-            ("telegram", self.telegram.as_ref().map(|telegram| &telegram.allowed_users)),
-            ("whatsapp", self.whatsapp.as_ref().map(|whatsapp| &whatsapp.allowed_numbers)),
-            ("github", self.github.as_ref().map(|github| &github.allowed_users)),
-            ("nextcloud_talk", self.nextcloud_talk.as_ref().map(|talk| &talk.allowed_users)),
+    /// The platforms whose webhooks must be signed and that have no secret for it.
+    fn unsigned(&self) -> Vec<(&'static str, String)> {
+        let lacks = [
+            ("whatsapp", "app_secret", self.whatsapp.as_ref().is_some_and(|it| it.app_secret.is_none())),
+            ("github", "webhook_secret", self.github.as_ref().is_some_and(|it| it.webhook_secret.is_none())),
+            (
+                "nextcloud_talk",
+                "webhook_secret",
+                self.nextcloud_talk.as_ref().is_some_and(|it| it.webhook_secret.is_none()),
+            ),
         ];
-        lists.into_iter().filter(|(_, list)| list.is_some_and(Vec::is_empty)).map(|(name, _)| name).collect()
+        let words =
+            |key| format!("has no secret to check signatures with, so that its messages are refused; set {key}");
+        lacks.into_iter().filter(|(_, _, lacks)| *lacks).map(|(name, key, _)| (name, words(key))).collect()
+    }
+
+    /// Keys that mean nothing to a channel.
+    fn unknown(&self) -> Vec<(&'static str, String)> {
+        let unknown = [
+            ("telegram", self.telegram.unknown()),
+            ("discord", self.discord.unknown()),
+            ("slack", self.slack.unknown()),
+            ("whatsapp", self.whatsapp.unknown()),
+            ("github", self.github.unknown()),
+            ("nextcloud_talk", self.nextcloud_talk.unknown()),
+        ];
+        let unknown = unknown.into_iter().filter(|(_, keys)| !keys.is_empty());
+        unknown.map(|(name, keys)| (name, format!("has keys without a meaning here: {}", keys.join(", ")))).collect()
+    }
+
+    /// Slack without a way for its messages to come in.
+    fn deaf(&self) -> Option<(&'static str, String)> {
+        let slack = self.slack.as_ref()?;
+        (slack.app_token.is_none() && slack.signing_secret.is_none()).then(|| {
+            let words = "only sends: it cannot receive messages without app_token (Socket Mode) or signing_secret \
+                         (Events API, POST /slack)";
+            ("slack", words.to_owned())
+        })
+    }
+
+    /// Allow-lists that let nobody in, and entries that can never match.
+    fn lists(&self) -> Vec<(&'static str, String)> {
+        let lists = [
+            ("telegram", "allowed_users", self.telegram.as_ref().map(|it| &it.allowed_users)),
+            ("discord", "allowed_users", self.discord.as_ref().map(|it| &it.allowed_users)),
+            ("slack", "allowed_users", self.slack.as_ref().map(|it| &it.allowed_users)),
+            ("whatsapp", "allowed_numbers", self.whatsapp.as_ref().map(|it| &it.allowed_numbers)),
+            ("github", "allowed_users", self.github.as_ref().map(|it| &it.allowed_users)),
+            ("github", "allowed_repos", self.github.as_ref().map(|it| &it.allowed_repos)),
+            ("nextcloud_talk", "allowed_users", self.nextcloud_talk.as_ref().map(|it| &it.allowed_users)),
+        ];
+        let lists = lists.into_iter().filter_map(|(name, key, list)| Some((name, key, list?)));
+        lists.flat_map(|(name, key, list)| lists::findings(name, key, list)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn off<T: Settings + std::fmt::Debug>(table: Value) -> String {
+        match read::<T>(table) {
+            Channel::Off(reason) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn unusable_channels_are_off_with_the_key_and_never_the_value() {
+        assert!(off::<Telegram>(json!({})).contains("bot_token is missing"));
+        assert!(off::<Telegram>(json!({ "bot_token": " " })).contains("bot_token is empty"));
+        assert!(off::<Telegram>(json!({ "bot_token": "enc2:aa" })).contains("encrypted by ZeroClaw"));
+        assert!(off::<Telegram>(json!({ "bot_token": "t", "api_base": "planted" })).contains("api_base must begin"));
+        assert!(off::<WhatsApp>(json!({ "session_path": "/x" })).contains("Web mode"));
+        assert!(off::<Slack>(json!({ "bot_token": "t", "app_token": "" })).contains("app_token is empty"));
+        let wrong = off::<Discord>(json!({ "bot_token": "t", "mention_only": "planted" }));
+        assert!(wrong.contains("mention_only") && !wrong.contains("planted"), "{wrong}");
+        assert_eq!(off::<Github>(json!("planted")), "it must be a table");
+        assert_eq!(read::<Telegram>(json!({ "enabled": false })), Channel::Absent);
+    }
+
+    #[test]
+    fn what_a_channel_lacks_is_reported_with_the_remedy() {
+        let channels: Channels = serde_json::from_value(json!({
+            "slack": { "bot_token": "t", "channel_id": 42, "allowed_users": ["*"] },
+            "whatsapp": { "access_token": "a", "phone_number_id": 5, "verify_token": "v", "allowed_numbers": [] },
+            "github": { "allowed_users": [] },
+        }))
+        .unwrap();
+        let findings = channels.findings();
+        let has = |name: &str, words: &str| findings.iter().any(|(n, _, w)| *n == name && w.contains(words));
+        assert!(has("slack", "only sends"), "{findings:?}");
+        assert!(has("whatsapp", "set app_secret") && has("whatsapp", "allows nobody"), "{findings:?}");
+        assert!(has("github", "access_token is missing"), "{findings:?}");
+        assert_eq!(channels.slack().unwrap().channel_id.as_deref(), Some("42"));
     }
 }

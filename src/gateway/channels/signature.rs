@@ -7,13 +7,13 @@ use crate::domain::Secret;
 use crate::gateway::pairing::{hex, unhex};
 
 /// Whether `signature`, in hex, is that of the parts put together. Compared in constant time.
-pub(super) fn verify(secret: &Secret<String>, parts: &[&[u8]], signature: &str) -> bool {
+pub(in crate::gateway) fn verify(secret: &Secret<String>, parts: &[&[u8]], signature: &str) -> bool {
     let Some(signature) = unhex(signature) else { return false };
     mac(secret, parts).verify_slice(&signature).is_ok()
 }
 
 /// The signature of the parts put together, in hex.
-pub(super) fn sign(secret: &Secret<String>, parts: &[&[u8]]) -> String {
+pub(in crate::gateway) fn sign(secret: &Secret<String>, parts: &[&[u8]]) -> String {
     hex(&mac(secret, parts).finalize().into_bytes())
 }
 

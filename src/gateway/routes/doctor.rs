@@ -65,16 +65,9 @@ fn settings(config: &Config) -> Vec<Finding> {
     if !config.gateway.require_pairing {
         findings.push(finding(Severity::Warn, CATEGORY, "pairing is off: everyone who reaches the gateway may use it"));
     }
-    let channels = &config.channels_config;
-    for (name, unsigned) in channels.unsigned() {
-        if unsigned {
-            let message = format!("{name} has no secret to check signatures with; its messages are refused");
-            findings.push(finding(Severity::Warn, "channels", message));
-        }
-    }
-    for name in channels.heard_by_nobody() {
-        let message = format!("{name} allows nobody; \"*\" would allow everybody");
-        findings.push(finding(Severity::Warn, "channels", message));
+    for (name, off, words) in config.channels_config.findings() {
+        let severity = if off { Severity::Error } else { Severity::Warn };
+        findings.push(finding(severity, "channels", format!("{name} {words}")));
     }
     findings
 }

@@ -1,0 +1,316 @@
+//! Works the inbox off: one queue for each conversation, so that a slow one delays no other.
+//!
+//! Within a conversation one message after the other is answered, with what was said before. Many conversations are
+//! answered at the same time; the number is bounded, for each costs a call of the model.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::backoff::Backoff;
+use super::inbox::{InboxError, Pending};
+use super::{complain, name};
+use crate::gateway::agent::{self, Ask, Source};
+use crate::gateway::channels::{ChannelError, Outcome, Place, Platform, pieces, send_piece};
+use crate::gateway::memory::Owner;
+use crate::gateway::provider::Message;
+use crate::gateway::shared::App;
+
+/// Conversations that are answered at the same time.
+const AT_ONCE: usize = 64;
+/// Processes that may die while they ask for the same message; then the message is what kills them.
+const TRIES: u32 = 3;
+/// What of a conversation the model is shown again: questions with answers, and their length in bytes.
+const HISTORY: usize = 10;
+const HISTORY_BYTES: usize = 32_000;
+/// How often a piece is sent that did not arrive, and the pauses between.
+const SENDS: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A platform that asks for a longer pause is not waited for.
+const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(600);
+/// What a message that is being sent is given at the end, beyond the grace: cut off, it would be in doubt.
+const LAST_SENDS: Duration = Duration::from_secs(2);
+/// What people are told when there is no answer; why is in the log.
+pub(super) const SORRY: &str = "Sorry, I could not answer that. Please try again later.";
+/// When a process died while it was sending.
+pub(super) const IN_DOUBT: &str =
+    "Sorry, I was interrupted while I answered. If you do not see my answer, please ask again.";
+
+pub(super) struct Dispatcher {
+    /// Conversations that a task works on, and whether more came since it last looked.
+    active: Mutex<HashMap<Place, bool>>,
+    slots: Semaphore,
+    tasks: TaskTracker,
+    /// No further message is begun.
+    stopping: CancellationToken,
+    /// Questions under way are given up.
+    cut: CancellationToken,
+}
+
+/// Why a conversation's task ends for now. What is not done stays in the inbox.
+enum Pause {
+    Stopping,
+    Inbox(InboxError),
+}
+
+impl From<InboxError> for Pause {
+    fn from(error: InboxError) -> Self {
+        Self::Inbox(error)
+    }
+}
+
+impl Dispatcher {
+    pub(super) fn new() -> Self {
+        Self {
+            active: Mutex::default(),
+            slots: Semaphore::new(AT_ONCE),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            cut: CancellationToken::new(),
+        }
+    }
+
+    /// Has conversations looked after that have something to do.
+    pub(super) fn wake(&self, app: &App, places: Vec<Place>) {
+        for place in places {
+            let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(more) = active.get_mut(&place) {
+                *more = true;
+                continue;
+            }
+            active.insert(place.clone(), false);
+            let app = app.clone();
+            self.tasks.spawn(async move { work_off(&app, place).await });
+        }
+    }
+
+    pub(super) async fn stop(&self, grace: Duration) {
+        self.stopping.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
+            tracing::info!("messages are left to the next start");
+            self.cut.cancel();
+            let _ = tokio::time::timeout(LAST_SENDS, self.tasks.wait()).await;
+        }
+    }
+
+    /// Whether a task may end: not when more came in the meantime.
+    fn ends(&self, place: &Place) -> bool {
+        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        match active.get_mut(place) {
+            Some(more) if *more => {
+                *more = false;
+                false
+            }
+            _ => {
+                active.remove(place);
+                true
+            }
+        }
+    }
+}
+
+/// Answers what waits in a conversation, until nothing does.
+async fn work_off(app: &App, place: Place) {
+    /// A disk that fails is not mended by trying at once again.
+    const AFTER_ERROR: Duration = Duration::from_secs(5);
+    let dispatcher = &app.incoming.dispatcher;
+    loop {
+        let looked_at = place.clone();
+        let result = match app.incoming.on_disk(move |inbox| inbox.next(&looked_at)).await {
+            Ok(None) if dispatcher.ends(&place) => return,
+            Ok(None) => continue,
+            Ok(Some(_)) if dispatcher.stopping.is_cancelled() => return,
+            Ok(Some(pending)) => answer(app, pending).await,
+            Err(error) => Err(Pause::Inbox(error)),
+        };
+        match result {
+            Ok(()) => {}
+            Err(Pause::Stopping) => return,
+            Err(Pause::Inbox(error)) => {
+                complain(app, &error);
+                tokio::select! {
+                    () = tokio::time::sleep(AFTER_ERROR) => {}
+                    () = dispatcher.stopping.cancelled() => return,
+                }
+            }
+        }
+    }
+}
+
+/// Brings one message to its end: asks, if there is no answer yet, and sends.
+async fn answer(app: &App, mut pending: Pending) -> Result<(), Pause> {
+    let number = pending.number;
+    match &pending.answer {
+        None => {
+            let (text, apology) = if pending.tries >= TRIES {
+                tracing::error!(channel = name(&pending.place), "a message was given up: each try ended the process");
+                (SORRY.to_owned(), true)
+            } else {
+                ask(app, &pending).await?
+            };
+            let kept = text.clone();
+            app.incoming.on_disk(move |inbox| inbox.answered(number, &kept, apology)).await?;
+            pending.answer = Some(text);
+            pending.apology = apology;
+        }
+        // A process died here: whether the piece arrived is unknown.
+        Some(_) if pending.begun > pending.sent && pending.apology => {
+            return Ok(app.incoming.on_disk(move |inbox| inbox.done(number)).await?);
+        }
+        Some(_) if pending.begun > pending.sent => in_doubt(app, &mut pending).await?,
+        Some(_) => {}
+    }
+    send(app, pending).await
+}
+
+/// The answer in place of one whose delivery is unknown.
+async fn in_doubt(app: &App, pending: &mut Pending) -> Result<(), Pause> {
+    let number = pending.number;
+    app.incoming.on_disk(move |inbox| inbox.answered(number, IN_DOUBT, true)).await?;
+    (pending.answer, pending.apology) = (Some(IN_DOUBT.to_owned()), true);
+    (pending.begun, pending.sent) = (0, 0);
+    Ok(())
+}
+
+/// Asks the model. The answer, and whether it is an apology instead.
+async fn ask(app: &App, pending: &Pending) -> Result<(String, bool), Pause> {
+    let dispatcher = &app.incoming.dispatcher;
+    let slot = tokio::select! {
+        slot = dispatcher.slots.acquire() => slot,
+        () = dispatcher.stopping.cancelled() => return Err(Pause::Stopping),
+    };
+    let (number, place) = (pending.number, pending.place.clone());
+    let history = app
+        .incoming
+        .on_disk(move |inbox| {
+            inbox.asking(number)?;
+            inbox.history(&place, number, HISTORY)
+        })
+        .await?;
+    let mut conversation = recent(history);
+    conversation.push(Message::User(pending.text.clone()));
+    // Memories are the person's, whatever chat it wrote in.
+    let owner = Owner::person(name(&pending.place), &pending.sender);
+    let ask = Ask { owner, conversation, ..Ask::new(source(pending.place.platform), "") };
+    let answer = tokio::select! {
+        answer = agent::answer(app, ask) => answer,
+        () = dispatcher.cut.cancelled() => {
+            app.incoming.on_disk(move |inbox| inbox.not_asked(number)).await?;
+            return Err(Pause::Stopping);
+        }
+    };
+    drop(slot);
+    Ok(match answer {
+        Ok(answer) if !answer.text.trim().is_empty() => (answer.text, false),
+        _ => (SORRY.to_owned(), true),
+    })
+}
+
+/// As much of what was said last as the model is shown again.
+fn recent(history: Vec<(String, String)>) -> Vec<Message> {
+    let mut room = HISTORY_BYTES;
+    let fits = |(question, answer): &(String, String)| {
+        let size = question.len() + answer.len();
+        let fits = size <= room;
+        room = room.saturating_sub(size);
+        fits
+    };
+    let mut kept: Vec<_> = history.into_iter().rev().take_while(fits).collect();
+    kept.reverse();
+    let turn = |(question, answer)| [Message::User(question), Message::Assistant { text: answer, tool_calls: vec![] }];
+    kept.into_iter().flat_map(turn).collect()
+}
+
+/// Sends what of an answer was not sent yet.
+async fn send(app: &App, pending: Pending) -> Result<(), Pause> {
+    let number = pending.number;
+    let text = pending.answer.clone().unwrap_or_default();
+    let pieces: Vec<String> = pieces(&text, pending.place.platform.limit()).into_iter().map(str::to_owned).collect();
+    let count = pieces.len();
+    for (index, piece) in pieces.into_iter().enumerate().skip(pending.sent) {
+        let last = index + 1 == count;
+        match send_surely(app, &pending, &piece).await? {
+            Ok(()) => {
+                app.incoming.on_disk(move |inbox| inbox.sent(number, last)).await?;
+                app.health.ok(name(&pending.place));
+            }
+            Err(error) => {
+                failed(app, &pending.place, &error);
+                break;
+            }
+        }
+    }
+    Ok(app.incoming.on_disk(move |inbox| inbox.done(number)).await?)
+}
+
+/// Sends a piece until it arrived, cannot arrive, or may have arrived.
+async fn send_surely(app: &App, pending: &Pending, piece: &str) -> Result<Result<(), ChannelError>, Pause> {
+    let number = pending.number;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    for sends in 1.. {
+        app.incoming.on_disk(move |inbox| inbox.sending(number)).await?;
+        let config = app.config();
+        let place = &pending.place;
+        let result = send_piece(&app.http, &config.channels_config, place, pending.quoted.as_deref(), piece).await;
+        let Err(error) = result else { return Ok(Ok(())) };
+        let pause = match error.outcome() {
+            Outcome::NotDelivered { pause } if sends < SENDS => pause.unwrap_or_else(|| backoff.pause()),
+            _ => return Ok(Err(error)),
+        };
+        app.incoming.on_disk(move |inbox| inbox.not_sent(number)).await?;
+        if pause > LONGEST_ASKED_PAUSE {
+            return Ok(Err(error));
+        }
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            channel = name(place),
+            ?pause,
+            "an answer has to wait"
+        );
+        app.health.error(name(place), &error.to_string());
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = app.incoming.dispatcher.stopping.cancelled() => return Err(Pause::Stopping),
+        }
+    }
+    unreachable!("the last send returns")
+}
+
+fn failed(app: &App, place: &Place, error: &ChannelError) {
+    tracing::error!(error = error as &dyn std::error::Error, channel = name(place), "an answer was not delivered");
+    app.events.error(name(place), &error.to_string());
+    app.health.error(name(place), &error.to_string());
+}
+
+const fn source(platform: Platform) -> Source {
+    match platform {
+        Platform::Telegram => Source::Telegram,
+        Platform::Discord => Source::Discord,
+        Platform::Slack => Source::Slack,
+        Platform::WhatsApp => Source::WhatsApp,
+        Platform::Github => Source::Github,
+        Platform::NextcloudTalk => Source::NextcloudTalk,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_turns_that_fit_are_shown_again() {
+        let turn = |n: usize, size: usize| (format!("{n}"), "x".repeat(size));
+        let shown = recent(vec![turn(1, 10), turn(2, HISTORY_BYTES), turn(3, 10), turn(4, 10)]);
+        let questions: Vec<_> = shown.iter().filter_map(|message| match message {
+            Message::User(text) => Some(text.as_str()),
+            _ => None,
+        });
+        assert_eq!(questions.collect::<Vec<_>>(), ["3", "4"]);
+    }
+}
