@@ -133,6 +133,10 @@ fn users(problems: &mut Problems, pointer: &str, users: &[String]) {
         problems.push(pointer, format!("must have at most {ALLOWED_USERS} entries"));
     }
     for (index, user) in users.iter().enumerate().take(ALLOWED_USERS) {
-        problems.keep(&format!("{pointer}/{index}"), text(user, 1, ID_LENGTH));
+        let pointer = format!("{pointer}/{index}");
+        problems.keep(&pointer, text(user, 1, ID_LENGTH));
+        if user.contains([',', ';']) {
+            problems.push(&pointer, "must be one user name or id; make each an entry of its own");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! This module is below the agent, whose tools send messages. What platforms send to us is read in
 //! [`incoming`](super::incoming), above the agent. An empty allow-list allows nobody, as in ZeroClaw, `*` everybody.
 
+mod check;
 mod config;
 mod delivery;
 mod discord;
@@ -16,6 +17,7 @@ mod whatsapp;
 
 use std::time::Duration;
 
+pub(super) use check::{State, check};
 pub(super) use config::{Channels, Discord, Github, NextcloudTalk, Slack, Telegram, WhatsApp};
 pub(super) use delivery::{ChannelError, Outcome, request};
 pub(super) use discord::get as discord_get;

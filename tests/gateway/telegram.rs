@@ -134,3 +134,16 @@ async fn a_token_that_is_wrong_is_said_in_health_with_the_remedy() {
     .await;
     assert!(!seen.contains("8:other"), "{seen}");
 }
+
+#[tokio::test]
+async fn doctor_asks_telegram_and_reports_a_webhook_or_a_wrong_token() {
+    let (telegram, world) = start("").await;
+    let doctor = async |world: &World| both(world.get("/api/doctor").send().await.unwrap()).await.1.to_string();
+    assert!(doctor(&world).await.contains("telegram: @zbot is known"));
+    eventually(async || (telegram.asked("getUpdates") > 0).then_some(())).await;
+    telegram.set_webhook();
+    assert!(doctor(&world).await.contains("a webhook is set"));
+    let wrong = World::paired(&telegram.config("").replace("7:planted", "8:planted")).await;
+    let said = doctor(&wrong).await;
+    assert!(said.contains("telegram cannot receive or send messages: the platform does not take the token") && !said.contains("8:planted"), "{said}");
+}

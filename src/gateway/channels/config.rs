@@ -373,6 +373,11 @@ impl Channels {
         ]
     }
 
+    /// Whether messages of Slack can come in.
+    pub(in crate::gateway) fn receives_slack(&self) -> bool {
+        self.slack.as_ref().is_some_and(|slack| slack.app_token.is_some() || slack.signing_secret.is_some())
+    }
+
     /// What is configured and cannot work, or not as its owner may think: channel, whether it is off, and the reason
     /// with its remedy.
     pub(in crate::gateway) fn findings(&self) -> Vec<(&'static str, bool, String)> {
@@ -421,8 +426,7 @@ impl Channels {
 
     /// Slack without a way for its messages to come in.
     fn deaf(&self) -> Option<(&'static str, String)> {
-        let slack = self.slack.as_ref()?;
-        (slack.app_token.is_none() && slack.signing_secret.is_none()).then(|| {
+        (self.slack.is_some() && !self.receives_slack()).then(|| {
             let words = "only sends: it cannot receive messages without app_token (Socket Mode) or signing_secret \
                          (Events API, POST /slack)";
             ("slack", words.to_owned())

@@ -8,8 +8,10 @@ use crate::gateway::reply::Refusal;
 
 const PAGE: Asset = Asset { kind: "text/html; charset=utf-8", content: include_str!("dashboard/index.html") };
 const SCRIPT: Asset = Asset { kind: "text/javascript; charset=utf-8", content: include_str!("dashboard/app.js") };
+const CHAT: Asset = Asset { kind: "text/javascript; charset=utf-8", content: include_str!("dashboard/chat.js") };
+const DOM: Asset = Asset { kind: "text/javascript; charset=utf-8", content: include_str!("dashboard/dom.js") };
 const STYLE: Asset = Asset { kind: "text/css; charset=utf-8", content: include_str!("dashboard/style.css") };
-/// The page runs and loads nothing but its own two files, and talks to nobody but this gateway.
+/// The page loads and runs its own files only, and connects to this gateway only.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'",
@@ -24,6 +26,8 @@ struct Asset {
 pub(super) async fn asset(Path(file): Path<String>) -> Response {
     match file.as_str() {
         "app.js" => SCRIPT.respond(),
+        "chat.js" => CHAT.respond(),
+        "dom.js" => DOM.respond(),
         "style.css" => STYLE.respond(),
         _ => Refusal::NotFound.into_response(),
     }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{in_time, on_disk};
 use crate::domain::Provider;
 use crate::gateway::auth::Paired;
+use crate::gateway::channels;
 use crate::gateway::config::Config;
 use crate::gateway::config_file::Notes;
 use crate::gateway::reply::Refusal;
@@ -44,6 +45,7 @@ pub(super) async fn doctor(_: Paired, State(app): State<App>) -> Result<Json<Val
     results.extend(on_disk(&app, disk).await?);
     results.push(in_time(&app, memory(&app)).await?);
     results.push(reach(&app).await);
+    results.extend(channels(&app).await);
     let count = |severity| results.iter().filter(|finding| finding.severity == severity).count();
     let summary = json!({
         "ok": count(Severity::Ok), "warnings": count(Severity::Warn), "errors": count(Severity::Error)
@@ -96,6 +98,17 @@ fn config_can_be_saved(app: &App) -> Vec<Finding> {
             vec![finding(Severity::Warn, "config", message)]
         }
     }
+}
+
+/// Asks each platform who we are.
+async fn channels(app: &App) -> Vec<Finding> {
+    let reports = channels::check(&app.http, &app.config().channels_config).await;
+    let severity = |state| match state {
+        channels::State::Good => Severity::Ok,
+        channels::State::Doubtful => Severity::Warn,
+        channels::State::Bad => Severity::Error,
+    };
+    reports.into_iter().map(|(state, words)| finding(severity(state), "channels", words)).collect()
 }
 
 fn disk(app: &App) -> Vec<Finding> {

@@ -29,10 +29,8 @@ pub(super) async fn integrations(_: Paired, State(app): State<App>) -> Json<Valu
         .into_iter()
         .map(|provider| entry(provider.as_str(), "AiModel", "Model provider", config.provider() == provider.as_str()));
     let channels = config.channels_config.present().into_iter().map(|(name, present)| {
-        let description = match name {
-            "slack" | "discord" => "Messages out",
-            _ => "Messages in and out",
-        };
+        let only_sends = name == "slack" && !config.channels_config.receives_slack();
+        let description = if only_sends { "Messages out" } else { "Messages in and out" };
         entry(name, "Chat", description, present)
     });
     let memory = ["sqlite", "markdown"]

@@ -5,6 +5,9 @@
 //! server  {"type":"chunk","content":"Hi "} …
 //!         {"type":"tool_call","name":"time","args":{}}   {"type":"tool_result","name":"time","output":"…"}
 //!         {"type":"done","full_response":"Hi there"}  or  {"type":"error","message":"…"}
+//! client  {"type":"stop"}                                ends the answer under way: {"type":"stopped"}
+//!         {"type":"history","messages":[{"role":"user","content":"…"},{"role":"assistant","content":"…"}]}
+//!                                                        at the start: what was said over an earlier socket
 //! ```
 //! What was said stays in mind until the socket closes. A socket that closes in the middle of an answer ends it.
 
@@ -48,6 +51,14 @@ struct Said {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
+    content: String,
+    #[serde(default)]
+    messages: Vec<Turn>,
+}
+
+#[derive(Deserialize)]
+struct Turn {
+    role: String,
     content: String,
 }
 
@@ -101,16 +112,23 @@ async fn converse(app: App, mut socket: WebSocket) -> Option<()> {
             send(&mut socket, json!({ "type": "error", "message": "Invalid JSON" })).await?;
             continue;
         };
+        if said.kind == "history" && history.is_empty() {
+            history = earlier(said.messages);
+        }
         if said.kind != "message" || said.content.is_empty() {
             continue;
         }
         history.push(Message::User(said.content));
         match answer(&app, &mut socket, history.clone()).await? {
-            Ok(answer) => {
+            Ended::Stopped => {
+                history.pop();
+                send(&mut socket, json!({ "type": "stopped" })).await?;
+            }
+            Ended::Answered(answer) => {
                 send(&mut socket, done(&answer)).await?;
                 history.push(Message::Assistant { text: answer.text, tool_calls: vec![] });
             }
-            Err(message) => {
+            Ended::Failed(message) => {
                 history.pop();
                 send(&mut socket, json!({ "type": "error", "message": message })).await?;
             }
@@ -127,8 +145,28 @@ fn done(answer: &Answer) -> Value {
     })
 }
 
+/// What a client knows from an earlier socket, as much as is kept in mind.
+fn earlier(messages: Vec<Turn>) -> Vec<Message> {
+    let surplus = messages.len().saturating_sub(HISTORY);
+    let known = messages.into_iter().skip(surplus).filter(|turn| !turn.content.trim().is_empty());
+    let read = |turn: Turn| match turn.role.as_str() {
+        "user" => Some(Message::User(turn.content)),
+        "assistant" => Some(Message::Assistant { text: turn.content, tool_calls: vec![] }),
+        _ => None,
+    };
+    known.filter_map(read).collect()
+}
+
+/// How an answer ended.
+enum Ended {
+    Answered(Answer),
+    Failed(String),
+    /// By the client's wish.
+    Stopped,
+}
+
 /// Answers with its pieces on the way.
-async fn answer(app: &App, socket: &mut WebSocket, conversation: Vec<Message>) -> Option<Result<Answer, String>> {
+async fn answer(app: &App, socket: &mut WebSocket, conversation: Vec<Message>) -> Option<Ended> {
     let (sender, mut progress) = mpsc::channel(IN_FLIGHT);
     let ask = Ask { conversation, progress: Some(sender), ..Ask::new(Source::WebSocket, "") };
     let worker = app.clone();
@@ -140,6 +178,7 @@ async fn answer(app: &App, socket: &mut WebSocket, conversation: Vec<Message>) -
                 None => break,
             },
             frame = socket.recv() => match frame? {
+                Ok(Frame::Text(text)) if is_stop(&text) => return Some(Ended::Stopped),
                 Ok(Frame::Text(_)) => {
                     send(socket, json!({ "type": "error", "message": "Still answering the last message" })).await?;
                 }
@@ -149,9 +188,14 @@ async fn answer(app: &App, socket: &mut WebSocket, conversation: Vec<Message>) -
         }
     }
     Some(match work.await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err("The answer was interrupted".to_owned()),
+        Ok(Ok(answer)) => Ended::Answered(answer),
+        Ok(Err(error)) => Ended::Failed(error.to_string()),
+        Err(_) => Ended::Failed("The answer was interrupted".to_owned()),
     })
+}
+
+fn is_stop(text: &str) -> bool {
+    serde_json::from_str::<Said>(text).is_ok_and(|said| said.kind == "stop")
 }
 
 fn show(progress: Progress) -> Value {

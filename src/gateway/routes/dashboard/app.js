@@ -1,12 +1,38 @@
-// The dashboard: plain browser JavaScript, no build step. What comes from the gateway is only ever put in as text.
+// The page: plain browser JavaScript, no build step. What comes from the gateway is only ever put in as text.
+
+import { Chat } from "./chat.js";
+import { element, markdown, ago } from "./dom.js";
 
 const base = location.pathname.replace(/[^/]*$/, "");
 const TOKEN = "gateway-token";
 /** In place of a token where none is needed: pairing is off, or a proxy adds the token on the way. */
 const OPEN = "open";
 const EVENTS_SHOWN = 200;
+/** How often what changes by itself is asked for again. */
+const REFRESH_MS = 5000;
 const $ = (selector, from = document) => from.querySelector(selector);
-let token = sessionStorage.getItem(TOKEN) ?? "";
+
+/** Kept when the tab is closed, so that the next one need not be paired. In a private window it may not be there. */
+const store = {
+  get: (name) => {
+    try {
+      return localStorage.getItem(name);
+    } catch {
+      return null;
+    }
+  },
+  set: (name, value) => {
+    try {
+      if (value === null) localStorage.removeItem(name);
+      else localStorage.setItem(name, value);
+    } catch {
+      // It works without until the tab is closed.
+    }
+  },
+};
+
+let token = store.get(TOKEN) ?? "";
+let shown = "";
 
 // --- talking to the gateway ------------------------------------------------------------------------------------------
 
@@ -18,10 +44,15 @@ async function call(path, options = {}) {
     headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(options.json);
   }
-  const response = await fetch(base + path, { ...options, headers });
+  let response;
+  try {
+    response = await fetch(base + path, { ...options, headers });
+  } catch {
+    throw new Error("The gateway cannot be reached.");
+  }
   const body = await response.json().catch(() => ({}));
-  if (response.status === 401) forget();
-  if (!response.ok) throw new Error(body.error ?? `The gateway answered ${response.status}`);
+  if (response.status === 401 && token) forget();
+  if (!response.ok) throw new Error(body.error ?? `The gateway answered ${response.status}.`);
   return body;
 }
 
@@ -41,26 +72,36 @@ async function attempt(action) {
 
 // --- building the page -----------------------------------------------------------------------------------------------
 
-function element(name, text, attributes = {}) {
-  const made = document.createElement(name);
-  made.textContent = text ?? "";
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
+/** Fills a table; on a narrow screen each cell shows the name of its column. */
+function fill(table, rows) {
+  const names = [...table.querySelectorAll("th")].map((th) => th.textContent.trim());
+  const made = rows.map((cells) => {
+    const tr = document.createElement("tr");
+    cells.forEach((cell, column) => {
+      const td = document.createElement("td");
+      if (names[column]) td.dataset.label = names[column];
+      if (column === 0) td.className = "name";
+      if (cell instanceof HTMLButtonElement) td.className = "action";
+      td.append(cell instanceof Node ? cell : String(cell ?? ""));
+      tr.append(td);
+    });
+    return tr;
+  });
+  $("tbody", table).replaceChildren(...made);
 }
 
-function row(cells) {
-  const made = document.createElement("tr");
-  for (const cell of cells) {
-    const td = document.createElement("td");
-    td.append(cell instanceof Node ? cell : String(cell ?? ""));
-    made.append(td);
-  }
-  return made;
-}
-
-function button(text, action) {
+/** A button for what cannot be undone: it asks once more. */
+function sure(text, action) {
   const made = element("button", text, { type: "button" });
-  made.addEventListener("click", () => attempt(action));
+  let armed;
+  made.addEventListener("click", () => {
+    if (armed) return attempt(action);
+    made.textContent = `${text}: sure?`;
+    armed = setTimeout(() => {
+      armed = undefined;
+      made.textContent = text;
+    }, 4000);
+  });
   return made;
 }
 
@@ -80,19 +121,24 @@ const sections = {
     pairs($("#status dl"), [
       ["Provider", status.provider],
       ["Model", status.model],
-      ["Temperature", status.temperature],
+      ["Temperature", status.temperature ?? "the provider's default"],
       ["Memory", status.memory_backend],
       ["Channels", channels.join(", ") || "none"],
-      ["Up for", `${status.uptime_seconds} s`],
+      ["Up for", ago(status.uptime_seconds)],
     ]);
     const parts = Object.entries(status.health.components);
-    $("#status tbody").replaceChildren(
-      ...parts.map(([name, part]) => row([name, part.status, part.restart_count, part.last_error])),
-    );
+    const rows = parts.map(([name, part]) => [
+      name,
+      element("span", part.status, { class: `state-${part.status}` }),
+      part.restart_count,
+      part.last_error,
+    ]);
+    fill($("#status table"), rows);
   },
 
   async chat() {
-    connect();
+    chat.connect();
+    if (matchMedia("(pointer: fine)").matches) $("#chat textarea").focus();
   },
 
   async memory() {
@@ -102,11 +148,14 @@ const sections = {
       await call(`api/memory/${encodeURIComponent(key)}`, { method: "DELETE" });
       await sections.memory();
     };
-    $("#memory tbody").replaceChildren(
-      ...entries.map((entry) =>
-        row([entry.key, entry.content, entry.category, time(entry.timestamp), button("Forget", remove(entry.key))]),
-      ),
-    );
+    const rows = entries.map((entry) => [
+      entry.key,
+      entry.content,
+      entry.category,
+      time(entry.timestamp),
+      sure("Forget", remove(entry.key)),
+    ]);
+    fill($("#memory table"), rows);
   },
 
   async cron() {
@@ -115,18 +164,15 @@ const sections = {
       await call(`api/cron/${encodeURIComponent(id)}`, { method: "DELETE" });
       await sections.cron();
     };
-    $("#cron tbody").replaceChildren(
-      ...jobs.map((job) =>
-        row([
-          job.command,
-          `${job.schedule} (${job.tz})`,
-          time(job.next_run),
-          job.last_run ? `${time(job.last_run)}: ${job.last_status}` : "",
-          job.last_output,
-          button("Remove", remove(job.id)),
-        ]),
-      ),
-    );
+    const rows = jobs.map((job) => [
+      job.command,
+      [job.schedule ?? "", job.tz ? `(${job.tz})` : ""].join(" ").trim(),
+      time(job.next_run),
+      job.last_run ? `${time(job.last_run)}: ${job.last_status}` : "",
+      job.last_output,
+      sure("Remove", remove(job.id)),
+    ]);
+    fill($("#cron table"), rows);
   },
 
   async cost() {
@@ -139,13 +185,10 @@ const sections = {
       ["Requests", cost.request_count],
     ]);
     const days = Object.entries(cost.by_day).reverse();
-    $("#cost tbody").replaceChildren(
-      ...days.flatMap(([day, models]) =>
-        Object.values(models).map((sum) =>
-          row([day, sum.model, sum.request_count, sum.total_tokens, dollars(sum.cost_usd)]),
-        ),
-      ),
+    const rows = days.flatMap(([day, models]) =>
+      Object.values(models).map((sum) => [day, sum.model, sum.request_count, sum.total_tokens, dollars(sum.cost_usd)]),
     );
+    fill($("#cost table"), rows);
   },
 
   async config() {
@@ -160,6 +203,7 @@ const sections = {
 function show() {
   const name = token ? location.hash.slice(1) || "status" : "pair";
   const known = name in sections || name === "pair" ? name : "status";
+  shown = known;
   for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== known;
   for (const link of document.querySelectorAll("#tabs a")) {
     if (link.hash === `#${known}`) link.setAttribute("aria-current", "page");
@@ -169,18 +213,26 @@ function show() {
   if (known in sections) attempt(sections[known]);
 }
 
+// What changes by itself is shown anew, unless somebody is at work in it.
+setInterval(() => {
+  const table = $(`#${shown} table`);
+  if (!["status", "cron"].includes(shown) || document.hidden || !token) return;
+  if (table?.matches(":focus-within")) return;
+  sections[shown]().catch((error) => notice(error.message));
+}, REFRESH_MS);
+
 // --- pairing ---------------------------------------------------------------------------------------------------------
 
 function keep(value) {
   token = value;
-  sessionStorage.setItem(TOKEN, value);
+  store.set(TOKEN, value === OPEN ? null : value);
   show();
 }
 
 function forget() {
   token = "";
-  sessionStorage.removeItem(TOKEN);
-  socket?.close();
+  store.set(TOKEN, null);
+  chat.close();
   show();
 }
 
@@ -190,7 +242,12 @@ $("#pair form").addEventListener("submit", (event) => {
   attempt(async () => {
     if (/^zc[l_]/.test(secret)) {
       token = secret;
-      await call("api/status");
+      try {
+        await call("api/status");
+      } catch (error) {
+        token = "";
+        throw error;
+      }
       return keep(secret);
     }
     const paired = await call("pair", { method: "POST", headers: { "X-Pairing-Code": secret } });
@@ -200,63 +257,39 @@ $("#pair form").addEventListener("submit", (event) => {
   });
 });
 
-$("#leave").addEventListener("click", forget);
+$("#leave").addEventListener("click", () => {
+  const question = "Sign out? To come back you need the token or a new code. The conversation shown here is forgotten.";
+  if (!confirm(question)) return;
+  chat.clear();
+  forget();
+});
 
 // --- chat ------------------------------------------------------------------------------------------------------------
 
-let socket;
-let answer;
-
-function connect() {
-  if (socket && socket.readyState <= WebSocket.OPEN) return;
+function socketAddress() {
   const url = new URL(`${base}ws/chat`, location.href);
   url.protocol = url.protocol.replace("http", "ws");
-  socket = new WebSocket(url, token === OPEN ? [] : ["zeroclaw.v1", `bearer.${token}`]);
-  socket.addEventListener("message", (event) => hear(JSON.parse(event.data)));
-  socket.addEventListener("close", () => (answer = undefined));
+  return [url, token && token !== OPEN ? ["zeroclaw.v1", `bearer.${token}`] : []];
 }
 
-function line(kind, text) {
-  const made = element("p", text, { class: kind });
-  const log = $("#log");
-  log.append(made);
-  log.scrollTop = log.scrollHeight;
-  return made;
-}
-
-function hear(message) {
-  switch (message.type) {
-    case "chunk":
-      answer ??= line("agent", "");
-      answer.textContent += message.content;
-      $("#log").scrollTop = $("#log").scrollHeight;
-      break;
-    case "tool_call":
-      answer = undefined;
-      line("tool", `${message.name} ${JSON.stringify(message.args)}`);
-      break;
-    case "tool_result":
-      line("tool", `→ ${message.output}`);
-      break;
-    case "done":
-      if (!answer) line("agent", message.full_response);
-      answer = undefined;
-      break;
-    case "error":
-      answer = undefined;
-      line("error", message.message);
-      break;
-  }
-}
+const chat = new Chat({
+  address: socketAddress,
+  allowed: async () => (await fetch(`${base}api/status`, { headers: authorization() })).status !== 401,
+  refused: () => {
+    forget();
+    notice("The gateway does not know this browser any more. Pair it again.");
+  },
+  signedIn: () => token !== "",
+  store,
+  name: `gateway-chat:${base}`,
+  markdown,
+});
 
 $("#chat form").addEventListener("submit", (event) => {
   event.preventDefault();
-  const content = new FormData(event.target).get("message");
-  connect();
-  const send = () => socket.send(JSON.stringify({ type: "message", content }));
-  if (socket.readyState === WebSocket.OPEN) send();
-  else socket.addEventListener("open", send, { once: true });
-  line("user", content);
+  const content = new FormData(event.target).get("message").trim();
+  if (!content) return;
+  chat.say(content);
   event.target.reset();
 });
 
@@ -267,10 +300,14 @@ $("#chat textarea").addEventListener("keydown", (event) => {
   }
 });
 
+$("#stop").addEventListener("click", () => chat.stop());
+$("#fresh").addEventListener("click", () => chat.clear());
+
 // --- events ----------------------------------------------------------------------------------------------------------
 
 let listening = false;
-let lastEvent;
+/** A name that no event has: what the gateway still keeps comes first. */
+let lastEvent = "start";
 
 /** Reads the stream by fetch: an EventSource cannot send the token. Goes on after the last event seen. */
 async function listen() {
@@ -278,13 +315,12 @@ async function listen() {
   listening = true;
   while (token) {
     try {
-      const headers = authorization();
-      if (lastEvent) headers["Last-Event-ID"] = lastEvent;
-      const response = await fetch(`${base}api/events`, { headers });
+      const response = await fetch(`${base}api/events`, { headers: { ...authorization(), "Last-Event-ID": lastEvent } });
       if (response.status === 401) break;
+      notice("");
       await read(response.body.pipeThrough(new TextDecoderStream()).getReader());
     } catch {
-      // The connection broke; the next turn takes it up again.
+      if (shown === "events") notice("The connection to the gateway is lost; trying again.");
     }
     await new Promise((resolve) => setTimeout(resolve, 2000));
   }
@@ -307,10 +343,12 @@ function showEvent(part) {
   const field = (name) => part.split("\n").find((each) => each.startsWith(`${name}: `))?.slice(name.length + 2);
   const data = field("data");
   if (!data) return;
-  lastEvent = field("id") ?? lastEvent;
   const { type, timestamp, ...rest } = JSON.parse(data);
+  if (type === "gap" && lastEvent === "start") return;
+  lastEvent = field("id") ?? lastEvent;
+  $("#quiet").hidden = true;
   const list = $("#events ol");
-  list.prepend(element("li", `${time(timestamp)} ${type} ${JSON.stringify(rest)}`));
+  list.prepend(element("li", type === "gap" ? "Some events are missing here." : `${time(timestamp)} ${type} ${JSON.stringify(rest)}`));
   while (list.children.length > EVENTS_SHOWN) list.lastChild.remove();
 }
 
@@ -329,8 +367,8 @@ onSubmit('[data-form="store"]', async (note, form) => {
   form.reset();
   await sections.memory();
 });
-onSubmit("#cron form", async (job, form) => {
-  await call("api/cron", { method: "POST", json: job });
+onSubmit("#cron form", async ({ tz, ...job }, form) => {
+  await call("api/cron", { method: "POST", json: tz ? { ...job, tz } : job });
   form.reset();
   await sections.cron();
 });
@@ -339,18 +377,33 @@ onSubmit("#config form", async ({ content }) => {
   const later = saved.restart_required;
   notice(later.length ? `Saved. Takes effect after a restart: ${later.join(", ")}` : "Saved.");
 });
-$('[data-action="doctor"]').addEventListener("click", () =>
+$('[data-action="doctor"]').addEventListener("click", (event) => {
+  event.target.disabled = true;
+  $("#findings").replaceChildren(element("li", "Checking …"));
   attempt(async () => {
-    const { results } = await call("api/doctor", { method: "POST" });
-    $("#findings").replaceChildren(
-      ...results.map((found) =>
+    try {
+      const { results } = await call("api/doctor", { method: "POST" });
+      const items = results.map((found) =>
         element("li", `${found.severity}: ${found.category}: ${found.message}`, { class: `severity-${found.severity}` }),
-      ),
-    );
-  }),
-);
+      );
+      $("#findings").replaceChildren(...items);
+    } catch (error) {
+      $("#findings").replaceChildren();
+      throw error;
+    } finally {
+      event.target.disabled = false;
+    }
+  });
+});
 
 addEventListener("hashchange", show);
+// Another tab signed in or out.
+addEventListener("storage", (event) => {
+  if (event.key !== TOKEN || (event.newValue ?? "") === token || token === OPEN) return;
+  token = event.newValue ?? "";
+  if (!token) chat.close();
+  show();
+});
 attempt(async () => {
   if (!token && (await fetch(`${base}api/status`)).ok) token = OPEN;
   show();
