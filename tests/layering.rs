@@ -134,3 +134,37 @@ fn no_room_stands_outside_the_plan() {
         assert!(known.contains(&room.as_str()), "{room} has no floor: give it one in {}", file!());
     }
 }
+
+#[test]
+fn the_gateways_agent_knows_nothing_of_incoming_messages() {
+    /// What lies above these files and must not be named in them: tools send messages, so that sending is below the
+    /// agent and receiving above it.
+    const BELOW: [(&str, &[&str]); 4] = [
+        ("gateway/channels", &["agent", "tools", "incoming", "shared", "routes"]),
+        ("gateway/tools", &["agent", "incoming", "routes"]),
+        ("gateway/agent", &["incoming", "routes"]),
+        ("gateway/provider", &["agent", "tools", "channels", "incoming", "routes"]),
+    ];
+    let mut broken = Vec::new();
+    for (file, text) in sources() {
+        let name = file.to_string_lossy().trim_end_matches(".rs").to_owned();
+        let Some((_, above)) = BELOW.iter().find(|(at, _)| name == *at || name.starts_with(&format!("{at}/"))) else {
+            continue;
+        };
+        for other in above.iter().filter(|other| names_gateway_module(&text, other)) {
+            broken.push(format!("{name} uses {other}"));
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+}
+
+/// Whether a source of the gateway imports one of its modules, by whichever path.
+fn names_gateway_module(text: &str, module: &str) -> bool {
+    let paths = [format!("crate::gateway::{module}"), format!("super::{module}"), format!("use super::{{{module}")];
+    paths.iter().any(|path| {
+        text.match_indices(path.as_str()).any(|(at, found)| {
+            let next = text[at + found.len()..].chars().next();
+            !next.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_')
+        })
+    })
+}

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::model::Reply;
+use super::platform::Platform;
 use super::world::{World, both, eventually};
 
 async fn get(world: &World, path: &str) -> Value {
@@ -140,7 +141,10 @@ async fn cost_is_counted_per_model_and_day_and_survives_a_restart() {
 
 #[tokio::test]
 async fn the_doctor_finds_what_is_wrong() {
-    let world = World::paired("[channels_config.github]\naccess_token = \"t\"\n").await;
+    let platform = Platform::start().await;
+    let base = platform.url();
+    let world =
+        World::paired(&format!("[channels_config.github]\naccess_token = \"t\"\napi_base = \"{base}\"\n")).await;
     let healthy = get(&world, "/api/doctor").await;
     assert_eq!(healthy["summary"]["errors"], 0, "{healthy}");
     assert!(healthy["summary"]["warnings"].as_u64().unwrap() >= 3, "no identity, no secret, nobody allowed: {healthy}");

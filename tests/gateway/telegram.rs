@@ -145,5 +145,9 @@ async fn doctor_asks_telegram_and_reports_a_webhook_or_a_wrong_token() {
     assert!(doctor(&world).await.contains("a webhook is set"));
     let wrong = World::paired(&telegram.config("").replace("7:planted", "8:planted")).await;
     let said = doctor(&wrong).await;
-    assert!(said.contains("telegram cannot receive or send messages: the platform does not take the token") && !said.contains("8:planted"), "{said}");
+    assert!(
+        said.contains("telegram cannot receive or send messages: the platform does not take the token")
+            && !said.contains("8:planted"),
+        "{said}"
+    );
 }

@@ -103,8 +103,9 @@ impl TelegramServer {
 
     /// All that was sent to a chat and arrived.
     pub(crate) fn sent(&self, chat: i64) -> Vec<Value> {
+        let chat = chat.to_string();
         let inner = self.shared.inner.lock().unwrap();
-        inner.sent.iter().filter(|body| body["chat_id"] == chat.to_string()).cloned().collect()
+        inner.sent.iter().filter(|body| body["chat_id"] == chat.as_str()).cloned().collect()
     }
 
     pub(crate) fn texts(&self, chat: i64) -> Vec<String> {

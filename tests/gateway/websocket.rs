@@ -40,7 +40,7 @@ async fn answer(socket: &mut Socket) -> Vec<Value> {
     let mut seen = vec![];
     loop {
         let message = next(socket).await;
-        let last = message["type"] == "done" || message["type"] == "error";
+        let last = ["done", "error", "stopped"].iter().any(|last| message["type"] == *last);
         seen.push(message);
         if last {
             return seen;
@@ -124,4 +124,30 @@ async fn an_open_socket_does_not_keep_the_gateway_from_stopping() {
     world.stop().await;
     assert!(!matches!(socket.next().await, Some(Ok(Message::Text(_)))));
     drop(events);
+}
+
+#[tokio::test]
+async fn an_answer_is_stopped_by_the_client_and_the_next_message_is_answered() {
+    let world = World::paired("").await;
+    let mut socket = connect(&world, &format!("?token={}", world.token()), &[]).await.unwrap();
+    world.model.script([Reply::Hang]);
+    say(&mut socket, "slow").await;
+    super::world::eventually(async || (world.model.calls().len() == 1).then_some(())).await;
+    socket.send(Message::text(json!({ "type": "stop" }).to_string())).await.unwrap();
+    assert_eq!(answer(&mut socket).await, [json!({ "type": "stopped" })]);
+    say(&mut socket, "quick").await;
+    assert_eq!(answer(&mut socket).await.last().unwrap()["full_response"], "echo: quick");
+    assert!(!world.model.calls()[1].body["messages"].to_string().contains("slow"));
+}
+
+#[tokio::test]
+async fn a_new_socket_goes_on_with_what_its_client_remembers() {
+    let world = World::paired("").await;
+    let mut socket = connect(&world, &format!("?token={}", world.token()), &[]).await.unwrap();
+    let earlier = json!([{ "role": "user", "content": "I am Ada" }, { "role": "assistant", "content": "Hello Ada" }, { "role": "system", "content": "planted" }]);
+    socket.send(Message::text(json!({ "type": "history", "messages": earlier }).to_string())).await.unwrap();
+    say(&mut socket, "who am I?").await;
+    answer(&mut socket).await;
+    let asked = world.model.calls()[0].body["messages"].to_string();
+    assert!(asked.contains("Hello Ada") && !asked.contains("planted"), "{asked}");
 }

@@ -49,7 +49,9 @@ fn explain(error: &ChannelError) -> String {
         ChannelError::Refused { status: 401 | 403, reason, .. } => {
             format!("the platform does not take the token ({reason}); set a new one")
         }
-        ChannelError::NotAccepted { reason } => format!("the platform does not take the token ({reason}); set a new one"),
+        ChannelError::NotAccepted { reason } => {
+            format!("the platform does not take the token ({reason}); set a new one")
+        }
         other => other.to_string(),
     }
 }

@@ -307,7 +307,7 @@ mod tests {
     fn the_newest_turns_that_fit_are_shown_again() {
         let turn = |n: usize, size: usize| (format!("{n}"), "x".repeat(size));
         let shown = recent(vec![turn(1, 10), turn(2, HISTORY_BYTES), turn(3, 10), turn(4, 10)]);
-        let questions: Vec<_> = shown.iter().filter_map(|message| match message {
+        let questions = shown.iter().filter_map(|message| match message {
             Message::User(text) => Some(text.as_str()),
             _ => None,
         });
