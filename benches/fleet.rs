@@ -140,7 +140,7 @@ async fn all_running(plane: &ControlPlane) {
 
 /// Pages one after the other on one connection, while the agents go on.
 async fn page_p50(plane: &ControlPlane, user: UserId) -> Duration {
-    let key = NewKey { name: None, scopes: Scopes::all(), expires_at: None };
+    let key = NewKey::new(Scopes::all());
     let (_, key) = plane.create_key(user, key).await.expect("a key");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let at = listener.local_addr().expect("it has one");

@@ -1,61 +1,114 @@
 //! Users and API keys as they are read: in memory, in step with the store. The registry is the one writer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::domain::{ApiKey, KeyId, Limits, Plan, Scope, Scopes, Timestamp, UserId};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::{ApiKey, KeyId, Limits, Plan, Scope, Scopes, Timestamp, UserId, UserStatus};
 use crate::store::{KeyRecord, UserRecord};
 
 #[derive(Default)]
-pub struct Accounts(RwLock<Inner>);
+pub struct Accounts {
+    inner: RwLock<Inner>,
+    /// Told when a user's status changed.
+    pub(crate) status_changed: Notify,
+}
 
 #[derive(Default)]
 struct Inner {
     users: HashMap<UserId, UserRecord>,
-    keys: HashMap<[u8; 32], KeyRecord>,
+    keys: HashMap<[u8; 32], Key>,
     last_used: HashMap<KeyId, Timestamp>,
 }
 
+struct Key {
+    record: KeyRecord,
+    /// Cancelled once the key no longer works, for what its holder has open.
+    ended: CancellationToken,
+}
+
 /// Who is calling, and what they may do.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Caller {
     pub user: UserId,
-    pub key: KeyId,
+    /// The key that was presented; none for a caller that an embedder has authenticated.
+    pub key: Option<KeyId>,
     pub scopes: Scopes,
+    pub expires_at: Option<Timestamp>,
+    ended: CancellationToken,
+}
+
+/// Why a presented key is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no such key, or it has expired.
+    Unknown,
+    /// Its user is suspended.
+    Suspended,
 }
 
 impl Caller {
+    /// A caller whom somebody else has authenticated, for routers that trust their embedder.
+    pub fn new(user: UserId, scopes: Scopes) -> Self {
+        Self { user, key: None, scopes, expires_at: None, ended: CancellationToken::new() }
+    }
+
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(scope)
+    }
+
+    /// Waits until the key is revoked or its user suspended or deleted. Expiry is the caller's own to watch.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 }
 
 impl Accounts {
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Inner> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the store has. Streams of keys that are still there stay open.
     pub fn restore(&self, users: Vec<UserRecord>, keys: Vec<KeyRecord>) {
         let mut inner = self.write();
         inner.users = users.into_iter().map(|user| (user.id, user)).collect();
-        inner.keys = keys.into_iter().map(|key| (key.hash, key)).collect();
+        let mut before = std::mem::take(&mut inner.keys);
+        for record in keys {
+            let ended = before.remove(&record.hash).map_or_else(CancellationToken::new, |key| key.ended);
+            inner.keys.insert(record.hash, Key { record, ended });
+        }
+        before.into_values().for_each(|key| key.ended.cancel());
     }
 
     /// Who presents this key. A look-up by hash: how long it takes says nothing about the keys that exist.
-    pub fn authenticate(&self, presented: &str, now: Timestamp) -> Option<Caller> {
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Caller, Refused> {
         let hash = ApiKey::hash_of(presented);
         let caller = {
             let inner = self.read();
-            let key = inner.keys.get(&hash).filter(|key| key.expires_at.is_none_or(|expiry| now < expiry))?;
-            inner.users.get(&key.user)?;
-            Caller { user: key.user, key: key.id, scopes: key.scopes.clone() }
+            let key = inner.keys.get(&hash).filter(|key| key.record.works_at(now)).ok_or(Refused::Unknown)?;
+            let user = inner.users.get(&key.record.user).ok_or(Refused::Unknown)?;
+            if user.status != UserStatus::Active {
+                return Err(Refused::Suspended);
+            }
+            Caller {
+                user: key.record.user,
+                key: Some(key.record.id),
+                scopes: key.record.scopes.clone(),
+                expires_at: key.record.expires_at,
+                ended: key.ended.clone(),
+            }
         };
-        self.write().last_used.insert(caller.key, now);
-        Some(caller)
+        self.write().last_used.extend(caller.key.map(|key| (key, now)));
+        Ok(caller)
     }
 
     pub fn user(&self, id: UserId) -> Option<UserRecord> {
@@ -79,8 +132,8 @@ impl Accounts {
         let mut keys: Vec<_> = inner
             .keys
             .values()
-            .filter(|key| key.user == user)
-            .map(|key| (key.clone(), inner.last_used.get(&key.id).copied()))
+            .filter(|key| key.record.user == user)
+            .map(|key| (key.record.clone(), inner.last_used.get(&key.record.id).copied()))
             .collect();
         keys.sort_by_key(|(key, _)| key.id);
         keys
@@ -91,24 +144,73 @@ impl Accounts {
         self.read().users.get(&user).map_or(Plan::Free.limits(), UserRecord::effective_limits)
     }
 
+    /// The key and all that were made with it or with one of those, the key last.
+    pub(crate) fn tree_of(&self, key: KeyId) -> Vec<KeyRecord> {
+        let inner = self.read();
+        let records: Vec<&KeyRecord> = inner.keys.values().map(|key| &key.record).collect();
+        let mut tree: Vec<KeyRecord> = records.iter().filter(|it| it.id == key).map(|it| (*it).clone()).collect();
+        let mut next = 0;
+        while let Some(parent) = tree.get(next).map(|it| it.id) {
+            tree.extend(records.iter().filter(|it| it.parent == Some(parent)).map(|it| (*it).clone()));
+            next += 1;
+        }
+        tree.reverse();
+        tree
+    }
+
+    /// Whether a key with the scope admin works, other than these and those of this user.
+    pub(crate) fn has_administrator(&self, now: Timestamp, without: &HashSet<KeyId>, user: Option<UserId>) -> bool {
+        let inner = self.read();
+        let active = |id| inner.users.get(&id).is_some_and(|user| user.status == UserStatus::Active);
+        inner.keys.values().map(|key| &key.record).any(|key| {
+            key.scopes.contains(Scope::Admin)
+                && key.works_at(now)
+                && !without.contains(&key.id)
+                && user != Some(key.user)
+                && active(key.user)
+        })
+    }
+
     pub(crate) fn put_user(&self, user: UserRecord) {
-        self.write().users.insert(user.id, user);
+        let mut inner = self.write();
+        if user.status != UserStatus::Active {
+            for key in inner.keys.values_mut().filter(|key| key.record.user == user.id) {
+                key.ended.cancel();
+                // The key may work again later.
+                key.ended = CancellationToken::new();
+            }
+        }
+        inner.users.insert(user.id, user);
+        drop(inner);
+        self.status_changed.notify_one();
     }
 
     pub(crate) fn remove_user(&self, user: UserId) {
         let mut inner = self.write();
         inner.users.remove(&user);
-        inner.keys.retain(|_, key| key.user != user);
+        inner.remove_keys(|key| key.user == user);
     }
 
-    pub(crate) fn put_key(&self, key: KeyRecord) {
-        self.write().keys.insert(key.hash, key);
+    pub(crate) fn put_key(&self, record: KeyRecord) {
+        let key = Key { ended: CancellationToken::new(), record };
+        self.write().keys.insert(key.record.hash, key);
     }
 
-    pub(crate) fn remove_key(&self, key: KeyId) {
-        let mut inner = self.write();
-        inner.keys.retain(|_, kept| kept.id != key);
-        inner.last_used.remove(&key);
+    pub(crate) fn remove_keys(&self, keys: &[KeyId]) {
+        self.write().remove_keys(|key| keys.contains(&key.id));
+    }
+}
+
+impl Inner {
+    fn remove_keys(&mut self, gone: impl Fn(&KeyRecord) -> bool) {
+        self.keys.retain(|_, key| {
+            let gone = gone(&key.record);
+            if gone {
+                key.ended.cancel();
+                self.last_used.remove(&key.record.id);
+            }
+            !gone
+        });
     }
 }
 
@@ -116,5 +218,12 @@ impl UserRecord {
     /// The limits agreed on, else the plan's.
     pub fn effective_limits(&self) -> Limits {
         self.limits.unwrap_or_else(|| self.plan.limits())
+    }
+}
+
+impl KeyRecord {
+    /// Whether it has not expired.
+    pub fn works_at(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|expiry| now < expiry)
     }
 }

@@ -10,6 +10,7 @@
 //! longer is a job that ends in a message. A panic or an error ends one actor, which its supervisor rebuilds from the
 //! store. Actors have no global names, so that two control planes fit into one process.
 
+mod account_change;
 mod agent;
 mod ask;
 mod clock;
@@ -21,6 +22,7 @@ mod registry;
 mod services;
 mod supervisor;
 
+pub use account_change::{AccountChange, AccountRefusal, KEYS_PER_USER, UserChange};
 pub use ask::{AskError, ask};
 pub use clock::Clock;
 pub use counters::{ActorCounts, Counters};

@@ -26,8 +26,8 @@ use serde::Deserialize;
 
 pub use layers::Origin;
 pub use sections::{
-    Docker, Health, Log, LogFormat, Process, Proxy, RateLimit, Reconcile, Restart, RuntimeChoice, Server, Start,
-    VaultSection,
+    Agents, Docker, Health, Log, LogFormat, Process, Proxy, RateLimit, Reconcile, Restart, RuntimeChoice, Server,
+    Start, VaultSection,
 };
 
 use crate::domain::Secret;
@@ -52,6 +52,7 @@ pub struct Config {
     pub reconcile: Reconcile,
     pub process: Process,
     pub docker: Docker,
+    pub agents: Agents,
     pub proxy: Proxy,
     pub vault: VaultSection,
     pub log: Log,

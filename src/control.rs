@@ -24,6 +24,7 @@ mod message;
 mod new_agent;
 mod reconcile;
 pub mod recover;
+mod users;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -34,6 +35,7 @@ use tokio::sync::broadcast;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::actor::{AccountRefusal, UserChange};
 pub use accounts::{AccountError, NewKey, NewUser};
 pub use builder::{Builder, StartError};
 #[cfg(feature = "testkit")]

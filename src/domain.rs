@@ -20,10 +20,11 @@ mod software;
 mod spec;
 mod status;
 mod time;
+mod user;
 
 pub use channels::{ChannelKind, Channels, Discord, Slack, Telegram};
 pub use credentials::Credentials;
-pub use field::{FieldError, Problems};
+pub use field::{FieldError, Problems, is_misleading, label};
 pub use id::{AgentId, InstallationId, KeyId, UserId};
 pub use key::{ApiKey, Scope, Scopes};
 pub use origin::Origin;
@@ -37,6 +38,7 @@ pub use software::{ImageRef, Profile, Software};
 pub use spec::{AgentSpec, SpecDraft};
 pub use status::Status;
 pub(crate) use time::{elapsed, later};
+pub use user::UserStatus;
 
 /// A point in time, UTC, nanosecond precision; RFC 3339 when shown.
 pub type Timestamp = jiff::Timestamp;

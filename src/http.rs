@@ -1,4 +1,4 @@
-//! The HTTP facade: turns requests into calls of the [control plane](crate::control), and what comes of them into JSON.
+//! The HTTP facade: turns requests into calls of the [control plane](crate::control), and their results into JSON.
 //!
 //! ```text
 //! serve ─► request: id, span, panics, problem bodies
@@ -12,20 +12,27 @@ mod account;
 mod admin;
 mod agents;
 mod body;
+mod cors;
 mod error;
 mod events;
 mod explain;
 mod guard;
 mod health;
+mod host;
 mod idempotency;
 mod incidents;
+mod keys;
+mod load;
 mod logs;
 mod message;
 mod metrics;
 mod openapi;
 mod params;
 mod problem;
+mod problem_page;
+mod provider_urls;
 mod rate;
+mod readiness;
 mod redact;
 mod request;
 mod schema;
@@ -40,6 +47,7 @@ use std::sync::Arc;
 
 use axum::middleware::from_fn_with_state;
 use axum::{Extension, Router};
+use tower::util::option_layer;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
@@ -47,22 +55,26 @@ use self::guard::{Rule, guarded};
 use self::state::Api;
 use crate::control::ControlPlane;
 
+pub use self::provider_urls::ProviderUrls;
 pub use self::rate::RateLimit;
 pub use self::serve::{ServeOptions, serve};
 pub use self::state::HttpOptions;
 
-/// The whole API over a control plane.
-pub fn router(plane: ControlPlane, options: HttpOptions) -> Router {
+/// The whole API over a control plane, for a router with any state. It may be nested: locations, problems and the OpenAPI
+/// document keep the prefix.
+pub fn router<S: Clone + Send + Sync + 'static>(plane: ControlPlane, options: HttpOptions) -> Router<S> {
     let api = Api::new(plane, options);
     let document: Arc<str> = openapi().to_string().into();
     let routes = table()
         .into_iter()
         .fold(OpenApiRouter::new(), |router, (rule, routes)| router.routes(guarded(&api, rule, routes)));
     let (router, _) = routes.split_for_parts();
+    let cors = cors::layer(&api.options.cors_origins);
     router
         .fallback(request::no_such_path)
         .method_not_allowed_fallback(request::no_such_method)
         .layer(Extension(document))
+        .layer(option_layer(cors))
         .layer(from_fn_with_state(api.clone(), request::observe))
         .with_state(api)
 }
@@ -79,33 +91,36 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::Open, routes!(service::readyz)),
         (Rule::Open, routes!(service::metrics)),
         (Rule::Open, routes!(service::openapi_json)),
+        (Rule::Open, routes!(problem_page::problem_page)),
         (Rule::READ, routes!(agents::list)),
-        (Rule::CREATE, routes!(agents::create)),
-        (Rule::READ, routes!(agents::get)),
-        (Rule::WRITE, routes!(agents::patch)),
-        (Rule::WRITE, routes!(agents::delete)),
-        (Rule::WRITE, routes!(agents::start)),
-        (Rule::WRITE, routes!(agents::stop)),
-        (Rule::WRITE, routes!(agents::restart)),
-        (Rule::READ, routes!(agents::wait)),
-        (Rule::READ, routes!(logs::logs)),
-        (Rule::READ, routes!(stats::stats)),
-        (Rule::READ, routes!(health::health)),
+        (Rule::create(agents::created), routes!(agents::create)),
+        (Rule::READ_AGENT, routes!(agents::get)),
+        (Rule::WRITE_AGENT, routes!(agents::patch)),
+        (Rule::WRITE_AGENT, routes!(agents::delete)),
+        (Rule::WRITE_AGENT, routes!(agents::start)),
+        (Rule::WRITE_AGENT, routes!(agents::stop)),
+        (Rule::WRITE_AGENT, routes!(agents::restart)),
+        (Rule::READ_AGENT, routes!(agents::wait)),
+        (Rule::READ_AGENT, routes!(logs::logs)),
+        (Rule::READ_AGENT, routes!(stats::stats)),
+        (Rule::READ_AGENT, routes!(health::health)),
         (Rule::SEND, routes!(message::message)),
-        (Rule::READ, routes!(events::agent_events)),
+        (Rule::READ_AGENT, routes!(events::agent_events)),
         (Rule::READ, routes!(events::all_events)),
-        (Rule::READ, routes!(explain::explain)),
-        (Rule::READ, routes!(incidents::incidents)),
+        (Rule::READ_AGENT, routes!(explain::explain)),
+        (Rule::READ_AGENT, routes!(incidents::incidents)),
         (Rule::ANY_KEY, routes!(account::me)),
-        (Rule::READ, routes!(account::list_keys)),
-        (Rule::WRITE, routes!(account::create_key)),
-        (Rule::WRITE, routes!(account::delete_key)),
+        (Rule::READ, routes!(keys::list_keys)),
+        (Rule::WRITE, routes!(keys::create_key)),
+        (Rule::WRITE, routes!(keys::delete_key)),
         (Rule::ADMIN, routes!(users::list_users)),
         (Rule::ADMIN, routes!(users::create_user)),
         (Rule::ADMIN, routes!(users::get_user)),
         (Rule::ADMIN, routes!(users::patch_user)),
         (Rule::ADMIN, routes!(users::delete_user)),
-        (Rule::ADMIN, routes!(users::create_user_key)),
+        (Rule::ADMIN, routes!(keys::list_user_keys)),
+        (Rule::ADMIN, routes!(keys::create_user_key)),
+        (Rule::ADMIN, routes!(keys::delete_user_key)),
         (Rule::ADMIN, routes!(admin::list_agents)),
         (Rule::ADMIN, routes!(admin::runtime)),
     ]

@@ -57,7 +57,7 @@ fn answers(requests: Vec<Request<Body>>) -> Vec<(StatusCode, String, String)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let answers = runtime.block_on(async {
         let world = testkit::plane(3, Plan::Enterprise).await;
-        let new = NewKey { name: None, scopes: Scopes::all(), expires_at: None };
+        let new = NewKey::new(Scopes::all());
         let key = world.plane.create_key(world.user, new).await.unwrap().1;
         let agent = world.running("victim").await.id();
         let app = router(world.plane.clone(), HttpOptions::default());

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use zeroone::domain::{Limits, Plan, Timestamp, UserId};
+use zeroone::domain::{Limits, Plan, Timestamp, UserId, UserStatus};
 use zeroone::store::{Batch, OpenError, Store, StoreOptions, UserRecord};
 
 const STORE: &str = "STORE_KILL_TEST_PATH";
@@ -21,6 +21,7 @@ fn user(writer: u8, count: u32) -> UserRecord {
         plan: Plan::Enterprise,
         limits: Some(Limits { max_agents: None, cpu: 1.0, memory_mb: count }),
         created_at: Timestamp::UNIX_EPOCH,
+        status: UserStatus::Active,
     }
 }
 

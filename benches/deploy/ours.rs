@@ -66,7 +66,7 @@ impl Ours {
             .expect("it comes up");
         let user = NewUser { email: "bench@example.com".into(), plan: Plan::Enterprise, limits: None };
         let user = plane.create_user(user).await.expect("a new store takes a user").id;
-        let key = NewKey { name: None, scopes: Scopes::all(), expires_at: None };
+        let key = NewKey::new(Scopes::all());
         let key = plane.create_key(user, key).await.expect("and a key").1.expose().clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));

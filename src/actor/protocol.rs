@@ -9,12 +9,13 @@ use dashmap::DashMap;
 use ractor::{ActorRef, RpcReplyPort};
 use tokio::time::Instant;
 
+use super::account_change::{AccountChange, AccountRefusal};
 use super::jobs::JobReport;
-use crate::domain::{AgentId, AgentSpec, ChannelKind, HostPort, Limits, Plan, Secret, Status, UserId};
+use crate::domain::{AgentId, AgentSpec, ChannelKind, HostPort, Secret, Status, UserId};
 use crate::ledger::{Refusal, SlugRequest};
 use crate::lifecycle::{Cause, Command, Event, Job, Observation};
 use crate::runtime::Run;
-use crate::store::{AgentRecord, IdempotencyRecord, KeyRecord, StoreError, UserRecord};
+use crate::store::{AgentRecord, IdempotencyRecord, StoreError};
 use crate::vault::Sealed;
 use crate::view::AgentView;
 
@@ -117,29 +118,10 @@ pub enum RegistryMsg {
         agent: AgentId,
         reply: RpcReplyPort<Result<(), StoreError>>,
     },
-    /// Creates a user: an e-mail address belongs to one user.
-    CreateUser {
-        user: Box<UserRecord>,
-        reply: RpcReplyPort<Result<(), StoreError>>,
-    },
-    /// Gives a user another plan or other limits, if the user exists.
-    ChangePlan {
-        user: UserId,
-        plan: Plan,
-        limits: Option<Limits>,
-        reply: RpcReplyPort<Result<UserRecord, StoreError>>,
-    },
-    RemoveUser {
-        user: UserId,
-        reply: RpcReplyPort<Result<(), StoreError>>,
-    },
-    PutKey {
-        key: Box<KeyRecord>,
-        reply: RpcReplyPort<Result<(), StoreError>>,
-    },
-    RemoveKey {
-        key: Box<KeyRecord>,
-        reply: RpcReplyPort<Result<(), StoreError>>,
+    /// A change of a user or a key.
+    Account {
+        change: AccountChange,
+        reply: RpcReplyPort<Result<(), AccountRefusal>>,
     },
     Used {
         user: UserId,

@@ -3,16 +3,19 @@
 //! It answers after the store has it. A claim that the store refuses is given back. When it crashes it is rebuilt from
 //! the store, which holds the same claims in the same transactions as the records.
 
+mod accounts;
+
 use std::sync::Arc;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::Services;
+use super::account_change::AccountRefusal;
 use super::protocol::{CreateRefusal, Creation, RegistryMsg, SupervisorMsg};
-use crate::domain::{AgentId, HostPort, Limits, Plan, Status, UserId};
+use crate::domain::{AgentId, HostPort, Limits, Status, UserStatus};
 use crate::ledger::Ledger;
 use crate::lifecycle::{Cause, Code};
-use crate::store::{Batch, Conflict, LogEntry, Snapshot, StoreError, UserRecord};
+use crate::store::{Batch, Conflict, LogEntry, Snapshot, StoreError};
 use crate::view::AgentView;
 
 pub struct RegistryActor;
@@ -79,34 +82,11 @@ impl Actor for RegistryActor {
                 let _ = reply.send(retired);
                 rebuild_if(unknown)
             }
-            RegistryMsg::CreateUser { user, reply } => {
-                let stored = state.create_user(*user).await;
-                answer(reply, stored)
-            }
-            RegistryMsg::ChangePlan { user, plan, limits, reply } => {
-                let stored = state.change_plan(user, plan, limits).await;
-                answer(reply, stored)
-            }
-            RegistryMsg::RemoveUser { user, reply } => {
-                let stored = state.services.store.commit(Batch::remove_user(user)).await;
-                if stored.is_ok() {
-                    state.services.accounts.remove_user(user);
-                }
-                answer(reply, stored)
-            }
-            RegistryMsg::PutKey { key, reply } => {
-                let stored = state.services.store.commit(Batch::put_key(&key)).await;
-                if stored.is_ok() {
-                    state.services.accounts.put_key(*key);
-                }
-                answer(reply, stored)
-            }
-            RegistryMsg::RemoveKey { key, reply } => {
-                let stored = state.services.store.commit(Batch::remove_key(key.user, key.id)).await;
-                if stored.is_ok() {
-                    state.services.accounts.remove_key(key.id);
-                }
-                answer(reply, stored)
+            RegistryMsg::Account { change, reply } => {
+                let changed = accounts::apply(&state.services, change).await;
+                let unknown = matches!(&changed, Err(AccountRefusal::Store(StoreError::Unknown(_))));
+                let _ = reply.send(changed);
+                rebuild_if(unknown)
             }
             RegistryMsg::Used { user, reply } => {
                 let _ = reply.send(state.ledger.used(user));
@@ -116,15 +96,6 @@ impl Actor for RegistryActor {
             RegistryMsg::Panic => panic!("a test makes the registry panic"),
         }
     }
-}
-
-fn answer<T: Send + 'static>(
-    reply: RpcReplyPort<Result<T, StoreError>>,
-    stored: Result<T, StoreError>,
-) -> Result<(), ActorProcessingErr> {
-    let unknown = matches!(&stored, Err(StoreError::Unknown(_)));
-    let _ = reply.send(stored);
-    rebuild_if(unknown)
 }
 
 /// A commit whose outcome is unknown: only the store knows what is true, so the registry is rebuilt from it.
@@ -148,7 +119,8 @@ impl NoPort {
 impl RegistryState {
     async fn create(&mut self, creation: Creation) -> Result<Arc<AgentView>, CreateRefusal> {
         let Creation { mut record, slug, idempotency } = creation;
-        let user = self.services.accounts.user(record.user).ok_or(CreateRefusal::NoSuchUser)?;
+        let user = self.services.accounts.user(record.user).filter(|user| user.status == UserStatus::Active);
+        let user = user.ok_or(CreateRefusal::NoSuchUser)?;
         if self.ledger.allocation(record.id).is_some() {
             // A create that is repeated. What is not claimed here must not be given back when the store refuses it.
             return Err(StoreError::from(Conflict::Exists).into());
@@ -184,32 +156,6 @@ impl RegistryState {
             .supervisor
             .cast(SupervisorMsg::TakeUp { record: Box::new(view.record.clone()), port: allocation.port });
         Ok(view)
-    }
-
-    async fn create_user(&mut self, user: UserRecord) -> Result<(), StoreError> {
-        if self.services.accounts.user_by_email(&user.email).is_some_and(|other| other.id != user.id) {
-            return Err(Conflict::Exists.into());
-        }
-        self.put_user(user).await
-    }
-
-    /// Read and written here, by the one writer of users: neither a second change nor a removal comes in between.
-    async fn change_plan(
-        &mut self,
-        user: UserId,
-        plan: Plan,
-        limits: Option<Limits>,
-    ) -> Result<UserRecord, StoreError> {
-        let user = self.services.accounts.user(user).ok_or(Conflict::NotFound)?;
-        let changed = UserRecord { plan, limits, ..user };
-        self.put_user(changed.clone()).await?;
-        Ok(changed)
-    }
-
-    async fn put_user(&mut self, user: UserRecord) -> Result<(), StoreError> {
-        self.services.store.commit(Batch::put_user(&user)).await?;
-        self.services.accounts.put_user(user);
-        Ok(())
     }
 
     async fn swap_port(&mut self, agent: AgentId) -> Result<HostPort, NoPort> {

@@ -23,11 +23,25 @@ pub(super) enum UserVerb {
     List,
     /// Put a user on another plan. Agents beyond it stay; no more can be added.
     SetPlan {
-        user: UserId,
+        /// Id or e-mail address, as for every verb.
+        user: String,
         #[arg(value_enum)]
         plan: PlanName,
         #[command(flatten)]
         limits: LimitArgs,
+    },
+    /// Show a user: plan, limits, use and status.
+    Get { user: String },
+    /// Refuse a user's keys and stop their agents. All data is kept.
+    Suspend { user: String },
+    /// Let a suspended user in again. Their agents stay stopped until they are started.
+    Resume { user: String },
+    /// Delete a user and their keys.
+    Delete {
+        user: String,
+        /// Delete their agents too, with all data; it goes on in the background.
+        #[arg(long)]
+        with_agents: bool,
     },
 }
 
@@ -35,22 +49,31 @@ pub(super) enum UserVerb {
 pub(super) enum KeyVerb {
     /// Make a key; prints it, this once.
     Create {
-        /// Whose; the caller's own by default.
+        /// Owner, by id or e-mail address; you by default.
         #[arg(long)]
-        user: Option<UserId>,
+        user: Option<String>,
         #[arg(long)]
         name: Option<String>,
         /// What it may do, by comma: agents:read, agents:write, messages:send, admin. All but admin by default.
         #[arg(long, value_delimiter = ',')]
         scopes: Option<Vec<String>>,
-        /// When it ends, e.g. 2030-01-31T12:00:00Z.
+        /// Expiry, e.g. 2030-01-31T12:00:00Z.
         #[arg(long, value_name = "TIME")]
         expires_at: Option<String>,
     },
-    /// List the caller's keys.
-    List,
-    /// Make one of the caller's keys useless at once.
-    Revoke { key: KeyId },
+    /// List keys: your own, or a user's.
+    List {
+        /// Owner, by id or e-mail address; you by default.
+        #[arg(long)]
+        user: Option<String>,
+    },
+    /// Revoke a key and those that were made with it.
+    Revoke {
+        key: KeyId,
+        /// Owner, by id or e-mail address; you by default.
+        #[arg(long)]
+        user: Option<String>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -73,7 +96,8 @@ pub(super) struct LimitArgs {
     memory_mb: Option<u32>,
 }
 
-const USERS: [Column; 4] = [("ID", "id"), ("EMAIL", "email"), ("PLAN", "plan"), ("CREATED", "createdAt")];
+const USERS: [Column; 5] =
+    [("ID", "id"), ("EMAIL", "email"), ("PLAN", "plan"), ("STATUS", "status"), ("CREATED", "createdAt")];
 const KEYS: [Column; 5] =
     [("ID", "id"), ("NAME", "name"), ("SCOPES", "scopes"), ("EXPIRES", "expiresAt"), ("LAST USED", "lastUsedAt")];
 
@@ -87,20 +111,70 @@ pub(super) async fn run_user(verb: UserVerb, client: &Client) -> Result<(), Fail
         UserVerb::List => client.output.many(&USERS, &client.list("/api/admin/users").await?),
         UserVerb::SetPlan { user, plan, limits } => {
             let body = limits.body(plan).into();
-            client.output.one(&client.patch(&format!("/api/admin/users/{user}"), &body).await?)
+            client.output.one(&client.patch(&path_of(client, &user).await?, &body).await?)
         }
+        UserVerb::Get { user } => client.output.one(&client.get(&path_of(client, &user).await?).await?),
+        UserVerb::Suspend { user } => set_status(client, &user, "suspended").await,
+        UserVerb::Resume { user } => set_status(client, &user, "active").await,
+        UserVerb::Delete { user, with_agents } => {
+            let path = path_of(client, &user).await?;
+            let path = if with_agents { format!("{path}?agents=delete") } else { path };
+            let gone = client.delete(&path).await?;
+            output::line(if gone {
+                "deleted"
+            } else {
+                "the user's agents are being deleted; the user goes with the last one"
+            });
+            Ok(())
+        }
+    }
+}
+
+async fn set_status(client: &Client, user: &str, status: &str) -> Result<(), Failure> {
+    let body = json!({ "status": status });
+    client.output.one(&client.patch(&path_of(client, user).await?, &body).await?)
+}
+
+/// The path of a user who is named by id or e-mail address.
+async fn path_of(client: &Client, user: &str) -> Result<String, Failure> {
+    if let Ok(id) = user.parse::<UserId>() {
+        return Ok(format!("/api/admin/users/{id}"));
+    }
+    if !user.contains('@') {
+        return Err(Failure::Usage(format!("{} is neither a user's id nor an e-mail address", output::plain(user))));
+    }
+    let query: String = user.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let found = client.list(&format!("/api/admin/users?email={query}")).await?;
+    match found.first().and_then(|user| user["id"].as_str()) {
+        Some(id) => Ok(format!("/api/admin/users/{id}")),
+        None => Err(Failure::NotFound(format!("no user has the e-mail address {}", output::plain(user)))),
+    }
+}
+
+/// The path of a user's keys, or of the caller's own.
+async fn keys_of(client: &Client, user: Option<&str>) -> Result<String, Failure> {
+    match user {
+        Some(user) => Ok(format!("{}/keys", path_of(client, user).await?)),
+        None => Ok("/api/keys".into()),
     }
 }
 
 pub(super) async fn run_key(verb: KeyVerb, client: &Client) -> Result<(), Failure> {
     match verb {
         KeyVerb::Create { user, name, scopes, expires_at } => {
-            let path = user.map_or_else(|| "/api/keys".into(), |user| format!("/api/admin/users/{user}/keys"));
+            let path = keys_of(client, user.as_deref()).await?;
             let wanted = json!({ "name": name, "scopes": scopes, "expiresAt": expires_at });
             created(client, &client.post(&path, &given(wanted)).await?, "key")
         }
-        KeyVerb::List => client.output.many(&KEYS, &client.list("/api/keys").await?),
-        KeyVerb::Revoke { key } => client.delete(&format!("/api/keys/{key}")).await.map(drop),
+        KeyVerb::List { user } => {
+            client.output.many(&KEYS, &client.list(&keys_of(client, user.as_deref()).await?).await?)
+        }
+        KeyVerb::Revoke { key, user } => {
+            let path = keys_of(client, user.as_deref()).await?;
+            client.delete(&format!("{path}/{key}")).await?;
+            output::line("revoked");
+            Ok(())
+        }
     }
 }
 

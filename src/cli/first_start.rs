@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use super::private_file;
 use crate::control::{ControlPlane, NewKey, NewUser};
-use crate::domain::{ApiKey, Plan, Scope, Scopes, Timestamp};
+use crate::domain::{ApiKey, Plan, Scope, Scopes, Timestamp, UserStatus};
 
 const EMAIL: &str = "admin@localhost";
 
@@ -36,7 +36,7 @@ pub(super) async fn ensure_admin(plane: &ControlPlane, data: &Path) -> anyhow::R
     let (key, path) = (ApiKey::generate(), data.join("admin.key"));
     private_file::write(&path, &format!("{}\n", key.expose()))
         .with_context(|| format!("cannot write {}", path.display()))?;
-    let new = NewKey { name: Some("first start".into()), scopes: Scopes::all(), expires_at: None };
+    let new = NewKey { name: Some("first start".into()), ..NewKey::new(Scopes::all()) };
     plane.add_key(user.id, &key, new).await.context("cannot store the admin's key")?;
     Ok(Some(AdminKey { key, path }))
 }
@@ -46,6 +46,7 @@ fn has_admin_key(plane: &ControlPlane, now: Timestamp) -> bool {
         .accounts()
         .users()
         .iter()
+        .filter(|user| user.status == UserStatus::Active)
         .flat_map(|user| plane.accounts().keys_of(user.id))
-        .any(|(key, _)| key.scopes.contains(Scope::Admin) && key.expires_at.is_none_or(|expiry| now < expiry))
+        .any(|(key, _)| key.scopes.contains(Scope::Admin) && key.works_at(now))
 }

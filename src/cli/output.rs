@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::outcome::Failure;
+use crate::domain::is_misleading;
 
 /// How answers are printed.
 #[derive(Debug, Clone, Copy)]
@@ -25,8 +26,22 @@ pub(super) fn line(text: &str) {
 
 /// A value as JSON on stdout.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
-    line(&serde_json::to_string_pretty(value).map_err(Failure::of)?);
+    line(&escaped(&serde_json::to_string_pretty(value).map_err(Failure::of)?));
     Ok(())
+}
+
+/// JSON whose texts have no character that a terminal obeys or that hides: they can only be inside of strings.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if (c.is_control() && c != '\n') || is_misleading(c) {
+            let mut units = [0; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}")));
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 impl Output {
@@ -95,9 +110,9 @@ pub(super) fn cell(value: &Value) -> String {
     plain(&text)
 }
 
-/// The text without control characters.
+/// The text without control characters, and without those that hide or change the direction.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() || is_misleading(c) { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -111,6 +126,15 @@ mod tests {
         let rows = [json!({ "id": "1", "name": "añb" }), json!({ "id": "12", "name": null })];
         let columns = [("ID", "id"), ("NAME", "name"), ("X", "x")];
         assert_eq!(table(&columns, &rows), ["ID  NAME  X", "1   añb   -", "12  -     -"]);
+    }
+
+    #[test]
+    fn json_has_no_character_that_a_terminal_obeys() {
+        let json = serde_json::to_string_pretty(&json!({ "a\u{9b}": "\u{1b}[2J\u{202e}\u{1fffe}é\n" })).unwrap();
+        let text = escaped(&json);
+        assert!(!text.chars().any(|c| (c.is_control() && c != '\n') || is_misleading(c)), "{text}");
+        let read: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, serde_json::from_str::<Value>(&json).unwrap());
     }
 
     #[test]

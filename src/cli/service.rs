@@ -113,11 +113,29 @@ fn http_options(config: &Config, closing: &CancellationToken) -> HttpOptions {
     let limit = &config.ratelimit;
     let rate_limit = NonZeroU32::new(limit.per_second)
         .map(|per_second| RateLimit { per_second, burst: NonZeroU32::new(limit.burst).unwrap_or(NonZeroU32::MIN) });
-    HttpOptions { rate_limit, answer_within: Duration::from_secs(config.server.answer_secs), closing: closing.clone() }
+    let max_connections = connections(config);
+    HttpOptions {
+        rate_limit,
+        answer_within: Duration::from_secs(config.server.answer_secs),
+        closing: closing.clone(),
+        requests_per_user: (max_connections / 4).max(1),
+        streams_per_user: config.server.streams_per_user,
+        // A quarter of the connections is left for everything that does not stay open.
+        max_streams: (max_connections * 3 / 4).max(1),
+        provider_urls: config.agents.provider_urls(),
+        cors_origins: config.server.cors_origins.clone(),
+        hosts: config.server.hosts.clone(),
+        ..HttpOptions::default()
+    }
+}
+
+/// As many as configured, and as the limit of open files allows.
+fn connections(config: &Config) -> usize {
+    descriptors::connections(config.server.max_connections, descriptors::raise())
 }
 
 fn serve_options(config: &Config) -> ServeOptions {
-    let max_connections = descriptors::connections(config.server.max_connections, descriptors::raise());
+    let max_connections = connections(config);
     let per_address = config.server.connections_per_address;
     ServeOptions {
         max_connections,

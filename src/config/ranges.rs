@@ -9,6 +9,7 @@ const RANGES: [(&str, i64, i64); 30] = [
     ("server.connections_per_address", 0, 1_000_000),
     ("server.answer_secs", 1, 3_600),
     ("server.drain_secs", 0, 600),
+    ("server.streams_per_user", 1, 1_000_000),
     ("ratelimit.per_second", 0, 1_000_000),
     ("ratelimit.burst", 1, 1_000_000),
     ("restart.max_restarts", 0, 10_000),

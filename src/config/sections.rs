@@ -9,6 +9,7 @@ use super::Config;
 use crate::actor::{JobLimits, Orphans, Settings};
 use crate::backoff::RestartPolicy;
 use crate::domain::{InstallationId, PortRange};
+use crate::http::ProviderUrls;
 use crate::lifecycle::Timing;
 use crate::runtime::process::ProcessOptions;
 use crate::zeroclaw::profile::Profile;
@@ -31,6 +32,25 @@ pub struct Server {
     pub connections_per_address: usize,
     pub answer_secs: u64,
     pub drain_secs: u64,
+    pub streams_per_user: usize,
+    pub cors_origins: Vec<String>,
+    pub hosts: Vec<String>,
+}
+
+/// Where agents may be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agents {
+    provider_urls: UrlPolicy,
+    provider_url_list: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum UrlPolicy {
+    Any,
+    Public,
+    List,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -198,12 +218,42 @@ impl Config {
         check("docker.profile", self.docker.profile().map(drop));
         check("docker.image", not_empty(&self.docker.image));
         check("docker.network", not_empty(&self.docker.network));
+        check("server.cors_origins", self.server.check_origins());
+        check("agents.provider_url_list", self.agents.check());
         check("proxy.domain", self.proxy.check());
         check("log.level", crate::telemetry::filter(&self.log.level).map(drop));
         check("restart.max_delay_secs", self.restart.check());
         #[cfg(feature = "docker")]
         check("docker.subnets", self.docker.options(InstallationId::new()).map(drop));
         problems
+    }
+}
+
+impl Server {
+    fn check_origins(&self) -> Result<(), String> {
+        self.cors_origins.iter().try_for_each(|text| origin(text))
+    }
+}
+
+impl Agents {
+    pub fn provider_urls(&self) -> ProviderUrls {
+        match self.provider_urls {
+            UrlPolicy::Any => ProviderUrls::Any,
+            UrlPolicy::Public => ProviderUrls::Public,
+            UrlPolicy::List => ProviderUrls::List(self.provider_url_list.clone()),
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.provider_url_list.iter().try_for_each(|text| origin(text))
+    }
+}
+
+fn origin(text: &str) -> Result<(), String> {
+    let parsed = reqwest::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    match parsed {
+        Some(url) if url.origin().ascii_serialization() == text => Ok(()),
+        _ => Err("must have origins such as https://chat.example.com, without a path".into()),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Users and their API keys.
 
 use super::{ACTOR_PATIENCE, ControlPlane};
-use crate::actor::{AskError, RegistryMsg, ask};
-use crate::domain::{ApiKey, KeyId, Limits, Plan, Scopes, Timestamp, UserId};
-use crate::store::{Conflict, KeyRecord, StoreError, UserRecord};
+use crate::actor::{AccountChange, AccountRefusal, AskError, RegistryMsg, UserChange, ask};
+use crate::domain::{ApiKey, KeyId, Limits, Plan, Scopes, Timestamp, UserId, UserStatus};
+use crate::store::{KeyRecord, UserRecord};
 
 #[derive(Debug, Clone)]
 pub struct NewUser {
@@ -17,71 +17,82 @@ pub struct NewKey {
     pub name: Option<String>,
     pub scopes: Scopes,
     pub expires_at: Option<Timestamp>,
+    /// The key that makes this one: its revocation ends this one too.
+    pub parent: Option<KeyId>,
+}
+
+impl NewKey {
+    /// A key without a name, an end or a parent.
+    pub const fn new(scopes: Scopes) -> Self {
+        Self { name: None, scopes, expires_at: None, parent: None }
+    }
 }
 
 /// Why an account was not changed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum AccountError {
-    #[error("a user with this e-mail address exists already")]
-    EmailTaken,
-    #[error("no such user")]
-    NoSuchUser,
-    #[error("no such key")]
-    NoSuchKey,
-    #[error("the user still has agents")]
-    HasAgents,
     #[error(transparent)]
-    Store(StoreError),
+    Refused(#[from] AccountRefusal),
     #[error("the registry: {0}")]
     Registry(#[from] AskError),
 }
 
-impl From<StoreError> for AccountError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Rejected(Conflict::Exists) => Self::EmailTaken,
-            StoreError::Rejected(Conflict::NotFound) => Self::NoSuchUser,
-            StoreError::Rejected(Conflict::HasAgents) => Self::HasAgents,
-            error => Self::Store(error),
-        }
-    }
-}
-
 impl ControlPlane {
     /// # Errors
-    /// [`AccountError::EmailTaken`], or the store's.
+    /// [`AccountRefusal::EmailTaken`], or the store's.
     pub async fn create_user(&self, new: NewUser) -> Result<UserRecord, AccountError> {
         let NewUser { email, plan, limits } = new;
-        let user = UserRecord { id: UserId::new(), email, plan, limits, created_at: self.now() };
-        let stored = Box::new(user.clone());
-        let registry = self.registry.load_full();
-        ask(&registry, |reply| RegistryMsg::CreateUser { user: stored, reply }, ACTOR_PATIENCE).await??;
+        let (id, created_at) = (UserId::new(), self.now());
+        let user = UserRecord { id, email, plan, limits, created_at, status: UserStatus::Active };
+        self.change_account(AccountChange::CreateUser(Box::new(user.clone()))).await?;
         Ok(user)
     }
 
-    /// Another plan, or other limits. Agents that are more than the new plan allows stay; no more can be added.
+    /// Another plan or limits: agents that are more than allowed stay, no more can be added. Suspended: keys are refused
+    /// and agents are stopped; active again, agents stay stopped until they are started.
     ///
     /// # Errors
-    /// [`AccountError::NoSuchUser`], or the store's.
-    pub async fn set_plan(&self, user: UserId, plan: Plan, limits: Option<Limits>) -> Result<UserRecord, AccountError> {
-        let registry = self.registry.load_full();
-        let change = |reply| RegistryMsg::ChangePlan { user, plan, limits, reply };
-        Ok(ask(&registry, change, ACTOR_PATIENCE).await??)
+    /// [`AccountRefusal::NoSuchUser`], [`AccountRefusal::LastAdministrator`], or the store's.
+    pub async fn change_user(&self, user: UserId, change: UserChange) -> Result<UserRecord, AccountError> {
+        self.change_account(AccountChange::ChangeUser { user, change }).await?;
+        self.accounts().user(user).ok_or_else(|| AccountRefusal::NoSuchUser.into())
     }
 
-    /// Removes a user and their keys.
+    /// Another plan with these limits, or with its own.
     ///
     /// # Errors
-    /// [`AccountError::HasAgents`] as long as they have agents.
+    /// As [`ControlPlane::change_user`].
+    pub async fn set_plan(&self, user: UserId, plan: Plan, limits: Option<Limits>) -> Result<UserRecord, AccountError> {
+        let change = UserChange { plan: Some(plan), limits: Some(limits), ..UserChange::default() };
+        self.change_user(user, change).await
+    }
+
+    /// Removes a user without agents, and their keys.
+    ///
+    /// # Errors
+    /// [`AccountRefusal::HasAgents`] as long as they have agents.
     pub async fn remove_user(&self, user: UserId) -> Result<(), AccountError> {
-        let registry = self.registry.load_full();
-        Ok(ask(&registry, |reply| RegistryMsg::RemoveUser { user, reply }, ACTOR_PATIENCE).await??)
+        self.change_account(AccountChange::RemoveUser(user)).await
+    }
+
+    /// Begins to delete a user with all agents; it goes on by itself, also after a restart. The keys are refused at once.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::change_user`].
+    pub async fn remove_user_with_agents(&self, user: UserId) -> Result<UserRecord, AccountError> {
+        let change = UserChange { status: Some(UserStatus::Deleting), ..UserChange::default() };
+        match self.change_user(user, change).await {
+            Err(AccountError::Refused(AccountRefusal::Deleting)) => {
+                self.accounts().user(user).ok_or_else(|| AccountRefusal::NoSuchUser.into())
+            }
+            outcome => outcome,
+        }
     }
 
     /// Makes a key; this is the only time it is seen.
     ///
     /// # Errors
-    /// [`AccountError::NoSuchUser`], or the store's.
+    /// [`AccountRefusal::NoSuchUser`], [`AccountRefusal::TooManyKeys`], or the store's.
     pub async fn create_key(&self, user: UserId, new: NewKey) -> Result<(KeyRecord, ApiKey), AccountError> {
         let secret = ApiKey::generate();
         Ok((self.add_key(user, &secret, new).await?, secret))
@@ -90,9 +101,8 @@ impl ControlPlane {
     /// Lets in whoever presents `secret`: for callers who must have put it in a safe place before it works.
     ///
     /// # Errors
-    /// [`AccountError::NoSuchUser`], or the store's.
+    /// As [`ControlPlane::create_key`].
     pub async fn add_key(&self, user: UserId, secret: &ApiKey, new: NewKey) -> Result<KeyRecord, AccountError> {
-        self.accounts().user(user).ok_or(AccountError::NoSuchUser)?;
         let key = KeyRecord {
             id: KeyId::new(),
             user,
@@ -101,21 +111,23 @@ impl ControlPlane {
             scopes: new.scopes,
             expires_at: new.expires_at,
             created_at: self.now(),
+            parent: new.parent,
         };
-        let stored = Box::new(key.clone());
-        let registry = self.registry.load_full();
-        ask(&registry, |reply| RegistryMsg::PutKey { key: stored, reply }, ACTOR_PATIENCE).await??;
+        self.change_account(AccountChange::AddKey(Box::new(key.clone()))).await?;
         Ok(key)
     }
 
+    /// Revokes a key and all that were made with it. What their holders have open ends.
+    ///
     /// # Errors
-    /// [`AccountError::NoSuchKey`] where the user has no such key.
+    /// [`AccountRefusal::NoSuchKey`] where the user has no such key, [`AccountRefusal::LastAdministrator`].
     pub async fn remove_key(&self, user: UserId, key: KeyId) -> Result<(), AccountError> {
-        let keys = self.accounts().keys_of(user);
-        let (key, _) = keys.into_iter().find(|(kept, _)| kept.id == key).ok_or(AccountError::NoSuchKey)?;
-        let key = Box::new(key);
+        self.change_account(AccountChange::RevokeKey { user, key }).await
+    }
+
+    async fn change_account(&self, change: AccountChange) -> Result<(), AccountError> {
         let registry = self.registry.load_full();
-        Ok(ask(&registry, |reply| RegistryMsg::RemoveKey { key, reply }, ACTOR_PATIENCE).await??)
+        Ok(ask(&registry, |reply| RegistryMsg::Account { change, reply }, ACTOR_PATIENCE).await??)
     }
 
     /// How many agents the user has.

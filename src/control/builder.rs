@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{ControlPlane, reconcile};
+use super::{ControlPlane, reconcile, users};
 use crate::accounts::Accounts;
 use crate::actor::{Clock, Counters, JobQueues, Services, Settings, Supervisor, SupervisorArgs};
 use crate::incident::Recoveries;
@@ -142,6 +142,8 @@ impl Builder {
         let registry = registry.await.map_err(|_| StartError::Actors("the supervisor ended".into()))?;
         let closing = CancellationToken::new();
         reconcile::spawn(&services, changes, supervisor.clone(), &closing);
-        Ok(ControlPlane { services, supervisor, registry, directory, closing })
+        let plane = ControlPlane { services, supervisor, registry, directory, closing };
+        users::spawn(plane.clone());
+        Ok(plane)
     }
 }

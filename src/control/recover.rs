@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::domain::{
     AgentId, AgentSpec, ChannelKind, HostPort, MemoryBackend, Origin, Plan, Provider, Status, Timestamp, UserId,
+    UserStatus,
 };
 use crate::ledger::{Allocation, Ledger, Refusal, SlugRequest};
 use crate::lifecycle::{AgentState, Cause, Code, InstanceRef, Phase, RetryTarget};
@@ -118,6 +119,7 @@ pub fn plan(found: Vec<Found>, email: &str, now: Timestamp) -> Result<Recovery, 
         plan: Plan::Enterprise,
         limits: None,
         created_at: now,
+        status: UserStatus::Active,
     };
     Ok(Recovery { users: users.into_iter().map(user).collect(), agents: recovered })
 }

@@ -48,6 +48,16 @@ pub enum ChannelKind {
     Slack,
 }
 
+impl ChannelKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Telegram => "telegram",
+            Self::Discord => "discord",
+            Self::Slack => "slack",
+        }
+    }
+}
+
 /// Longest list of allowed users, and longest entry, that a channel takes.
 const ALLOWED_USERS: usize = 200;
 const TOKEN_LENGTH: usize = 512;

@@ -46,7 +46,32 @@ pub(super) fn text(value: &str, min: usize, max: usize) -> Result<String, String
     if let Some(found) = value.chars().find(|c| c.is_control() && *c != '\n' && *c != '\t') {
         return Err(format!("must not contain control characters, has U+{:04X}", found as u32));
     }
+    if let Some(found) = value.chars().find(|c| is_misleading(*c)) {
+        return Err(format!("must not contain invisible or direction-changing characters, has U+{:04X}", found as u32));
+    }
+    if min > 0 && value.trim().is_empty() {
+        return Err("must not be blank".into());
+    }
     Ok(value.to_owned())
+}
+
+/// A name that is shown in lists and on terminals: a text on one line.
+///
+/// # Errors
+/// As for every text.
+pub fn label(value: &str, max: usize) -> Result<String, String> {
+    if value.contains(['\n', '\t']) {
+        return Err("must be on one line, without tabs".into());
+    }
+    text(value, 1, max)
+}
+
+/// Characters that make a text look like another one: they change its direction, show nothing, or are none.
+pub fn is_misleading(c: char) -> bool {
+    matches!(c,
+        '\u{061c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fdd0}'..='\u{fdef}')
+        || (c as u32) & 0xfffe == 0xfffe
 }
 
 /// A secret as it is sent in a header or an environment variable: 1 to `max` visible characters, no spaces.
@@ -54,8 +79,8 @@ pub(super) fn opaque(value: &str, max: usize) -> Result<(), String> {
     if value.is_empty() || value.len() > max {
         return Err(format!("must have 1 to {max} characters"));
     }
-    if value.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return Err("must not contain spaces, line breaks or control characters".into());
+    if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("must consist of visible ASCII characters, without spaces or line breaks".into());
     }
     Ok(())
 }

@@ -88,6 +88,11 @@ impl Scopes {
         self.0.contains(&scope)
     }
 
+    /// Whether everything in `other` is in here too.
+    pub fn covers(&self, other: &Self) -> bool {
+        other.iter().all(|scope| self.contains(scope))
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = Scope> + '_ {
         self.0.iter().copied()
     }

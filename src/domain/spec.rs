@@ -110,6 +110,15 @@ impl AgentSpec {
         }
     }
 
+    /// Whether the key of the model would go to another provider or server if this became `other`.
+    pub fn sends_key_elsewhere(&self, other: &Self) -> bool {
+        let origin = |spec: &Self| {
+            let url = spec.provider_url.as_deref().unwrap_or(spec.provider.base_url());
+            reqwest::Url::parse(url).map(|url| url.origin()).ok()
+        };
+        self.provider != other.provider || origin(self) != origin(other)
+    }
+
     /// Whether an instance that runs `self` must be started anew to run `other`. A rename alone is not seen by it.
     pub fn differs_inside(&self, other: &Self) -> bool {
         let renamed = Self { name: other.name.clone(), ..self.clone() };
@@ -154,7 +163,7 @@ fn timezone(name: &str) -> Result<String, String> {
 
 fn http_url(value: &str) -> Result<String, String> {
     let remedy = "must be an http:// or https:// URL of at most 500 characters, without user name, query or fragment";
-    if value.len() > 500 || value.chars().any(char::is_whitespace) {
+    if value.len() > 500 || value.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(remedy.into());
     }
     let url = reqwest::Url::parse(value).map_err(|_| remedy.to_owned())?;
@@ -163,8 +172,11 @@ fn http_url(value: &str) -> Result<String, String> {
         && url.query().is_none()
         && url.fragment().is_none()
         && url.has_host();
-    if matches!(url.scheme(), "http" | "https") && plain {
-        Ok(value.trim_end_matches('/').to_owned())
+    // The parser also takes `http:host`, `http:\\host` and `http:///host`, and drops tabs: nobody means that.
+    let authority = value.get(url.scheme().len()..).and_then(|rest| rest.strip_prefix("://"));
+    let spelled = authority.is_some_and(|rest| !rest.starts_with(['/', '@'])) && !value.contains('\\');
+    if matches!(url.scheme(), "http" | "https") && plain && spelled {
+        Ok(url.as_str().trim_end_matches('/').to_owned())
     } else {
         Err(remedy.into())
     }
@@ -307,6 +319,12 @@ mod tests {
             ("models.example", None),
             ("file:///etc/passwd", None),
             ("https://a b", None),
+            ("http:h", None),
+            ("http:///h", None),
+            ("http://@h", None),
+            ("http:\\\\h\\v1", None),
+            ("http://h/\0", None),
+            ("http://h/\u{1b}[2J", None),
             ("https://a\n[gateway]", None),
         ] {
             let provider_url = Some(url.to_owned());

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::agents::{self, AgentPage};
 use super::params::Params;
-use super::problem::{Fault, Problem};
+use super::problem::{FieldError, Problem};
 use super::state::Api;
 use crate::domain::{ImageRef, InstallationId, Software, UserId};
 use crate::runtime::Caps;
@@ -62,7 +62,7 @@ pub struct OwnRuntime {
 )]
 pub async fn list_agents(state: State<Api>, params: Params) -> Result<Json<AgentPage>, Problem> {
     let user = params.text("user").map(str::parse::<UserId>).transpose();
-    let user = user.map_err(|remedy| Problem::invalid(vec![Fault::parameter("user", remedy)]))?;
+    let user = user.map_err(|remedy| Problem::invalid(vec![FieldError::parameter("user", remedy)]))?;
     agents::page(&state, user, params).map(Json)
 }
 

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 pub use command::{__path_delete, __path_restart, __path_start, __path_stop, delete, restart, start, stop};
 pub use create::{__path_create, create, created};
-pub use own::Own;
+pub use own::OwnedAgent;
 pub use patch::{__path_patch, patch};
 pub use record::{AgentDetail, AgentSummary};
 pub use wait::{__path_wait, wait};
@@ -26,6 +26,7 @@ use super::guard::Admitted;
 use super::params::{Params, cursor};
 use super::problem::Problem;
 use super::state::Api;
+use crate::accounts::Caller;
 use crate::control::AgentHandle;
 use crate::domain::UserId;
 use crate::view::AgentView;
@@ -68,19 +69,25 @@ pub fn page(api: &Api, user: Option<UserId>, mut params: Params) -> Result<Agent
     params(("id" = uuid::Uuid, Path)),
     responses((status = 200, body = AgentDetail, headers(("ETag" = String, description = "The generation"))))
 )]
-pub async fn get(state: State<Api>, own: Own) -> Result<Response, Problem> {
-    answer(StatusCode::OK, &state, &own.handle)
+pub async fn get(state: State<Api>, own: OwnedAgent) -> Result<Response, Problem> {
+    answer(StatusCode::OK, &state, &own.caller, &own.handle)
 }
 
 /// The record as it is now, with its ETag.
-fn answer(status: StatusCode, api: &Api, agent: &AgentHandle) -> Result<Response, Problem> {
+fn answer(status: StatusCode, api: &Api, caller: &Caller, agent: &AgentHandle) -> Result<Response, Problem> {
     let view = agent.view().ok_or_else(Problem::not_found)?;
-    answer_with(status, api, agent, &view)
+    answer_with(status, api, caller, agent, &view)
 }
 
 /// The record as this view has it, with its ETag.
-fn answer_with(status: StatusCode, api: &Api, agent: &AgentHandle, view: &AgentView) -> Result<Response, Problem> {
-    let detail = AgentDetail::of(api, agent, view);
+fn answer_with(
+    status: StatusCode,
+    api: &Api,
+    caller: &Caller,
+    agent: &AgentHandle,
+    view: &AgentView,
+) -> Result<Response, Problem> {
+    let detail = AgentDetail::of(api, caller, agent, view);
     let mut response = (status, Json(detail)).into_response();
     response.headers_mut().insert(header::ETAG, etag(view)?);
     Ok(response)

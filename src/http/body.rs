@@ -13,8 +13,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_path_to_error::{Path, Segment};
 
-use super::problem::{Code, Fault, Problem};
-use super::state::Api;
+use super::problem::{Code, FieldError, Problem};
 
 /// The largest body that is read.
 pub const MAX_BODY: usize = 1024 * 1024;
@@ -27,15 +26,15 @@ const READ_WITHIN: Duration = Duration::from_secs(30);
 const MAX_SHOWN_NAME: usize = 64;
 
 /// A JSON object as `T`, of at most `LIMIT` bytes.
-pub struct Strict<T, const LIMIT: usize = MAX_BODY>(pub T);
+pub struct JsonBody<T, const LIMIT: usize = MAX_BODY>(pub T);
 
 /// No body, or an empty JSON object.
-pub struct Nothing;
+pub struct EmptyBody;
 
-impl<T: DeserializeOwned, const LIMIT: usize> FromRequest<Api> for Strict<T, LIMIT> {
+impl<S: Send + Sync, T: DeserializeOwned, const LIMIT: usize> FromRequest<S> for JsonBody<T, LIMIT> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &Api) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let bytes = read(&parts.headers, body, LIMIT).await?;
         if !is_json(&parts.headers) {
@@ -45,10 +44,10 @@ impl<T: DeserializeOwned, const LIMIT: usize> FromRequest<Api> for Strict<T, LIM
     }
 }
 
-impl FromRequest<Api> for Nothing {
+impl<S: Send + Sync> FromRequest<S> for EmptyBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &Api) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Empty {}
@@ -110,7 +109,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     }
     // Serde would read a struct from an array, too.
     if !text.trim_start().starts_with('{') {
-        return Err(Problem::invalid(vec![Fault::at("", "must be a JSON object")]));
+        return Err(Problem::invalid(vec![FieldError::at("", "must be a JSON object")]));
     }
     let mut json = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -123,23 +122,23 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 }
 
 /// What is wrong, from a message of serde's that may quote what was sent.
-fn fault(path: &Path, message: &str) -> Fault {
+fn fault(path: &Path, message: &str) -> FieldError {
     let pointer = pointer(path);
     let named = |message: &str| message.split('`').nth(1).unwrap_or_default().to_owned();
     // Messages begin with words of serde's own; what was sent comes later.
     if message.starts_with("unknown field") {
-        return Fault::at(pointer, "is not a known field");
+        return FieldError::at(pointer, "is not a known field");
     }
     if message.starts_with("missing field") {
-        return Fault::at(format!("{pointer}/{}", named(message)), "is required");
+        return FieldError::at(format!("{pointer}/{}", named(message)), "is required");
     }
     if message.starts_with("duplicate field") {
-        return Fault::at(format!("{pointer}/{}", named(message)), "is there twice");
+        return FieldError::at(format!("{pointer}/{}", named(message)), "is there twice");
     }
     // `…, expected WHAT at line 1 column 2`: what is expected is a word of ours, and the last one.
     let expected = message.rsplit_once(", expected ").map_or("", |(_, rest)| rest);
     let expected = expected.rsplit_once(" at line ").map_or(expected, |(expected, _)| expected);
-    Fault::at(pointer, format!("must be {}", in_json(expected)))
+    FieldError::at(pointer, format!("must be {}", in_json(expected)))
 }
 
 /// Serde's words for what it expected, in JSON's.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 
-use super::problem::{Code, Fault, Problem};
-use crate::actor::AskError;
+use super::problem::{Code, FieldError, Problem};
+use crate::actor::{AccountRefusal, AskError, KEYS_PER_USER};
 use crate::control::{AccountError, CommandError, CreateError, DeliveryError, WaitError};
 use crate::domain::Status;
 use crate::runtime::RuntimeError;
@@ -47,8 +47,8 @@ impl From<CreateError> for Problem {
                     .with("used", used)
             }
             CreateError::SlugTaken => {
-                let fault = Fault::at("/slug", "is taken; choose another");
-                Self::new(Code::NameTaken, "The slug is taken; choose another.").with_fault(fault)
+                let fault = FieldError::at("/slug", "is taken; choose another");
+                Self::new(Code::NameTaken, "The slug is taken; choose another.").with_error(fault)
             }
             CreateError::NoFreePort => {
                 Self::new(Code::NoCapacity, "No host port is free.").retry_after(AWAY_RETRY_SECS)
@@ -63,14 +63,33 @@ impl From<CreateError> for Problem {
 impl From<AccountError> for Problem {
     fn from(error: AccountError) -> Self {
         match error {
-            AccountError::EmailTaken => {
-                let fault = Fault::at("/email", "is taken");
-                Self::new(Code::NameTaken, "A user with this e-mail address exists already.").with_fault(fault)
-            }
-            AccountError::NoSuchUser | AccountError::NoSuchKey => Self::not_found(),
-            AccountError::HasAgents => Self::new(Code::InUse, "The user still has agents; delete them first."),
-            AccountError::Store(error) => error.into(),
+            AccountError::Refused(refusal) => refusal.into(),
             AccountError::Registry(error) => error.into(),
+        }
+    }
+}
+
+impl From<AccountRefusal> for Problem {
+    fn from(refusal: AccountRefusal) -> Self {
+        match refusal {
+            AccountRefusal::EmailTaken => {
+                let error = FieldError::at("/email", "is taken");
+                Self::new(Code::NameTaken, "A user with this e-mail address exists already.").with_error(error)
+            }
+            AccountRefusal::NoSuchUser | AccountRefusal::NoSuchKey => Self::not_found(),
+            AccountRefusal::HasAgents => {
+                Self::new(Code::InUse, "The user still has agents; delete them first, or ask with ?agents=delete.")
+            }
+            AccountRefusal::TooManyKeys => {
+                let detail = format!("A user may have {KEYS_PER_USER} keys; revoke one first.");
+                Self::new(Code::QuotaExceeded, detail).with("limit", KEYS_PER_USER).with("used", KEYS_PER_USER)
+            }
+            AccountRefusal::LastAdministrator => Self::new(
+                Code::LastAdministrator,
+                "Without it no key could administer the service; make another key with the scope admin first.",
+            ),
+            AccountRefusal::Deleting => Self::new(Code::InUse, "The user is being deleted."),
+            AccountRefusal::Store(error) => error.into(),
         }
     }
 }
@@ -132,7 +151,7 @@ impl From<WaitError> for Problem {
             WaitError::TimedOut => Self::new(Code::Timeout, "The status was not reached in time."),
             WaitError::OutOfReach(status) => Self::new(
                 Code::IllegalTransition,
-                format!("The agent is {status}, and reaches the status no more without another command."),
+                format!("The agent is {status} and will not reach the status unless a command changes it; its statusReason says why."),
             )
             .with("agentStatus", status.as_str()),
             WaitError::Gone => Self::not_found(),
@@ -219,12 +238,28 @@ pub fn not_running() -> Problem {
 }
 
 pub fn overloaded() -> Problem {
-    Problem::new(Code::Overloaded, "The service has too much to do.").retry_after(BUSY_RETRY_SECS)
+    Problem::new(Code::Overloaded, "The service is overloaded.").retry_after(BUSY_RETRY_SECS)
 }
 
-pub fn rate_limited(wait: Duration) -> Problem {
+/// `what` is too many: requests of a key, of a user, or with keys that do not work.
+pub fn rate_limited(what: &str, wait: Duration) -> Problem {
     let secs = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    Problem::new(Code::RateLimited, "Too many requests with this key.").retry_after(secs.max(1))
+    Problem::new(Code::RateLimited, format!("Too many {what}.")).retry_after(secs.max(1))
+}
+
+pub fn suspended() -> Problem {
+    Problem::new(Code::Suspended, "The key's user is suspended; an administrator can make it active again.")
+}
+
+/// A stream or a wait more than a user may have open.
+pub fn too_many_streams(limit: usize) -> Problem {
+    let detail = format!("A user may have {limit} streams and waits open at once; close one first.");
+    Problem::new(Code::RateLimited, detail).retry_after(BUSY_RETRY_SECS)
+}
+
+pub fn too_many_open(limit: usize) -> Problem {
+    let detail = format!("A user may have {limit} requests open at once.");
+    Problem::new(Code::RateLimited, detail).retry_after(BUSY_RETRY_SECS)
 }
 
 pub fn unauthorized() -> Problem {

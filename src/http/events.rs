@@ -15,7 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
-use super::agents::Own;
+use super::agents::OwnedAgent;
 use super::guard::Admitted;
 use super::params::{Params, cursor};
 use super::problem::Problem;
@@ -73,7 +73,7 @@ struct AgentEntry {
 )]
 pub async fn agent_events(
     state: State<Api>,
-    own: Own,
+    own: OwnedAgent,
     headers: HeaderMap,
     mut params: Params,
 ) -> Result<Response, Problem> {
@@ -81,7 +81,7 @@ pub async fn agent_events(
     params.finish()?;
     if sse::is_wanted(&headers) {
         let after = sse::last_event_id(&headers).and_then(|id| id.parse().ok()).or(after).unwrap_or(0);
-        return Ok(sse::answer(&state, Timeline::new(own.handle, after).events()));
+        return sse::answer(&state, &own.caller, Timeline::new(own.handle, after).events());
     }
     // One more than asked for tells whether there is a next page.
     let mut entries = own.handle.events(after.unwrap_or(0), limit + 1).await?;
@@ -96,7 +96,7 @@ pub async fn agent_events(
     get, path = "/api/events", tag = "agents",
     responses((status = 200, body = String, content_type = "text/event-stream"))
 )]
-pub async fn all_events(state: State<Api>, caller: Admitted) -> Response {
+pub async fn all_events(state: State<Api>, caller: Admitted) -> Result<Response, Problem> {
     let user = caller.0.user;
     let events = unfold(state.plane.feed(), move |mut feed| async move {
         loop {
@@ -111,7 +111,7 @@ pub async fn all_events(state: State<Api>, caller: Admitted) -> Response {
             }
         }
     });
-    sse::answer(&state, events)
+    sse::answer(&state, &caller.0, events)
 }
 
 /// One agent's timeline that goes on. What is new is read from the store, which a change of the agent only says to do:

@@ -6,7 +6,7 @@ use axum::Json;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::agents::Own;
+use super::agents::OwnedAgent;
 use super::events::Entry;
 use super::logs::{Line, read};
 use super::problem::Problem;
@@ -23,7 +23,7 @@ const ALL_EVENTS: usize = 1000;
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Explained {
+pub struct ExplanationBody {
     #[schema(schema_with = schema::status)]
     status: Status,
     because: String,
@@ -47,9 +47,9 @@ pub struct Explained {
 #[utoipa::path(
     get, path = "/api/agents/{id}/explain", tag = "agents",
     params(("id" = uuid::Uuid, Path)),
-    responses((status = 200, body = Explained))
+    responses((status = 200, body = ExplanationBody))
 )]
-pub async fn explain(own: Own) -> Result<Json<Explained>, Problem> {
+pub async fn explain(own: OwnedAgent) -> Result<Json<ExplanationBody>, Problem> {
     let explanation = own.handle.explain().ok_or_else(Problem::not_found)?;
     let failed = |from, to| to == Status::Error || (from, to) == (Status::Running, Status::Starting);
     let entries = own.handle.events(0, ALL_EVENTS).await?;
@@ -57,7 +57,7 @@ pub async fn explain(own: Own) -> Result<Json<Explained>, Problem> {
     let secrets = Secrets::of(&own.handle);
     let lines = tokio::time::timeout(LOG_WITHIN, read(&own.handle, LOG_LINES, None)).await;
     let lines = lines.ok().and_then(Result::ok).unwrap_or_default();
-    Ok(Json(Explained {
+    Ok(Json(ExplanationBody {
         status: explanation.status,
         because: secrets.mask(explanation.because),
         next: explanation.next,

@@ -1,4 +1,11 @@
 //! Who may call what: every route says so in one table, and nothing gets past it.
+//!
+//! ```text
+//! key (or the embedder's caller) ─► rate of the key, of the user ─► requests open ─► scope ─► idempotency (POST) ─► handler
+//!   └─ none that works: 401, and 429 for an address that keeps trying
+//! ```
+
+use std::net::IpAddr;
 
 use axum::extract::FromRequestParts;
 use axum::extract::{Request, State};
@@ -7,13 +14,16 @@ use axum::http::header;
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use tracing::field::display;
 use utoipa_axum::router::UtoipaMethodRouter;
 
-use super::error::{rate_limited, unauthorized};
-use super::idempotency::{self, Retry};
+use super::error::{rate_limited, suspended, too_many_open, unauthorized};
+use super::idempotency::{self, FindAgent, Retry};
 use super::problem::{Code, Problem};
+use super::rate::Allowance;
+use super::request::peer_of;
 use super::state::Api;
-use crate::accounts::Caller;
+use crate::accounts::{Caller, Refused};
 use crate::domain::Scope;
 
 /// Who may call a route, and what a retry of it means.
@@ -21,25 +31,56 @@ use crate::domain::Scope;
 pub enum Rule {
     /// Anyone, without a key.
     Open,
-    /// A key with this scope; any key where there is none.
-    Key { scope: Option<Scope>, retry: Retry },
+    Key(KeyRule),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct KeyRule {
+    /// What the key must be allowed; any key where there is none.
+    pub scope: Option<Scope>,
+    /// Whether a key with the scope admin is enough, for what is done to one agent.
+    pub or_admin: bool,
+    pub retry: Retry,
 }
 
 impl Rule {
-    pub const ANY_KEY: Self = Self::Key { scope: None, retry: Retry::Repeat };
-    pub const READ: Self = Self::Key { scope: Some(Scope::AgentsRead), retry: Retry::Repeat };
-    pub const WRITE: Self = Self::Key { scope: Some(Scope::AgentsWrite), retry: Retry::Repeat };
-    pub const CREATE: Self = Self::Key { scope: Some(Scope::AgentsWrite), retry: Retry::FindAgent };
-    pub const SEND: Self = Self::Key { scope: Some(Scope::MessagesSend), retry: Retry::Never };
-    pub const ADMIN: Self = Self::Key { scope: Some(Scope::Admin), retry: Retry::Repeat };
+    pub const ANY_KEY: Self = Self::needs(None);
+    pub const READ: Self = Self::needs(Some(Scope::AgentsRead));
+    pub const WRITE: Self = Self::needs(Some(Scope::AgentsWrite));
+    pub const ADMIN: Self = Self::needs(Some(Scope::Admin));
+    /// Of one agent: its owner's, or an administrator's.
+    pub const READ_AGENT: Self = Self::of_agent(Scope::AgentsRead, Retry::Repeat);
+    pub const WRITE_AGENT: Self = Self::of_agent(Scope::AgentsWrite, Retry::Repeat);
+    pub const SEND: Self = Self::of_agent(Scope::MessagesSend, Retry::Never);
+
+    /// A create: `find` answers for an agent that an earlier request made.
+    pub const fn create(find: FindAgent) -> Self {
+        Self::Key(KeyRule { scope: Some(Scope::AgentsWrite), or_admin: false, retry: Retry::FindAgent(find) })
+    }
+
+    const fn needs(scope: Option<Scope>) -> Self {
+        Self::Key(KeyRule { scope, or_admin: false, retry: Retry::Repeat })
+    }
+
+    const fn of_agent(scope: Scope, retry: Retry) -> Self {
+        Self::Key(KeyRule { scope: Some(scope), or_admin: true, retry })
+    }
+}
+
+impl KeyRule {
+    /// The scope that the caller lacks.
+    fn missing(&self, caller: &Caller) -> Option<Scope> {
+        let enough = |scope: Scope| caller.may(scope) || (self.or_admin && caller.may(Scope::Admin));
+        self.scope.filter(|scope| !enough(*scope))
+    }
 }
 
 /// Puts the rule in front of the routes.
 pub fn guarded(api: &Api, rule: Rule, (schemas, paths, methods): UtoipaMethodRouter<Api>) -> UtoipaMethodRouter<Api> {
     match rule {
         Rule::Open => (schemas, paths, methods),
-        Rule::Key { scope, retry } => {
-            let pass = Pass { api: api.clone(), scope, retry };
+        Rule::Key(rule) => {
+            let pass = Pass { api: api.clone(), rule };
             (schemas, paths, methods.route_layer(from_fn_with_state(pass, admit)))
         }
     }
@@ -48,53 +89,96 @@ pub fn guarded(api: &Api, rule: Rule, (schemas, paths, methods): UtoipaMethodRou
 #[derive(Clone)]
 struct Pass {
     api: Api,
-    scope: Option<Scope>,
-    retry: Retry,
+    rule: KeyRule,
 }
 
-async fn admit(State(pass): State<Pass>, mut request: Request, next: Next) -> Response {
-    let Some(caller) = authenticate(&pass.api, &request) else { return unauthorized().into_response() };
-    let allowance = match pass.api.limiter.as_ref().map(|limiter| limiter.count(caller.key)).transpose() {
+async fn admit(State(Pass { api, rule }): State<Pass>, mut request: Request, next: Next) -> Response {
+    let caller = match authenticate(&api, &request) {
+        Ok(caller) => caller,
+        Err(refused) => return refusal(&api, refused, &request).into_response(),
+    };
+    let span = tracing::Span::current();
+    span.record("user", display(caller.user));
+    if let Some(key) = caller.key {
+        span.record("key", display(key));
+    }
+    let allowance = match count(&api, &caller) {
         Ok(allowance) => allowance,
-        Err((wait, allowance)) => {
-            let mut response = rate_limited(wait).into_response();
-            allowance.tell(response.headers_mut());
+        Err(refused) => {
+            let (problem, allowance) = *refused;
+            let mut response = problem.into_response();
+            allowance.write(response.headers_mut());
             return response;
         }
     };
-    let missing = pass.scope.filter(|scope| !caller.may(*scope));
-    let mut response = if let Some(scope) = missing {
+    let Some(_open) = api.requests.open(caller.user) else {
+        return too_many_open(api.requests.per_user()).into_response();
+    };
+    let mut response = if let Some(scope) = rule.missing(&caller) {
         Problem::new(Code::Forbidden, format!("The key lacks the scope {}.", scope.as_str())).into_response()
     } else if request.method() == Method::POST {
         request.extensions_mut().insert(caller.clone());
-        idempotency::run(&pass.api, &caller, pass.retry, request, next).await
+        idempotency::run(&api, &caller, rule.retry, request, next).await
     } else {
         request.extensions_mut().insert(caller);
         next.run(request).await
     };
     if let Some(allowance) = allowance {
-        allowance.tell(response.headers_mut());
+        allowance.write(response.headers_mut());
     }
     response
 }
 
-/// Who presents the key in `Authorization: Bearer …`.
-pub fn authenticate(api: &Api, request: &Request) -> Option<Caller> {
-    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, key) = value.split_once(' ')?;
+/// Counts the request for its key and its user. What is left is reported for the key.
+fn count(api: &Api, caller: &Caller) -> Result<Option<Allowance>, Box<(Problem, Allowance)>> {
+    let refused = |what, (wait, left)| Box::new((rate_limited(what, wait), left));
+    let of_key = match (&api.keys, caller.key) {
+        (Some(keys), Some(key)) => Some(keys.count(key).map_err(|it| refused("requests with this key", it))?),
+        _ => None,
+    };
+    let of_user = match &api.users {
+        Some(users) => Some(users.count(caller.user).map_err(|it| refused("requests of this user", it))?),
+        None => None,
+    };
+    Ok(of_key.or(of_user))
+}
+
+/// Who presents the key in `Authorization: Bearer …`, or whom the embedder has let in.
+pub fn authenticate(api: &Api, request: &Request) -> Result<Caller, Refused> {
+    if api.options.trust_callers
+        && let Some(caller) = request.extensions().get::<Caller>()
+    {
+        return Ok(caller.clone());
+    }
+    let value = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let (scheme, key) = value.and_then(|value| value.split_once(' ')).ok_or(Refused::Unknown)?;
     if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
+        return Err(Refused::Unknown);
     }
     api.plane.accounts().authenticate(key.trim(), api.plane.now())
+}
+
+fn refusal(api: &Api, refused: Refused, request: &Request) -> Problem {
+    // A key that works is let in whatever others at its address do: only failures are counted.
+    let address: Option<IpAddr> = peer_of(request.extensions()).map(|peer| peer.ip().to_canonical());
+    if let (Some(failures), Some(address)) = (&api.failures, address)
+        && let Err((wait, _)) = failures.count(address)
+    {
+        return rate_limited("requests with keys that do not work", wait);
+    }
+    match refused {
+        Refused::Unknown => unauthorized(),
+        Refused::Suspended => suspended(),
+    }
 }
 
 /// The caller that [`admit`] let in.
 pub struct Admitted(pub Caller);
 
-impl FromRequestParts<Api> for Admitted {
+impl<S: Send + Sync> FromRequestParts<S> for Admitted {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         parts.extensions.get::<Caller>().cloned().map(Self).ok_or_else(unauthorized)
     }
 }

@@ -3,7 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::agents::Own;
+use super::agents::OwnedAgent;
 use super::error::not_running;
 use super::problem::Problem;
 
@@ -13,7 +13,7 @@ use super::problem::Problem;
     params(("id" = uuid::Uuid, Path)),
     responses((status = 200, body = serde_json::Value))
 )]
-pub async fn health(own: Own) -> Result<Response, Problem> {
+pub async fn health(own: OwnedAgent) -> Result<Response, Problem> {
     let report = own.handle.health().await.ok_or_else(not_running)??;
     let status = StatusCode::from_u16(report.status).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut response = (status, report.body).into_response();

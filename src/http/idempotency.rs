@@ -21,7 +21,6 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use tracing::Instrument;
 
-use super::agents;
 use super::body::{self, MAX_BODY};
 use super::error::{bad_header, delivery_unknown};
 use super::problem::{Code, Problem};
@@ -29,7 +28,7 @@ use super::request::{Trace, panicked, render};
 use super::state::Api;
 use crate::accounts::Caller;
 use crate::actor::IdempotencyClaim;
-use crate::domain::{AgentId, UserId};
+use crate::domain::{AgentId, Scope, UserId};
 use crate::store::{Batch, IdempotencyRecord, IdempotencyState};
 use crate::vault::{Binding, Sealed};
 
@@ -44,13 +43,20 @@ const MAX_ANSWER: usize = 5 * 1024 * 1024;
 const KEPT_HEADERS: [HeaderName; 4] =
     [header::CONTENT_TYPE, header::LOCATION, header::ETAG, HeaderName::from_static("preference-applied")];
 
+/// Answers for the agent that an earlier request of this caller was to make.
+pub type FindAgent = fn(&Api, &Caller, AgentId) -> Response;
+
+/// Marks an answer that must not be kept, because it shows a secret.
+#[derive(Debug, Clone, Copy)]
+pub struct HoldsSecret;
+
 /// What a request that was begun before a crash means for its retry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Retry {
     /// It may be done again.
     Repeat,
     /// The agent that it was to create is there, or it is not.
-    FindAgent,
+    FindAgent(FindAgent),
     /// It may have been sent, and must not be sent again.
     Never,
 }
@@ -99,7 +105,7 @@ impl Drop for Underway {
 /// One request with a key.
 struct Keyed {
     api: Api,
-    user: UserId,
+    caller: Caller,
     key: String,
     fingerprint: Fingerprint,
     retry: Retry,
@@ -139,14 +145,18 @@ async fn begin(
     let body = body::read(&parts.headers, body, MAX_BODY).await?;
     let path = parts.uri.path().to_owned();
     let mut digest = Sha256::new();
-    for part in [parts.method.as_str().as_bytes(), path.as_bytes(), parts.uri.query().unwrap_or("").as_bytes(), &body] {
+    // The caller is part of it: what one key was answered, another with fewer scopes may not see.
+    let key_id = caller.key.map(|key| *key.as_bytes()).unwrap_or_default();
+    let scopes = caller.scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
+    let query = parts.uri.query().unwrap_or("").as_bytes();
+    for part in [parts.method.as_str().as_bytes(), path.as_bytes(), query, &body, &key_id, scopes.as_bytes()] {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part);
     }
     let fingerprint = digest.finalize().into();
     let underway = api.in_flight.enter(caller.user, &key, fingerprint)?;
     let trace = parts.extensions.get::<Trace>().cloned().ok_or_else(Problem::not_found)?;
-    let keyed = Keyed { api: api.clone(), user: caller.user, key, fingerprint, retry, path, trace };
+    let keyed = Keyed { api: api.clone(), caller: caller.clone(), key, fingerprint, retry, path, trace };
     Ok((keyed, underway, Request::from_parts(parts, Body::from(body))))
 }
 
@@ -157,7 +167,7 @@ impl Keyed {
             Ok(Some(response)) => return response,
             Ok(None) => {}
         }
-        if self.retry == Retry::FindAgent {
+        if matches!(self.retry, Retry::FindAgent(_)) {
             let agent = AgentId::new();
             let record =
                 self.record(IdempotencyState::InFlight { agent: Some(agent), started_at: self.api.plane.now() });
@@ -173,16 +183,19 @@ impl Keyed {
     /// What an earlier request with the same key leads to; `None` where this one is to be followed.
     async fn earlier(&self) -> Result<Option<Response>, Problem> {
         let now = self.api.plane.now();
-        let stored = self.api.plane.store().idempotency(self.user, &self.key).await?;
+        let stored = self.api.plane.store().idempotency(self.caller.user, &self.key).await?;
         let Some(stored) = stored.filter(|stored| stored.expires_at > now) else { return Ok(None) };
         if stored.fingerprint != self.fingerprint {
             return Err(other_request());
         }
         match stored.state {
             IdempotencyState::Done { status, headers, body } => self.replay(status, &headers, &body).map(Some),
+            IdempotencyState::Withheld { status } => Err(not_kept(status)),
             IdempotencyState::InFlight { agent, .. } => match (self.retry, agent) {
-                (Retry::Repeat, _) | (Retry::FindAgent, None) => Ok(None),
-                (Retry::FindAgent, Some(agent)) => Ok(Some(self.conclude(agents::created(&self.api, agent)).await)),
+                (Retry::Repeat, _) | (Retry::FindAgent(_), None) => Ok(None),
+                (Retry::FindAgent(find), Some(agent)) => {
+                    Ok(Some(self.conclude(find(&self.api, &self.caller, agent)).await))
+                }
                 (Retry::Never, _) => Ok(Some(self.conclude(delivery_unknown().into_response()).await)),
             },
         }
@@ -192,11 +205,11 @@ impl Keyed {
     async fn claim(&self) -> Result<(), Problem> {
         let now = self.api.plane.now();
         let begun = self.record(IdempotencyState::InFlight { agent: None, started_at: now });
-        let stored = self.api.plane.store().idempotency(self.user, &self.key).await?;
+        let stored = self.api.plane.store().idempotency(self.caller.user, &self.key).await?;
         if stored.is_some_and(|stored| stored.expires_at > now) {
             return Ok(());
         }
-        Ok(self.api.plane.store().commit(Batch::put_idempotency(self.user, &self.key, &begun)).await?)
+        Ok(self.api.plane.store().commit(Batch::put_idempotency(self.caller.user, &self.key, &begun)).await?)
     }
 
     /// Keeps the answer if something was done, or may have been; frees the key if certainly nothing was.
@@ -209,19 +222,22 @@ impl Keyed {
             return panicked();
         };
         let acted = status.is_success() || matches!(status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT);
-        let stored = if acted {
+        let stored = if acted && parts.extensions.get::<HoldsSecret>().is_some() {
+            let record = self.record(IdempotencyState::Withheld { status: status.as_u16() });
+            self.api.plane.store().commit(Batch::put_idempotency(self.caller.user, &self.key, &record)).await
+        } else if acted {
             let headers = KEPT_HEADERS
                 .iter()
                 .filter_map(|name| Some((name.to_string(), parts.headers.get(name)?.to_str().ok()?.to_owned())))
                 .collect();
             let sealed = self.api.plane.vault().seal(&self.binding(), &body);
             let record = self.record(IdempotencyState::Done { status: status.as_u16(), headers, body: sealed });
-            self.api.plane.store().commit(Batch::put_idempotency(self.user, &self.key, &record)).await
-        } else if status == StatusCode::INTERNAL_SERVER_ERROR || self.retry == Retry::FindAgent {
+            self.api.plane.store().commit(Batch::put_idempotency(self.caller.user, &self.key, &record)).await
+        } else if status == StatusCode::INTERNAL_SERVER_ERROR || matches!(self.retry, Retry::FindAgent(_)) {
             // Unknown, or stored together with the agent: the mark says what a retry needs.
             Ok(())
         } else {
-            self.api.plane.store().commit(Batch::remove_idempotency(self.user, &self.key)).await
+            self.api.plane.store().commit(Batch::remove_idempotency(self.caller.user, &self.key)).await
         };
         if let Err(error) = stored {
             tracing::error!(%error, "what became of a request with an idempotency key could not be stored");
@@ -251,10 +267,20 @@ impl Keyed {
     }
 
     fn binding(&self) -> Binding {
-        Binding::named("idempotency", &[self.user.as_bytes(), self.key.as_bytes()].concat())
+        Binding::named("idempotency", &[self.caller.user.as_bytes(), self.key.as_bytes()].concat())
     }
 }
 
+/// It was done, and its answer is not there to be given again.
+fn not_kept(status: u16) -> Problem {
+    let detail = "The request was done before, but its answer was not kept: it showed a secret, or the user's room for kept \
+                  answers is used up.";
+    Problem::new(Code::AnswerNotKept, detail).with("originalStatus", status)
+}
+
 fn other_request() -> Problem {
-    Problem::new(Code::Invalid, "Another request was made with this idempotency key; use a new key.")
+    Problem::new(
+        Code::Invalid,
+        "Another request, or one with another API key, was made with this idempotency key; use a new one.",
+    )
 }

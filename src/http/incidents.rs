@@ -4,7 +4,7 @@ use axum::Json;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::agents::Own;
+use super::agents::OwnedAgent;
 use super::params::{Params, cursor};
 use super::problem::Problem;
 use super::schema;
@@ -14,7 +14,7 @@ use crate::incident::{Incident, Kind, State};
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IncidentPage {
-    data: Vec<Told>,
+    data: Vec<IncidentBody>,
     next_cursor: Option<String>,
 }
 
@@ -22,7 +22,7 @@ pub struct IncidentPage {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Incident)]
 #[serde(rename_all = "camelCase")]
-pub struct Told {
+pub struct IncidentBody {
     /// Of the timeline's entry that it was found with.
     seq: u64,
     #[schema(schema_with = schema::incident_kind)]
@@ -63,18 +63,18 @@ pub struct Told {
     ),
     responses((status = 200, body = IncidentPage))
 )]
-pub async fn incidents(own: Own, mut params: Params) -> Result<Json<IncidentPage>, Problem> {
+pub async fn incidents(own: OwnedAgent, mut params: Params) -> Result<Json<IncidentPage>, Problem> {
     let (limit, before) = (params.limit(), params.cursor::<u64>());
     params.finish()?;
     let mut older = own.handle.incidents().await?;
     older.retain(|incident| before.is_none_or(|before| incident.seq < before));
     let mut older = older.into_iter().rev();
-    let data: Vec<Told> = older.by_ref().take(limit).map(Told::from).collect();
+    let data: Vec<IncidentBody> = older.by_ref().take(limit).map(IncidentBody::from).collect();
     let next_cursor = older.next().and_then(|_| data.last().map(|last| cursor(last.seq)));
     Ok(Json(IncidentPage { data, next_cursor }))
 }
 
-impl From<Incident> for Told {
+impl From<Incident> for IncidentBody {
     fn from(incident: Incident) -> Self {
         let Incident { seq, kind, code, detail, exit_code, state, attempt, .. } = incident;
         let Incident { detected_at, back_off_at, started_at, healthy_at, paired_at, ended_at, .. } = incident;

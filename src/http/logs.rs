@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
-use super::agents::Own;
+use super::agents::OwnedAgent;
 use super::params::Params;
 use super::problem::Problem;
 use super::redact::Secrets;
@@ -64,16 +64,21 @@ pub struct Line {
         (Logs = "application/json"), (String = "text/plain"), (String = "text/event-stream")
     )))
 )]
-pub async fn logs(state: State<Api>, own: Own, headers: HeaderMap, mut params: Params) -> Result<Response, Problem> {
+pub async fn logs(
+    state: State<Api>,
+    own: OwnedAgent,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Response, Problem> {
     let tail = params.number("tail", DEFAULT_TAIL, 1..=MAX_TAIL);
     let since = params.time("since");
-    let follow = params.flag("follow") || sse::is_wanted(&headers);
+    let follow = params.boolean("follow") || sse::is_wanted(&headers);
     params.finish()?;
     let resumed = sse::last_event_id(&headers).and_then(|id| id.parse::<Timestamp>().ok());
     if follow {
         let since = resumed.and_then(after).or(since);
         let lines = read(&own.handle, tail, since).await?;
-        return Ok(sse::answer(&state, CommandOutcome::new(own.handle, lines, since).events()));
+        return sse::answer(&state, &own.caller, FollowedLog::new(own.handle, lines, since).events());
     }
     let secrets = Secrets::of(&own.handle);
     let lines = read(&own.handle, tail, since).await?;
@@ -114,7 +119,7 @@ impl Line {
 }
 
 /// A log that is followed from run to run.
-struct CommandOutcome {
+struct FollowedLog {
     agent: AgentHandle,
     changes: Option<watch::Receiver<Arc<AgentView>>>,
     secrets: Secrets,
@@ -127,7 +132,7 @@ struct CommandOutcome {
     since: Option<Timestamp>,
 }
 
-impl CommandOutcome {
+impl FollowedLog {
     fn new(agent: AgentHandle, lines: Vec<LogLine>, since: Option<Timestamp>) -> Self {
         Self {
             changes: agent.changes(),
@@ -141,7 +146,7 @@ impl CommandOutcome {
     }
 
     fn events(self) -> impl Stream<Item = Event> + Send {
-        unfold(self, |mut outcome| async move { outcome.next().await.map(|event| (event, outcome)) })
+        unfold(self, |mut log| async move { log.next().await.map(|event| (event, log)) })
     }
 
     /// The next event; `None` once the agent is gone.

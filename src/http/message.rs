@@ -10,10 +10,10 @@ use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::agents::Own;
-use super::body::Strict;
+use super::agents::OwnedAgent;
+use super::body::JsonBody;
 use super::error::gateway_refusal;
-use super::problem::{Code, Fault, Problem};
+use super::problem::{Code, FieldError, Problem};
 use super::request::Trace;
 use super::state::Api;
 use crate::control::Message;
@@ -49,10 +49,10 @@ pub struct MessageBody {
 )]
 pub async fn message(
     state: State<Api>,
-    own: Own,
+    own: OwnedAgent,
     trace: Extension<Trace>,
     headers: HeaderMap,
-    body: Strict<MessageBody, MAX_MESSAGE_BODY>,
+    body: JsonBody<MessageBody, MAX_MESSAGE_BODY>,
 ) -> Result<Response, Problem> {
     let body = body.0.check()?;
     let hold = hold_secs(&headers);
@@ -84,7 +84,7 @@ pub async fn message(
 impl MessageBody {
     /// The body for the gateway.
     fn check(self) -> Result<String, Problem> {
-        let invalid = |detail: String| Problem::invalid(vec![Fault::at("/message", detail)]);
+        let invalid = |detail: String| Problem::invalid(vec![FieldError::at("/message", detail)]);
         let text = self.message.ok_or_else(|| invalid("is required".into()))?;
         if text.trim().is_empty() {
             return Err(invalid("must not be empty".into()));

@@ -178,3 +178,40 @@ const KNOWN: [Method; 7] =
 fn number(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
+/// OpenMetrics text in the older format of Prometheus (0.0.4): there a counter's metadata carries the name of its samples, and
+/// there are no units and no end.
+pub fn text_format(open_metrics: &str) -> String {
+    let mut counters = Vec::new();
+    for line in open_metrics.lines() {
+        if let Some((name, "counter")) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            counters.push(name);
+        }
+    }
+    let mut text = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines().filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF") {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words.as_slice() {
+            ["#", kind @ ("HELP" | "TYPE"), name, rest] if counters.contains(name) => {
+                text.push_str(&format!("# {kind} {name}_total {rest}\n"));
+            }
+            _ => {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::text_format;
+
+    #[test]
+    fn the_older_format_names_counters_as_their_samples() {
+        let open = "# HELP a_b Things.\n# TYPE a_b counter\na_b_total{x=\"y\"} 1\n# TYPE c_seconds histogram\n# UNIT c_seconds seconds\n# EOF\n";
+        let text =
+            "# HELP a_b_total Things.\n# TYPE a_b_total counter\na_b_total{x=\"y\"} 1\n# TYPE c_seconds histogram\n";
+        assert_eq!(text_format(open), text);
+    }
+}

@@ -11,8 +11,7 @@ use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::problem::{Fault, Problem};
-use super::state::Api;
+use super::problem::{FieldError, Problem};
 use crate::domain::{Status, Timestamp};
 
 const DEFAULT_LIMIT: usize = 50;
@@ -22,13 +21,13 @@ const MAX_LIMIT: usize = 200;
 #[derive(Debug, Default)]
 pub struct Params {
     pairs: Vec<(String, String)>,
-    faults: Vec<Fault>,
+    faults: Vec<FieldError>,
 }
 
-impl FromRequestParts<Api> for Params {
+impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map(|Query(pairs)| pairs);
         Ok(Self { pairs: pairs.unwrap_or_default(), faults: Vec::new() })
     }
@@ -45,6 +44,18 @@ impl Params {
         self.text(name).is_some_and(|value| !matches!(value, "false" | "0"))
     }
 
+    /// `true` or `false`, as such or as 1 or 0; a name alone is true.
+    pub fn boolean(&mut self, name: &'static str) -> bool {
+        match self.text(name) {
+            None | Some("false" | "0") => false,
+            Some("" | "true" | "1") => true,
+            Some(_) => {
+                self.faults.push(FieldError::parameter(name, "must be true or false"));
+                false
+            }
+        }
+    }
+
     pub fn number<T>(&mut self, name: &'static str, default: T, range: RangeInclusive<T>) -> T
     where
         T: FromStr + PartialOrd + Display + Copy,
@@ -54,7 +65,7 @@ impl Params {
             Some(number) => number,
             None => {
                 let remedy = format!("must be a whole number from {} to {}", range.start(), range.end());
-                self.faults.push(Fault::parameter(name, remedy));
+                self.faults.push(FieldError::parameter(name, remedy));
                 default
             }
         }
@@ -62,7 +73,8 @@ impl Params {
 
     pub fn time(&mut self, name: &'static str) -> Option<Timestamp> {
         let time = self.text(name)?.parse::<Timestamp>();
-        time.map_err(|_| self.faults.push(Fault::parameter(name, "must be a time such as 2026-01-31T12:00:00Z"))).ok()
+        time.map_err(|_| self.faults.push(FieldError::parameter(name, "must be a time such as 2026-01-31T12:00:00Z")))
+            .ok()
     }
 
     /// Statuses by comma; none where the parameter is not there.
@@ -71,10 +83,20 @@ impl Params {
         match text.split(',').map(|status| Status::parse(status.trim())).collect() {
             Ok(statuses) => statuses,
             Err(remedy) => {
-                self.faults.push(Fault::parameter(name, remedy));
+                self.faults.push(FieldError::parameter(name, remedy));
                 Vec::new()
             }
         }
+    }
+
+    /// One of these words, if it is there.
+    pub fn one_of(&mut self, name: &'static str, words: &[&'static str]) -> Option<&'static str> {
+        let text = self.text(name)?;
+        let word = words.iter().find(|word| **word == text).copied();
+        if word.is_none() {
+            self.faults.push(FieldError::parameter(name, format!("must be one of {}", words.join(", "))));
+        }
+        word
     }
 
     pub fn limit(&mut self) -> usize {
@@ -86,7 +108,7 @@ impl Params {
         let text = self.text("cursor")?;
         let place = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
         if place.is_none() {
-            self.faults.push(Fault::parameter("cursor", "must be a nextCursor of this list"));
+            self.faults.push(FieldError::parameter("cursor", "must be a nextCursor of this list"));
         }
         place
     }

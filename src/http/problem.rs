@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::domain::{FieldError, Problems};
+use crate::domain::Problems;
 
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -47,13 +47,16 @@ codes! {
     Unauthorized = UNAUTHORIZED "unauthorized" false, "No valid API key";
     QuotaExceeded = FORBIDDEN "quota-exceeded" false, "The plan's quota is used up";
     Forbidden = FORBIDDEN "forbidden" false, "Not allowed";
+    Suspended = FORBIDDEN "suspended" false, "The user is suspended";
     NotFound = NOT_FOUND "not-found" false, "Not found";
     MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed" false, "Method not allowed";
-    Timeout = REQUEST_TIMEOUT "timeout" true, "Not in time";
+    Timeout = REQUEST_TIMEOUT "timeout" true, "Timed out";
     IllegalTransition = CONFLICT "illegal-transition" false, "Not possible in this status";
     NameTaken = CONFLICT "name-taken" false, "The name is taken";
     InProgress = CONFLICT "in-progress" true, "A request with this key is in progress";
     InUse = CONFLICT "in-use" false, "Still in use";
+    LastAdministrator = CONFLICT "last-administrator" false, "The last administrator";
+    AnswerNotKept = CONFLICT "answer-not-kept" false, "Done already, but the answer was not kept";
     Conflict = CONFLICT "conflict" true, "Changed by someone else";
     PreconditionFailed = PRECONDITION_FAILED "precondition-failed" false, "Changed since it was read";
     TooLarge = PAYLOAD_TOO_LARGE "too-large" false, "Too large";
@@ -68,14 +71,14 @@ codes! {
     RuntimeUnavailable = SERVICE_UNAVAILABLE "runtime-unavailable" true, "The container engine does not answer";
     StoreUnavailable = SERVICE_UNAVAILABLE "store-unavailable" true, "The store does not answer";
     OutcomeUnknown = SERVICE_UNAVAILABLE "outcome-unknown" true, "Whether it was done is unknown";
-    NoCapacity = SERVICE_UNAVAILABLE "no-capacity" true, "No room";
-    Overloaded = SERVICE_UNAVAILABLE "overloaded" true, "Too much to do";
+    NoCapacity = SERVICE_UNAVAILABLE "no-capacity" true, "No capacity";
+    Overloaded = SERVICE_UNAVAILABLE "overloaded" true, "Overloaded";
     GatewayTimeout = GATEWAY_TIMEOUT "gateway-timeout" true, "The agent did not answer in time";
 }
 
 /// One thing that is wrong with a request: where it is, and how to mend it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct Fault {
+pub struct FieldError {
     /// JSON Pointer (RFC 6901) into the request body.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pointer: Option<String>,
@@ -90,7 +93,7 @@ pub struct Fault {
 pub struct Problem {
     code: Code,
     detail: String,
-    faults: Vec<Fault>,
+    faults: Vec<FieldError>,
     members: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -101,7 +104,7 @@ impl Problem {
     }
 
     /// 422 with everything that is wrong with a body.
-    pub fn invalid(faults: Vec<Fault>) -> Self {
+    pub fn invalid(faults: Vec<FieldError>) -> Self {
         let detail = match faults.as_slice() {
             [fault] => format!("{}: {}", fault.place(), fault.detail),
             faults => format!("{} fields are not valid; see errors", faults.len()),
@@ -110,7 +113,7 @@ impl Problem {
     }
 
     pub fn not_found() -> Self {
-        Self::new(Code::NotFound, "There is no such thing, or it is not yours.")
+        Self::new(Code::NotFound, "Not found, or not yours.")
     }
 
     /// Another member of the body.
@@ -121,7 +124,7 @@ impl Problem {
     }
 
     #[must_use]
-    pub fn with_fault(mut self, fault: Fault) -> Self {
+    pub fn with_error(mut self, fault: FieldError) -> Self {
         self.faults.push(fault);
         self
     }
@@ -135,6 +138,11 @@ impl Problem {
     #[must_use]
     pub fn retry_after(self, secs: u64) -> Self {
         self.header(header::RETRY_AFTER, HeaderValue::from(secs))
+    }
+
+    /// The code and the sentence, for the log.
+    pub fn cause(&self) -> (&'static str, &str) {
+        (self.code.as_str(), &self.detail)
     }
 
     #[cfg(test)]
@@ -164,7 +172,7 @@ impl Problem {
     }
 }
 
-impl Fault {
+impl FieldError {
     pub fn at(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { pointer: Some(pointer.into()), parameter: None, detail: detail.into() }
     }
@@ -183,15 +191,15 @@ impl Fault {
     }
 }
 
-impl From<FieldError> for Fault {
-    fn from(error: FieldError) -> Self {
+impl From<crate::domain::FieldError> for FieldError {
+    fn from(error: crate::domain::FieldError) -> Self {
         Self::at(error.pointer, error.detail)
     }
 }
 
 impl From<Problems> for Problem {
     fn from(problems: Problems) -> Self {
-        Self::invalid(problems.into_vec().into_iter().map(Fault::from).collect())
+        Self::invalid(problems.into_vec().into_iter().map(FieldError::from).collect())
     }
 }
 

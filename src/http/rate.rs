@@ -1,5 +1,6 @@
-//! How many requests a key may make.
+//! How many requests a key, a user or an address may make.
 
+use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,9 +11,7 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter as Governor};
 
-use crate::domain::KeyId;
-
-/// Requests that every key may make.
+/// Requests that each of them may make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
     pub per_second: NonZeroU32,
@@ -30,14 +29,23 @@ impl Default for RateLimit {
     }
 }
 
-type Keyed = Governor<KeyId, DefaultKeyedStateStore<KeyId>, DefaultClock, StateInformationMiddleware>;
+impl RateLimit {
+    /// Twice as many.
+    pub fn twice(self) -> Self {
+        let twice = |number: NonZeroU32| number.saturating_mul(NonZeroU32::MIN.saturating_add(1));
+        Self { per_second: twice(self.per_second), burst: twice(self.burst) }
+    }
+}
+
+type Keyed<K> = Governor<K, DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>;
 
 /// Requests between two clearings of keys that have been quiet for long: they cannot pile up then.
 const CLEAR_EVERY: u32 = 10_000;
 
-pub struct RateLimiter {
+/// Counts requests by `K`.
+pub struct RateLimiter<K: Clone + Hash + Eq> {
     limit: RateLimit,
-    keyed: Keyed,
+    keyed: Keyed<K>,
     clock: DefaultClock,
     seen: AtomicU32,
 }
@@ -51,7 +59,7 @@ pub struct Allowance {
     reset: Duration,
 }
 
-impl RateLimiter {
+impl<K: Clone + Hash + Eq> RateLimiter<K> {
     pub fn new(limit: RateLimit) -> Self {
         let quota = Quota::per_second(limit.per_second).allow_burst(limit.burst);
         let clock = DefaultClock::default();
@@ -63,7 +71,7 @@ impl RateLimiter {
     ///
     /// # Errors
     /// One too many: how long to wait, and what is left.
-    pub fn count(&self, key: KeyId) -> Result<Allowance, (Duration, Allowance)> {
+    pub fn count(&self, key: K) -> Result<Allowance, (Duration, Allowance)> {
         if self.seen.fetch_add(1, Ordering::Relaxed).is_multiple_of(CLEAR_EVERY) {
             self.keyed.retain_recent();
         }
@@ -81,7 +89,7 @@ impl RateLimiter {
 }
 
 impl Allowance {
-    pub fn tell(self, headers: &mut HeaderMap) {
+    pub fn write(self, headers: &mut HeaderMap) {
         for (name, value) in [
             ("ratelimit-limit", u64::from(self.limit)),
             ("ratelimit-remaining", u64::from(self.remaining)),
@@ -95,6 +103,7 @@ impl Allowance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::KeyId;
 
     #[test]
     fn each_key_has_its_own_allowance() {

@@ -1,10 +1,11 @@
 //! The outermost layer: gives every request its id, its span and its log line, catches panics, writes problems.
 
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::extract::{ConnectInfo, MatchedPath, OriginalUri, Request, State};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -30,39 +31,91 @@ pub struct Trace {
 
 /// The address that the request came from.
 #[derive(Debug, Clone, Copy)]
-pub struct Peer(pub std::net::SocketAddr);
+pub struct Peer(pub SocketAddr);
+
+/// The path below which an embedder has nested the router; empty where it is not nested.
+#[derive(Debug, Clone)]
+pub struct Prefix(pub String);
+
+/// What is wrong with a request before any route is looked at; found where the connection is known.
+#[derive(Debug, Clone, Copy)]
+pub struct BadRequest(pub &'static str);
+
+/// The address that the request came from, under our own listener or under `axum::serve` with `ConnectInfo`.
+pub fn peer_of(extensions: &Extensions) -> Option<SocketAddr> {
+    let ours = extensions.get::<Peer>().map(|peer| peer.0);
+    ours.or_else(|| extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0))
+}
 
 pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let trace = Trace::of(request.headers());
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    let prefix = prefix_of(&request);
+    let path = format!("{prefix}{}", request.uri().path());
     // The pattern, not the path: ids would make a time series each.
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", |path| path.as_str()).to_owned();
-    let span = tracing::info_span!("request", id = %trace.request_id, %method, path = %shown(&path));
+    let span = tracing::info_span!(
+        "request", id = %trace.request_id, %method, path = %shown(&path),
+        user = tracing::field::Empty, key = tracing::field::Empty
+    );
     request.extensions_mut().insert(trace.clone());
+    request.extensions_mut().insert(Prefix(prefix.clone()));
+    let bad = request.extensions().get::<BadRequest>().copied();
     let response = async {
         let response = if size(request.headers()) > MAX_HEADERS {
             Problem::new(Code::HeadersTooLarge, format!("Send at most {MAX_HEADERS} bytes of headers.")).into_response()
+        } else if let Some(BadRequest(why)) = bad {
+            Problem::new(Code::Malformed, why).into_response()
         } else {
             match AssertUnwindSafe(next.run(request)).catch_unwind().await {
                 Ok(response) => response,
                 Err(_) => panicked(),
             }
         };
-        tracing::debug!(status = response.status().as_u16(), took_ms = began.elapsed().as_millis(), "answered");
+        log(&method, &response, began);
         response
     }
     .instrument(span)
     .await;
     api.metrics.count(&method, &route, response.status(), began.elapsed());
     let mut response = render(response, &path, &trace);
+    below(&prefix, response.headers_mut());
     if let Ok(id) = HeaderValue::try_from(&trace.request_id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// One line for each request: failures at WARN with their cause, changes at INFO, reads at DEBUG. Its span says whose it is.
+fn log(method: &Method, response: &Response, began: Instant) {
+    let (status, took_ms) = (response.status(), began.elapsed().as_millis());
+    let (code, cause) = response.extensions().get::<Problem>().map_or(("", ""), Problem::cause);
+    if status.is_server_error() {
+        tracing::warn!(status = status.as_u16(), took_ms, code, cause, "the request failed");
+    } else if method.is_safe() {
+        tracing::debug!(status = status.as_u16(), took_ms, code, "answered");
+    } else {
+        tracing::info!(status = status.as_u16(), took_ms, code, "answered");
+    }
+}
+
+/// What the path had in front before the embedder's router took it away.
+fn prefix_of(request: &Request) -> String {
+    let original = request.extensions().get::<OriginalUri>().map_or("", |uri| uri.0.path());
+    original.strip_suffix(request.uri().path()).unwrap_or_default().to_owned()
+}
+
+/// Puts the prefix in front of a location of ours.
+fn below(prefix: &str, headers: &mut HeaderMap) {
+    let location = headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
+    if let Some(location) = location.filter(|location| !prefix.is_empty() && location.starts_with('/'))
+        && let Ok(location) = HeaderValue::try_from(format!("{prefix}{location}"))
+    {
+        headers.insert(header::LOCATION, location);
+    }
 }
 
 /// What is answered after a panic. Its message is in the log, by the panic hook; it never goes to a client.
@@ -86,13 +139,21 @@ pub async fn no_such_path() -> Problem {
     Problem::not_found()
 }
 
-pub async fn no_such_method() -> Problem {
-    Problem::new(Code::MethodNotAllowed, "The header Allow lists the methods of this path.")
+pub async fn no_such_method(method: Method, headers: HeaderMap) -> Problem {
+    let preflight = method == Method::OPTIONS && headers.contains_key(header::ORIGIN);
+    Problem::new(
+        Code::MethodNotAllowed,
+        if preflight {
+            "Pages of other origins may not call this service from a browser (CORS); see `cors_origins` in [server]."
+        } else {
+            "The header Allow lists the methods of this path."
+        },
+    )
 }
 
 impl Trace {
     fn of(headers: &HeaderMap) -> Self {
-        let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_sane(id));
+        let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
         Self {
             request_id: given.map_or_else(|| Uuid::now_v7().to_string(), ToOwned::to_owned),
             traceparent: headers
@@ -104,7 +165,7 @@ impl Trace {
     }
 }
 
-fn is_sane(id: &str) -> bool {
+fn is_request_id(id: &str) -> bool {
     (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
 }
 
@@ -115,7 +176,7 @@ fn is_traceparent(text: &str) -> bool {
     lengths == [2, 32, 16, 2] && parts.iter().all(|part| part.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// A path as it is logged: long ones are nobody's.
+/// A path as it is logged: no longer than those of ours.
 fn shown(path: &str) -> &str {
     path.get(..200).unwrap_or(path)
 }
@@ -140,13 +201,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_sane_ids_and_traces_are_taken_over() {
-        for (id, sane) in [("abc-1", true), ("", false), ("a b", false), ("é", false), (&"a".repeat(129), false)] {
-            assert_eq!(is_sane(id), sane, "{id:?}");
+    fn only_valid_ids_and_traces_are_taken_over() {
+        for (id, valid) in [("abc-1", true), ("", false), ("a b", false), ("é", false), (&"a".repeat(129), false)] {
+            assert_eq!(is_request_id(id), valid, "{id:?}");
         }
         assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        for odd in ["", "00", "00-x-y-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x"] {
-            assert!(!is_traceparent(odd), "{odd:?}");
+        for malformed in ["", "00", "00-x-y-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x"] {
+            assert!(!is_traceparent(malformed), "{malformed:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
-use crate::domain::{Plan, Provider, Status};
+use crate::domain::{Plan, Provider, Status, UserStatus};
 use crate::incident::{Kind, State};
 
 pub fn status() -> Object {
@@ -19,6 +19,14 @@ pub fn memory_backend() -> Object {
 
 pub fn plan() -> Object {
     one_of([Plan::Free, Plan::Pro, Plan::Enterprise].map(Plan::as_str))
+}
+
+pub fn user_status() -> Object {
+    one_of([UserStatus::Active, UserStatus::Suspended, UserStatus::Deleting].map(UserStatus::as_str))
+}
+
+pub fn wanted_user_status() -> Object {
+    one_of([UserStatus::Active, UserStatus::Suspended].map(UserStatus::as_str))
 }
 
 pub fn log_stream() -> Object {
@@ -117,7 +125,7 @@ pub mod shown {
         pub retryable: bool,
         /// What is wrong with the request, of `invalid`.
         #[schema(required = false)]
-        pub errors: Vec<super::super::problem::Fault>,
+        pub errors: Vec<super::super::problem::FieldError>,
         /// The plan's limit, of `quota-exceeded`.
         #[schema(required = false)]
         pub limit: u32,

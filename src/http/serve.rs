@@ -9,7 +9,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::request::Peer;
+use super::host;
+use super::request::{BadRequest, Peer};
 use crate::listen::{self, Bounds};
 
 /// How connections are treated.
@@ -62,6 +63,9 @@ pub async fn serve(
     let draining = listen::accept(listener, bounds, shutdown, move |request, peer| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(peer));
+        if let Some(why) = host::check(request.version(), request.headers()) {
+            request.extensions_mut().insert(BadRequest(why));
+        }
         router.clone().oneshot(request)
     })
     .await;

@@ -2,36 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::admin::Runtime;
 use super::guard::authenticate;
+use super::host;
+use super::metrics::text_format;
 use super::params::Params;
 use super::problem::{Code, Problem};
-use super::request::Peer;
+use super::readiness::Checked;
+use super::request::{Prefix, peer_of};
+use super::sse::accepts;
 use super::state::Api;
 use crate::domain::Scope;
-use crate::store::Batch;
 
-/// How long a commit may take before the store counts as away.
-const COMMIT_WITHIN: Duration = Duration::from_secs(2);
-/// For how long an answer holds: whoever asks all the time shall not write all the time.
-const HOLDS_FOR: Duration = Duration::from_secs(1);
+const OPENMETRICS: &str = "application/openmetrics-text";
+const TEXT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The text format that Prometheus asks for.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Whether the store could commit when it was last tried.
-#[derive(Default)]
-pub struct Writable(Mutex<Option<(Instant, bool)>>);
 
 #[derive(Serialize, ToSchema)]
 pub struct Alive {
@@ -41,7 +35,7 @@ pub struct Alive {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ready {
-    /// `ready`, or `unavailable` where the store cannot commit.
+    /// `ready`, or `unavailable` where the store cannot commit or the actors do not answer.
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
@@ -55,6 +49,8 @@ pub struct Details {
     version: &'static str,
     store: StoreDetails,
     runtime: Runtime,
+    /// Whether the actors answer.
+    actors: bool,
     /// How many agents are in each status.
     agents: BTreeMap<&'static str, usize>,
 }
@@ -76,14 +72,18 @@ pub async fn livez() -> Json<Alive> {
 #[utoipa::path(
     get, path = "/readyz", tag = "service",
     params(("verbose" = Option<String>, Query, description = "Say more")),
-    responses((status = 200, body = Ready), (status = 503, body = Ready, description = "The store cannot commit"))
+    responses((status = 200, body = Ready), (status = 503, body = Ready, description = "The store cannot commit, or the actors do not answer"))
 )]
-pub async fn readyz(state: State<Api>, params: Params) -> Response {
-    let writable = state.writable.test(&state).await;
-    let details = if params.flag("verbose") { Some(Details::look(&state, writable).await) } else { None };
+pub async fn readyz(state: State<Api>, params: Params, request: Request) -> Result<Response, Problem> {
+    let verbose = params.flag("verbose");
+    if verbose && !host::is_known(&state, &request) {
+        return Err(host::unknown());
+    }
+    let checked = state.readiness.check(&state.plane).await;
+    let details = if verbose { Some(Details::read(&state, checked).await) } else { None };
     let (code, status) =
-        if writable { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") };
-    (code, Json(Ready { status, details })).into_response()
+        if checked.is_ready() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") };
+    Ok((code, Json(Ready { status, details })).into_response())
 }
 
 /// For Prometheus, from this machine or with an administrator's key.
@@ -92,15 +92,23 @@ pub async fn readyz(state: State<Api>, params: Params) -> Response {
     responses((status = 200, body = String, content_type = "application/openmetrics-text"))
 )]
 pub async fn metrics(state: State<Api>, request: Request) -> Result<Response, Problem> {
-    let admin = authenticate(&state, &request).is_some_and(|caller| caller.may(Scope::Admin));
+    let admin = authenticate(&state, &request).is_ok_and(|caller| caller.may(Scope::Admin));
     if !admin && !is_local(&request) {
         return Err(Problem::new(Code::Forbidden, "Ask from this machine, or with a key of scope admin."));
+    }
+    if !admin && !host::is_known(&state, &request) {
+        return Err(host::unknown());
     }
     let stats = state.plane.store().stats().await.ok();
     let text = state.metrics.text(&state.plane, stats.as_ref()).map_err(|error| {
         tracing::error!(%error, "metrics cannot be encoded");
         Problem::new(Code::Internal, "The metrics cannot be written.")
     })?;
+    // Prometheus before 2.5 and many others know the older format alone.
+    let older = accepts(request.headers(), "text/plain") && !accepts(request.headers(), OPENMETRICS);
+    if older {
+        return Ok(([(header::CONTENT_TYPE, TEXT_TYPE)], text_format(&text)).into_response());
+    }
     Ok(([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response())
 }
 
@@ -109,42 +117,44 @@ pub async fn metrics(state: State<Api>, request: Request) -> Result<Response, Pr
     get, path = "/api/openapi.json", tag = "service",
     responses((status = 200, body = serde_json::Value, content_type = "application/json"))
 )]
-pub async fn openapi_json(document: axum::Extension<Arc<str>>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], document.0.to_string()).into_response()
+pub async fn openapi_json(document: Extension<Arc<str>>, prefix: Extension<Prefix>) -> Response {
+    let text = with_servers(&document.0, &prefix.0.0);
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-/// Asked by a process of this machine, and not on behalf of somebody else.
-fn is_local(request: &Request) -> bool {
-    let local = request.extensions().get::<Peer>().is_some_and(|peer| peer.0.ip().to_canonical().is_loopback());
-    local && !request.headers().contains_key("x-forwarded-for") && !request.headers().contains_key(header::FORWARDED)
-}
-
-impl Writable {
-    async fn test(&self, api: &Api) -> bool {
-        let mut last = self.0.lock().await;
-        match *last {
-            Some((at, writable)) if at.elapsed() < HOLDS_FOR => writable,
-            _ => {
-                let commit = tokio::time::timeout(COMMIT_WITHIN, api.plane.store().commit(Batch::touch())).await;
-                let writable = matches!(commit, Ok(Ok(())));
-                *last = Some((Instant::now(), writable));
-                writable
-            }
+/// The document as it is where the router is nested below `prefix`.
+fn with_servers(document: &str, prefix: &str) -> String {
+    match serde_json::from_str::<serde_json::Value>(document) {
+        Ok(mut document) if !prefix.is_empty() => {
+            document["servers"] = serde_json::json!([{ "url": prefix }]);
+            document.to_string()
         }
+        _ => document.to_owned(),
     }
 }
 
+/// Headers that a proxy adds: with one of them, the request comes from somewhere else.
+const FORWARDED: [&str; 7] =
+    ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "cf-connecting-ip"];
+
+/// Asked by a process of this machine, and not on behalf of somebody else.
+fn is_local(request: &Request) -> bool {
+    let local = peer_of(request.extensions()).is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+    local && FORWARDED.iter().all(|name| !request.headers().contains_key(*name))
+}
+
 impl Details {
-    async fn look(api: &Api, writable: bool) -> Self {
+    async fn read(api: &Api, checked: Checked) -> Self {
         let stats = api.plane.store().stats().await.ok();
         Self {
             version: env!("CARGO_PKG_VERSION"),
             store: StoreDetails {
-                writable,
+                writable: checked.store,
                 queued: stats.as_ref().map(|stats| stats.queued),
                 bytes: stats.as_ref().map(|stats| stats.bytes),
             },
             runtime: Runtime::look(api).await,
+            actors: checked.actors,
             agents: api.plane.count_by_status().into_iter().map(|(status, count)| (status.as_str(), count)).collect(),
         }
     }

@@ -9,17 +9,33 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 
+use super::problem::Problem;
 use super::state::Api;
+use crate::accounts::Caller;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Proxies on the way close connections that are silent for a minute or less.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// An answer that goes on until the stream ends, the client goes away, or the service shuts down.
-pub fn answer(api: &Api, events: impl Stream<Item = Event> + Send + 'static) -> Response {
-    let closing = api.options.closing.clone();
-    let events = events.map(Ok::<_, Infallible>).take_until(closing.cancelled_owned());
-    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+///
+/// It also ends when the caller's key does: by its expiry, or because it was revoked or its user suspended.
+///
+/// # Errors
+/// 429 where the caller's user has as many streams open as allowed.
+pub fn answer(
+    api: &Api,
+    caller: &Caller,
+    events: impl Stream<Item = Event> + Send + 'static,
+) -> Result<Response, Problem> {
+    let open = api.open_stream(caller)?;
+    let events = events.map(move |event| {
+        // The stream counts for as long as it is there.
+        let _counted = &open;
+        Ok::<_, Infallible>(event)
+    });
+    let events = events.take_until(Box::pin(api.over(caller.clone())));
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }
 
 /// An event of this kind; data that cannot be JSON becomes an empty object, which none of ours does.

@@ -1,24 +1,48 @@
 //! What all handlers share.
 
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::error::overloaded;
+use super::error::{overloaded, too_many_streams};
 use super::idempotency::InFlight;
+use super::load::{Load, Open};
 use super::metrics::Metrics;
 use super::problem::Problem;
+use super::provider_urls::ProviderUrls;
 use super::rate::{RateLimit, RateLimiter};
-use super::service::Writable;
+use super::readiness::Readiness;
+use crate::accounts::Caller;
 use crate::control::ControlPlane;
+use crate::domain::{KeyId, UserId, elapsed};
 
 /// How the facade behaves.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
-    /// Requests per key; `None` for as many as come.
+    /// Requests per key; `None` for as many as come. A user may make twice as many, whatever the number of their keys.
     pub rate_limit: Option<RateLimit>,
+    /// Requests per address with keys that do not work; `None` for as many as come.
+    pub failure_limit: Option<RateLimit>,
+    /// Requests that a user may have open at once.
+    pub requests_per_user: usize,
+    /// Of these, streams and waits.
+    pub streams_per_user: usize,
+    /// Streams and waits of all users: fewer than connections, so that some are left for everything else.
+    pub max_streams: usize,
+    /// Where agents may be sent for their models.
+    pub provider_urls: ProviderUrls,
+    /// Origins whose pages may call the API from a browser.
+    pub cors_origins: Vec<String>,
+    /// Host names of the service, beside `localhost`, addresses, and those below the control plane's domain.
+    pub hosts: Vec<String>,
+    /// Whether a [`Caller`](crate::accounts::Caller) among a request's extensions is let in as it is: for embedders with a
+    /// sign-in of their own. Only what is in the same process can put one there.
+    pub trust_callers: bool,
     /// How long an agent may take to answer a message. Longer than any model that ZeroClaw itself waits for (30 s).
     pub answer_within: Duration,
     /// Ends the streams that would else go on for ever: the same token that ends [`super::serve`].
@@ -29,9 +53,25 @@ impl Default for HttpOptions {
     fn default() -> Self {
         Self {
             rate_limit: Some(RateLimit::default()),
+            failure_limit: Some(failures()),
+            requests_per_user: 1024,
+            streams_per_user: 128,
+            max_streams: 3072,
+            provider_urls: ProviderUrls::Any,
+            cors_origins: Vec::new(),
+            hosts: Vec::new(),
+            trust_callers: false,
             answer_within: Duration::from_secs(120),
             closing: CancellationToken::new(),
         }
+    }
+}
+
+/// A client with a wrong key should be told so, and one that guesses should not be served for ever.
+fn failures() -> RateLimit {
+    RateLimit {
+        per_second: NonZeroU32::new(5).unwrap_or(NonZeroU32::MIN),
+        burst: NonZeroU32::new(200).unwrap_or(NonZeroU32::MIN),
     }
 }
 
@@ -47,10 +87,14 @@ pub struct Api(Arc<Shared>);
 pub struct Shared {
     pub plane: ControlPlane,
     pub options: HttpOptions,
-    pub limiter: Option<RateLimiter>,
+    pub keys: Option<RateLimiter<KeyId>>,
+    pub users: Option<RateLimiter<UserId>>,
+    pub failures: Option<RateLimiter<IpAddr>>,
+    pub requests: Load,
+    pub streams: Load,
     pub in_flight: InFlight,
     pub metrics: Metrics,
-    pub writable: Writable,
+    pub readiness: Readiness,
     commands: Semaphore,
 }
 
@@ -58,13 +102,41 @@ impl Api {
     pub fn new(plane: ControlPlane, options: HttpOptions) -> Self {
         Self(Arc::new(Shared {
             plane,
-            limiter: options.rate_limit.map(RateLimiter::new),
+            keys: options.rate_limit.map(RateLimiter::new),
+            users: options.rate_limit.map(|limit| RateLimiter::new(limit.twice())),
+            failures: options.failure_limit.map(RateLimiter::new),
+            requests: Load::new(options.requests_per_user, usize::MAX),
+            streams: Load::new(options.streams_per_user, options.max_streams),
             in_flight: InFlight::default(),
             metrics: Metrics::default(),
-            writable: Writable::default(),
+            readiness: Readiness::default(),
             commands: Semaphore::new(MAX_COMMANDS),
             options,
         }))
+    }
+
+    /// Counts one more stream or wait of the caller's user, until it is dropped.
+    pub fn open_stream(&self, caller: &Caller) -> Result<Open, Problem> {
+        self.streams.open(caller.user).ok_or_else(|| too_many_streams(self.streams.per_user()))
+    }
+
+    /// Waits until nothing more may be sent to the caller: the service shuts down, or the key no longer works.
+    pub fn over(&self, caller: Caller) -> impl Future<Output = ()> + Send + 'static {
+        let closing = self.options.closing.clone();
+        let expires_in = caller.expires_at.map(|expiry| elapsed(self.plane.now(), expiry));
+        async move {
+            let expired = async {
+                match expires_in {
+                    Some(left) => sleep(left).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = closing.cancelled() => {}
+                () = caller.ended() => {}
+                () = expired => {}
+            }
+        }
     }
 
     /// Waits for the turn of a command; it lasts until the permit is dropped.

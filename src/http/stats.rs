@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::unfold;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::agents::Own;
+use super::agents::OwnedAgent;
 use super::params::Params;
 use super::problem::Problem;
 use super::schema::shown;
@@ -25,13 +25,20 @@ const EVERY: Duration = Duration::from_secs(2);
     params(("id" = uuid::Uuid, Path), ("stream" = Option<bool>, Query, description = "Server-sent events `usage`")),
     responses((status = 200, content((shown::Usage = "application/json"), (String = "text/event-stream"))))
 )]
-pub async fn stats(state: State<Api>, own: Own, headers: HeaderMap, params: Params) -> Result<Response, Problem> {
-    if !params.flag("stream") && !sse::is_wanted(&headers) {
+pub async fn stats(
+    state: State<Api>,
+    own: OwnedAgent,
+    headers: HeaderMap,
+    mut params: Params,
+) -> Result<Response, Problem> {
+    let stream = params.boolean("stream") || sse::is_wanted(&headers);
+    params.finish()?;
+    if !stream {
         return Ok(Json(own.handle.usage().await?).into_response());
     }
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let samples = unfold((own.handle, ticks), |(agent, mut ticks)| async move {
+    let samples = unfold((own.handle.clone(), ticks), |(agent, mut ticks)| async move {
         loop {
             ticks.tick().await;
             // Gone, so there is nothing to come; one that is only down may come up again.
@@ -41,5 +48,5 @@ pub async fn stats(state: State<Api>, own: Own, headers: HeaderMap, params: Para
             }
         }
     });
-    Ok(sse::answer(&state, samples))
+    sse::answer(&state, &own.caller, samples)
 }

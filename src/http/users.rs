@@ -7,15 +7,14 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::account::{CreatedKey, NewKeyBody, store_key};
-use super::body::{Patch, Strict};
+use super::body::{JsonBody, Patch};
 use super::guard::Admitted;
 use super::params::{Params, page_of};
 use super::problem::{Code, Problem};
 use super::schema;
 use super::state::Api;
-use crate::control::NewUser;
-use crate::domain::{Limits, Plan, Problems, Scopes, Timestamp, UserId};
+use crate::control::{NewUser, UserChange};
+use crate::domain::{Limits, Plan, Problems, Timestamp, UserId, UserStatus};
 use crate::store::UserRecord;
 
 /// A user: plan, what it gives, and how much of it is used.
@@ -33,6 +32,8 @@ pub struct User {
     custom_limits: bool,
     /// Agents that exist, whatever their status.
     used: u32,
+    #[schema(schema_with = schema::user_status)]
+    status: UserStatus,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
 }
@@ -79,18 +80,29 @@ pub struct UserPatchBody {
     #[serde(default)]
     #[schema(value_type = Option<PlanLimits>)]
     limits: Patch<PlanLimits>,
+    /// `suspended`: keys are refused and agents are stopped, all data is kept. `active`: keys work again; agents stay stopped
+    /// until they are started.
+    #[schema(required = false, schema_with = schema::wanted_user_status)]
+    status: Option<String>,
 }
 
 /// All users, oldest first.
 #[utoipa::path(
     get, path = "/api/admin/users", tag = "admin",
-    params(("limit" = Option<u8>, Query, minimum = 1, maximum = 200), ("cursor" = Option<String>, Query)),
+    params(
+        ("limit" = Option<u8>, Query, minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query),
+        ("email" = Option<String>, Query, description = "Only the user with this address")
+    ),
     responses((status = 200, body = UserPage))
 )]
 pub async fn list_users(state: State<Api>, mut params: Params) -> Result<Json<UserPage>, Problem> {
     let (limit, after) = (params.limit(), params.cursor::<UserId>());
+    let email = params.text("email").map(str::to_lowercase);
     params.finish()?;
-    let (users, next_cursor) = page_of(state.plane.accounts().users(), after, limit, |user| user.id);
+    let mut users = state.plane.accounts().users();
+    users.retain(|user| email.as_ref().is_none_or(|email| user.email == *email));
+    let (users, next_cursor) = page_of(users, after, limit, |user| user.id);
     let mut data = Vec::with_capacity(users.len());
     for user in users {
         data.push(User::of(&state, user).await?);
@@ -104,7 +116,7 @@ pub async fn list_users(state: State<Api>, mut params: Params) -> Result<Json<Us
     request_body = NewUserBody,
     responses((status = 201, body = User, headers(("Location" = String))))
 )]
-pub async fn create_user(state: State<Api>, body: Strict<NewUserBody>) -> Result<Response, Problem> {
+pub async fn create_user(state: State<Api>, body: JsonBody<NewUserBody>) -> Result<Response, Problem> {
     let new = body.0.check()?;
     let _turn = state.turn().await?;
     let user = state.plane.create_user(new).await?;
@@ -125,7 +137,7 @@ pub async fn get_user(state: State<Api>, id: Path<String>) -> Result<Json<User>,
     User::find(&state, parse(&id)?).await.map(Json)
 }
 
-/// Another plan, or other limits. Agents beyond them stay; no more can be added.
+/// Another plan, other limits, or another status. Agents beyond the limits stay; no more can be added.
 #[utoipa::path(
     patch, path = "/api/admin/users/{id}", tag = "admin",
     params(("id" = uuid::Uuid, Path)),
@@ -134,48 +146,48 @@ pub async fn get_user(state: State<Api>, id: Path<String>) -> Result<Json<User>,
 )]
 pub async fn patch_user(
     state: State<Api>,
+    caller: Admitted,
     id: Path<String>,
-    body: Strict<UserPatchBody>,
+    body: JsonBody<UserPatchBody>,
 ) -> Result<Json<User>, Problem> {
     let user = state.plane.accounts().user(parse(&id)?).ok_or_else(Problem::not_found)?;
-    let (plan, limits) = body.0.check(&user)?;
+    let change = body.0.check(&user)?;
+    if change.status == Some(UserStatus::Suspended) && user.id == caller.0.user {
+        return Err(Problem::new(Code::Forbidden, "A key cannot suspend its own user."));
+    }
     let _turn = state.turn().await?;
-    let user = state.plane.set_plan(user.id, plan, limits).await?;
+    let user = state.plane.change_user(user.id, change).await?;
     User::of(&state, user).await.map(Json)
 }
 
-/// Removes a user who has no agents, with all keys.
+/// Removes a user with all keys; with `agents=delete` with all agents, which goes on in the background.
 #[utoipa::path(
     delete, path = "/api/admin/users/{id}", tag = "admin",
-    params(("id" = uuid::Uuid, Path)),
-    responses((status = 204))
+    params(
+        ("id" = uuid::Uuid, Path),
+        ("agents" = Option<String>, Query, description = "`delete`: their agents, too; else a user with agents is kept")
+    ),
+    responses((status = 204), (status = 202, body = User, description = "Their agents are being deleted"))
 )]
-pub async fn delete_user(state: State<Api>, caller: Admitted, id: Path<String>) -> Result<StatusCode, Problem> {
+pub async fn delete_user(
+    state: State<Api>,
+    caller: Admitted,
+    id: Path<String>,
+    mut params: Params,
+) -> Result<Response, Problem> {
+    let with_agents = params.one_of("agents", &["delete"]).is_some();
+    params.finish()?;
     let user = parse(&id)?;
     if user == caller.0.user {
-        // Else the last administrator could lock everyone out.
         return Err(Problem::new(Code::Forbidden, "A key cannot delete its own user."));
     }
     let _turn = state.turn().await?;
-    state.plane.remove_user(user).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// A key for a user.
-#[utoipa::path(
-    post, path = "/api/admin/users/{id}/keys", tag = "admin",
-    params(("id" = uuid::Uuid, Path)),
-    request_body = NewKeyBody,
-    responses((status = 201, body = CreatedKey))
-)]
-pub async fn create_user_key(
-    state: State<Api>,
-    id: Path<String>,
-    body: Strict<NewKeyBody>,
-) -> Result<(StatusCode, Json<CreatedKey>), Problem> {
-    let user = parse(&id)?;
-    let new = body.0.check(state.plane.now(), Scopes::user)?;
-    store_key(&state, user, new).await
+    if !with_agents || state.plane.used(user).await? == 0 {
+        state.plane.remove_user(user).await?;
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let user = state.plane.remove_user_with_agents(user).await?;
+    Ok((StatusCode::ACCEPTED, Json(User::of(&state, user).await?)).into_response())
 }
 
 fn parse(id: &str) -> Result<UserId, Problem> {
@@ -196,6 +208,7 @@ impl User {
             email: user.email,
             plan: user.plan,
             created_at: user.created_at,
+            status: user.status,
         })
     }
 }
@@ -215,21 +228,16 @@ impl NewUserBody {
 }
 
 impl UserPatchBody {
-    fn check(self, user: &UserRecord) -> Result<(Plan, Option<Limits>), Problem> {
+    fn check(self, user: &UserRecord) -> Result<UserChange, Problem> {
         let mut problems = Problems::default();
-        let plan = match self.plan {
-            Some(plan) => problems.keep("/plan", Plan::parse(&plan)),
-            None => Some(user.plan),
-        };
+        let plan = self.plan.and_then(|plan| problems.keep("/plan", Plan::parse(&plan)));
+        let status = self.status.and_then(|status| problems.keep("/status", UserStatus::parse(&status)));
         let limits = match self.limits {
-            Patch::Keep => user.limits.filter(|_| plan == Some(user.plan)),
-            Patch::Remove => None,
-            Patch::Set(limits) => limits.check(plan, &mut problems),
+            Patch::Keep => None,
+            Patch::Remove => Some(None),
+            Patch::Set(limits) => Some(limits.check(Some(plan.unwrap_or(user.plan)), &mut problems)),
         };
-        match plan {
-            Some(plan) if problems.is_empty() => Ok((plan, limits)),
-            _ => Err(problems.into()),
-        }
+        if problems.is_empty() { Ok(UserChange { plan, limits, status }) } else { Err(problems.into()) }
     }
 }
 
@@ -259,7 +267,7 @@ impl PlanLimits {
     }
 }
 
-/// An address as it is kept: in lower case, because nobody's mail server tells the difference. Only mail that arrives
+/// An address as it is kept: in lower case, because mail servers do not tell the difference. Only mail that arrives
 /// proves more than this.
 fn parse_email(text: &str) -> Result<String, String> {
     let remedy = || "must be an e-mail address such as ada@example.org".to_owned();

@@ -15,6 +15,10 @@ use super::tables::{FIRST, LAST, Tables, agent_place, idempotency_place, joined,
 
 /// How many expired idempotency records a claim clears away: more than one, so that they cannot pile up.
 const PRUNED_PER_CLAIM: usize = 8;
+/// Bytes of idempotency records that a user may have; beyond, only that a request was done is kept.
+pub(super) const IDEMPOTENCY_BYTES: u64 = 32 * 1024 * 1024;
+/// Idempotency records that a user may have; beyond, the oldest one goes. More than one request every two seconds, all day.
+pub(super) const IDEMPOTENCY_ROWS: u64 = 50_000;
 
 /// Why a batch was not applied.
 #[derive(Debug)]
@@ -119,9 +123,17 @@ impl Ledger<'_> {
                 };
                 ensure(!taken, Conflict::Exists)
             }
-            Change::RemoveKey { user, key } => ensure(self.hash_of(*user, *key)?.is_some(), Conflict::NotFound),
+            Change::RemoveKeys { user, keys } => {
+                for key in keys {
+                    ensure(self.hash_of(*user, *key)?.is_some(), Conflict::NotFound)?;
+                }
+                Ok(())
+            }
             Change::RemoveIdempotency { user, key } => self.idempotency(*user, key).map(drop),
-            Change::PutUser { .. } | Change::PutCanary { .. } | Change::Touch => Ok(()),
+            Change::PutUser { user, must_exist, .. } => {
+                ensure(!must_exist || self.tables.users.get(user.as_bytes())?.is_some(), Conflict::NotFound)
+            }
+            Change::PutCanary { .. } | Change::Touch => Ok(()),
         }
     }
 
@@ -172,7 +184,7 @@ impl Ledger<'_> {
                 self.give_port(*agent, *to)
             }
             Change::RemoveAgent(agent) => self.remove_agent(*agent),
-            Change::PutUser { user, value } => {
+            Change::PutUser { user, value, .. } => {
                 self.tables.users.insert(user.as_bytes(), value.as_slice())?;
                 Ok(())
             }
@@ -183,7 +195,7 @@ impl Ledger<'_> {
                 self.tables.user_keys.insert((user.as_bytes(), key.as_bytes()), hash)?;
                 Ok(())
             }
-            Change::RemoveKey { user, key } => self.remove_key(*user, *key),
+            Change::RemoveKeys { user, keys } => keys.iter().try_for_each(|key| self.remove_key(*user, *key)),
             Change::RemoveIdempotency { user, key } => self.remove_idempotency(*user, key),
             Change::PutCanary { value } => {
                 self.tables.meta.insert("canary", value.as_slice())?;
@@ -236,6 +248,19 @@ impl Ledger<'_> {
             self.tables.keys.remove(&hash)?;
         }
         self.tables.user_keys.retain_in((id, FIRST)..=(id, LAST), |_, _| false)?;
+        let mut keys = Vec::new();
+        for row in self.tables.idempotency.range((id, "")..)? {
+            let (row, _) = row?;
+            let (owner, key) = row.value();
+            if owner != id {
+                break;
+            }
+            keys.push(key.to_owned());
+        }
+        for key in keys {
+            self.remove_idempotency(user, &key)?;
+        }
+        self.tables.idempotency_use.remove(id)?;
         self.tables.users.remove(id)?;
         Ok(())
     }
@@ -254,17 +279,49 @@ impl Ledger<'_> {
             self.prune_idempotency(now.as_millisecond())?;
         }
         let id = row.user.as_bytes();
-        self.tables.idempotency.insert((id, row.key.as_str()), row.value.as_slice())?;
-        self.tables.expiries.insert((row.expires_at.as_millisecond(), id, row.key.as_str()), ())?;
-        Ok(())
+        let (rows, bytes) = self.idempotency_use(id)?;
+        let full = bytes + row.value.len() as u64 > IDEMPOTENCY_BYTES;
+        let value = row.withheld.as_ref().filter(|_| full).unwrap_or(&row.value);
+        let (expiry, length) = (row.expires_at.as_millisecond(), value.len() as u64);
+        self.tables.idempotency.insert((id, row.key.as_str()), value.as_slice())?;
+        self.tables.expiries.insert((expiry, id, row.key.as_str()), ())?;
+        self.tables.user_expiries.insert((id, expiry, row.key.as_str()), length)?;
+        self.tables.idempotency_use.insert(id, (rows + 1, bytes + length))?;
+        if rows >= IDEMPOTENCY_ROWS { self.remove_oldest_idempotency(row) } else { Ok(()) }
     }
 
     fn remove_idempotency(&mut self, user: UserId, key: &str) -> Outcome {
         if let Some(stored) = self.idempotency(user, key)? {
-            self.tables.expiries.remove((stored.expires_at.as_millisecond(), user.as_bytes(), key))?;
-            self.tables.idempotency.remove((user.as_bytes(), key))?;
+            self.forget_idempotency(stored.expires_at.as_millisecond(), user.as_bytes(), key)?;
         }
         Ok(())
+    }
+
+    /// Makes room for the row that was just written.
+    fn remove_oldest_idempotency(&mut self, written: &IdempotencyRow) -> Outcome {
+        let id = written.user.as_bytes();
+        let oldest = self.tables.user_expiries.range((id, i64::MIN, "")..)?.next().transpose()?;
+        let Some((expiry, key)) = oldest.map(|(row, _)| (row.value().1, row.value().2.to_owned())) else {
+            return Ok(());
+        };
+        if key == written.key { Ok(()) } else { self.forget_idempotency(expiry, id, &key) }
+    }
+
+    /// Removes a record from all tables that have it. Those of older versions are in fewer.
+    fn forget_idempotency(&mut self, expiry: i64, user: &[u8; 16], key: &str) -> Outcome {
+        self.tables.expiries.remove((expiry, user, key))?;
+        self.tables.idempotency.remove((user, key))?;
+        let length = self.tables.user_expiries.remove((user, expiry, key))?.map(|length| length.value());
+        if let Some(length) = length {
+            let (rows, bytes) = self.idempotency_use(user)?;
+            self.tables.idempotency_use.insert(user, (rows.saturating_sub(1), bytes.saturating_sub(length)))?;
+        }
+        Ok(())
+    }
+
+    /// Rows and bytes of a user's idempotency records.
+    fn idempotency_use(&self, user: &[u8; 16]) -> Outcome<(u64, u64)> {
+        Ok(self.tables.idempotency_use.get(user)?.map_or((0, 0), |used| used.value()))
     }
 
     /// Removes some of the records that have expired by `now`, in milliseconds since 1970.
@@ -277,8 +334,7 @@ impl Ledger<'_> {
             if expiry > now {
                 break;
             }
-            self.tables.expiries.remove((expiry, &user, key.as_str()))?;
-            self.tables.idempotency.remove((&user, key.as_str()))?;
+            self.forget_idempotency(expiry, &user, &key)?;
         }
         Ok(())
     }

@@ -26,10 +26,10 @@ pub(super) enum Change {
     UpdateAgent { agent: AgentRow, entry: Option<EventRow> },
     SwapPort { agent: AgentId, from: HostPort, to: HostPort },
     RemoveAgent(AgentId),
-    PutUser { user: UserId, value: Vec<u8> },
+    PutUser { user: UserId, must_exist: bool, value: Vec<u8> },
     RemoveUser(UserId),
     PutKey { user: UserId, key: KeyId, hash: [u8; 32], value: Vec<u8> },
-    RemoveKey { user: UserId, key: KeyId },
+    RemoveKeys { user: UserId, keys: Vec<KeyId> },
     RemoveIdempotency { user: UserId, key: String },
     PutCanary { value: Vec<u8> },
     Touch,
@@ -58,6 +58,8 @@ pub(super) struct IdempotencyRow {
     pub(super) claimed_at: Option<Timestamp>,
     pub(super) expires_at: Timestamp,
     pub(super) value: Vec<u8>,
+    /// Instead of `value` where the user's room is used up: that it was done, without the answer.
+    pub(super) withheld: Option<Vec<u8>>,
 }
 
 impl Batch {
@@ -92,10 +94,16 @@ impl Batch {
     /// A new user, or a change of one.
     pub fn put_user(user: &UserRecord) -> Self {
         let value = user_place(user.id.as_bytes()).encode(user);
-        Self::only(Change::PutUser { user: user.id, value })
+        Self::only(Change::PutUser { user: user.id, must_exist: false, value })
     }
 
-    /// Removes a user with all keys. Rejected with `NotFound`, or with `HasAgents` while there are any.
+    /// A change of a user. Rejected with `NotFound` if the user is not there: a removed one never comes back.
+    pub fn change_user(user: &UserRecord) -> Self {
+        let value = user_place(user.id.as_bytes()).encode(user);
+        Self::only(Change::PutUser { user: user.id, must_exist: true, value })
+    }
+
+    /// Removes a user with all keys and idempotency records. Rejected with `NotFound`, or with `HasAgents` while there are any.
     pub fn remove_user(user: UserId) -> Self {
         Self::only(Change::RemoveUser(user))
     }
@@ -107,15 +115,16 @@ impl Batch {
         Self::only(Change::PutKey { user: key.user, key: key.id, hash: key.hash, value })
     }
 
-    /// Rejected with `NotFound` if it is not there.
-    pub fn remove_key(user: UserId, key: KeyId) -> Self {
-        Self::only(Change::RemoveKey { user, key })
+    /// Removes API keys of one user, all or none. Rejected with `NotFound` if one of them is not there.
+    pub fn remove_keys(user: UserId, keys: Vec<KeyId>) -> Self {
+        Self::only(Change::RemoveKeys { user, keys })
     }
 
     /// Remembers what became of a request.
     ///
     /// `InFlight` is a claim: rejected with `IdempotencyKey` if the user has a record of the same key that has not
-    /// expired when this request started. `Done` replaces whatever is there.
+    /// expired when this request started. `Done` replaces whatever is there; where the user's room for answers is used
+    /// up, it is kept as `Withheld`.
     pub fn put_idempotency(user: UserId, key: &str, record: &IdempotencyRecord) -> Self {
         Self { change: None, idempotency: Some(IdempotencyRow::of(user, key, record)) }
     }
@@ -164,10 +173,18 @@ impl IdempotencyRow {
     fn of(user: UserId, key: &str, record: &IdempotencyRecord) -> Self {
         let claimed_at = match record.state {
             IdempotencyState::InFlight { started_at, .. } => Some(started_at),
-            IdempotencyState::Done { .. } => None,
+            IdempotencyState::Done { .. } | IdempotencyState::Withheld { .. } => None,
         };
-        let value = idempotency_place(&joined(user.as_bytes(), key.as_bytes())).encode(record);
-        Self { user, key: key.to_owned(), claimed_at, expires_at: record.expires_at, value }
+        let row = joined(user.as_bytes(), key.as_bytes());
+        let withheld = match record.state {
+            IdempotencyState::Done { status, .. } => {
+                let state = IdempotencyState::Withheld { status };
+                Some(idempotency_place(&row).encode(&IdempotencyRecord { state, ..record.clone() }))
+            }
+            IdempotencyState::InFlight { .. } | IdempotencyState::Withheld { .. } => None,
+        };
+        let value = idempotency_place(&row).encode(record);
+        Self { user, key: key.to_owned(), claimed_at, expires_at: record.expires_at, value, withheld }
     }
 }
 
@@ -183,7 +200,7 @@ impl fmt::Debug for Batch {
             Some(Change::PutUser { user, .. }) => write!(f, "put user {user}"),
             Some(Change::RemoveUser(user)) => write!(f, "remove user {user}"),
             Some(Change::PutKey { key, .. }) => write!(f, "put key {key}"),
-            Some(Change::RemoveKey { key, .. }) => write!(f, "remove key {key}"),
+            Some(Change::RemoveKeys { user, keys }) => write!(f, "remove {} keys of user {user}", keys.len()),
             Some(Change::RemoveIdempotency { user, .. }) => write!(f, "free an idempotency key of user {user}"),
             Some(Change::PutCanary { .. }) => f.write_str("put the canary"),
             Some(Change::Touch) => f.write_str("touch"),

@@ -22,6 +22,9 @@ use super::schema::{self, Identity, Migration, SchemaError};
 /// the inner pages by which a commit finds its place fit in many times over.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
+/// Files below this size are left alone.
+const COMPACTED_ABOVE: u64 = 32 * 1024 * 1024;
+
 #[derive(Debug, Clone)]
 pub(super) enum Place {
     File(PathBuf),
@@ -64,6 +67,35 @@ impl Place {
         if self.is_missing()? {
             self.create(opening)?;
         }
+        let (database, identity) = self.reopen(opening)?;
+        if self.is_mostly_free(&database) {
+            return self.compacted(database, opening);
+        }
+        Ok((database, identity))
+    }
+
+    /// Whether a large file is mostly free pages: redb uses them again, but never gives them back by itself.
+    fn is_mostly_free(&self, database: &Database) -> bool {
+        let used = || {
+            let txn = database.begin_write()?;
+            let stats = txn.stats()?;
+            txn.abort()?;
+            Ok::<_, redb::Error>(stats.allocated_pages() * stats.page_size() as u64)
+        };
+        match (self, self.bytes()) {
+            (Self::File(_), Ok(bytes)) if bytes > COMPACTED_ABOVE => used().is_ok_and(|used| used < bytes / 2),
+            _ => false,
+        }
+    }
+
+    fn compacted(&self, mut database: Database, opening: &Opening) -> Result<(Database, Identity), OpenError> {
+        let before = self.bytes().unwrap_or_default();
+        // Each step of a compaction is a commit, so one that fails leaves a store that is whole.
+        if let Err(error) = database.compact() {
+            tracing::warn!(store = %self, %error, "the store could not be compacted");
+        }
+        drop(database);
+        tracing::info!(store = %self, before, after = self.bytes().unwrap_or_default(), "compacted the store");
         self.reopen(opening)
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     AgentId, AgentSpec, ChannelKind, HostPort, KeyId, Limits, Plan, Scopes, Slug, Software, Status, Timestamp, UserId,
+    UserStatus,
 };
 use crate::lifecycle::AgentState;
 use crate::vault::Sealed;
@@ -41,6 +42,8 @@ pub struct UserRecord {
     /// Instead of the plan's own limits, where others were agreed on.
     pub limits: Option<Limits>,
     pub created_at: Timestamp,
+    #[serde(default)]
+    pub status: UserStatus,
 }
 
 /// An API key, known by its hash alone.
@@ -53,6 +56,9 @@ pub struct KeyRecord {
     pub scopes: Scopes,
     pub expires_at: Option<Timestamp>,
     pub created_at: Timestamp,
+    /// The key that made this one, and whose revocation ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<KeyId>,
 }
 
 /// One line of an agent's timeline.
@@ -87,8 +93,19 @@ pub struct IdempotencyRecord {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IdempotencyState {
-    InFlight { agent: Option<AgentId>, started_at: Timestamp },
-    Done { status: u16, headers: Vec<(String, String)>, body: Sealed },
+    InFlight {
+        agent: Option<AgentId>,
+        started_at: Timestamp,
+    },
+    Done {
+        status: u16,
+        headers: Vec<(String, String)>,
+        body: Sealed,
+    },
+    /// It was answered with this status; the answer itself was not kept.
+    Withheld {
+        status: u16,
+    },
 }
 
 /// An agent as it is read back, with its port.

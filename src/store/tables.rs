@@ -12,6 +12,8 @@
 //! user-keys     (user, key)      → key hash
 //! idempotency   (user, key)      → record
 //! expiries      (ms, user, key)  → ()            the same by their end
+//! user-expiries (user, ms, key)  → bytes         the same by user, with their size
+//! idempotency-use  user          → (rows, bytes) what each user has of them
 //! ```
 
 use redb::{ReadTransaction, Table, TableDefinition, TableError, WriteTransaction};
@@ -35,6 +37,8 @@ pub(super) const KEYS: Definition<Hash, Value> = TableDefinition::new("keys/v1")
 pub(super) const USER_KEYS: Definition<(Id, Id), Hash> = TableDefinition::new("user-keys/v1");
 pub(super) const IDEMPOTENCY: Definition<(Id, &str), Value> = TableDefinition::new("idempotency/v1");
 pub(super) const EXPIRIES: Definition<(i64, Id, &str), ()> = TableDefinition::new("expiries/v1");
+pub(super) const USER_EXPIRIES: Definition<(Id, i64, &str), u64> = TableDefinition::new("user-expiries/v1");
+pub(super) const IDEMPOTENCY_USE: Definition<Id, (u64, u64)> = TableDefinition::new("idempotency-use/v1");
 
 /// The least and greatest id, to range over all rows of one owner.
 pub(super) const FIRST: &[u8; 16] = &[0; 16];
@@ -57,7 +61,12 @@ macro_rules! tables {
         /// The number of rows of each table, by its name.
         pub(super) fn count_rows(txn: &ReadTransaction) -> Result<Vec<(&'static str, u64)>, redb::Error> {
             use redb::ReadableTableMetadata;
-            Ok(vec![$((stringify!($field), txn.open_table($definition)?.len()?)),+])
+            Ok(vec![$((stringify!($field), match txn.open_table($definition) {
+                Ok(table) => table.len()?,
+                // Newer than the store's last write: it comes into being with the next one.
+                Err(TableError::TableDoesNotExist(_)) => 0,
+                Err(error) => return Err(error.into()),
+            })),+])
         }
     };
 }
@@ -75,6 +84,8 @@ tables! {
     user_keys: USER_KEYS((Id, Id), Hash),
     idempotency: IDEMPOTENCY((Id, &'static str), Value),
     expiries: EXPIRIES((i64, Id, &'static str), ()),
+    user_expiries: USER_EXPIRIES((Id, i64, &'static str), u64),
+    idempotency_use: IDEMPOTENCY_USE(Id, (u64, u64)),
 }
 
 pub(super) const CANARY: Place<'_> = Place { table: "meta", key: b"canary" };

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::domain::{
     AgentId, AgentSpec, HostPort, KeyId, MemoryBackend, Plan, Provider, Scopes, Slug, Status, Timestamp, UserId,
+    UserStatus,
 };
 use crate::lifecycle::AgentState;
 
@@ -90,7 +91,14 @@ fn entry(seq: u64) -> LogEntry {
 }
 
 fn user(n: u8) -> UserRecord {
-    UserRecord { id: user_id(n), email: format!("{n}@example.org"), plan: Plan::Free, limits: None, created_at: at(1) }
+    UserRecord {
+        id: user_id(n),
+        email: format!("{n}@example.org"),
+        plan: Plan::Free,
+        limits: None,
+        created_at: at(1),
+        status: UserStatus::Active,
+    }
 }
 
 fn key(n: u8, owner: u8) -> KeyRecord {
@@ -102,6 +110,7 @@ fn key(n: u8, owner: u8) -> KeyRecord {
         scopes: Scopes::user(),
         expires_at: None,
         created_at: at(1),
+        parent: None,
     }
 }
 

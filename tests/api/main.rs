@@ -2,13 +2,16 @@
 #![cfg(all(feature = "server", feature = "testkit"))]
 
 mod account;
+mod administration;
 mod agents;
 mod connections;
 #[path = "../support/http_client.rs"]
 mod http_client;
 mod idempotency;
+mod keys;
 mod messages;
 mod problems;
 mod service;
 mod streams;
+mod web;
 mod world;

@@ -97,7 +97,7 @@ async fn the_document_describes_every_route_and_refers_to_nothing_that_is_not_th
         ("get", "/metrics"),
     ] {
         let operation = &document["paths"][path][method];
-        let problem = &operation["responses"]["default"]["content"]["application/problem+json"]["schema"]["$ref"];
+        let problem = &operation["responses"]["500"]["content"]["application/problem+json"]["schema"]["$ref"];
         assert_eq!(problem, "#/components/schemas/Problem", "{method} {path}: {operation}");
         assert_eq!(operation["security"].is_array(), path.starts_with("/api/"), "{method} {path}");
     }

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zeroone::actor::Settings;
 use zeroone::control::{ControlPlane, NewKey, NewUser};
-use zeroone::domain::{Plan, Scope, Scopes, UserId};
+use zeroone::domain::{ApiKey, Plan, Scope, Scopes, UserId};
 use zeroone::http::{HttpOptions, ServeOptions, router, serve};
 use zeroone::testkit::{self, FakeDisk, Fakes};
 
@@ -77,6 +77,14 @@ impl World {
 
     pub async fn key_with(&self, scopes: &[Scope]) -> String {
         key(&self.plane, self.user, scopes.iter().copied().collect()).await
+    }
+
+    /// Revokes a key of [`World::key_with`]: a user may have fifty.
+    pub async fn forget(&self, key: &str) {
+        let hash = ApiKey::hash_of(key);
+        let keys = self.plane.accounts().keys_of(self.user);
+        let id = keys.into_iter().find(|(key, _)| key.hash == hash).map(|(key, _)| key.id).unwrap();
+        self.plane.remove_key(self.user, id).await.unwrap();
     }
 
     pub async fn stranger(&self) -> String {
@@ -232,6 +240,6 @@ async fn user(plane: &ControlPlane, email: &str, plan: Plan) -> UserId {
 }
 
 async fn key(plane: &ControlPlane, user: UserId, scopes: Scopes) -> String {
-    let new = NewKey { name: None, scopes, expires_at: None };
+    let new = NewKey::new(scopes);
     plane.create_key(user, new).await.unwrap().1.expose().clone()
 }

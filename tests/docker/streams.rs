@@ -36,7 +36,7 @@ impl Api {
         let closing = http.closing.clone();
         let app = router(service.plane.clone(), http);
         let server = tokio::spawn(serve(listener, app, closing, ServeOptions::default()));
-        let key = NewKey { name: None, scopes: Scopes::user(), expires_at: None };
+        let key = NewKey::new(Scopes::user());
         let key = service.plane.create_key(service.user, key).await.unwrap().1.expose().clone();
         Self { url, key, client: http_client(PATIENCE), server }
     }

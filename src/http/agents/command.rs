@@ -8,9 +8,9 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::{Instant, sleep};
 
 use super::etag::if_match;
-use super::{AgentDetail, Own, answer};
+use super::{AgentDetail, OwnedAgent, answer};
 use crate::control::{AgentHandle, CommandError, CommandOutcome};
-use crate::http::body::Nothing;
+use crate::http::body::EmptyBody;
 use crate::http::error::stale;
 use crate::http::problem::Problem;
 use crate::http::state::Api;
@@ -25,24 +25,24 @@ const UP_POLL: Duration = Duration::from_millis(10);
 #[utoipa::path(
     post, path = "/api/agents/{id}/start", tag = "agents",
     params(("id" = uuid::Uuid, Path)),
-    responses((status = 202, body = AgentDetail), (status = 200, body = AgentDetail, description = "Runs already"))
+    responses((status = 202, body = AgentDetail), (status = 200, body = AgentDetail, description = "Was running already"))
 )]
-pub async fn start(state: State<Api>, own: Own, _: Nothing) -> Result<Response, Problem> {
+pub async fn start(state: State<Api>, own: OwnedAgent, _: EmptyBody) -> Result<Response, Problem> {
     let _turn = state.turn().await?;
-    let outcome = Order::Start.settle(&own.handle).await?;
-    answer(accepted(outcome), &state, &own.handle)
+    let outcome = Command::Start.settle(&own.handle).await?;
+    answer(accepted(outcome), &state, &own.caller, &own.handle)
 }
 
 /// Stops an agent.
 #[utoipa::path(
     post, path = "/api/agents/{id}/stop", tag = "agents",
     params(("id" = uuid::Uuid, Path)),
-    responses((status = 202, body = AgentDetail), (status = 200, body = AgentDetail, description = "Is stopped already"))
+    responses((status = 202, body = AgentDetail), (status = 200, body = AgentDetail, description = "Was stopped already"))
 )]
-pub async fn stop(state: State<Api>, own: Own, _: Nothing) -> Result<Response, Problem> {
+pub async fn stop(state: State<Api>, own: OwnedAgent, _: EmptyBody) -> Result<Response, Problem> {
     let _turn = state.turn().await?;
-    let outcome = Order::Stop.settle(&own.handle).await?;
-    answer(accepted(outcome), &state, &own.handle)
+    let outcome = Command::Stop.settle(&own.handle).await?;
+    answer(accepted(outcome), &state, &own.caller, &own.handle)
 }
 
 /// Restarts an agent with a new pairing code and a new token.
@@ -51,10 +51,10 @@ pub async fn stop(state: State<Api>, own: Own, _: Nothing) -> Result<Response, P
     params(("id" = uuid::Uuid, Path)),
     responses((status = 202, body = AgentDetail))
 )]
-pub async fn restart(state: State<Api>, own: Own, _: Nothing) -> Result<Response, Problem> {
+pub async fn restart(state: State<Api>, own: OwnedAgent, _: EmptyBody) -> Result<Response, Problem> {
     let _turn = state.turn().await?;
-    let outcome = Order::Restart.settle(&own.handle).await?;
-    answer(accepted(outcome), &state, &own.handle)
+    let outcome = Command::Restart.settle(&own.handle).await?;
+    answer(accepted(outcome), &state, &own.caller, &own.handle)
 }
 
 /// Deletes an agent with its container, data and port.
@@ -63,13 +63,13 @@ pub async fn restart(state: State<Api>, own: Own, _: Nothing) -> Result<Response
     params(("id" = uuid::Uuid, Path), ("If-Match" = Option<String>, Header)),
     responses((status = 204), (status = 202, body = AgentDetail, description = "Still going on"))
 )]
-pub async fn delete(state: State<Api>, own: Own, headers: HeaderMap) -> Result<Response, Problem> {
+pub async fn delete(state: State<Api>, own: OwnedAgent, headers: HeaderMap) -> Result<Response, Problem> {
     let generation = own.view.record.state.generation;
     let wanted = if_match(&headers, generation)?;
     {
         let _turn = state.turn().await?;
-        let order = Order::Delete { if_generation: wanted };
-        match order.settle(&own.handle).await {
+        let command = Command::Delete { if_generation: wanted };
+        match command.settle(&own.handle).await {
             // It was changed after the header was compared with what readers see.
             Err(CommandError::Stale) => {
                 return Err(stale(own.handle.view().map_or(generation, |view| view.record.state.generation)));
@@ -82,7 +82,8 @@ pub async fn delete(state: State<Api>, own: Own, headers: HeaderMap) -> Result<R
     if own.handle.gone(DELETED_WITHIN).await {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    answer(StatusCode::ACCEPTED, &state, &own.handle).or_else(|_| Ok(StatusCode::NO_CONTENT.into_response()))
+    answer(StatusCode::ACCEPTED, &state, &own.caller, &own.handle)
+        .or_else(|_| Ok(StatusCode::NO_CONTENT.into_response()))
 }
 
 const fn accepted(outcome: CommandOutcome) -> StatusCode {
@@ -93,14 +94,14 @@ const fn accepted(outcome: CommandOutcome) -> StatusCode {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Order {
+enum Command {
     Start,
     Stop,
     Restart,
     Delete { if_generation: Option<u64> },
 }
 
-impl Order {
+impl Command {
     /// Repeats a command whose outcome is unknown because its actor crashed; commands may be repeated.
     async fn settle(self, agent: &AgentHandle) -> Result<CommandOutcome, CommandError> {
         let deadline = Instant::now() + UP_WITHIN;

@@ -8,9 +8,10 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::{AgentDetail, answer};
+use crate::accounts::Caller;
 use crate::control::{AgentHandle, NewAgent};
 use crate::domain::{AgentId, AgentSpec, Channels, Credentials, Problems, Secret, Slug, SpecDraft};
-use crate::http::body::Strict;
+use crate::http::body::JsonBody;
 use crate::http::guard::Admitted;
 use crate::http::idempotency::Reserved;
 use crate::http::problem::Problem;
@@ -63,26 +64,27 @@ pub async fn create(
     state: State<Api>,
     caller: Admitted,
     reserved: Option<Extension<Reserved>>,
-    body: Strict<NewAgentBody>,
+    body: JsonBody<NewAgentBody>,
 ) -> Result<Response, Problem> {
     let mut new = body.0.check()?;
     if let Some(Extension(Reserved { agent, claim })) = reserved {
         new.id = agent;
         new.idempotency = Some(claim);
     }
+    state.options.provider_urls.check(new.spec.provider_url.as_deref()).await?;
     let _turn = state.turn().await?;
     let agent = state.plane.create_agent(caller.0.user, new).await?;
-    accepted(&state, &agent)
+    accepted(&state, &caller.0, &agent)
 }
 
 /// The answer to the creation of an agent that is there already.
-pub fn created(api: &Api, agent: AgentId) -> Response {
+pub fn created(api: &Api, caller: &Caller, agent: AgentId) -> Response {
     let agent = api.plane.agent(agent).ok_or_else(Problem::not_found);
-    agent.and_then(|agent| accepted(api, &agent)).into_response()
+    agent.and_then(|agent| accepted(api, caller, &agent)).into_response()
 }
 
-fn accepted(api: &Api, agent: &AgentHandle) -> Result<Response, Problem> {
-    let mut response = answer(StatusCode::ACCEPTED, api, agent)?;
+fn accepted(api: &Api, caller: &Caller, agent: &AgentHandle) -> Result<Response, Problem> {
+    let mut response = answer(StatusCode::ACCEPTED, api, caller, agent)?;
     if let Ok(location) = HeaderValue::try_from(format!("/api/agents/{}", agent.id())) {
         response.headers_mut().insert(header::LOCATION, location);
     }

@@ -1,4 +1,4 @@
-//! The agent in a request's path, if it is the caller's.
+//! The agent in a request's path, if the caller may act on it.
 
 use std::sync::Arc;
 
@@ -7,26 +7,29 @@ use axum::http::request::Parts;
 
 use crate::accounts::Caller;
 use crate::control::AgentHandle;
-use crate::domain::AgentId;
+use crate::domain::{AgentId, Scope};
 use crate::http::problem::Problem;
 use crate::http::state::Api;
 use crate::view::AgentView;
 
-/// The caller's agent. One that does not exist, one of another user and an id that is none look the same.
-pub struct Own {
+/// An agent of the caller's, or any agent for an administrator. One that does not exist, one of another user and an id that
+/// is none look the same.
+pub struct OwnedAgent {
+    pub caller: Caller,
     pub handle: AgentHandle,
     /// As it was when the request came.
     pub view: Arc<AgentView>,
 }
 
-impl FromRequestParts<Api> for Own {
+impl FromRequestParts<Api> for OwnedAgent {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let id = Path::<String>::from_request_parts(parts, api).await.map_err(|_| Problem::not_found())?;
-        let caller = parts.extensions.get::<Caller>().ok_or_else(Problem::not_found)?;
+        let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(Problem::not_found)?;
         let handle = id.parse::<AgentId>().ok().and_then(|id| api.plane.agent(id)).ok_or_else(Problem::not_found)?;
-        let view = handle.view().filter(|view| view.record.user == caller.user).ok_or_else(Problem::not_found)?;
-        Ok(Self { handle, view })
+        let may = |view: &AgentView| view.record.user == caller.user || caller.may(Scope::Admin);
+        let view = handle.view().filter(|view| may(view)).ok_or_else(Problem::not_found)?;
+        Ok(Self { caller, handle, view })
     }
 }

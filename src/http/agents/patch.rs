@@ -7,10 +7,10 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::etag::if_match;
-use super::{AgentDetail, Own, answer};
+use super::{AgentDetail, OwnedAgent, answer};
 use crate::control::{AgentPatch, CommandError};
 use crate::domain::{AgentSpec, Channels, Problems, Secret, SpecDraft};
-use crate::http::body::{Patch, Strict};
+use crate::http::body::{JsonBody, Patch};
 use crate::http::error::stale;
 use crate::http::problem::Problem;
 use crate::http::schema::shown;
@@ -75,9 +75,9 @@ const MAX_RACES: usize = 8;
 )]
 pub async fn patch(
     state: State<Api>,
-    own: Own,
+    own: OwnedAgent,
     headers: HeaderMap,
-    body: Strict<AgentPatchBody>,
+    body: JsonBody<AgentPatchBody>,
 ) -> Result<Response, Problem> {
     let _turn = state.turn().await?;
     let mut races = 0;
@@ -87,11 +87,14 @@ pub async fn patch(
         let wanted = if_match(&headers, generation)?;
         let change = body.0.clone().check(&view.record)?;
         if change.changes_nothing(&view.record) {
-            return answer(StatusCode::OK, &state, &own.handle);
+            return answer(StatusCode::OK, &state, &own.caller, &own.handle);
+        }
+        if let Some(spec) = change.spec.as_ref().filter(|spec| spec.provider_url != view.record.spec.provider_url) {
+            state.options.provider_urls.check(spec.provider_url.as_deref()).await?;
         }
         let change = AgentPatch { if_generation: Some(generation), ..change };
         match own.handle.update(change).await {
-            Ok(_) => return answer(StatusCode::OK, &state, &own.handle),
+            Ok(_) => return answer(StatusCode::OK, &state, &own.caller, &own.handle),
             Err(CommandError::Stale) if wanted.is_some() => return Err(stale(generation)),
             Err(CommandError::Stale) if races < MAX_RACES => races += 1,
             Err(error) => return Err(error.into()),
@@ -135,7 +138,11 @@ impl AgentPatchBody {
         let spec = draft.check(&mut problems);
         if let Some(spec) = &spec {
             match &self.api_key {
-                Patch::Keep if record.api_key.is_some() => {}
+                Patch::Keep if record.api_key.is_some() => {
+                    if record.spec.sends_key_elsewhere(spec) {
+                        problems.push("/apiKey", "is needed with another provider or origin of providerUrl: the stored key is not sent there");
+                    }
+                }
                 Patch::Keep | Patch::Remove => AgentSpec::check_key(spec.provider, None, &mut problems),
                 Patch::Set(key) => AgentSpec::check_key(spec.provider, Some(key), &mut problems),
             }

@@ -1,11 +1,12 @@
 //! What the API shows of an agent: never its key, its token or anything sealed.
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use crate::accounts::Caller;
 use crate::control::AgentHandle;
-use crate::domain::{AgentId, ChannelKind, MemoryBackend, Provider, Slug, Status, Timestamp, UserId};
+use crate::domain::{AgentId, ChannelKind, MemoryBackend, Provider, Scope, Slug, Status, Timestamp, UserId};
 use crate::http::schema::{self, shown};
 use crate::http::state::Api;
 use crate::view::AgentView;
@@ -72,12 +73,13 @@ pub struct StatusReason {
     message: String,
 }
 
-/// An agent, for its owner.
+/// An agent with its channels.
 #[derive(Serialize, ToSchema)]
 pub struct AgentDetail {
     #[serde(flatten)]
     agent: Agent,
-    /// With their tokens; `null` where they cannot be opened.
+    /// With their tokens for the owner's keys with the scope agents:write; else which of them are configured. `null` where
+    /// they cannot be opened.
     #[schema(value_type = Option<shown::Channels>)]
     channels: Option<Value>,
 }
@@ -93,10 +95,19 @@ pub struct AgentSummary {
 }
 
 impl AgentDetail {
-    pub fn of(api: &Api, handle: &AgentHandle, view: &AgentView) -> Self {
-        let channels = handle.credentials().map(|credentials| credentials.channels.expose_json());
+    pub fn of(api: &Api, caller: &Caller, handle: &AgentHandle, view: &AgentView) -> Self {
+        let channels = if view.record.user == caller.user && caller.may(Scope::AgentsWrite) {
+            handle.credentials().map(|credentials| credentials.channels.expose_json())
+        } else {
+            Some(configured(&view.record.channel_kinds))
+        };
         Self { agent: Agent::of(api, view), channels }
     }
+}
+
+/// Which channels there are, without anything of theirs.
+fn configured(kinds: &[ChannelKind]) -> Value {
+    kinds.iter().map(|kind| (kind.as_str(), json!({"configured": true}))).collect()
 }
 
 impl AgentSummary {

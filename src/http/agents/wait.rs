@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::{AgentDetail, Own, answer_with};
+use super::{AgentDetail, OwnedAgent, answer_with};
 use crate::domain::Status;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
@@ -25,18 +25,19 @@ const MAX_SECS: u64 = 300;
     ),
     responses((status = 200, body = AgentDetail))
 )]
-pub async fn wait(state: State<Api>, own: Own, mut params: Params) -> Result<Response, Problem> {
+pub async fn wait(state: State<Api>, own: OwnedAgent, mut params: Params) -> Result<Response, Problem> {
     let mut statuses = params.statuses("status");
     let secs = params.number("timeout", DEFAULT_SECS, 1..=MAX_SECS);
     params.finish()?;
     if statuses.is_empty() {
         statuses.push(Status::Running);
     }
+    let _counted = state.open_stream(&own.caller)?;
     let waiting = own.handle.wait(&statuses, Duration::from_secs(secs));
     let view = tokio::select! {
         reached = waiting => reached?,
-        // Whoever waits is told at once that the service goes down.
-        () = state.options.closing.cancelled() => return Err(crate::http::error::overloaded()),
+        // The service goes down, or the key no longer works.
+        () = state.over(own.caller.clone()) => return Err(crate::http::error::overloaded()),
     };
-    answer_with(StatusCode::OK, &state, &own.handle, &view)
+    answer_with(StatusCode::OK, &state, &own.caller, &own.handle, &view)
 }

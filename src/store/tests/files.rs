@@ -40,6 +40,30 @@ async fn a_new_file_is_private_and_keeps_what_was_written() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_mostly_free_is_compacted_when_it_is_opened() {
+    let (_folder, path) = folder();
+    let store = Store::open(&path, options()).unwrap();
+    store.commit(create(1)).await.unwrap();
+    let body = crate::testkit::vault().seal(&crate::vault::Binding::named("idempotency", b"k"), &vec![7; 4 << 20]);
+    let state = IdempotencyState::Done { status: 200, headers: Vec::new(), body };
+    let record = IdempotencyRecord { fingerprint: [1; 32], state, expires_at: at(100) };
+    for n in 0..6 {
+        store.commit(Batch::put_idempotency(user_id(1), &n.to_string(), &record)).await.unwrap();
+    }
+    for n in 0..6 {
+        store.commit(Batch::remove_idempotency(user_id(1), &n.to_string())).await.unwrap();
+    }
+    store.close().await;
+    let before = fs::metadata(&path).unwrap().len();
+    assert!(before > 40 << 20, "{before}");
+    let store = Store::open(&path, options()).unwrap();
+    assert_eq!(store.load().await.unwrap().agents[0].record, agent(1));
+    store.close().await;
+    let after = fs::metadata(&path).unwrap().len();
+    assert!(after < before / 4, "{before} → {after}");
+}
+
+#[tokio::test]
 async fn a_second_store_on_the_same_file_is_refused_until_the_first_is_gone() {
     let (_folder, path) = folder();
     let first = Store::open(&path, options()).unwrap();

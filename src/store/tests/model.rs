@@ -304,7 +304,7 @@ impl World {
             }
             Step::RemoveKey { key: n, owner } => {
                 let id = key_id(n * 10 + owner);
-                self.commit(Batch::remove_key(user_id(owner), id), |model| {
+                self.commit(Batch::remove_keys(user_id(owner), vec![id]), |model| {
                     model.keys.remove(&id).map(drop).ok_or(Conflict::NotFound)
                 });
             }

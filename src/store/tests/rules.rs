@@ -133,9 +133,9 @@ async fn a_key_may_change_its_name_and_its_hash() {
     let changed = KeyRecord { hash: [9; 32], name: None, ..key(1, 1) };
     store.commit(Batch::put_key(&changed)).await.unwrap();
     assert_eq!(store.load().await.unwrap().keys, [changed]);
-    store.commit(Batch::remove_key(user_id(1), key_id(1))).await.unwrap();
+    store.commit(Batch::remove_keys(user_id(1), vec![key_id(1)])).await.unwrap();
     assert!(store.load().await.unwrap().keys.is_empty());
-    let again = Batch::remove_key(user_id(1), key_id(1));
+    let again = Batch::remove_keys(user_id(1), vec![key_id(1)]);
     assert_eq!(store.commit(again).await, rejected(Conflict::NotFound));
 }
 
@@ -157,6 +157,39 @@ async fn an_idempotency_key_is_claimed_once_until_it_expires() {
     assert_eq!(store.idempotency(user_id(1), "k").await.unwrap(), None);
     assert!(store.idempotency(user_id(2), "k").await.unwrap().is_some());
     store.commit(claim(101)).await.unwrap();
+}
+
+fn answer(bytes: usize) -> IdempotencyRecord {
+    let body = crate::testkit::vault().seal(&crate::vault::Binding::named("idempotency", b"k"), &vec![7; bytes]);
+    let state = IdempotencyState::Done { status: 200, headers: Vec::new(), body };
+    IdempotencyRecord { fingerprint: [1; 32], state, expires_at: at(100) }
+}
+
+#[tokio::test]
+async fn kept_answers_are_bounded_by_user_and_go_with_the_user() {
+    let store = fresh();
+    for n in 1..=2 {
+        store.commit(Batch::put_user(&user(n))).await.unwrap();
+    }
+    // Four MiB are more than five in base64: seven of them do not fit.
+    let large = answer(4 << 20);
+    for n in 0..8 {
+        store.commit(Batch::put_idempotency(user_id(1), &n.to_string(), &large)).await.unwrap();
+    }
+    let kept = async |user: u8, key: &str| store.idempotency(user_id(user), key).await.unwrap().map(|it| it.state);
+    assert_eq!(kept(1, "0").await, Some(large.state.clone()), "the first ones are whole");
+    assert_eq!(kept(1, "7").await, Some(IdempotencyState::Withheld { status: 200 }));
+    store.commit(Batch::put_idempotency(user_id(2), "0", &large)).await.unwrap();
+    assert_eq!(kept(2, "0").await, Some(large.state.clone()), "another user has room of their own");
+    // What is freed can be used again.
+    for n in 0..8 {
+        store.commit(Batch::remove_idempotency(user_id(1), &n.to_string())).await.unwrap();
+    }
+    store.commit(Batch::put_idempotency(user_id(1), "again", &large)).await.unwrap();
+    assert_eq!(kept(1, "again").await, Some(large.state.clone()));
+    store.commit(Batch::remove_user(user_id(1))).await.unwrap();
+    assert_eq!(kept(1, "again").await, None);
+    assert_eq!(kept(2, "0").await, Some(large.state));
 }
 
 #[tokio::test]
