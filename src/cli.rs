@@ -71,6 +71,8 @@ enum Verb {
     /// API keys.
     #[command(subcommand)]
     Key(account::KeyVerb),
+    /// Make a new master key and seal everything with it, while the service runs.
+    RotateKey,
     /// The configuration: check it, or show what is in force.
     #[command(subcommand)]
     Config(settings::ConfigVerb),
@@ -121,6 +123,7 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         Verb::Agent(verb) => one_thread(agent::run(verb, &client(environment)?, environment)),
         Verb::User(verb) => one_thread(account::run_user(verb, &client(environment)?)),
         Verb::Key(verb) => one_thread(account::run_key(verb, &client(environment)?)),
+        Verb::RotateKey => one_thread(account::rotate_key(&client(environment)?)),
         Verb::Config(verb) => settings::run(verb, environment),
         Verb::Openapi => output::json(&crate::http::openapi()),
         // With `--help` only; else it was taken before.

@@ -30,6 +30,7 @@ pub use sections::{
     Start, VaultSection,
 };
 
+use crate::control::KeyFile;
 use crate::domain::Secret;
 use crate::vault::MasterKeySource;
 use layers::Layers;
@@ -152,6 +153,16 @@ impl Loaded {
             None if !file.is_empty() => MasterKeySource::File(file.into()),
             None if store_exists => MasterKeySource::File(self.config.data.join("master.key")),
             None => MasterKeySource::FileOrNew(self.config.data.join("master.key")),
+        }
+    }
+
+    /// The file that has the master key, unless the environment has the key itself.
+    pub fn master_key_file(&self) -> Option<KeyFile> {
+        let file = &self.config.vault.master_key_file;
+        match &self.master_key {
+            Some(_) => None,
+            None if !file.is_empty() => Some(KeyFile { path: file.into(), own: false }),
+            None => Some(KeyFile { path: self.config.data.join("master.key"), own: true }),
         }
     }
 

@@ -24,6 +24,7 @@ mod message;
 mod new_agent;
 mod reconcile;
 pub mod recover;
+mod rotate;
 mod users;
 
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub use explain::Explanation;
 pub use handle::{AgentHandle, CommandError, CommandOutcome, WaitError};
 pub use message::{DeliveryError, Message};
 pub use new_agent::{AgentPatch, CreateError, NewAgent};
+pub use rotate::{KeyFile, RotateError, Rotation};
 
 use crate::accounts::Accounts;
 pub use crate::actor::ActorCounts;
@@ -72,6 +74,8 @@ pub struct ControlPlane {
     directory: Directory,
     /// Ends the reconciler and messages on hold.
     closing: CancellationToken,
+    key_file: Option<KeyFile>,
+    rotating: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl ControlPlane {

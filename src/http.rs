@@ -123,5 +123,6 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::ADMIN, routes!(keys::delete_user_key)),
         (Rule::ADMIN, routes!(admin::list_agents)),
         (Rule::ADMIN, routes!(admin::runtime)),
+        (Rule::ADMIN, routes!(admin::rotate_key)),
     ]
 }

@@ -15,6 +15,7 @@
 //! In memory ([`Store::in_memory`]) it is the same store on another medium, without thread and clock: a commit is done
 //! when the call returns, so that simulations are reproducible.
 
+mod answer;
 mod apply;
 mod batch;
 mod codec;
@@ -37,12 +38,13 @@ use std::time::Duration;
 use redb::ReadTransaction;
 
 use crate::domain::{AgentId, InstallationId, Timestamp, UserId};
-use crate::vault::{Binding, Vault};
+use crate::vault::{Binding, RingKeyId, Vault};
 
 use engine::{Engine, ReadError};
 use place::{Opening, Place};
 use queue::Queue;
 
+pub use answer::Answer;
 pub use batch::Batch;
 pub use disk::Disk;
 pub use error::{Conflict, OpenError, StoreError};
@@ -205,6 +207,17 @@ impl Store {
     pub async fn idempotency(&self, user: UserId, key: &str) -> Result<Option<IdempotencyRecord>, StoreError> {
         let key = key.to_owned();
         self.read(move |txn| read::idempotency(txn, user, &key)).await
+    }
+
+    /// Kept answers that are not sealed with this key.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub async fn answers_not_sealed_with(
+        &self,
+        active: RingKeyId,
+    ) -> Result<Vec<(UserId, String, IdempotencyRecord)>, StoreError> {
+        self.read(move |txn| read::answers_not_sealed_with(txn, active)).await
     }
 
     /// # Errors

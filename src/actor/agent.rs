@@ -5,6 +5,7 @@
 //! error, and its supervisor rebuilds it from what the store has.
 
 mod effects;
+mod reseal;
 mod state;
 
 use std::sync::Arc;
@@ -73,6 +74,9 @@ impl Actor for AgentActor {
         // Boxed: otherwise every idle actor's task has room for a transition that it may make once a day.
         if let AgentMsg::Command(command) = message {
             return Box::pin(state.command(&myself, *command).instrument(span)).await;
+        }
+        if let AgentMsg::Reseal(reply) = message {
+            return Box::pin(state.reseal(reply).instrument(span)).await;
         }
         #[cfg(feature = "testkit")]
         let message = state.with_old_news(message);
@@ -147,6 +151,8 @@ impl ActorState {
                 return (Some(event), token);
             }
             AgentMsg::Command(command) => Event::Command(command.command),
+            // Handled before.
+            AgentMsg::Reseal(_) => return (None, None),
             #[cfg(feature = "testkit")]
             AgentMsg::Panic => panic!("a test makes the actor of an agent panic"),
         };

@@ -63,6 +63,8 @@ pub enum AgentMsg {
     Wake {
         revision: u64,
     },
+    /// Seal the secrets with the active key, where another one sealed them. The answer is how many were.
+    Reseal(RpcReplyPort<Result<usize, StoreError>>),
     /// Panics, for tests.
     #[cfg(feature = "testkit")]
     Panic,

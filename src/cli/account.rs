@@ -1,5 +1,7 @@
 //! `zeroone user` and `zeroone key`.
 
+use std::time::Duration;
+
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
@@ -96,6 +98,9 @@ pub(super) struct LimitArgs {
     memory_mb: Option<u32>,
 }
 
+/// Every agent and every kept answer is written once.
+const ROTATION: Duration = Duration::from_secs(15 * 60);
+
 const USERS: [Column; 5] =
     [("ID", "id"), ("EMAIL", "email"), ("PLAN", "plan"), ("STATUS", "status"), ("CREATED", "createdAt")];
 const KEYS: [Column; 5] =
@@ -176,6 +181,10 @@ pub(super) async fn run_key(verb: KeyVerb, client: &Client) -> Result<(), Failur
             Ok(())
         }
     }
+}
+
+pub(super) async fn rotate_key(client: &Client) -> Result<(), Failure> {
+    client.output.one(&client.post_within("/api/admin/keys/rotate", &json!({}), ROTATION).await?)
 }
 
 /// Prints what a script wants of something new, alone on its line; the whole of it as JSON.

@@ -56,8 +56,11 @@ impl Service {
         let Engine { runtime, profile, why } = engine::choose(config, store.installation(), environment).await?;
         let runtime_name = format!("{} ({why})", runtime.caps().name);
         tracing::info!(runtime = runtime_name, %profile, "runtime chosen");
-        let plane =
-            ControlPlane::builder(store, vault, runtime).settings(config.settings()).profile(profile).start().await?;
+        let mut builder = ControlPlane::builder(store, vault, runtime).settings(config.settings()).profile(profile);
+        if let Some(file) = loaded.master_key_file() {
+            builder = builder.key_file(file);
+        }
+        let plane = builder.start().await?;
         let admin = ensure_admin(&plane, &config.data).await?;
         let closing = CancellationToken::new();
         Ok(Self {

@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{ControlPlane, reconcile, users};
+use super::{ControlPlane, KeyFile, reconcile, rotate, users};
 use crate::accounts::Accounts;
 use crate::actor::{Clock, Counters, JobQueues, Services, Settings, Supervisor, SupervisorArgs};
 use crate::incident::Recoveries;
@@ -32,6 +32,7 @@ pub struct Builder {
     profile: Profile,
     settings: Settings,
     clock: Clock,
+    key_file: Option<KeyFile>,
     #[cfg(feature = "testkit")]
     sabotage: Option<crate::actor::Sabotage>,
 }
@@ -59,6 +60,7 @@ impl Builder {
             profile: Profile::Embedded,
             settings: Settings::default(),
             clock: Clock::System,
+            key_file: None,
             #[cfg(feature = "testkit")]
             sabotage: None,
         }
@@ -95,6 +97,13 @@ impl Builder {
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Where the vault's master key is kept, so that it can be changed while the control plane runs.
+    #[must_use]
+    pub fn key_file(mut self, file: KeyFile) -> Self {
+        self.key_file = Some(file);
         self
     }
 
@@ -142,8 +151,10 @@ impl Builder {
         let registry = registry.await.map_err(|_| StartError::Actors("the supervisor ended".into()))?;
         let closing = CancellationToken::new();
         reconcile::spawn(&services, changes, supervisor.clone(), &closing);
-        let plane = ControlPlane { services, supervisor, registry, directory, closing };
+        let (key_file, rotating) = (self.key_file, Arc::default());
+        let plane = ControlPlane { services, supervisor, registry, directory, closing, key_file, rotating };
         users::spawn(plane.clone());
+        rotate::resume(plane.clone());
         Ok(plane)
     }
 }

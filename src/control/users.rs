@@ -17,7 +17,8 @@ const AGENTS_PER_PASS: usize = 100;
 
 /// Runs until the control plane closes.
 pub fn spawn(plane: ControlPlane) {
-    tokio::spawn(async move {
+    let tasks = plane.services.tasks.clone();
+    tasks.spawn(async move {
         let closing = plane.closing.clone();
         let passes = async {
             loop {

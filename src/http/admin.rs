@@ -3,12 +3,15 @@
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
+use tracing::Instrument;
 use utoipa::ToSchema;
 
 use super::agents::{self, AgentPage};
+use super::body::EmptyBody;
 use super::params::Params;
 use super::problem::{FieldError, Problem};
 use super::state::Api;
+use crate::control::RotateError;
 use crate::domain::{ImageRef, InstallationId, Software, UserId};
 use crate::runtime::Caps;
 
@@ -77,6 +80,27 @@ impl Image {
         let ImageRef { name, id } = software.image?;
         Some(Self { name, id, family: software.profile.to_string(), version: software.version })
     }
+}
+
+/// A new master key that seals everything.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RotatedKey {
+    /// Names the key that seals now.
+    key: String,
+    /// How many values were sealed again.
+    resealed: usize,
+}
+
+/// Makes a new master key and seals everything with it, while agents run on. The old one is then refused. Keep a copy of the
+/// new one; backups that were made before need the old one.
+#[utoipa::path(post, path = "/api/admin/keys/rotate", tag = "admin", responses((status = 200, body = RotatedKey)))]
+pub async fn rotate_key(state: State<Api>, _: EmptyBody) -> Result<Json<RotatedKey>, Problem> {
+    let plane = state.plane.clone();
+    // To its end, whether or not the caller stays.
+    let rotation = tokio::spawn(async move { plane.rotate_master_key().await }.in_current_span()).await;
+    let rotation = rotation.unwrap_or(Err(RotateError::Interrupted))?;
+    Ok(Json(RotatedKey { key: rotation.key.to_string(), resealed: rotation.resealed }))
 }
 
 impl Runtime {

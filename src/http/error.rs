@@ -8,7 +8,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::problem::{Code, FieldError, Problem};
 use crate::actor::{AccountRefusal, AskError, KEYS_PER_USER};
-use crate::control::{AccountError, CommandError, CreateError, DeliveryError, WaitError};
+use crate::control::{AccountError, CommandError, CreateError, DeliveryError, RotateError, WaitError};
 use crate::domain::Status;
 use crate::runtime::RuntimeError;
 use crate::store::StoreError;
@@ -92,6 +92,28 @@ impl From<AccountRefusal> for Problem {
             AccountRefusal::Store(error) => error.into(),
         }
     }
+}
+
+impl From<RotateError> for Problem {
+    fn from(error: RotateError) -> Self {
+        match error {
+            RotateError::NoFile => Self::new(Code::InUse, format!("{}.", capitalized(&error.to_string()))),
+            RotateError::InProgress => {
+                Self::new(Code::InProgress, "A rotation is going on already.").retry_after(BUSY_RETRY_SECS)
+            }
+            RotateError::Store(error) => error.into(),
+            RotateError::Agent(error) => error.into(),
+            RotateError::File(_) | RotateError::Canary(_) | RotateError::Unsettled | RotateError::Interrupted => {
+                tracing::error!(%error, "the master key was not changed");
+                Self::new(Code::Internal, "The master key was not changed; the operator's log says why.")
+            }
+        }
+    }
+}
+
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 impl From<AskError> for Problem {

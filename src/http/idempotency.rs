@@ -28,9 +28,9 @@ use super::request::{Trace, panicked, render};
 use super::state::Api;
 use crate::accounts::Caller;
 use crate::actor::IdempotencyClaim;
-use crate::domain::{AgentId, Scope, UserId};
-use crate::store::{Batch, IdempotencyRecord, IdempotencyState};
-use crate::vault::{Binding, Sealed};
+use crate::domain::{AgentId, Scope, Timestamp, UserId, later};
+use crate::store::{Answer, Batch, IdempotencyRecord, IdempotencyState};
+use crate::vault::Sealed;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -111,6 +111,8 @@ struct Keyed {
     retry: Retry,
     path: String,
     trace: Trace,
+    /// When what is kept of it is forgotten.
+    expires_at: Timestamp,
 }
 
 /// Runs a POST, once for each key.
@@ -156,7 +158,8 @@ async fn begin(
     let fingerprint = digest.finalize().into();
     let underway = api.in_flight.enter(caller.user, &key, fingerprint)?;
     let trace = parts.extensions.get::<Trace>().cloned().ok_or_else(Problem::not_found)?;
-    let keyed = Keyed { api: api.clone(), caller: caller.clone(), key, fingerprint, retry, path, trace };
+    let expires_at = later(api.plane.now(), KEPT_FOR);
+    let keyed = Keyed { api: api.clone(), caller: caller.clone(), key, fingerprint, retry, path, trace, expires_at };
     Ok((keyed, underway, Request::from_parts(parts, Body::from(body))))
 }
 
@@ -189,7 +192,9 @@ impl Keyed {
             return Err(other_request());
         }
         match stored.state {
-            IdempotencyState::Done { status, headers, body } => self.replay(status, &headers, &body).map(Some),
+            IdempotencyState::Done { status, headers, body } => {
+                self.replay(status, &headers, &body, stored.expires_at).map(Some)
+            }
             IdempotencyState::Withheld { status } => Err(not_kept(status)),
             IdempotencyState::InFlight { agent, .. } => match (self.retry, agent) {
                 (Retry::Repeat, _) | (Retry::FindAgent(_), None) => Ok(None),
@@ -230,7 +235,8 @@ impl Keyed {
                 .iter()
                 .filter_map(|name| Some((name.to_string(), parts.headers.get(name)?.to_str().ok()?.to_owned())))
                 .collect();
-            let sealed = self.api.plane.vault().seal(&self.binding(), &body);
+            let answer = Answer { user: self.caller.user, key: &self.key, expires_at: self.expires_at() };
+            let sealed = answer.seal(self.api.plane.vault(), &body);
             let record = self.record(IdempotencyState::Done { status: status.as_u16(), headers, body: sealed });
             self.api.plane.store().commit(Batch::put_idempotency(self.caller.user, &self.key, &record)).await
         } else if status == StatusCode::INTERNAL_SERVER_ERROR || matches!(self.retry, Retry::FindAgent(_)) {
@@ -245,8 +251,15 @@ impl Keyed {
         Response::from_parts(parts, Body::from(body))
     }
 
-    fn replay(&self, status: u16, headers: &[(String, String)], body: &Sealed) -> Result<Response, Problem> {
-        let body = self.api.plane.vault().open(&self.binding(), body).map_err(|error| {
+    fn replay(
+        &self,
+        status: u16,
+        headers: &[(String, String)],
+        body: &Sealed,
+        expires_at: Timestamp,
+    ) -> Result<Response, Problem> {
+        let answer = Answer { user: self.caller.user, key: &self.key, expires_at };
+        let body = answer.open(self.api.plane.vault(), body).map_err(|error| {
             tracing::error!(%error, "a stored answer cannot be opened");
             Problem::new(Code::Internal, "The stored answer cannot be opened.")
         })?;
@@ -262,12 +275,11 @@ impl Keyed {
     }
 
     fn record(&self, state: IdempotencyState) -> IdempotencyRecord {
-        let expires_at = crate::domain::later(self.api.plane.now(), KEPT_FOR);
-        IdempotencyRecord { fingerprint: self.fingerprint, state, expires_at }
+        IdempotencyRecord { fingerprint: self.fingerprint, state, expires_at: self.expires_at() }
     }
 
-    fn binding(&self) -> Binding {
-        Binding::named("idempotency", &[self.caller.user.as_bytes(), self.key.as_bytes()].concat())
+    fn expires_at(&self) -> Timestamp {
+        self.expires_at
     }
 }
 

@@ -105,6 +105,14 @@ impl Ledger<'_> {
         match change {
             Change::CreateAgent { agent, port, max_agents, .. } => self.check_create(agent, *port, *max_agents),
             Change::UpdateAgent { agent, entry } => self.check_update(agent, entry.as_ref()),
+            Change::ResealAgent { agent } => {
+                let stored = self.stored(agent.id)?.ok_or(Conflict::NotFound)?;
+                ensure(agent.revision == stored.state.revision, Conflict::Stale)
+            }
+            Change::ResealIdempotency { before, row } => {
+                let stored = self.tables.idempotency.get((row.user.as_bytes(), row.key.as_str()))?;
+                ensure(stored.is_some_and(|stored| stored.value() == before.as_slice()), Conflict::Stale)
+            }
             Change::SwapPort { agent, from, to } => {
                 let owns = self.port_of(*agent)? == Some(*from);
                 let free = from == to || self.tables.ports.get(to.get())?.is_none();
@@ -179,6 +187,11 @@ impl Ledger<'_> {
                 self.tables.agents.insert(agent.id.as_bytes(), agent.value.as_slice())?;
                 entry.as_ref().map_or(Ok(()), |entry| self.log(agent.id, entry))
             }
+            Change::ResealAgent { agent } => {
+                self.tables.agents.insert(agent.id.as_bytes(), agent.value.as_slice())?;
+                Ok(())
+            }
+            Change::ResealIdempotency { row, .. } => self.write_idempotency(row),
             Change::SwapPort { agent, from, to } => {
                 self.tables.ports.remove(from.get())?;
                 self.give_port(*agent, *to)

@@ -24,6 +24,8 @@ pub struct Batch {
 pub(super) enum Change {
     CreateAgent { agent: AgentRow, port: HostPort, entry: EventRow, max_agents: Option<u32> },
     UpdateAgent { agent: AgentRow, entry: Option<EventRow> },
+    ResealAgent { agent: AgentRow },
+    ResealIdempotency { before: Vec<u8>, row: IdempotencyRow },
     SwapPort { agent: AgentId, from: HostPort, to: HostPort },
     RemoveAgent(AgentId),
     PutUser { user: UserId, must_exist: bool, value: Vec<u8> },
@@ -79,6 +81,22 @@ impl Batch {
     pub fn update_agent(agent: &AgentRecord, entry: Option<&LogEntry>) -> Self {
         let entry = entry.map(|entry| EventRow::of(agent.id, entry));
         Self::only(Change::UpdateAgent { agent: AgentRow::of(agent), entry })
+    }
+
+    /// The same revision of an agent with its secrets sealed by another key. Rejected with `Stale` if it is another revision.
+    pub fn reseal_agent(agent: &AgentRecord) -> Self {
+        Self::only(Change::ResealAgent { agent: AgentRow::of(agent) })
+    }
+
+    /// A kept answer sealed by another key. Rejected with `Stale` if it is not what it was.
+    pub fn reseal_idempotency(
+        user: UserId,
+        key: &str,
+        before: &IdempotencyRecord,
+        after: &IdempotencyRecord,
+    ) -> Self {
+        let before = IdempotencyRow::of(user, key, before).value;
+        Self::only(Change::ResealIdempotency { before, row: IdempotencyRow::of(user, key, after) })
     }
 
     /// Gives an agent another port. Rejected with `Port` if `from` is not its port or `to` is taken.
@@ -195,6 +213,8 @@ impl fmt::Debug for Batch {
             Some(Change::UpdateAgent { agent, .. }) => {
                 write!(f, "update agent {} to revision {}", agent.id, agent.revision)
             }
+            Some(Change::ResealAgent { agent }) => write!(f, "seal the secrets of agent {} again", agent.id),
+            Some(Change::ResealIdempotency { row, .. }) => write!(f, "seal an answer of user {} again", row.user),
             Some(Change::SwapPort { agent, from, to }) => write!(f, "move agent {agent} from port {from} to {to}"),
             Some(Change::RemoveAgent(agent)) => write!(f, "remove agent {agent}"),
             Some(Change::PutUser { user, .. }) => write!(f, "put user {user}"),

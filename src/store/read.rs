@@ -98,6 +98,24 @@ pub(super) fn sealed_state(txn: &ReadTransaction, active: RingKeyId) -> Read<Sea
     Ok(state)
 }
 
+/// Kept answers that are sealed with another key than the active one.
+pub(super) fn answers_not_sealed_with(
+    txn: &ReadTransaction,
+    active: RingKeyId,
+) -> Read<Vec<(UserId, String, IdempotencyRecord)>> {
+    let mut found = Vec::new();
+    for row in txn.open_table(IDEMPOTENCY)?.iter()? {
+        let (row, value) = row?;
+        let (user, key) = row.value();
+        let record: IdempotencyRecord = idempotency_place(&joined(user, key.as_bytes())).decode(value.value())?;
+        let outdated = matches!(&record.state, IdempotencyState::Done { body, .. } if body.key() != active);
+        if outdated {
+            found.push((UserId::from_bytes(*user), key.to_owned(), record));
+        }
+    }
+    Ok(found)
+}
+
 /// The tables in which an agent claims what nobody else may have.
 struct Claims {
     ports: redb::ReadOnlyTable<u16, Id>,

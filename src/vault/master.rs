@@ -115,6 +115,51 @@ impl MasterKey {
         Ok(Self::parse(&text, || format!("the file {}", path.display())))
     }
 
+    /// Puts a new key in front of the ring in this file, and gives the new ring. A file that has several keys already is in
+    /// the middle of a rotation and stays as it is.
+    ///
+    /// # Errors
+    /// As [`MasterKey::load`], or if the file cannot be replaced.
+    pub fn add_to(path: &Path) -> Result<Self, MasterKeyError> {
+        let mut master = Self::load(MasterKeySource::File(path.to_owned()))?;
+        if master.ring.len() == 1 {
+            master.ring.insert(0, RootKey(Secret::new(rand::random())));
+            master.replace(path)?;
+        }
+        Ok(master)
+    }
+
+    /// Leaves the active key alone in this file, and gives it.
+    ///
+    /// # Errors
+    /// As [`MasterKey::add_to`].
+    pub fn keep_active(path: &Path) -> Result<Self, MasterKeyError> {
+        let mut master = Self::load(MasterKeySource::File(path.to_owned()))?;
+        if master.ring.len() > 1 {
+            master.ring.truncate(1);
+            master.replace(path)?;
+        }
+        Ok(master)
+    }
+
+    /// Writes the ring beside the file and moves it there whole: a crash leaves the old ring or the new one.
+    fn replace(&self, path: &Path) -> Result<(), MasterKeyError> {
+        let mut text = Zeroizing::new(String::new());
+        for key in &self.ring {
+            text.push_str(key.to_hex().as_str());
+            text.push('\n');
+        }
+        let draft = path.with_extension(format!("new-{:08x}", rand::random::<u32>()));
+        let replaced = write_private(&draft, text.as_bytes())
+            .and_then(|()| fs::rename(&draft, path))
+            .and_then(|()| File::open(folder_of(path))?.sync_all());
+        if replaced.is_err() {
+            // It holds a key; if it cannot be removed either, its mode still keeps others out.
+            let _ = fs::remove_file(&draft);
+        }
+        replaced.map_err(|source| cannot("replace", path, source))
+    }
+
     /// Writes the key next to its place and moves it there whole, so that a crash leaves a key or none, never half of
     /// one. Two processes that do this at once end with the same key: the second finds the place taken, and reads.
     fn create(path: &Path) -> Result<Self, MasterKeyError> {
@@ -129,8 +174,7 @@ impl MasterKey {
             }
             outcome => outcome.and(removed).map_err(|source| cannot("create", path, source))?,
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| cannot("create", path, source))?;
+        File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(|source| cannot("create", path, source))?;
         Ok(Self { ring: vec![key], created: true })
     }
 }
@@ -144,6 +188,12 @@ impl fmt::Debug for MasterKey {
 /// One key of the ring.
 #[derive(PartialEq, Eq)]
 pub(super) struct RootKey(Secret<[u8; LENGTH]>);
+
+impl From<Secret<[u8; LENGTH]>> for RootKey {
+    fn from(key: Secret<[u8; LENGTH]>) -> Self {
+        Self(key)
+    }
+}
 
 impl RootKey {
     fn parse(text: &str) -> Option<Self> {
@@ -166,6 +216,10 @@ impl RootKey {
             .expect("HKDF refuses only more than 8160 bytes, and no purpose asks for that");
         Secret::new(bytes)
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {

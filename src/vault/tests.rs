@@ -160,3 +160,37 @@ fn a_broken_or_missing_key_file_is_never_replaced() {
     assert!(matches!(file_or_new(&path).unwrap_err(), MasterKeyError::Malformed { .. }));
     assert_eq!(fs::read_to_string(&path).unwrap(), "garbage");
 }
+
+#[test]
+fn answers_have_a_key_for_each_owner_and_day() {
+    let vault = vault(ONE);
+    let place = Binding::named("answer", b"k");
+    let (ada, bob) = (UserId::from_bytes([1; 16]), UserId::from_bytes([2; 16]));
+    let at = |secs| Timestamp::from_second(secs).unwrap();
+    let today = Period::day_of(at(86_400), ada);
+    assert_eq!(today, Period::day_of(at(2 * 86_400 - 1), ada));
+    let sealed = vault.seal_in(&today, &place, b"planted");
+    assert_eq!(vault.open_in(&today, &place, &sealed).unwrap().expose(), b"planted");
+    for other in [Period::day_of(at(86_399), ada), Period::day_of(at(86_400), bob)] {
+        assert!(vault.open_in(&other, &place, &sealed).is_err(), "{other:?}");
+    }
+    assert!(vault.open(&place, &sealed).is_err());
+}
+
+#[test]
+fn a_ring_in_a_file_grows_and_shrinks_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("master.key");
+    let old = Vault::new(&file_or_new(&path).unwrap());
+    let sealed = old.seal(&Binding::named("x", b"y"), b"planted");
+    old.replace_ring(&MasterKey::add_to(&path).unwrap());
+    assert_eq!(old.keys(), 2);
+    assert!(old.is_outdated(&sealed) && old.open(&Binding::named("x", b"y"), &sealed).is_ok());
+    let both = fs::read_to_string(&path).unwrap();
+    MasterKey::add_to(&path).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), both, "a rotation under way is not begun again");
+    old.replace_ring(&MasterKey::keep_active(&path).unwrap());
+    assert!(matches!(old.open(&Binding::named("x", b"y"), &sealed), Err(VaultError::UnknownKey { .. })));
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
+}

@@ -11,6 +11,7 @@ mod idempotency;
 mod keys;
 mod messages;
 mod problems;
+mod rotation;
 mod service;
 mod streams;
 mod web;

@@ -118,14 +118,70 @@ fn users_and_keys_are_made_used_and_revoked() {
     assert_eq!(as_user(&["agent", "list"]).code, Some(4), "revoked");
 }
 
+/// As a store is that was left by a version that let its last administrator go.
+fn forget_all_keys(store: &std::path::Path) {
+    use zeroone::store::{Batch, Store, StoreOptions};
+    let store = Store::open(store, StoreOptions::default()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for key in store.load().await.unwrap().keys {
+            store.commit(Batch::remove_keys(key.user, vec![key.id])).await.unwrap();
+        }
+        store.close().await;
+    });
+}
+
+#[test]
+fn administrators_help_suspend_and_delete_users_by_their_address() {
+    let world = World::new();
+    let serving = world.serve();
+    serving.verb(&world, &["user", "create", "--plan", "pro", "--email", "a@b.c"]);
+    let key = serving.verb(&world, &["key", "create", "--user", "a@b.c", "--name", "laptop"]);
+    let as_user =
+        |arguments: &[&str]| world.run(arguments, &[("ZEROONE_URL", &serving.url), ("ZEROONE_API_KEY", &key)]);
+    let keys = serving.json(&world, &["key", "list", "--user", "A@b.c"]);
+    assert_eq!((keys.as_array().unwrap().len(), &keys[0]["name"]), (1, &Value::from("laptop")));
+    assert_eq!(serving.json(&world, &["user", "suspend", "a@b.c"])["status"], "suspended");
+    let refused = as_user(&["agent", "list"]);
+    assert!(refused.code == Some(4) && refused.stderr.contains("suspended"), "{refused:?}");
+    assert_eq!(serving.json(&world, &["user", "resume", "a@b.c"])["status"], "active");
+    assert_eq!(as_user(&["agent", "list"]).code, Some(0));
+    serving.verb(&world, &["key", "revoke", "--user", "a@b.c", keys[0]["id"].as_str().unwrap()]);
+    assert_eq!(as_user(&["agent", "list"]).code, Some(4), "revoked");
+    assert_eq!(serving.json(&world, &["user", "get", "a@b.c"])["email"], "a@b.c");
+    assert_eq!(serving.refused(&world, &["user", "get", "no@body"]).code, Some(3));
+    assert_eq!(serving.refused(&world, &["user", "get", "nobody"]).code, Some(2));
+    assert_eq!(serving.verb(&world, &["user", "delete", "a@b.c"]), "deleted");
+    assert_eq!(serving.refused(&world, &["user", "get", "a@b.c"]).code, Some(3));
+}
+
+#[test]
+fn the_master_key_is_changed_by_a_verb() {
+    let world = World::new();
+    let mut serving = world.serve();
+    let file = world.path("zeroone-data/master.key");
+    let old = std::fs::read_to_string(&file).unwrap();
+    let rotated = serving.json(&world, &["rotate-key"]);
+    assert!(rotated["key"].is_string(), "{rotated}");
+    let new = std::fs::read_to_string(&file).unwrap();
+    assert!(old != new && new.lines().count() == 1);
+    assert_eq!(serving.terminate().code(), Some(0));
+    std::fs::write(&file, old).unwrap();
+    let refused = world.run(&["serve", "--bind", "127.0.0.1:0", "--runtime", "process"], &[]);
+    assert_eq!(refused.code, Some(1), "the old key is refused: {refused:?}");
+    std::fs::write(&file, new).unwrap();
+    assert!(world.serve().url.starts_with("http"));
+}
+
 #[test]
 fn whoever_has_the_data_folder_is_never_locked_out() {
     let world = World::new();
     let mut serving = world.serve();
     let keys = serving.json(&world, &["key", "list"]);
-    serving.verb(&world, &["key", "revoke", keys[0]["id"].as_str().unwrap()]);
-    assert_eq!(serving.refused(&world, &["agent", "list"]).code, Some(4));
+    let last = serving.refused(&world, &["key", "revoke", keys[0]["id"].as_str().unwrap()]);
+    assert!(last.code == Some(4) && last.stderr.contains("last-administrator"), "{last:?}");
     assert_eq!(serving.terminate().code(), Some(0));
+    forget_all_keys(&world.path("zeroone-data/zeroone.redb"));
     let mut serving = world.serve();
     assert!(serving.greeting.iter().any(|line| line.trim().starts_with("zo_")), "{:?}", serving.greeting);
     assert_eq!(serving.json(&world, &["user", "list"]).as_array().unwrap().len(), 1, "the same admin");

@@ -1,0 +1,192 @@
+//! Another master key, while everything runs on.
+//!
+//! ```text
+//! new key in front of the file's ring ─► vault seals with it ─► every sealed value again ─► old keys leave the file
+//! ```
+//! A service that is killed in between starts with both keys, and goes on from there: what is sealed already is not sealed
+//! again. Only when nothing needs an old key any more does it leave the file.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::{ACTOR_PATIENCE, ControlPlane};
+use crate::actor::{AgentMsg, AskError, ask};
+use crate::domain::AgentId;
+use crate::store::{Answer, Batch, Conflict, IdempotencyRecord, IdempotencyState, OpenError, StoreError};
+use crate::vault::{MasterKey, MasterKeyError, RingKeyId};
+
+/// What was sealed with the old key a moment ago may be committed a moment later: the last pass comes after this.
+const STRAGGLERS: Duration = Duration::from_secs(1);
+/// Passes until nothing is left: each finds only what was written during the one before.
+const MAX_PASSES: usize = 20;
+/// How long a rotation that was interrupted waits before it is tried again.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// Where the master key is kept.
+#[derive(Debug, Clone)]
+pub struct KeyFile {
+    pub path: PathBuf,
+    /// Whether the service made it. Then old keys leave it by themselves after a restart too; a file of the operator's is
+    /// only changed when a rotation is asked for.
+    pub own: bool,
+}
+
+/// A rotation that is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotation {
+    /// The key that seals now.
+    pub key: RingKeyId,
+    /// How many values were sealed again.
+    pub resealed: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RotateError {
+    #[error("the master key does not come from a file; put the new one in front of it, separated by a comma, and restart")]
+    NoFile,
+    #[error("another rotation is going on")]
+    InProgress,
+    #[error(transparent)]
+    File(#[from] MasterKeyError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Canary(#[from] OpenError),
+    #[error("an agent: {0}")]
+    Agent(#[from] AskError),
+    #[error("values are still being sealed with the old key; ask again")]
+    Unsettled,
+    #[error("the task ended early")]
+    Interrupted,
+}
+
+impl ControlPlane {
+    /// Makes a new master key, seals everything with it, and takes the old one out of the file. Agents run on.
+    ///
+    /// When it fails, or its caller stops waiting, both keys are in the file; asked again, it goes on.
+    ///
+    /// # Errors
+    /// See [`RotateError`].
+    pub async fn rotate_master_key(&self) -> Result<Rotation, RotateError> {
+        let KeyFile { path, .. } = self.key_file.clone().ok_or(RotateError::NoFile)?;
+        let _one_at_a_time = self.rotating.try_lock().map_err(|_| RotateError::InProgress)?;
+        let file = path.clone();
+        let ring = blocking(move || MasterKey::add_to(&file)).await?;
+        self.vault().replace_ring(&ring);
+        tracing::info!(key = %self.vault().active_key(), "sealing everything with a new master key");
+        let resealed = self.seal_again().await?;
+        self.leave_active(path).await?;
+        Ok(Rotation { key: self.vault().active_key(), resealed })
+    }
+
+    /// Ends a rotation that was interrupted.
+    async fn finish_rotation(&self) -> Result<(), RotateError> {
+        let _one_at_a_time = self.rotating.lock().await;
+        let resealed = self.seal_again().await?;
+        tracing::info!(key = %self.vault().active_key(), resealed, "everything is sealed with the active master key");
+        match self.key_file.clone() {
+            Some(KeyFile { path, own: true }) => self.leave_active(path).await,
+            _ => {
+                tracing::info!("older master keys are not needed any more; they can be removed from the ring");
+                Ok(())
+            }
+        }
+    }
+
+    async fn leave_active(&self, path: PathBuf) -> Result<(), RotateError> {
+        let ring = blocking(move || MasterKey::keep_active(&path)).await?;
+        self.vault().replace_ring(&ring);
+        Ok(())
+    }
+
+    /// Seals everything that an older key sealed, and notes in the store which key it needs from now on.
+    async fn seal_again(&self) -> Result<usize, RotateError> {
+        let mut all = 0;
+        for _ in 0..MAX_PASSES {
+            let resealed = self.seal_agents_again().await? + self.seal_answers_again().await?;
+            all += resealed;
+            sleep(STRAGGLERS).await;
+            if resealed == 0 {
+                self.store().check_key(self.vault()).await?;
+                return Ok(all);
+            }
+        }
+        Err(RotateError::Unsettled)
+    }
+
+    async fn seal_agents_again(&self) -> Result<usize, RotateError> {
+        let mut resealed = 0;
+        for view in self.agents(None, None, usize::MAX, &[]).agents {
+            let secrets = [&view.record.api_key, &view.record.channels, &view.record.token];
+            if secrets.into_iter().flatten().any(|sealed| self.vault().is_outdated(sealed)) {
+                resealed += self.seal_agent_again(view.record.id).await?;
+            }
+        }
+        Ok(resealed)
+    }
+
+    async fn seal_agent_again(&self, id: AgentId) -> Result<usize, RotateError> {
+        // One that is being rebuilt is found by the next pass.
+        let Some(actor) = self.directory.get(&id).map(|entry| entry.value().clone()) else { return Ok(1) };
+        match ask(&actor, AgentMsg::Reseal, ACTOR_PATIENCE).await {
+            Ok(Ok(count)) => Ok(count),
+            // Removed meanwhile, or written by a later actor: the next pass sees what is there.
+            Ok(Err(StoreError::Rejected(_))) | Err(AskError::Gone) => Ok(1),
+            Ok(Err(error)) => Err(error.into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn seal_answers_again(&self) -> Result<usize, RotateError> {
+        let mut resealed = 0;
+        for (user, key, before) in self.store().answers_not_sealed_with(self.vault().active_key()).await? {
+            let IdempotencyState::Done { status, headers, body } = &before.state else { continue };
+            let answer = Answer { user, key: &key, expires_at: before.expires_at };
+            let state = match answer.open(self.vault(), body) {
+                Ok(plain) => {
+                    let body = answer.seal(self.vault(), plain.expose());
+                    IdempotencyState::Done { status: *status, headers: headers.clone(), body }
+                }
+                Err(_) => IdempotencyState::Withheld { status: *status },
+            };
+            let after = IdempotencyRecord { state, ..before.clone() };
+            match self.store().commit(Batch::reseal_idempotency(user, &key, &before, &after)).await {
+                Ok(()) => resealed += 1,
+                // Gone or answered anew meanwhile.
+                Err(StoreError::Rejected(Conflict::Stale)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(resealed)
+    }
+}
+
+/// Ends a rotation that was interrupted by the end of the last service.
+pub fn resume(plane: ControlPlane) {
+    if plane.vault().keys() < 2 {
+        return;
+    }
+    let tasks = plane.services.tasks.clone();
+    tasks.spawn(async move {
+        let closing = plane.closing.clone();
+        let work = async {
+            while let Err(error) = plane.finish_rotation().await {
+                tracing::warn!(%error, "the change of the master key is not finished yet");
+                sleep(RETRY).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = closing.cancelled() => {}
+            () = work => {}
+        }
+    });
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, MasterKeyError> + Send + 'static,
+) -> Result<T, RotateError> {
+    Ok(tokio::task::spawn_blocking(work).await.map_err(|_| RotateError::Interrupted)??)
+}

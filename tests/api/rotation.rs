@@ -1,0 +1,155 @@
+//! Another master key while agents run on.
+
+use std::path::Path;
+
+use reqwest::Method;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use zeroone::actor::Settings;
+use zeroone::control::{ControlPlane, KeyFile, NewKey, NewUser, StartError};
+use zeroone::domain::{Plan, Scopes, Status, UserId};
+use zeroone::http::{HttpOptions, ServeOptions, router, serve};
+use zeroone::store::{IdempotencyState, OpenError, Store, StoreOptions};
+use zeroone::testkit::{FakeDisk, Fakes, new_agent};
+use zeroone::vault::{MasterKey, MasterKeySource, RingKeyId, Vault};
+
+use crate::http_client::http_client;
+use crate::world::{PATIENCE, answer, until};
+
+const AGENTS: usize = 20;
+
+struct Installation {
+    fakes: Fakes,
+    disk: FakeDisk,
+    folder: TempDir,
+}
+
+impl Installation {
+    fn new() -> Self {
+        Self { fakes: Fakes::new(3), disk: FakeDisk::new(), folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn key(&self) -> std::path::PathBuf {
+        self.folder.path().join("master.key")
+    }
+
+    async fn start(&self, key: &Path) -> Result<ControlPlane, StartError> {
+        let options = StoreOptions {
+            installation: self.fakes.installation(),
+            now: self.fakes.engine().now(),
+            ..StoreOptions::default()
+        };
+        let store = Store::in_memory(self.disk.clone(), options).unwrap();
+        let master = MasterKey::load(MasterKeySource::FileOrNew(key.to_owned())).unwrap();
+        ControlPlane::builder(store, Vault::new(&master), self.fakes.runtime())
+            .gateway(self.fakes.gateway())
+            .clock(self.fakes.clock())
+            .settings(Settings::default())
+            .key_file(KeyFile { path: key.to_owned(), own: true })
+            .start()
+            .await
+    }
+}
+
+/// The keys that sealed anything of the agents.
+async fn keys_in_use(plane: &ControlPlane) -> Vec<RingKeyId> {
+    let agents = plane.store().load().await.unwrap().agents;
+    let secrets = agents.into_iter().flat_map(|it| [it.record.api_key, it.record.channels, it.record.token]);
+    let mut keys: Vec<RingKeyId> = secrets.flatten().map(|sealed| sealed.key()).collect();
+    keys.sort_by_key(ToString::to_string);
+    keys.dedup();
+    keys
+}
+
+fn keys_in(file: &Path) -> usize {
+    std::fs::read_to_string(file).unwrap().lines().count()
+}
+
+async fn with_agents(plane: &ControlPlane) -> UserId {
+    let new = NewUser { email: "a@b.c".into(), plan: Plan::Enterprise, limits: None };
+    let user = plane.create_user(new).await.unwrap().id;
+    for n in 0..AGENTS {
+        let agent = plane.create_agent(user, new_agent(&format!("agent {n}"))).await.unwrap();
+        agent.wait(&[Status::Running], PATIENCE).await.unwrap();
+    }
+    user
+}
+
+#[tokio::test]
+async fn twenty_agents_run_on_while_the_master_key_changes_and_the_old_one_is_refused() {
+    let installation = Installation::new();
+    let file = installation.key();
+    let plane = installation.start(&file).await.unwrap();
+    let user = with_agents(&plane).await;
+    let key = plane.create_key(user, NewKey::new(Scopes::all())).await.unwrap().1;
+    let (listener, closing) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), CancellationToken::new());
+    let at = listener.local_addr().unwrap();
+    let app = router(plane.clone(), HttpOptions::default());
+    let server = tokio::spawn(serve(listener, app, closing.clone(), ServeOptions::default()));
+    let http = http_client(PATIENCE);
+    let post = |path: &str, idempotency: &str| {
+        let request = http.request(Method::POST, format!("http://{at}{path}")).bearer_auth(key.expose());
+        request.header("idempotency-key", idempotency)
+    };
+    let agent = plane.agents(Some(user), None, 1, &[]).agents[0].record.id;
+    let message = format!("/api/agents/{agent}/message");
+    let said = answer(post(&message, "m").json(&json!({"message": "hi"}))).await;
+    assert_eq!(said.status, 200, "{said:?}");
+
+    std::fs::copy(&file, installation.folder.path().join("old.key")).unwrap();
+    let before: Vec<_> = plane.agents(None, None, AGENTS, &[]).agents;
+    let rotated = answer(post("/api/admin/keys/rotate", "r")).await;
+    assert_eq!(rotated.status, 200, "{rotated:?}");
+    // Each agent has an API key and a token, and one answer was kept.
+    assert_eq!(rotated.body["resealed"], 2 * AGENTS + 1, "{rotated:?}");
+    assert_eq!(rotated.body["key"], plane.vault().active_key().to_string());
+    assert_eq!(keys_in_use(&plane).await, [plane.vault().active_key()]);
+    assert_eq!(keys_in(&file), 1);
+    let kept = plane.store().idempotency(user, "m").await.unwrap().unwrap().state;
+    assert!(matches!(kept, IdempotencyState::Done { body, .. } if body.key() == plane.vault().active_key()));
+    for view in before {
+        let now = plane.agent(view.record.id).unwrap().view().unwrap();
+        assert_eq!((now.status(), now.record.state.attempt), (Status::Running, view.record.state.attempt));
+        assert_eq!(now.record.state.revision, view.record.state.revision, "nothing else was changed");
+    }
+    assert_eq!(answer(post(&message, "n").json(&json!({"message": "hi"}))).await.status, 200);
+    let again = answer(post(&message, "m").json(&json!({"message": "hi"}))).await;
+    assert_eq!((&again.text, again.header("idempotent-replayed")), (&said.text, "true"));
+    closing.cancel();
+    server.await.unwrap().unwrap();
+    plane.shutdown().await;
+
+    let refused = installation.start(&installation.folder.path().join("old.key")).await;
+    assert!(matches!(refused, Err(StartError::Key(OpenError::WrongKey { .. }))));
+    let plane = installation.start(&file).await.unwrap();
+    for view in plane.agents(None, None, AGENTS, &[]).agents {
+        let agent = plane.agent(view.record.id).unwrap();
+        assert!(agent.credentials().unwrap().api_key.is_some());
+        agent.wait(&[Status::Running], PATIENCE).await.unwrap();
+    }
+    plane.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_change_of_the_master_key_that_was_interrupted_goes_on_at_the_next_start() {
+    let installation = Installation::new();
+    let file = installation.key();
+    let plane = installation.start(&file).await.unwrap();
+    with_agents(&plane).await;
+    let old = plane.vault().active_key();
+    plane.shutdown().await;
+    // As a service leaves it that was killed right after it had written the new key.
+    MasterKey::add_to(&file).unwrap();
+    assert_eq!(keys_in(&file), 2);
+    let plane = installation.start(&file).await.unwrap();
+    until("the old key has left the file", async || keys_in(&file) == 1).await;
+    let new = plane.vault().active_key();
+    assert_ne!(new, old);
+    assert_eq!(keys_in_use(&plane).await, [new]);
+    plane.shutdown().await;
+    let plane = installation.start(&file).await.unwrap();
+    assert_eq!((plane.vault().active_key(), plane.vault().keys()), (new, 1));
+    plane.shutdown().await;
+}
