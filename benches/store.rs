@@ -134,6 +134,7 @@ fn agent(n: u16, sealed: &Sealed) -> AgentRecord {
         api_key: Some(sealed.clone()),
         channels: Some(sealed.clone()),
         channel_kinds: Vec::new(),
+        retired: None,
         token: Some(sealed.clone()),
         software: None,
         state: AgentState::new(),

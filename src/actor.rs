@@ -27,7 +27,7 @@ pub use ask::{AskError, ask};
 pub use clock::Clock;
 pub use counters::{ActorCounts, Counters};
 pub use job_queue::JobQueues;
-pub use jobs::{API_KEY_FIELD, CHANNELS_FIELD, key_of, open_credentials};
+pub use jobs::{API_KEY_FIELD, CHANNELS_FIELD, RETIRED_FIELD, key_of, open_credentials, open_retired};
 pub use protocol::{
     AgentMsg, Change, CommandMsg, CommandReply, CreateRefusal, Creation, Directory, IdempotencyClaim, RegistryMsg,
     RegistrySlot, SupervisorMsg,

@@ -282,6 +282,7 @@ impl ActorState {
                 next.api_key = change.api_key;
                 next.channels = change.channels;
                 next.channel_kinds = change.channel_kinds;
+                next.retired = change.retired;
             }
             match self.commit(next, &cause).await {
                 Ok(()) => {}

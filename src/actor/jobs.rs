@@ -13,7 +13,9 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-pub use self::secrets::{API_KEY_FIELD, CHANNELS_FIELD, TOKEN_FIELD, open_credentials, open_token};
+pub use self::secrets::{
+    API_KEY_FIELD, CHANNELS_FIELD, RETIRED_FIELD, TOKEN_FIELD, open_credentials, open_retired, open_token,
+};
 use super::Services;
 use crate::domain::{AgentId, Credentials, HostPort, Limits, Origin, Secret, Software, elapsed};
 use crate::lifecycle::{Cause, Code, Failure, FailureKind, Job, Outcome};

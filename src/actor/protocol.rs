@@ -87,6 +87,7 @@ pub struct Change {
     pub api_key: Option<Sealed>,
     pub channels: Option<Sealed>,
     pub channel_kinds: Vec<ChannelKind>,
+    pub retired: Option<Sealed>,
 }
 
 /// The answer to a command.

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use super::handle::{AgentHandle, CommandError, CommandOutcome};
 use super::{ACTOR_PATIENCE, ControlPlane};
 use crate::actor::{
-    API_KEY_FIELD, AskError, CHANNELS_FIELD, Change, CreateRefusal, Creation, IdempotencyClaim, RegistryMsg, ask,
+    API_KEY_FIELD, AskError, CHANNELS_FIELD, Change, CreateRefusal, Creation, IdempotencyClaim, RETIRED_FIELD, RegistryMsg,
+    ask, open_credentials, open_retired,
 };
 use crate::domain::{AgentId, AgentSpec, Channels, Credentials, Secret, Slug, UserId};
 use crate::ledger::{Refusal, SlugRequest};
 use crate::lifecycle::{AgentState, Command};
 use crate::store::{AgentRecord, StoreError};
 use crate::vault::{Binding, Sealed};
+
+/// Former secrets that are remembered: more than an agent's kept output can hold, unless they change by the minute.
+const MAX_RETIRED: usize = 16;
 
 /// An agent to be; valid by construction.
 #[derive(Debug, Clone)]
@@ -100,6 +104,7 @@ impl ControlPlane {
             channel_kinds: credentials.channels.kinds(),
             token: None,
             software: None,
+            retired: None,
             state: AgentState::new(),
         };
         let creation = Box::new(Creation { record, slug: wish, idempotency });
@@ -121,6 +126,37 @@ impl ControlPlane {
 }
 
 impl AgentHandle {
+    /// Secrets that the agent had and has no more, the newest last.
+    pub fn retired_secrets(&self) -> Vec<Secret<String>> {
+        self.view().map(|view| open_retired(&self.plane.services, &view.record)).unwrap_or_default()
+    }
+
+    /// What the agent's former secrets are after this change.
+    fn retire(
+        &self,
+        record: &AgentRecord,
+        api_key: &Option<Option<Secret<String>>>,
+        channels: &Option<Channels>,
+    ) -> Option<Sealed> {
+        let before = open_credentials(&self.plane.services, record).unwrap_or_default();
+        let after = Credentials {
+            api_key: api_key.clone().unwrap_or_else(|| before.api_key.clone()),
+            channels: channels.clone().unwrap_or_else(|| before.channels.clone()),
+        };
+        let gone: Vec<&Secret<String>> =
+            before.secrets().filter(|secret| !after.secrets().any(|kept| kept == *secret)).collect();
+        if gone.is_empty() {
+            return record.retired.clone();
+        }
+        let mut retired = open_retired(&self.plane.services, record);
+        retired.retain(|known| !gone.contains(&known));
+        retired.extend(gone.into_iter().cloned());
+        let newest = &retired[retired.len().saturating_sub(MAX_RETIRED)..];
+        let texts: Vec<&String> = newest.iter().map(Secret::expose).collect();
+        let json = Secret::new(serde_json::to_vec(&texts).unwrap_or_default());
+        Some(self.plane.services.vault.seal(&Binding::agent(record.id, RETIRED_FIELD), json.expose()))
+    }
+
     /// Changes what the agent is; one that runs is restarted if it must see the change.
     ///
     /// # Errors
@@ -140,7 +176,8 @@ impl AgentHandle {
         };
         // Built on what this view shows: if the agent was changed since, it is refused rather than half undone.
         let if_generation = patch.if_generation.unwrap_or(record.state.generation);
-        let change = Change { spec, api_key, channels, channel_kinds };
+        let retired = self.retire(record, &patch.api_key, &patch.channels);
+        let change = Change { spec, api_key, channels, channel_kinds, retired };
         self.command(Command::Update { inside }, Some(Box::new(change)), Some(if_generation)).await
     }
 }

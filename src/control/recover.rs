@@ -199,6 +199,7 @@ impl RecoveredAgent {
             channel_kinds: Vec::<ChannelKind>::new(),
             token: None,
             software: None,
+            retired: None,
             state,
         };
         Self { record, port: allocation.port, missing }

@@ -119,9 +119,10 @@ impl ControlPlane {
     async fn seal_agents_again(&self) -> Result<usize, RotateError> {
         let mut resealed = 0;
         for view in self.agents(None, None, usize::MAX, &[]).agents {
-            let secrets = [&view.record.api_key, &view.record.channels, &view.record.token];
+            let record = &view.record;
+            let secrets = [&record.api_key, &record.channels, &record.token, &record.retired];
             if secrets.into_iter().flatten().any(|sealed| self.vault().is_outdated(sealed)) {
-                resealed += self.seal_agent_again(view.record.id).await?;
+                resealed += self.seal_agent_again(record.id).await?;
             }
         }
         Ok(resealed)

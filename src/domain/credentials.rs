@@ -9,3 +9,17 @@ pub struct Credentials {
     pub api_key: Option<Secret<String>>,
     pub channels: Channels,
 }
+
+impl Credentials {
+    /// All of them.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret<String>> {
+        let Channels { telegram, discord, slack } = &self.channels;
+        let channels = [
+            telegram.as_ref().map(|telegram| &telegram.bot_token),
+            discord.as_ref().map(|discord| &discord.bot_token),
+            slack.as_ref().map(|slack| &slack.bot_token),
+            slack.as_ref().and_then(|slack| slack.app_token.as_ref()),
+        ];
+        self.api_key.as_ref().into_iter().chain(channels.into_iter().flatten())
+    }
+}

@@ -85,7 +85,7 @@ pub(super) fn sealed_state(txn: &ReadTransaction, active: RingKeyId) -> Read<Sea
     for row in txn.open_table(AGENTS)?.iter()? {
         let (id, value) = row?;
         let record: AgentRecord = agent_place(id.value()).decode(value.value())?;
-        [record.api_key, record.channels, record.token].iter().flatten().for_each(&mut note);
+        [record.api_key, record.channels, record.token, record.retired].iter().flatten().for_each(&mut note);
     }
     for row in txn.open_table(IDEMPOTENCY)?.iter()? {
         let (key, value) = row?;

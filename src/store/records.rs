@@ -30,6 +30,9 @@ pub struct AgentRecord {
     /// one, and where the runtime cannot tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub software: Option<Arc<Software>>,
+    /// Secrets that were replaced or removed: what was printed before must be masked all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<Sealed>,
     #[serde(rename = "life")]
     pub state: AgentState,
 }

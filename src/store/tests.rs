@@ -64,6 +64,7 @@ fn agent(n: u8) -> AgentRecord {
         channel_kinds: Vec::new(),
         token: None,
         software: None,
+        retired: None,
         state: state(1),
     }
 }

@@ -6,7 +6,7 @@
 use ractor::{ActorProcessingErr, RpcReplyPort};
 
 use super::ActorState;
-use crate::actor::jobs::{API_KEY_FIELD, CHANNELS_FIELD, TOKEN_FIELD};
+use crate::actor::jobs::{API_KEY_FIELD, CHANNELS_FIELD, RETIRED_FIELD, TOKEN_FIELD};
 use crate::store::{AgentRecord, Batch, StoreError};
 use crate::vault::{Binding, Vault};
 
@@ -34,6 +34,7 @@ fn resealed(vault: &Vault, record: &AgentRecord) -> (AgentRecord, usize) {
         (API_KEY_FIELD, &mut next.api_key),
         (CHANNELS_FIELD, &mut next.channels),
         (TOKEN_FIELD, &mut next.token),
+        (RETIRED_FIELD, &mut next.retired),
     ] {
         let Some(sealed) = secret.as_ref().filter(|sealed| vault.is_outdated(sealed)) else { continue };
         let binding = Binding::agent(id, field);

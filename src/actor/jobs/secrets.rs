@@ -29,10 +29,20 @@ pub fn open_credentials(services: &Services, record: &AgentRecord) -> Result<Cre
     })
 }
 
+/// Secrets that the agent had before; none where they cannot be read.
+pub fn open_retired(services: &Services, record: &AgentRecord) -> Vec<Secret<String>> {
+    let opened = record.retired.as_ref().and_then(|sealed| {
+        let bytes = services.vault.open(&Binding::agent(record.id, RETIRED_FIELD), sealed).ok()?;
+        serde_json::from_slice::<Vec<String>>(bytes.expose()).ok()
+    });
+    opened.unwrap_or_default().into_iter().map(Secret::new).collect()
+}
+
 /// The names that an agent's secrets are sealed under.
 pub const API_KEY_FIELD: &str = "api_key";
 pub const CHANNELS_FIELD: &str = "channels";
 pub const TOKEN_FIELD: &str = "token";
+pub const RETIRED_FIELD: &str = "retired";
 
 /// The held token in clear text; `None` where there is none, or none that can be read: the agent then pairs anew.
 pub fn open_token(services: &Services, record: &AgentRecord) -> Option<Secret<String>> {
