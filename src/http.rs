@@ -20,6 +20,7 @@ mod guard;
 mod health;
 mod host;
 mod idempotency;
+mod in_flight;
 mod incidents;
 mod keys;
 mod load;

@@ -21,8 +21,8 @@ use aes_gcm::{Aes256Gcm, Nonce};
 use crate::domain::{Secret, Timestamp, UserId};
 
 pub use binding::Binding;
-pub use master::{MasterKey, MasterKeyError, MasterKeySource};
 use master::RootKey;
+pub use master::{MasterKey, MasterKeyError, MasterKeySource};
 pub use sealed::{Sealed, SealedError};
 
 /// Names a key of the ring without saying anything about it: 32 bits derived from the key, shown as 8 hex digits.

@@ -4,7 +4,7 @@ use super::layers::Layers;
 
 /// Smallest and largest value of every number. The upper ends are no recommendation: they keep sums within their types
 /// and tell a slipped digit from a wish.
-const RANGES: [(&str, i64, i64); 30] = [
+const RANGES: [(&str, i64, i64); 31] = [
     ("server.max_connections", 1, 1_000_000),
     ("server.connections_per_address", 0, 1_000_000),
     ("server.answer_secs", 1, 3_600),

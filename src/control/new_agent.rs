@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::handle::{AgentHandle, CommandError, CommandOutcome};
 use super::{ACTOR_PATIENCE, ControlPlane};
 use crate::actor::{
-    API_KEY_FIELD, AskError, CHANNELS_FIELD, Change, CreateRefusal, Creation, IdempotencyClaim, RETIRED_FIELD, RegistryMsg,
-    ask, open_credentials, open_retired,
+    API_KEY_FIELD, AskError, CHANNELS_FIELD, Change, CreateRefusal, Creation, IdempotencyClaim, RETIRED_FIELD,
+    RegistryMsg, ask, open_credentials, open_retired,
 };
 use crate::domain::{AgentId, AgentSpec, Channels, Credentials, Secret, Slug, UserId};
 use crate::ledger::{Refusal, SlugRequest};

@@ -44,7 +44,9 @@ pub struct Rotation {
 
 #[derive(Debug, thiserror::Error)]
 pub enum RotateError {
-    #[error("the master key does not come from a file; put the new one in front of it, separated by a comma, and restart")]
+    #[error(
+        "the master key does not come from a file; put the new one in front of it, separated by a comma, and restart"
+    )]
     NoFile,
     #[error("another rotation is going on")]
     InProgress,

@@ -8,9 +8,6 @@
 //! What was certainly not acted on is not kept, so that the retry is a first try. A request with a key runs to its end
 //! even if its caller goes away: the answer is what the retry will ask for.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -23,12 +20,13 @@ use tracing::Instrument;
 
 use super::body::{self, MAX_BODY};
 use super::error::{bad_header, delivery_unknown};
+use super::in_flight::{Fingerprint, Underway, other_request};
 use super::problem::{Code, Problem};
 use super::request::{Trace, panicked, render};
 use super::state::Api;
 use crate::accounts::Caller;
 use crate::actor::IdempotencyClaim;
-use crate::domain::{AgentId, Scope, Timestamp, UserId, later};
+use crate::domain::{AgentId, Scope, Timestamp, later};
 use crate::store::{Answer, Batch, IdempotencyRecord, IdempotencyState};
 use crate::vault::Sealed;
 
@@ -66,40 +64,6 @@ pub enum Retry {
 pub struct Reserved {
     pub agent: AgentId,
     pub claim: IdempotencyClaim,
-}
-
-type Fingerprint = [u8; 32];
-
-/// Requests with a key that are under way in this process.
-#[derive(Default)]
-pub struct InFlight(Arc<Mutex<HashMap<(UserId, String), Fingerprint>>>);
-
-/// A place among those under way, given up when dropped.
-struct Underway {
-    all: Arc<Mutex<HashMap<(UserId, String), Fingerprint>>>,
-    key: (UserId, String),
-}
-
-impl InFlight {
-    fn enter(&self, user: UserId, key: &str, fingerprint: Fingerprint) -> Result<Underway, Problem> {
-        let key = (user, key.to_owned());
-        match self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()) {
-            Entry::Vacant(place) => {
-                place.insert(fingerprint);
-                Ok(Underway { all: Arc::clone(&self.0), key })
-            }
-            Entry::Occupied(other) if *other.get() == fingerprint => {
-                Err(Problem::new(Code::InProgress, "The first request with this key is still going on.").retry_after(1))
-            }
-            Entry::Occupied(_) => Err(other_request()),
-        }
-    }
-}
-
-impl Drop for Underway {
-    fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-    }
 }
 
 /// One request with a key.
@@ -288,11 +252,4 @@ fn not_kept(status: u16) -> Problem {
     let detail = "The request was done before, but its answer was not kept: it showed a secret, or the user's room for kept \
                   answers is used up.";
     Problem::new(Code::AnswerNotKept, detail).with("originalStatus", status)
-}
-
-fn other_request() -> Problem {
-    Problem::new(
-        Code::Invalid,
-        "Another request, or one with another API key, was made with this idempotency key; use a new one.",
-    )
 }

@@ -15,7 +15,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::request::class;
 use crate::control::ControlPlane;
 use crate::incident::{BOUNDS, Kind, Recovery};
 use crate::store::StoreStats;
@@ -178,6 +177,17 @@ const KNOWN: [Method; 7] =
 fn number(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
+/// For metrics: 2xx, 4xx and so on.
+const fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
+}
+
 /// OpenMetrics text in the older format of Prometheus (0.0.4): there a counter's metadata carries the name of its samples, and
 /// there are no units and no end.
 pub fn text_format(open_metrics: &str) -> String {

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{overloaded, too_many_streams};
-use super::idempotency::InFlight;
+use super::in_flight::InFlight;
 use super::load::{Load, Open};
 use super::metrics::Metrics;
 use super::problem::Problem;

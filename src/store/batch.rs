@@ -89,12 +89,7 @@ impl Batch {
     }
 
     /// A kept answer sealed by another key. Rejected with `Stale` if it is not what it was.
-    pub fn reseal_idempotency(
-        user: UserId,
-        key: &str,
-        before: &IdempotencyRecord,
-        after: &IdempotencyRecord,
-    ) -> Self {
+    pub fn reseal_idempotency(user: UserId, key: &str, before: &IdempotencyRecord, after: &IdempotencyRecord) -> Self {
         let before = IdempotencyRow::of(user, key, before).value;
         Self::only(Change::ResealIdempotency { before, row: IdempotencyRow::of(user, key, after) })
     }

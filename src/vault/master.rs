@@ -174,7 +174,9 @@ impl MasterKey {
             }
             outcome => outcome.and(removed).map_err(|source| cannot("create", path, source))?,
         }
-        File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(|source| cannot("create", path, source))?;
+        File::open(folder_of(path))
+            .and_then(|folder| folder.sync_all())
+            .map_err(|source| cannot("create", path, source))?;
         Ok(Self { ring: vec![key], created: true })
     }
 }
