@@ -491,6 +491,8 @@ impl Config {
             ("pairing", self.pairing != new.pairing),
             ("memory.backend", self.memory.backend != new.memory.backend),
             ("channels_config.telegram", self.channels_config.telegram != new.channels_config.telegram),
+            ("channels_config.slack", self.channels_config.slack != new.channels_config.slack),
+            ("channels_config.discord", self.channels_config.discord != new.channels_config.discord),
         ];
         changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
     }

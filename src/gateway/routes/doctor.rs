@@ -126,7 +126,7 @@ fn disk(app: &App) -> Vec<Finding> {
     findings.push(if workspace.join("IDENTITY.md").is_file() {
         finding(Severity::Ok, CATEGORY, "the agent has an identity")
     } else {
-        finding(Severity::Warn, CATEGORY, "there is no IDENTITY.md: the agent is nobody in particular")
+        finding(Severity::Warn, CATEGORY, "there is no IDENTITY.md: the agent has no name or character of its own")
     });
     findings.push(match app.jobs.list() {
         Ok(jobs) => finding(Severity::Ok, "cron", format!("{} jobs", jobs.len())),

@@ -10,6 +10,8 @@ const OPEN = "open";
 const EVENTS_SHOWN = 200;
 /** How often what changes by itself is asked for again. */
 const REFRESH_MS = 5000;
+/** Cells of more characters may be broken anywhere; short words stay whole. */
+const LONG = 24;
 const $ = (selector, from = document) => from.querySelector(selector);
 
 /** Kept when the tab is closed, so that the next one need not be paired. In a private window it may not be there. */
@@ -80,8 +82,7 @@ function fill(table, rows) {
     cells.forEach((cell, column) => {
       const td = document.createElement("td");
       if (names[column]) td.dataset.label = names[column];
-      if (column === 0) td.className = "name";
-      if (cell instanceof HTMLButtonElement) td.className = "action";
+      if (!(cell instanceof Node) && String(cell ?? "").length > LONG) td.className = "long";
       td.append(cell instanceof Node ? cell : String(cell ?? ""));
       tr.append(td);
     });
@@ -138,6 +139,7 @@ const sections = {
 
   async chat() {
     chat.connect();
+    $("#log").scrollTop = $("#log").scrollHeight;
     if (matchMedia("(pointer: fine)").matches) $("#chat textarea").focus();
   },
 
