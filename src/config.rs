@@ -11,6 +11,7 @@
 //! show      the table as TOML again                      variables the environment's names
 //! ```
 
+mod docker_host;
 mod layers;
 mod nearest;
 mod ranges;

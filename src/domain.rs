@@ -7,6 +7,7 @@
 mod channels;
 mod credentials;
 mod field;
+mod file;
 mod id;
 mod key;
 mod origin;
@@ -25,6 +26,8 @@ mod user;
 pub use channels::{ChannelKind, Channels, Discord, Slack, Telegram};
 pub use credentials::Credentials;
 pub use field::{FieldError, Problems, is_misleading, label};
+pub use field::{FieldError, Problems};
+pub use file::StagedFile;
 pub use id::{AgentId, InstallationId, KeyId, UserId};
 pub use key::{ApiKey, Scope, Scopes};
 pub use origin::Origin;

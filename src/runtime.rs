@@ -23,7 +23,7 @@ use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{AgentId, HostPort, ImageRef, Origin, Secret, Slug, Software, Timestamp};
-pub use crate::domain::{Exit, RunId};
+pub use crate::domain::{Exit, RunId, StagedFile};
 
 /// The name of an agent's instance: ours, known before it exists, never an engine's id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -83,18 +83,8 @@ impl InstanceSpec {
         ] {
             field(&text);
         }
-        digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        data_encoding::HEXLOWER.encode(&digest.finalize()[..16])
     }
-}
-
-/// A file inside an instance's data folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StagedFile {
-    /// Relative to the data folder, e.g. `.zeroclaw/config.toml`.
-    pub path: &'static str,
-    pub content: Secret<Vec<u8>>,
-    /// Unix permission bits.
-    pub mode: u32,
 }
 
 /// What the engine shows of an instance.
@@ -148,6 +138,19 @@ pub enum Resync {
     Instance(AgentId),
     /// Something may have been missed: list everything again.
     All,
+}
+
+/// A call whose longest time is asked for, see [`ContainerRuntime::longest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuntimeCall {
+    Prepare,
+    EnsureCreated,
+    Stage,
+    Start,
+    Stop { grace: Duration },
+    Kill,
+    Remove,
+    Observe,
 }
 
 /// What happens to an instance's data when it is removed.
@@ -234,7 +237,10 @@ pub enum RuntimeError {
     /// The machine has no room: memory, processes, disk.
     #[error("no capacity: {0}")]
     Capacity(String),
-    /// The engine does not answer; says nothing about the instance.
+    /// The engine answered that it could not do it now. It may be able to the next time.
+    #[error("the engine could not do it: {0}")]
+    Failed(String),
+    /// The engine does not answer; says nothing about the instance. Never for an answer, however bad.
     #[error("the engine does not answer: {0}")]
     Unavailable(String),
     /// The call was sent and its answer lost.
@@ -270,8 +276,30 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Whether the engine answers now.
     fn ping(&self) -> BoxFuture<'_, RuntimeResult<()>>;
 
-    /// Makes ready what all instances need: network, image. May take long, may be dropped at any time.
-    fn prepare(&self, progress: Progress) -> BoxFuture<'_, RuntimeResult<()>>;
+    /// Makes ready what this instance needs before it can be created: network, image. An instance that is there already
+    /// needs no image. May take long.
+    fn prepare<'a>(&'a self, key: &'a InstanceKey, progress: Progress) -> BoxFuture<'a, RuntimeResult<()>>;
+
+    /// The control plane itself can reach its instances afterwards: it is in every network that it has to be in. Awaited
+    /// at the start and after every gap, before instances are judged by their answers. Cheap where nothing is missing.
+    fn attach(&self) -> BoxFuture<'_, RuntimeResult<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// The longest that a call takes by its own deadlines. Whoever waits for it gives it that much and a little more, so
+    /// that the runtime's own answer, which says what was late, comes first.
+    fn longest(&self, call: RuntimeCall) -> Duration {
+        match call {
+            RuntimeCall::Stop { grace } => grace + Duration::from_secs(25),
+            RuntimeCall::Prepare
+            | RuntimeCall::EnsureCreated
+            | RuntimeCall::Stage
+            | RuntimeCall::Start
+            | RuntimeCall::Kill
+            | RuntimeCall::Remove
+            | RuntimeCall::Observe => Duration::from_secs(25),
+        }
+    }
 
     /// What an instance of this choice is made from: looked up, fetched if it is missing. `None` where the runtime cannot
     /// tell, because it has no images.

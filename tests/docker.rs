@@ -25,6 +25,8 @@ mod model;
 mod output;
 #[path = "docker/own_engine.rs"]
 mod own_engine;
+#[path = "docker/parts.rs"]
+mod parts;
 #[path = "docker/plane.rs"]
 mod plane;
 #[path = "docker/program.rs"]
@@ -33,6 +35,8 @@ mod program;
 mod proxy;
 #[path = "docker/real.rs"]
 mod real;
+#[path = "docker/refusals.rs"]
+mod refusals;
 #[path = "docker/runs.rs"]
 mod runs;
 #[path = "support/service.rs"]
@@ -143,6 +147,16 @@ fn main() {
         Standin faults::an_engine_that_is_away_or_hangs_is_unavailable;
         Standin faults::a_lost_answer_is_unknown_and_can_be_repeated;
         Standin faults::a_broken_event_stream_is_a_gap;
+        Standin parts::a_container_whose_network_was_removed_is_created_again_on_its_data;
+        Standin parts::a_second_running_container_of_an_agent_is_removed;
+        Standin parts::a_control_plane_that_left_a_network_joins_it_again_before_it_judges;
+        Standin parts::a_deletion_does_not_fail_a_neighbours_creation;
+        Standin parts::a_running_agent_is_adopted_without_its_image;
+        Standin refusals::an_answer_is_never_an_absence;
+        Standin refusals::a_call_that_is_not_allowed_is_named;
+        Standin refusals::refused_events_are_asked_for_less_and_less_often;
+        Standin refusals::a_name_that_only_the_engine_knows_is_told;
+        Standin refusals::an_outage_during_a_pull_passes_and_a_verdict_stays;
         Standin compose::its_filter_lets_through_what_is_asked_and_little_else;
         RealZeroClaw real::pairs_once_and_keeps_its_token;
         RealZeroClaw real::a_known_token_needs_no_pairing;

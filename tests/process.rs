@@ -273,7 +273,7 @@ async fn a_program_that_cannot_be_run_is_named_and_leaves_no_trace() {
     for program in [PathBuf::from("/nowhere/zeroclaw"), PathBuf::from("no-such-zeroclaw"), bench.options.root.clone()] {
         let options = ProcessOptions { program: program.clone(), ..bench.options.clone() };
         bench.runtime = ProcessRuntime::open(options).unwrap();
-        let prepared = bench.runtime.prepare(Arc::new(|_| {})).await;
+        let prepared = bench.runtime.prepare(&spec.key, Arc::new(|_| {})).await;
         assert!(matches!(prepared, Err(RuntimeError::Invalid(_))), "{prepared:?}");
         bench.runtime.ensure_created(&spec).await.unwrap();
         let started = bench.runtime.start(&spec.key).await;
@@ -281,7 +281,7 @@ async fn a_program_that_cannot_be_run_is_named_and_leaves_no_trace() {
         assert_eq!(observed(&bench.runtime, &spec.key).await.state, InstanceState::Created);
     }
     bench.runtime = ProcessRuntime::open(bench.options.clone()).unwrap();
-    bench.runtime.prepare(Arc::new(|_| {})).await.unwrap();
+    bench.runtime.prepare(&spec.key, Arc::new(|_| {})).await.unwrap();
     bench.runtime.ensure_created(&spec).await.unwrap();
     bench.runtime.start(&spec.key).await.unwrap();
 }

@@ -13,6 +13,7 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 use reqwest::Client;
+use zeroone::runtime::docker::archive;
 use zeroone::zeroclaw::pairing::{Announcement, CodeScanner};
 use zeroone::zeroclaw::profile::{DATA_DIR, GATEWAY_PORT};
 use zeroone::zeroclaw::workspace::{self, Staging};
@@ -60,7 +61,7 @@ impl Bare {
             &credentials,
             &Staging { host: "host.docker.internal", token_hash: None, answer_secs: 120 },
         );
-        let archive = workspace::tar(&files).expect("an archive");
+        let archive = archive::tar(&files).expect("an archive");
         Self { docker, client: http_client(PATIENCE), body, host, archive }
     }
 

@@ -19,10 +19,15 @@ pub use self::secrets::{
 use super::Services;
 use crate::domain::{AgentId, Credentials, HostPort, Limits, Origin, Secret, Software, elapsed};
 use crate::lifecycle::{Cause, Code, Failure, FailureKind, Job, Outcome};
-use crate::runtime::{DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState, Progress, Run, RuntimeError};
+use crate::runtime::{
+    DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState, Progress, Run, RuntimeCall, RuntimeError,
+};
 use crate::store::AgentRecord;
 use crate::zeroclaw::client::GatewayError;
 use crate::zeroclaw::workspace::{self, Staging};
+
+/// What a job gives the runtime beyond the runtime's own deadlines.
+const ANSWER_MARGIN: Duration = Duration::from_secs(2);
 
 /// What a job works with: a copy, so that the actor is free meanwhile.
 #[derive(Clone)]
@@ -54,11 +59,23 @@ type JobResult = Result<JobReport, Failure>;
 /// Does a job of the runtime or the gateway, within its limit; a panic in it is a failure like others.
 pub async fn run(services: Arc<Services>, job: Job, input: JobInput, cancel: CancellationToken) -> JobReport {
     let limits = &services.settings.limits;
+    // No shorter than what the runtime itself waits for: its own answer says what was late, and a start that waits for
+    // its turn keeps it.
+    let longest = |call| services.runtime.longest(call) + ANSWER_MARGIN;
     let limit = match job {
-        Job::Create => limits.prepare + limits.engine_call * 2,
-        Job::Kill | Job::Launch | Job::Rebind => limits.engine_call,
-        Job::Remove => limits.engine_call * 2,
-        Job::Stop => limits.stop_grace + limits.engine_call,
+        Job::Create => {
+            let calls = [RuntimeCall::EnsureCreated, RuntimeCall::Kill, RuntimeCall::Stage];
+            let work = calls.into_iter().map(longest).sum::<Duration>().max(limits.engine_call * 2);
+            limits.prepare.max(longest(RuntimeCall::Prepare)) + work
+        }
+        Job::Kill => limits.engine_call.max(longest(RuntimeCall::Kill)),
+        Job::Launch => limits.engine_call.max(longest(RuntimeCall::Start)),
+        Job::Rebind => limits.engine_call,
+        Job::Remove => (limits.engine_call * 2).max(longest(RuntimeCall::Remove)),
+        Job::Stop => {
+            let grace = limits.stop_grace;
+            (grace + limits.engine_call).max(longest(RuntimeCall::Stop { grace }))
+        }
         Job::Probe => limits.start + limits.health,
         // A token is tried, or a code is waited for and redeemed; then the gateway is asked whether it is usable.
         Job::Pair => limits.pairing * 3 + limits.health,
@@ -114,9 +131,10 @@ async fn create(services: &Services, input: &JobInput, cancel: &CancellationToke
     let progress: Progress = Arc::new(move |text: String| {
         tracing::info!(%agent, slug = views.as_ref().map(|v| v.record.slug.as_str()), "{text}");
     });
+    let key = key_of(&input.record);
     let prepared = tokio::select! {
         biased;
-        prepared = services.runtime.prepare(Arc::clone(&progress)) => prepared,
+        prepared = services.runtime.prepare(&key, Arc::clone(&progress)) => prepared,
         // Only the preparation is left half done; it belongs to no instance.
         () = cancel.cancelled() => return Err(superseded()),
     };
@@ -254,7 +272,9 @@ fn runtime_failure(error: &RuntimeError) -> Failure {
             (FailureKind::EngineAway, Code::RuntimeUnavailable)
         }
         RuntimeError::Capacity(_) => (FailureKind::Transient, Code::NoCapacity),
-        RuntimeError::NotFound | RuntimeError::Conflict(_) => (FailureKind::Transient, Code::StartFailed),
+        RuntimeError::NotFound | RuntimeError::Conflict(_) | RuntimeError::Failed(_) => {
+            (FailureKind::Transient, Code::StartFailed)
+        }
     };
     Failure { kind, cause: Cause::because(code, error.to_string()) }
 }

@@ -14,6 +14,8 @@ use super::{Environment, private_file};
 use crate::config::{Config, RuntimeChoice};
 use crate::domain::InstallationId;
 use crate::runtime::ContainerRuntime;
+#[cfg(feature = "docker")]
+use crate::runtime::RuntimeError;
 use crate::runtime::fault::FaultInjector;
 use crate::runtime::process::{ProcessFaultInjector, ProcessOptions, ProcessRuntime};
 use crate::zeroclaw::profile::Profile;
@@ -59,7 +61,7 @@ pub(super) async fn choose(
 ) -> anyhow::Result<Engine> {
     let kept = kept(config);
     let before = earlier(&kept);
-    let (kind, why) = kind(config, installation).await?;
+    let (kind, why) = kind(config, installation, environment).await?;
     if let Some(before) = before.filter(|before| *before != kind) {
         let (before, kind) = (before.as_str(), kind.as_str());
         tracing::warn!(before, kind, "another runtime than before: what the earlier one runs is left as it is");
@@ -76,7 +78,7 @@ pub(super) async fn peek(
     installation: InstallationId,
     environment: &Environment,
 ) -> anyhow::Result<Engine> {
-    let (kind, why) = kind(config, installation).await?;
+    let (kind, why) = kind(config, installation, environment).await?;
     open(kind, why, config, installation, environment).await
 }
 
@@ -88,16 +90,19 @@ async fn open(
     environment: &Environment,
 ) -> anyhow::Result<Engine> {
     let (runtime, profile) = match kind {
-        Kind::Docker => docker(config, installation).await?,
+        Kind::Docker => docker(config, installation, environment).await?,
         Kind::Process => process(config, installation, environment).await?,
     };
     Ok(Engine { runtime, profile, why })
 }
 
 /// The installations that the configured runtime has instances of, and how many each.
-pub(super) async fn installations(config: &Config) -> anyhow::Result<BTreeMap<InstallationId, usize>> {
+pub(super) async fn installations(
+    config: &Config,
+    environment: &Environment,
+) -> anyhow::Result<BTreeMap<InstallationId, usize>> {
     // Whose instances are asked for does not matter to whether somebody answers.
-    match kind(config, InstallationId::new()).await?.0 {
+    match kind(config, InstallationId::new(), environment).await?.0 {
         Kind::Docker => docker_installations(config).await,
         Kind::Process => {
             let folder = agents_folder(config);
@@ -106,7 +111,7 @@ pub(super) async fn installations(config: &Config) -> anyhow::Result<BTreeMap<In
     }
 }
 
-/// The hands that do faults to the instances of a running service, whose runtime has this name.
+/// Injects faults into the instances of a running service, whose runtime has this name.
 pub(super) fn injector(
     config: &Config,
     runtime: &str,
@@ -120,13 +125,17 @@ pub(super) fn injector(
 }
 
 /// Which runtime it is to be, and why.
-async fn kind(config: &Config, installation: InstallationId) -> anyhow::Result<(Kind, String)> {
+async fn kind(
+    config: &Config,
+    installation: InstallationId,
+    environment: &Environment,
+) -> anyhow::Result<(Kind, String)> {
     let kept = kept(config);
     Ok(match (config.runtime, earlier(&kept)) {
         (RuntimeChoice::Docker, _) => (Kind::Docker, "asked for".to_owned()),
         (RuntimeChoice::Process, _) => (Kind::Process, "asked for".to_owned()),
         (RuntimeChoice::Auto, Some(kind)) => (kind, format!("chosen at an earlier start; kept in {}", kept.display())),
-        (RuntimeChoice::Auto, None) => find(config, installation).await?,
+        (RuntimeChoice::Auto, None) => find(config, installation, environment).await?,
     })
 }
 
@@ -148,34 +157,76 @@ fn keep(path: &Path, kind: Kind) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// What the engine's address came from, for people who have to correct it.
 #[cfg(feature = "docker")]
-async fn find(config: &Config, installation: InstallationId) -> anyhow::Result<(Kind, String)> {
+fn host_source(config: &Config, environment: &Environment) -> &'static str {
+    let named = super::client::variable(environment, "DOCKER_HOST").and_then(|host| host.split_once("://"));
+    match (named, config.docker.host.split_once("://")) {
+        (Some((_, named)), Some((_, host))) if named == host => "DOCKER_HOST",
+        _ => "docker.host",
+    }
+}
+
+/// A service that is a container itself is on other networks than the machine.
+#[cfg(feature = "docker")]
+fn warn_in_container(config: &Config) {
+    let marks = ["/.dockerenv", "/run/.containerenv"];
+    if config.docker.is_bridge() && marks.iter().any(|mark| Path::new(mark).exists()) {
+        tracing::warn!(
+            "zeroone runs in a container, where it cannot reach agents on the machine's loopback: set docker.isolation = \
+             \"per-agent\" (ZEROONE_DOCKER__ISOLATION) and docker.joined to the name of zeroone's container \
+             (ZEROONE_DOCKER__JOINED), as docker-compose.yml does, or run the container with the machine's network"
+        );
+    }
+}
+
+#[cfg(feature = "docker")]
+async fn find(
+    config: &Config,
+    installation: InstallationId,
+    environment: &Environment,
+) -> anyhow::Result<(Kind, String)> {
     let options = config.docker.options(installation).map_err(anyhow::Error::msg)?;
-    let host = options.host.clone();
-    let engine = crate::runtime::docker::DockerRuntime::new(options)?;
+    let (host, from) = (options.host.clone(), host_source(config, environment));
+    let engine = crate::runtime::docker::DockerRuntime::new(options).with_context(|| {
+        format!("{from} names an engine that cannot be used; correct it, or choose with --runtime process")
+    })?;
     Ok(match tokio::time::timeout(ENGINE_PATIENCE, engine.ping()).await {
-        Ok(Ok(())) => (Kind::Docker, format!("an engine answers at {host}")),
-        Ok(Err(_)) | Err(_) => (Kind::Process, format!("no engine answers at {host}")),
+        Ok(Ok(())) => (Kind::Docker, format!("an engine answers at {host}, {from}")),
+        Ok(Err(RuntimeError::Unavailable(why))) => (Kind::Process, format!("no engine: {why} ({from})")),
+        Ok(Err(error)) => (Kind::Process, format!("no engine at {host}, {from}: {error}")),
+        Err(_) => (Kind::Process, format!("no engine answers at {host}, {from}")),
     })
 }
 
 #[cfg(not(feature = "docker"))]
-async fn find(_: &Config, _: InstallationId) -> anyhow::Result<(Kind, String)> {
+async fn find(_: &Config, _: InstallationId, _: &Environment) -> anyhow::Result<(Kind, String)> {
     Ok((Kind::Process, "this build has no other".into()))
 }
 
 #[cfg(feature = "docker")]
-async fn docker(config: &Config, installation: InstallationId) -> anyhow::Result<(Arc<dyn ContainerRuntime>, Profile)> {
+async fn docker(
+    config: &Config,
+    installation: InstallationId,
+    environment: &Environment,
+) -> anyhow::Result<(Arc<dyn ContainerRuntime>, Profile)> {
     use crate::zeroclaw::software::ImageClues;
     let options = config.docker.options(installation).map_err(anyhow::Error::msg)?;
     // The engine tells it for each image. Until it does, which may be away now, the tag has to do.
     let tagged = ImageClues { reference: &options.image, ..ImageClues::default() }.probable();
     let profile = options.profile.or_else(|| tagged.map(|clue| clue.profile)).unwrap_or(Profile::V08);
-    Ok((Arc::new(crate::runtime::docker::DockerRuntime::new(options)?), profile))
+    let from = host_source(config, environment);
+    let engine = crate::runtime::docker::DockerRuntime::new(options).with_context(|| format!("cannot use {from}"))?;
+    warn_in_container(config);
+    Ok((Arc::new(engine), profile))
 }
 
 #[cfg(not(feature = "docker"))]
-async fn docker(_: &Config, _: InstallationId) -> anyhow::Result<(Arc<dyn ContainerRuntime>, Profile)> {
+async fn docker(
+    _: &Config,
+    _: InstallationId,
+    _: &Environment,
+) -> anyhow::Result<(Arc<dyn ContainerRuntime>, Profile)> {
     anyhow::bail!("this build has no Docker runtime (feature `docker`)")
 }
 

@@ -75,7 +75,7 @@ async fn recover(
     }
     // A service that lost its store runs on for a while, and must not be worked beside.
     let _alone = config.data.is_dir().then(|| reserve(&path)).transpose()?;
-    let installation = choose(args.installation, &engine::installations(config).await?)?;
+    let installation = choose(args.installation, &engine::installations(config, environment).await?)?;
     let Engine { runtime, .. } = engine::peek(config, installation, environment).await?;
     let found = recover::find(&*runtime).await.map_err(Failure::of)?;
     let plan = recover::plan(found, &args.user, Timestamp::now()).map_err(Failure::of)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 use super::nearest::nearest;
-use super::{Config, File, Flag, variables};
+use super::{Config, File, Flag, docker_host, variables};
 use crate::domain::Secret;
 
 /// The defaults: the example file itself.
@@ -70,6 +70,10 @@ impl Layers {
                 Ok(None) => {}
                 Err(problem) => problems.push(problem),
             }
+        }
+        // What others' tools are told is no more than another default.
+        if let (Some((_, Origin::Default)), Some(found)) = (self.values.get("docker.host"), docker_host::find(env)) {
+            self.put_text("docker.host", &found.host, Origin::Variable(found.from), problems);
         }
         let key = env.iter().find(|(name, value)| name == variables::MASTER_KEY && !value.is_empty());
         key.map(|(_, value)| Secret::from(value.as_str()))

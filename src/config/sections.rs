@@ -317,6 +317,11 @@ impl Docker {
         profile(&self.profile)
     }
 
+    /// Whether the agents share a network that only the machine itself reaches.
+    pub fn is_bridge(&self) -> bool {
+        self.isolation == Isolation::Bridge && self.reach != Reach::Container
+    }
+
     /// # Errors
     /// Where the subnets are no range of addresses.
     #[cfg(feature = "docker")]

@@ -29,17 +29,20 @@ pub fn spawn(
     supervisor: ActorRef<SupervisorMsg>,
     closing: &CancellationToken,
 ) {
-    services.tasks.spawn(closing.clone().run_until_cancelled_owned(watch(changes, supervisor)));
+    services.tasks.spawn(closing.clone().run_until_cancelled_owned(watch(Arc::clone(services), changes, supervisor)));
     services.tasks.spawn(closing.clone().run_until_cancelled_owned(sweep(Arc::clone(services))));
 }
 
 /// A stream that ends breaks its promise; the health checks and the sweep still find what happens.
-async fn watch(mut changes: BoxStream<'static, Resync>, supervisor: ActorRef<SupervisorMsg>) {
+async fn watch(services: Arc<Services>, mut changes: BoxStream<'static, Resync>, supervisor: ActorRef<SupervisorMsg>) {
     while let Some(change) = changes.next().await {
         let agent = match change {
             Resync::Instance(agent) => Some(agent),
             Resync::All => None,
         };
+        if agent.is_none() {
+            attach(&services).await;
+        }
         if supervisor.cast(SupervisorMsg::Resync(agent)).is_err() {
             return;
         }
@@ -54,6 +57,16 @@ async fn sweep(services: Arc<Services>) {
         ticks.tick().await;
         orphans = clear_orphans(&services, orphans).await;
         services.orphans.store(confirmed(&orphans), Ordering::Relaxed);
+    }
+}
+
+/// Instances are judged by their answers, so they must be reachable first: what ran on while this service, its container
+/// or the engine was away may be in a network that this service is not in.
+async fn attach(services: &Services) {
+    match timeout(services.settings.limits.engine_call, services.runtime.attach()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "cannot join the agents' networks; it is tried again for each agent"),
+        Err(_) => tracing::warn!("joining the agents' networks takes long; it is tried again for each agent"),
     }
 }
 

@@ -154,7 +154,10 @@ impl From<RuntimeError> for Problem {
         match error {
             // What is only read is in nobody's way, unless it does not run.
             RuntimeError::NotFound | RuntimeError::Conflict(_) => not_running(),
-            RuntimeError::Capacity(_) | RuntimeError::Unavailable(_) | RuntimeError::UnknownOutcome(_) => {
+            RuntimeError::Capacity(_)
+            | RuntimeError::Failed(_)
+            | RuntimeError::Unavailable(_)
+            | RuntimeError::UnknownOutcome(_) => {
                 tracing::warn!(%error, "the runtime did not answer");
                 Self::new(Code::RuntimeUnavailable, "The container engine does not answer at present.")
                     .retry_after(AWAY_RETRY_SECS)

@@ -1,23 +1,30 @@
 //! Agents as containers of a Docker engine.
 //!
 //! ```text
-//!   options     how it is set up              engine      the client: deadlines, what errors mean
-//!   container   what is asked for, labels     observe     what is shown: state, boot, endpoint
-//!   image       there or pulled               network     isolation between neighbours
-//!   events      wake-ups                      logs        lines
-//!   instance    what is done to containers    usage       samples
-//!   boot        runs, told apart by time      deaths      how runs ended that the engine replaced
-//!   hands       faults on purpose, from beside the service
+//!   options     how it is set up              address     where the engine listens
+//!   engine      the connection, deadlines     wire        reads, in types of ours (answers)
+//!   failure     what a failed call means      container   what is asked for, labels
+//!   observe     what is shown: state, run, endpoint
+//!   image       there or pulled               network     isolation between neighbours, membership
+//!   events      wake-ups                      suspects    agents that may have two containers
+//!   instance    what is done to containers    archive     files on their way into one
+//!   logs        lines                         usage       samples
+//!   run_id      runs, told apart by time      exit_history  how runs ended that the engine replaced
+//!   fault_injector  fault injection, from a separate process
 //! ```
 //!
 //! What is ours is told by labels, never by a name: a container, volume or network without this installation's labels is
 //! not touched, whatever it is called. Nothing here relies on the engine's restart policy or on its memory of events; the
 //! policy is set, but what comes of it is only observed.
 
+mod address;
+mod answers;
+pub mod archive;
 mod container;
-mod deaths;
 mod engine;
 mod events;
+mod exit_history;
+mod failure;
 mod fault_injector;
 mod image;
 mod instance;
@@ -27,7 +34,9 @@ mod observe;
 mod options;
 mod run_id;
 mod software;
+mod suspects;
 mod usage;
+mod wire;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -41,16 +50,19 @@ use tokio::sync::Semaphore;
 pub use self::fault_injector::DockerFaultInjector;
 pub use self::options::{DockerOptions, Isolation, Reach, Subnets, Traefik};
 
-use self::deaths::Deaths;
 use self::engine::Engine;
+use self::events::Watcher;
+use self::exit_history::ExitHistory;
+use self::image::Images;
 use self::instance::at_rest;
 use self::network::Networks;
 use self::run_id::Boots;
 use self::software::Clues;
+use self::suspects::Suspects;
 use self::usage::Samples;
 use super::{
     Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LogLine, LogQuery, ObservedInstance,
-    Progress, Resync, Run, RuntimeError, RuntimeResult, StagedFile, Usage,
+    Progress, Resync, Run, RuntimeCall, RuntimeError, RuntimeResult, StagedFile, Usage,
 };
 use crate::domain::{InstallationId, Origin, Software};
 
@@ -60,8 +72,10 @@ pub struct DockerRuntime {
     engine: Arc<Engine>,
     networks: Networks,
     samples: Samples,
-    boots: Boots,
-    deaths: Arc<Deaths>,
+    boots: Arc<Boots>,
+    exits: Arc<ExitHistory>,
+    suspects: Arc<Suspects>,
+    images: Images,
     starts: Semaphore,
     clues: Clues,
 }
@@ -79,8 +93,10 @@ impl DockerRuntime {
             engine: Arc::new(Engine::new(&options.host)?),
             networks: Networks::new(),
             samples: Samples::default(),
-            boots: Boots::default(),
-            deaths: Arc::default(),
+            boots: Arc::default(),
+            exits: Arc::default(),
+            suspects: Arc::default(),
+            images: Images::new(),
             starts: Semaphore::new(options.start_throttle),
             clues: Clues::default(),
             options,
@@ -100,8 +116,8 @@ impl ContainerRuntime for DockerRuntime {
     fn caps(&self) -> Caps {
         Caps {
             name: "docker",
-            enforces_cpu: true,
-            enforces_memory: true,
+            enforces_cpu: self.engine.enforces_cpu(),
+            enforces_memory: self.engine.enforces_memory(),
             isolates_network: true,
             host: container::HOST,
         }
@@ -111,17 +127,25 @@ impl ContainerRuntime for DockerRuntime {
         self.engine.ping().boxed()
     }
 
-    fn prepare(&self, progress: Progress) -> BoxFuture<'_, RuntimeResult<()>> {
+    fn prepare<'a>(&'a self, key: &'a InstanceKey, progress: Progress) -> BoxFuture<'a, RuntimeResult<()>> {
         async move {
             // An engine that is away shows in the ping, long before the others give up.
-            tokio::try_join!(
-                self.engine.ping(),
-                self.networks.prepare(&self.engine, &self.options),
-                image::ensure(&self.engine, &self.options, &self.options.image, &progress),
-            )?;
-            Ok(())
+            tokio::try_join!(self.engine.ping(), self.networks.prepare(&self.engine, &self.options))?;
+            // What is there is started without its image, so that neither a registry nor a removed tag stands in the way.
+            if !self.find_all(Some(key.agent)).await?.is_empty() {
+                return Ok(());
+            }
+            self.images.ensure(&self.engine, &self.options, &self.options.image, &progress).await
         }
         .boxed()
+    }
+
+    fn attach(&self) -> BoxFuture<'_, RuntimeResult<()>> {
+        self.networks.attach(&self.engine, &self.options).boxed()
+    }
+
+    fn longest(&self, call: RuntimeCall) -> Duration {
+        instance::longest(call, self.options.pull_deadline)
     }
 
     fn software<'a>(
@@ -171,7 +195,7 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     fn observe<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<ObservedInstance>>> {
-        async move { Ok(self.find(key).await?.map(|found| found.observed)) }.boxed()
+        self.look(key).boxed()
     }
 
     fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<ObservedInstance>>> {
@@ -190,7 +214,13 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     fn watch(&self) -> BoxStream<'static, Resync> {
-        events::watch(Arc::clone(&self.engine), Arc::clone(&self.deaths), self.options.installation)
+        events::watch(Watcher {
+            engine: Arc::clone(&self.engine),
+            history: Arc::clone(&self.exits),
+            runs: Arc::clone(&self.boots),
+            suspects: Arc::clone(&self.suspects),
+            installation: self.options.installation,
+        })
     }
 
     fn logs<'a>(

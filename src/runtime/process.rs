@@ -291,7 +291,7 @@ impl ContainerRuntime for ProcessRuntime {
         blocking(move || fs::read_dir(root).map(drop).map_err(failed("cannot read the agents' folder"))).boxed()
     }
 
-    fn prepare(&self, progress: Progress) -> BoxFuture<'_, RuntimeResult<()>> {
+    fn prepare<'a>(&'a self, _: &'a InstanceKey, progress: Progress) -> BoxFuture<'a, RuntimeResult<()>> {
         let inner = Arc::clone(&self.0);
         blocking(move || {
             let Program { path, environment, .. } = &inner.host.program;

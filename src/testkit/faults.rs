@@ -14,7 +14,7 @@ use super::random::Sequence;
 use crate::domain::{Origin, Secret};
 use crate::runtime::{
     Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, ObservedInstance, Progress,
-    Resync, Run, RuntimeError, RuntimeResult, StagedFile, Usage,
+    Resync, Run, RuntimeCall, RuntimeError, RuntimeResult, StagedFile, Usage,
 };
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
 
@@ -212,8 +212,16 @@ impl ContainerRuntime for FaultyRuntime {
         self.through(Call::Ping, || self.inner.ping()).boxed()
     }
 
-    fn prepare(&self, progress: Progress) -> BoxFuture<'_, RuntimeResult<()>> {
-        self.through(Call::Prepare, move || self.inner.prepare(Arc::clone(&progress))).boxed()
+    fn prepare<'a>(&'a self, key: &'a InstanceKey, progress: Progress) -> BoxFuture<'a, RuntimeResult<()>> {
+        self.through(Call::Prepare, move || self.inner.prepare(key, Arc::clone(&progress))).boxed()
+    }
+
+    fn attach(&self) -> BoxFuture<'_, RuntimeResult<()>> {
+        self.inner.attach()
+    }
+
+    fn longest(&self, call: RuntimeCall) -> Duration {
+        self.inner.longest(call)
     }
 
     fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<ObservedInstance>> {

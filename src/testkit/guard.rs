@@ -14,7 +14,7 @@ use crate::domain::{AgentId, Origin};
 use crate::lifecycle::{AfterStop, AgentState, Phase, RetryTarget};
 use crate::runtime::{
     Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, ObservedInstance, Progress,
-    Resync, Run, RuntimeResult, StagedFile, Usage,
+    Resync, Run, RuntimeCall, RuntimeResult, StagedFile, Usage,
 };
 use crate::store::Store;
 
@@ -131,8 +131,16 @@ impl ContainerRuntime for Guard {
         self.inner.ping()
     }
 
-    fn prepare(&self, progress: Progress) -> BoxFuture<'_, RuntimeResult<()>> {
-        self.inner.prepare(progress)
+    fn prepare<'a>(&'a self, key: &'a InstanceKey, progress: Progress) -> BoxFuture<'a, RuntimeResult<()>> {
+        self.inner.prepare(key, progress)
+    }
+
+    fn attach(&self) -> BoxFuture<'_, RuntimeResult<()>> {
+        self.inner.attach()
+    }
+
+    fn longest(&self, call: RuntimeCall) -> Duration {
+        self.inner.longest(call)
     }
 
     fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<ObservedInstance>> {

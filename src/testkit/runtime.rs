@@ -183,7 +183,7 @@ impl ContainerRuntime for FakeRuntime {
         self.call(|_| Ok(())).boxed()
     }
 
-    fn prepare(&self, progress: Progress) -> BoxFuture<'_, RuntimeResult<()>> {
+    fn prepare<'a>(&'a self, _: &'a InstanceKey, progress: Progress) -> BoxFuture<'a, RuntimeResult<()>> {
         async move {
             let image = self.call(|state| Ok(state.image.clone())).await?;
             match image {

@@ -18,6 +18,8 @@ pub(crate) enum Mode {
     Hang,
     /// The call whose request begins like this reaches the engine, its answer does not come back.
     Lose(&'static str),
+    /// Calls whose first line holds one of these words are answered with this status and message, and go no further.
+    Refuse(&'static [&'static str], u16, &'static str),
 }
 
 /// The first lines of the requests that came through.
@@ -67,6 +69,11 @@ impl Proxy {
         calls.collect()
     }
 
+    /// How often a call was asked for whose first line holds this word.
+    pub(crate) fn count(&self, word: &str) -> usize {
+        self.asked.lock().unwrap().iter().filter(|line| line.contains(word)).count()
+    }
+
     pub(crate) fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
@@ -86,6 +93,15 @@ async fn serve(mut client: UnixStream, engine: String, mut mode: watch::Receiver
     let length = client.read(&mut request).await.unwrap_or(0);
     request.truncate(length);
     let line = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned();
+    if let Mode::Refuse(words, status, message) = now
+        && words.iter().any(|word| line.contains(word))
+    {
+        asked.lock().unwrap().push(line);
+        let body = format!("{{\"message\":{message:?}}}");
+        let head = format!("HTTP/1.1 {status} No\r\nContent-Type: application/json\r\nConnection: close\r\n");
+        let _ = client.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).await;
+        return;
+    }
     let mut upstream = UnixStream::connect(&engine).await.unwrap();
     upstream.write_all(&request).await.unwrap();
     if matches!(now, Mode::Lose(call) if line.starts_with(call)) {

@@ -12,11 +12,11 @@ use zeroone::control::{AgentHandle, ControlPlane, NewAgent, NewUser};
 use zeroone::domain::{AgentId, AgentSpec, HostPort, Plan, PortRange, Slug, Status, UserId};
 use zeroone::lifecycle::Timing;
 use zeroone::runtime::StagedFile;
+use zeroone::runtime::docker::archive;
 use zeroone::store::{Store, StoreOptions};
 use zeroone::testkit::{self, Tap};
 use zeroone::zeroclaw::client::HttpGateway;
 use zeroone::zeroclaw::profile::DATA_DIR;
-use zeroone::zeroclaw::workspace;
 
 use crate::model::{self, Model};
 use crate::world::World;
@@ -115,7 +115,7 @@ impl<'a> Service<'a> {
     /// Puts a file into the agent's data, behind the control plane's back.
     pub(crate) async fn write(&self, agent: &AgentHandle, file: StagedFile) {
         let options = UploadToContainerOptionsBuilder::default().path(DATA_DIR).build();
-        let archive = bollard::body_full(workspace::tar(&[file]).unwrap().into());
+        let archive = bollard::body_full(archive::tar(&[file]).unwrap().into());
         self.world.docker.upload_to_container(&container_name(agent), Some(options), archive).await.unwrap();
     }
 }

@@ -46,8 +46,11 @@ impl World {
         let image = standin::Image::of_this_program().ensure(&docker).await;
         // The engine's default bridge, on this machine or not at all.
         let bridge = docker.inspect_network("bridge", None::<InspectNetworkOptions>).await.unwrap();
-        let gateway = bridge.ipam.unwrap().config.unwrap()[0].gateway.clone().unwrap();
-        Self::on(docker, host(), image, gateway.parse().unwrap())
+        let range = bridge.ipam.unwrap().config.unwrap().remove(0);
+        // An engine that was started for the first time shows no gateway: it is the first address.
+        let first = || range.subnet?.parse::<ipnet::Ipv4Net>().ok()?.hosts().next();
+        let gateway = range.gateway.and_then(|gateway| gateway.parse().ok()).or_else(first).unwrap();
+        Self::on(docker, host(), image, gateway)
     }
 
     /// A world on this engine.
@@ -279,7 +282,8 @@ macro_rules! assert_error {
 pub(crate) async fn prepare(runtime: &DockerRuntime) -> (RuntimeResult<()>, Vec<String>) {
     let said = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let hear = std::sync::Arc::clone(&said);
-    let prepared = runtime.prepare(std::sync::Arc::new(move |text| hear.lock().unwrap().push(text))).await;
+    let prepared =
+        runtime.prepare(&spec(&[]).key, std::sync::Arc::new(move |text| hear.lock().unwrap().push(text))).await;
     let said = said.lock().unwrap().clone();
     (prepared, said)
 }

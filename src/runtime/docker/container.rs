@@ -6,6 +6,7 @@ use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, PortBinding, RestartPolicy,
     RestartPolicyNameEnum,
 };
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use super::options::{DockerOptions, Isolation};
@@ -24,6 +25,9 @@ const TMPFS: &str = "rw,noexec,nosuid,nodev,size=64m,mode=1777";
 
 /// The engine's machine, as every container knows it.
 pub(super) const HOST: &str = "host.docker.internal";
+
+/// What all labels of ours begin with.
+pub(super) const LABELS: &str = "zeroone.";
 
 const INSTALLATION: &str = "zeroone.installation";
 const AGENT: &str = "zeroone.agent";
@@ -128,7 +132,7 @@ pub(super) fn setup(options: &DockerOptions, image: &str) -> String {
         "{:?}",
         (image, &options.network, isolation, traefik, &options.log_size, options.log_files, USER, PIDS, TMPFS)
     );
-    Sha256::digest(settings).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(&Sha256::digest(settings)[..8])
 }
 
 /// The name of the image that an instance is made from.
@@ -151,10 +155,10 @@ pub(super) fn owner_labels(installation: InstallationId, key: &InstanceKey) -> H
 }
 
 /// The engine's filter for what belongs to an installation, or to one agent of it.
-pub(super) fn owner_filter(installation: InstallationId, agent: Option<AgentId>) -> HashMap<String, Vec<String>> {
+pub(super) fn owner_filter(installation: InstallationId, agent: Option<AgentId>) -> String {
     let mut labels = vec![format!("{INSTALLATION}={installation}")];
     labels.extend(agent.map(|agent| format!("{AGENT}={agent}")));
-    HashMap::from([("label".to_owned(), labels)])
+    serde_json::json!({ "label": labels }).to_string()
 }
 
 /// What the labels of a container say.
@@ -177,9 +181,17 @@ pub(super) fn ownership(installation: InstallationId, labels: &HashMap<String, S
     Some(Ownership { key, spec: label(SPEC), setup: label(SETUP), origin })
 }
 
+/// The filter for the events of an installation's containers.
+pub(super) fn event_filter(installation: InstallationId, actions: &[&str]) -> String {
+    serde_json::json!({
+        "label": [format!("{INSTALLATION}={installation}")], "type": ["container"], "event": actions,
+    })
+    .to_string()
+}
+
 /// The filter for what belongs to any installation, and whose it is.
-pub(super) fn any_owner() -> HashMap<String, Vec<String>> {
-    HashMap::from([("label".to_owned(), vec![INSTALLATION.to_owned()])])
+pub(super) fn any_owner() -> String {
+    serde_json::json!({ "label": [INSTALLATION] }).to_string()
 }
 
 pub(super) fn installation_of(labels: &HashMap<String, String>) -> Option<InstallationId> {

@@ -1,16 +1,21 @@
-//! The line to the engine: one client, a deadline on every call, and what an error of its means.
+//! The connection to the engine: where it is, in which version it is asked, and a deadline on every call.
 //!
 //! A call that changes something is never sent blindly: each is preceded by a read, so that an engine that is away or
 //! hangs shows as [`RuntimeError::Unavailable`], with nothing done. [`RuntimeError::UnknownOutcome`] is left for the
 //! answer that was lost after the call went out.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bollard::errors::Error;
-use bollard::query_parameters::InspectContainerOptions;
-use bollard::{API_DEFAULT_VERSION, Docker};
+use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
+use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 
+use super::address::Address;
+use super::answers::{Container, Image, Info, Listed, Network, Version, Volume, readable};
+use super::failure::{Failure, there};
+use super::wire::{Lines, Wire, path, segment};
 use crate::runtime::{RuntimeError, RuntimeResult};
 
 /// Deadline of calls that only read. They take milliseconds, but the look at a container waits while the engine starts
@@ -18,7 +23,7 @@ use crate::runtime::{RuntimeError, RuntimeResult};
 /// answers nothing.
 pub(super) const READ: Duration = Duration::from_secs(10);
 
-/// Deadline of a ping, which says whether anyone is there at all.
+/// Deadline of a ping, which says whether the engine is there at all.
 pub(super) const PING: Duration = Duration::from_secs(2);
 
 /// Deadline of creating or removing things: disk work, a second at the most on a busy machine.
@@ -27,223 +32,222 @@ pub(super) const CHANGE: Duration = Duration::from_secs(30);
 /// The client's own limit on a response's head; ours are shorter, but for a pull's, whose head comes at once.
 const CLIENT_TIMEOUT_SECS: u64 = 120;
 
-/// The longest message of the engine that is passed on.
-const MESSAGE_LENGTH: usize = 400;
+/// The version that an engine is asked in which does not tell its own: Docker 20.10's and Podman 4's.
+const OLDEST_VERSION: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
 
 /// The engine, found when it is first needed: it may be away when the control plane starts.
 pub(super) struct Engine {
-    host: String,
+    address: Address,
     connected: OnceCell<Connected>,
+    /// The engine said that it does not enforce memory limits.
+    ignores_memory: AtomicBool,
+    /// The engine said that it does not enforce CPU limits.
+    ignores_cpu: AtomicBool,
 }
 
 struct Connected {
     docker: Docker,
-    /// Cores of the engine's machine, where it tells.
-    cores: Option<f64>,
+    wire: Wire,
+    info: Info,
 }
 
 impl Engine {
     /// # Errors
-    /// [`RuntimeError::Invalid`] where the host has a form that no engine listens on.
+    /// [`RuntimeError::Invalid`] where the host has a form that this client does not speak.
     pub(super) fn new(host: &str) -> RuntimeResult<Self> {
-        if !["unix://", "tcp://", "http://"].iter().any(|scheme| host.starts_with(scheme)) {
-            return Err(RuntimeError::Invalid("the engine's host must be unix:///path or tcp://host:port".into()));
-        }
-        Ok(Self { host: host.to_owned(), connected: OnceCell::new() })
+        Ok(Self {
+            address: Address::parse(host)?,
+            connected: OnceCell::new(),
+            ignores_memory: AtomicBool::new(false),
+            ignores_cpu: AtomicBool::new(false),
+        })
     }
 
     pub(super) async fn docker(&self) -> RuntimeResult<&Docker> {
-        Ok(&self.connected().await?.docker)
+        self.connected().await.map(|connected| &connected.docker).map_err(RuntimeError::from)
     }
 
     /// Cores of the engine's machine, where it tells.
     pub(super) async fn cores(&self) -> RuntimeResult<Option<f64>> {
-        Ok(self.connected().await?.cores)
+        let cpus = self.connected().await?.info.cpus;
+        Ok(cpus.filter(|cpus| *cpus > 0).map(f64::from))
     }
 
-    async fn connected(&self) -> RuntimeResult<&Connected> {
+    pub(super) fn enforces_memory(&self) -> bool {
+        let told = self.connected.get().and_then(|connected| connected.info.memory_limit);
+        told != Some(false) && !self.ignores_memory.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn enforces_cpu(&self) -> bool {
+        let told = self.connected.get().and_then(|connected| connected.info.cpu_quota);
+        told != Some(false) && !self.ignores_cpu.load(Ordering::Relaxed)
+    }
+
+    /// Takes up what the engine said about a container that it made all the same.
+    pub(super) fn heed(&self, warnings: &[String]) {
+        for warning in warnings {
+            let text = warning.to_ascii_lowercase();
+            let discarded =
+                ["discarded", "not support", "not enforced", "ignored"].iter().any(|sign| text.contains(sign));
+            let first = if discarded && text.contains("memory") && !text.contains("swap") {
+                !self.ignores_memory.swap(true, Ordering::Relaxed)
+            } else if discarded && (text.contains("cpu") || text.contains("cfs")) {
+                !self.ignores_cpu.swap(true, Ordering::Relaxed)
+            } else {
+                tracing::debug!(warning, "the engine warns about a container");
+                false
+            };
+            if first {
+                tracing::warn!(warning, "a limit of the agents is not enforced by this engine");
+            }
+        }
+    }
+
+    async fn connected(&self) -> Result<&Connected, Failure> {
         self.connected
             .get_or_try_init(|| async {
-                let docker = match self.host.strip_prefix("unix://") {
-                    Some(path) => Docker::connect_with_unix(path, CLIENT_TIMEOUT_SECS, API_DEFAULT_VERSION),
-                    None => Docker::connect_with_http(&self.host, CLIENT_TIMEOUT_SECS, API_DEFAULT_VERSION),
+                let wire = Wire::new(self.address.clone());
+                let version = timed(READ, version(&wire)).await.map_err(Failure::of_read)?;
+                let docker = match &self.address {
+                    Address::Unix(path) => {
+                        Docker::connect_with_unix(&path.to_string_lossy(), CLIENT_TIMEOUT_SECS, &version)
+                    }
+                    tcp @ Address::Tcp { .. } => {
+                        Docker::connect_with_http(&tcp.to_string(), CLIENT_TIMEOUT_SECS, &version)
+                    }
                 };
-                let docker = docker.map_err(|error| RuntimeError::from(Failure::from(error)))?;
-                let docker = read(docker.negotiate_version()).await?;
-                let info = read(docker.info()).await;
-                let cores = info.ok().and_then(|info| info.ncpu).filter(|cores| *cores > 0);
-                Ok(Connected { docker, cores: cores.map(|cores| cores as f64) })
+                let docker = docker.map_err(|error| Failure::from(error).of_read())?;
+                let wire = wire.versioned(&format!("{}.{}", version.major_version, version.minor_version));
+                // A filter may keep this from us; then the machine is taken for one that can do everything.
+                let info = timed(READ, wire.get("/info")).await.unwrap_or_default();
+                Ok(Connected { docker, wire, info })
             })
             .await
     }
 
+    /// Whether the engine is there: any answer of it is one, a refusal too.
     pub(super) async fn ping(&self) -> RuntimeResult<()> {
-        let docker = self.docker().await?;
-        match tokio::time::timeout(PING, docker.ping()).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(Failure::from(error).of_read().into()),
-            Err(_) => Err(RuntimeError::Unavailable("no answer to a ping".into())),
+        let wire = Wire::new(self.address.clone());
+        match timed(PING, wire.header("/_ping", "api-version")).await {
+            Ok((status @ 502..=504, _)) => Err(RuntimeError::Unavailable(format!("HTTP {status} to a ping"))),
+            Ok(_) => Ok(()),
+            Err(failure) => Err(failure.of_read().into()),
         }
     }
 
-    pub(super) async fn inspect(&self, id: &str) -> RuntimeResult<Option<bollard::models::ContainerInspectResponse>> {
-        let docker = self.docker().await?;
-        there(read(docker.inspect_container(id, None::<InspectContainerOptions>)).await)
+    /// Reads a value.
+    pub(super) async fn get<T: DeserializeOwned>(&self, action: &str, path: &str) -> Result<T, Failure> {
+        let wire = &self.connected().await?.wire;
+        timed(READ, wire.get(path)).await.map_err(|failure| failure.of_read().while_doing(action))
+    }
+
+    pub(super) async fn inspect(&self, id: &str) -> RuntimeResult<Option<Container>> {
+        there(self.get("reading a container", &format!("/containers/{}/json", segment(id))).await)
+    }
+
+    pub(super) async fn image(&self, name: &str) -> RuntimeResult<Option<Image>> {
+        there(self.get("reading an image", &format!("/images/{}/json", segment(name))).await)
+    }
+
+    pub(super) async fn volume(&self, name: &str) -> RuntimeResult<Option<Volume>> {
+        there(self.get("reading a volume", &format!("/volumes/{}", segment(name))).await)
+    }
+
+    /// Containers that the engine's filter lets through, running or not.
+    pub(super) async fn containers(&self, filter: &str) -> RuntimeResult<Vec<Listed>> {
+        let path = path("/containers/json", &[("all", "true"), ("filters", filter)]);
+        Ok(readable(self.get("listing containers", &path).await?, "containers"))
+    }
+
+    pub(super) async fn networks(&self, filter: Option<&str>) -> RuntimeResult<Vec<Network>> {
+        let query: Vec<_> = filter.into_iter().map(|filter| ("filters", filter)).collect();
+        Ok(readable(self.get("listing networks", &path("/networks", &query)).await?, "networks"))
+    }
+
+    /// The engine's events, as lines.
+    pub(super) async fn events(&self, since: i64, filter: &str) -> Result<Lines, Failure> {
+        let wire = &self.connected().await?.wire;
+        let path = path("/events", &[("since", &since.to_string()), ("filters", filter)]);
+        timed(READ, wire.lines(&path)).await.map_err(|failure| failure.of_read().while_doing("watching the events"))
     }
 }
 
-/// A call of the engine that failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// The engine said no: HTTP status and its message.
-    Refused(u16, String),
-    /// Nothing was sent.
-    Away(String),
-    /// It was sent, and its answer did not come.
-    Lost(String),
-}
-
-impl Failure {
-    /// A read without an answer has done nothing.
-    fn of_read(self) -> Self {
-        match self {
-            Self::Lost(why) => Self::Away(why),
-            other => other,
-        }
+/// The newest version that both sides speak.
+async fn version(wire: &Wire) -> Result<ClientVersion, Failure> {
+    let (status, told) = wire.header("/_ping", "api-version").await?;
+    if let 502..=504 = status {
+        return Err(Failure::refused(status, "no engine answers behind this address"));
     }
-
-    /// Whether the engine said that there is no such thing.
-    pub(super) const fn not_found(&self) -> bool {
-        matches!(self, Self::Refused(404, _))
-    }
-
-    /// Whether a call that makes something so, found it so.
-    pub(super) const fn already(&self) -> bool {
-        matches!(self, Self::Refused(304 | 404, _))
-    }
+    let told = match told {
+        Some(told) => Some(told),
+        None => wire.get::<Version>("/version").await.ok().and_then(|version| version.api_version),
+    };
+    let engine = told.as_deref().and_then(parse).unwrap_or(OLDEST_VERSION);
+    let ours = API_DEFAULT_VERSION;
+    let older = (engine.major_version, engine.minor_version) < (ours.major_version, ours.minor_version);
+    Ok(if older { engine } else { ClientVersion { ..*ours } })
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::DockerResponseServerError { status_code, message } => Self::Refused(status_code, short(&message)),
-            Error::DockerStreamError { error } => Self::Refused(500, short(&error)),
-            Error::HyperLegacyError { err } if err.is_connect() => {
-                Self::Away(format!("cannot connect: {}", chain(&err)))
-            }
-            Error::SocketNotFoundError(path) => Self::Away(format!("there is no socket {path}")),
-            other => Self::Lost(short(&chain(&other))),
-        }
-    }
+fn parse(text: &str) -> Option<ClientVersion> {
+    let (major, minor) = text.trim().split_once('.')?;
+    Some(ClientVersion { major_version: major.parse().ok()?, minor_version: minor.parse().ok()? })
 }
 
-impl From<Failure> for RuntimeError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Refused(404, _) => Self::NotFound,
-            Failure::Refused(409, message) => Self::Conflict(message),
-            Failure::Refused(_, message) if without_room(&message) => Self::Capacity(message),
-            Failure::Refused(400..=499, message) => Self::Invalid(message),
-            Failure::Refused(_, message) if message.contains("OCI runtime create failed") => Self::Invalid(message),
-            Failure::Refused(_, message) | Failure::Away(message) => Self::Unavailable(message),
-            Failure::Lost(message) => Self::UnknownOutcome(message),
-        }
-    }
-}
-
-/// The engine has no status of its own for a machine that is full.
-fn without_room(message: &str) -> bool {
-    let message = message.to_ascii_lowercase();
-    [
-        "no space left on device",
-        "cannot allocate memory",
-        "resource temporarily unavailable",
-        "too many open files",
-        "no available ipv4 addresses",
-        "could not find an available",
-        "exchange full",
-    ]
-    .iter()
-    .any(|sign| message.contains(sign))
-}
-
-/// Runs a call that only reads.
-pub(super) async fn read<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
-    within(READ, call).await.map_err(Failure::of_read)
-}
-
-/// Runs a call that changes something.
-pub(super) async fn within<T>(deadline: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
+async fn timed<T>(deadline: Duration, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     match tokio::time::timeout(deadline, call).await {
-        Ok(answer) => answer.map_err(Failure::from),
+        Ok(answer) => answer,
         Err(_) => Err(Failure::Lost(format!("no answer within {} s", deadline.as_secs()))),
     }
 }
 
-/// `None` where the engine says that there is no such thing.
-pub(super) fn there<T>(answer: Result<T, Failure>) -> RuntimeResult<Option<T>> {
-    match answer {
-        Ok(value) => Ok(Some(value)),
-        Err(failure) if failure.not_found() => Ok(None),
-        Err(failure) => Err(failure.into()),
-    }
-}
-
-fn short(message: &str) -> String {
-    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MESSAGE_LENGTH) {
-        Some((at, _)) => format!("{}…", &line[..at]),
-        None => line,
-    }
-}
-
-/// An error with its sources, which for a lost connection hold all that is known.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let message = error.to_string();
-        // Transparent wrappers repeat what is below them.
-        if !text.ends_with(&message) {
-            text = format!("{text}: {message}");
-        }
-        source = error.source();
-    }
-    text
+/// Runs a call that changes something. `action` says what, for people who have to allow it.
+pub(super) async fn change<T>(
+    deadline: Duration,
+    action: &str,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Failure> {
+    let call = async { call.await.map_err(Failure::from) };
+    timed(deadline, call).await.map_err(|failure| failure.while_doing(action))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn refusals_become_what_the_caller_can_act_on() {
-        let error = |status, message: &str| RuntimeError::from(Failure::Refused(status, message.into()));
-        assert_eq!(error(404, "No such container: x"), RuntimeError::NotFound);
-        assert!(matches!(error(409, "in progress"), RuntimeError::Conflict(_)));
-        assert!(matches!(error(400, "Range of CPUs"), RuntimeError::Invalid(_)));
-        assert!(matches!(error(500, "OCI runtime create failed: exec: no"), RuntimeError::Invalid(_)));
-        assert!(matches!(error(500, "write /x: no space left on device"), RuntimeError::Capacity(_)));
-        assert!(matches!(error(500, "adding interface: exchange full"), RuntimeError::Capacity(_)));
-        assert!(matches!(error(503, "shutting down"), RuntimeError::Unavailable(_)));
-        assert!(matches!(RuntimeError::from(Failure::Lost("x".into())), RuntimeError::UnknownOutcome(_)));
-        let read = Failure::Lost("x".into()).of_read();
-        assert!(matches!(RuntimeError::from(read), RuntimeError::Unavailable(_)));
-    }
-
-    #[test]
-    fn messages_are_one_short_line() {
-        assert_eq!(short("a\n  b"), "a b");
-        assert_eq!(short(&"ä".repeat(1000)).chars().count(), MESSAGE_LENGTH + 1);
-    }
-
     #[tokio::test]
     async fn an_engine_without_a_socket_is_away() {
         let folder = tempfile::TempDir::new().unwrap();
-        let engine = Engine::new(&format!("unix://{}/none.sock", folder.path().display())).unwrap();
-        assert!(matches!(engine.ping().await, Err(RuntimeError::Unavailable(_))));
-        let engine = Engine::new("tcp://127.0.0.1:1").unwrap();
-        assert!(matches!(engine.ping().await, Err(RuntimeError::Unavailable(_))));
+        for host in [format!("unix://{}/none.sock", folder.path().display()), "tcp://127.0.0.1:1".into()] {
+            let engine = Engine::new(&host).unwrap();
+            assert!(matches!(engine.ping().await, Err(RuntimeError::Unavailable(_))));
+            assert!(matches!(engine.inspect("x").await, Err(RuntimeError::Unavailable(_))));
+        }
         assert!(Engine::new("ssh://x").is_err());
+    }
+
+    #[test]
+    fn a_limit_that_is_discarded_is_no_longer_promised() {
+        let engine = || Engine::new("unix:///x").unwrap();
+        let heeded = |warning: &str| {
+            let engine = engine();
+            engine.heed(&[warning.to_owned()]);
+            (engine.enforces_memory(), engine.enforces_cpu())
+        };
+        assert_eq!(
+            heeded("Your kernel does not support memory limit capabilities. Limitation discarded."),
+            (false, true)
+        );
+        assert_eq!(heeded("Your kernel does not support CPU cfs quota. Quota discarded."), (true, false));
+        assert_eq!(
+            heeded("Your kernel does not support swap limit capabilities, memory limited without swap."),
+            (true, true)
+        );
+        assert_eq!(heeded("Published ports are discarded when using host network mode"), (true, true));
+    }
+
+    #[test]
+    fn versions_are_read() {
+        let read = |text| parse(text).map(|version| (version.major_version, version.minor_version));
+        assert_eq!((read("1.41"), read("1.43\n"), read("x"), read("1")), (Some((1, 41)), Some((1, 43)), None, None));
     }
 }

@@ -8,7 +8,8 @@ use bollard::query_parameters::KillContainerOptionsBuilder;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::engine::{CHANGE, Failure, within};
+use super::engine::{CHANGE, change};
+use super::failure::Failure;
 use super::network::Networks;
 use super::observe::Found;
 use super::{DockerOptions, DockerRuntime};
@@ -44,14 +45,14 @@ impl DockerFaultInjector {
         let done = match fault {
             Fault::Kill => {
                 let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
-                within(CHANGE, docker.kill_container(&found.id, Some(options))).await
+                change(CHANGE, "killing a container", docker.kill_container(&found.id, Some(options))).await
             }
             Fault::Pause => self.pause(&found.id).await?,
             Fault::Stop => return self.0.end(&found, GRACE).await.map(|()| true),
             Fault::Cut => {
                 let network = Networks::name(&self.0.options, agent);
                 let request = NetworkDisconnectRequest { container: found.id.clone(), force: Some(true) };
-                within(CHANGE, docker.disconnect_network(&network, request)).await
+                change(CHANGE, "leaving a network", docker.disconnect_network(&network, request)).await
             }
         };
         match done {
@@ -65,13 +66,13 @@ impl DockerFaultInjector {
     /// On a busy machine the kernel may need more than one attempt.
     async fn pause(&self, container: &str) -> RuntimeResult<Result<(), Failure>> {
         let docker = self.0.engine.docker().await?;
-        let mut paused = within(CHANGE, docker.pause_container(container)).await;
+        let mut paused = change(CHANGE, "pausing a container", docker.pause_container(container)).await;
         for _ in 1..PAUSES {
             if !matches!(paused, Err(Failure::Refused(500, _))) {
                 break;
             }
             tokio::time::sleep(PAUSE_RETRY).await;
-            paused = within(CHANGE, docker.pause_container(container)).await;
+            paused = change(CHANGE, "pausing a container", docker.pause_container(container)).await;
         }
         Ok(paused)
     }
@@ -81,12 +82,12 @@ impl DockerFaultInjector {
         let docker = self.0.engine.docker().await?;
         let done = match fault {
             Fault::Pause if matches!(found.observed.state, InstanceState::Paused(_)) => {
-                within(CHANGE, docker.unpause_container(&found.id)).await
+                change(CHANGE, "unpausing a container", docker.unpause_container(&found.id)).await
             }
             Fault::Cut => {
                 let network = Networks::name(&self.0.options, agent);
                 let request = NetworkConnectRequest { container: found.id.clone(), endpoint_config: None };
-                within(CHANGE, docker.connect_network(&network, request)).await
+                change(CHANGE, "joining a network", docker.connect_network(&network, request)).await
             }
             Fault::Pause | Fault::Kill | Fault::Stop => Ok(()),
         };

@@ -8,8 +8,10 @@ use bollard::auth::DockerCredentials;
 use bollard::models::CreateImageInfo;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
+use tokio::sync::Mutex;
 
-use super::engine::{Engine, Failure, read, there};
+use super::engine::Engine;
+use super::failure::Failure;
 use super::options::DockerOptions;
 use crate::runtime::{Progress, RuntimeError, RuntimeResult};
 
@@ -21,27 +23,61 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 /// A pull that shows no progress for so long has lost its registry.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// The image is there afterwards.
-pub(super) async fn ensure(
-    engine: &Engine,
-    options: &DockerOptions,
-    image: &str,
-    progress: &Progress,
-) -> RuntimeResult<()> {
-    let docker = engine.docker().await?;
-    if there(read(docker.inspect_image(image)).await)?.is_some() {
-        return Ok(());
+/// Pulls images, one at a time: agents that are created together wait for one pull.
+pub(super) struct Images {
+    pulling: Mutex<()>,
+}
+
+impl Images {
+    pub(super) const fn new() -> Self {
+        Self { pulling: Mutex::const_new(()) }
     }
-    progress(format!("pulling image {image}"));
-    let pulled = tokio::time::timeout(options.pull_deadline, pull_with_retries(docker, image, progress)).await;
-    match pulled {
-        Ok(Ok(())) => {
-            progress(format!("image {image} is there"));
-            Ok(())
+
+    /// The image is there afterwards.
+    pub(super) async fn ensure(
+        &self,
+        engine: &Engine,
+        options: &DockerOptions,
+        image: &str,
+        progress: &Progress,
+    ) -> RuntimeResult<()> {
+        if engine.image(image).await?.is_some() {
+            return Ok(());
         }
-        Ok(Err(Failure::Away(why))) => Err(RuntimeError::Unavailable(why)),
-        Ok(Err(Failure::Refused(_, why) | Failure::Lost(why))) => Err(absent(image, &why)),
-        Err(_) => Err(absent(image, &format!("no end after {} s", options.pull_deadline.as_secs()))),
+        progress(format!("image {image} is missing, waiting to pull it"));
+        let pulled = tokio::time::timeout(options.pull_deadline, async {
+            let _one_at_a_time = self.pulling.lock().await;
+            // Another one may have pulled it meanwhile.
+            if engine.image(image).await?.is_some() {
+                return Ok(());
+            }
+            progress(format!("pulling image {image}"));
+            let docker = engine.docker().await?;
+            pull_with_retries(docker, image, progress).await.map_err(|failure| not_pulled(image, failure))
+        });
+        match pulled.await {
+            Ok(pulled) => pulled?,
+            Err(_) => {
+                let deadline = options.pull_deadline.as_secs();
+                return Err(RuntimeError::Failed(format!("the image {image} was not pulled within {deadline} s")));
+            }
+        }
+        progress(format!("image {image} is there"));
+        Ok(())
+    }
+}
+
+/// A registry's verdict stays; one that cannot be reached may be there the next time.
+fn not_pulled(image: &str, failure: Failure) -> RuntimeError {
+    if let Failure::Away(why) = failure {
+        return RuntimeError::Unavailable(why);
+    }
+    let verdict = is_verdict(&failure);
+    match failure {
+        Failure::Refused(_, why) if verdict => absent(image, &why),
+        Failure::Refused(_, why) | Failure::Lost(why) | Failure::Away(why) => RuntimeError::Failed(format!(
+            "the image {image} is not on this engine, and its registry cannot be reached now ({why}); it is tried again"
+        )),
     }
 }
 
@@ -68,18 +104,46 @@ async fn pull_with_retries(docker: &Docker, image: &str, progress: &Progress) ->
     pull(docker, image, progress).await
 }
 
-/// A registry that says no says it again.
+/// The last pull is not tried again at once; the agent is, later.
 fn may_pass(failure: &Failure) -> bool {
-    match failure {
-        Failure::Away(_) => false,
-        Failure::Lost(_) => true,
-        Failure::Refused(400..=499, _) => false,
-        Failure::Refused(_, message) => {
-            !["not found", "unknown", "denied", "unauthorized", "no such host", "invalid reference"]
-                .iter()
-                .any(|verdict| message.contains(verdict))
-        }
+    !matches!(failure, Failure::Away(_)) && !is_verdict(failure)
+}
+
+/// Whether the registry, or the engine, said no to this very image: it would say so again.
+fn is_verdict(failure: &Failure) -> bool {
+    let Failure::Refused(status, message) = failure else { return false };
+    let message = message.to_ascii_lowercase();
+    let unreachable = [
+        "no such host",
+        "dial tcp",
+        "timeout",
+        "temporary failure",
+        "server misbehaving",
+        "connection refused",
+        "connection reset",
+        "eof",
+        "unreachable",
+        "toomanyrequests",
+        "too many requests",
+        "service unavailable",
+        "bad gateway",
+        "internal server error",
+    ];
+    if unreachable.iter().any(|sign| message.contains(sign)) {
+        return false;
     }
+    let said = [
+        "manifest unknown",
+        "not found",
+        "denied",
+        "unauthorized",
+        "invalid reference",
+        "no matching manifest",
+        "repository name",
+        "name unknown",
+        "not allowed by",
+    ];
+    said.iter().any(|sign| message.contains(sign)) || matches!(status, 400 | 401 | 403 | 404 | 405)
 }
 
 async fn pull(docker: &Docker, image: &str, progress: &Progress) -> Result<(), Failure> {
@@ -157,13 +221,32 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_is_not_asked_for_again() {
-        let refused = |message: &str| Failure::Refused(500, message.into());
-        assert!(!may_pass(&refused("manifest unknown")));
-        assert!(!may_pass(&refused("pull access denied")));
-        assert!(!may_pass(&refused("dial tcp: lookup ghcr.io: no such host")));
-        assert!(may_pass(&refused("net/http: TLS handshake timeout")));
-        assert!(may_pass(&Failure::Lost("reset".into())));
+    fn a_verdict_of_a_registry_is_permanent_and_an_outage_passes() {
+        let told = |status, message: &str| not_pulled("x", Failure::refused(status, message));
+        for (status, message) in [
+            (404, "manifest for x:1 not found: manifest unknown: manifest unknown"),
+            (404, "pull access denied for x, repository does not exist or may require 'docker login'"),
+            (500, "unauthorized: authentication required"),
+            (400, "invalid reference format"),
+            (500, "no matching manifest for linux/arm64/v8 in the manifest list entries"),
+            (403, "pulling the image is not allowed by the engine or a filter before it"),
+        ] {
+            assert!(matches!(told(status, message), RuntimeError::Invalid(_)), "{message}");
+        }
+        for (status, message) in [
+            (500, "Get \"https://ghcr.io/v2/\": dial tcp: lookup ghcr.io on 127.0.0.53:53: no such host"),
+            (500, "Get \"https://ghcr.io/v2/\": dial tcp 10.0.0.1:443: connect: connection refused"),
+            (500, "net/http: TLS handshake timeout"),
+            (404, "Head \"https://r/v2/x/manifests/1\": dial tcp: lookup r: Temporary failure in name resolution"),
+            (500, "toomanyrequests: You have reached your pull rate limit"),
+            (500, "received unexpected HTTP status: 503 Service Unavailable"),
+            (500, "whatever nobody listed"),
+        ] {
+            assert!(matches!(told(status, message), RuntimeError::Failed(_)), "{message}");
+            assert!(may_pass(&Failure::refused(status, message)));
+        }
+        assert!(matches!(not_pulled("x", Failure::Lost("reset".into())), RuntimeError::Failed(_)));
+        assert!(matches!(not_pulled("x", Failure::Away("gone".into())), RuntimeError::Unavailable(_)));
     }
 
     #[test]

@@ -18,7 +18,8 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
 
 use self::pieces::{Assembly, Seen, drop_beheaded};
-use super::engine::{Engine, Failure, READ};
+use super::engine::{Engine, READ};
+use super::failure::Failure;
 use super::observe::{self, Found};
 use super::run_id::Boot;
 use crate::domain::Timestamp;

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
-use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status, PortMap};
+use ipnet::Ipv4Net;
 
+use super::answers::{Container, Endpoint, Network, Ports, State};
 use super::container::{self, Ownership};
 use super::options::Reach;
 use super::run_id::{Boot, Boots};
@@ -26,6 +27,10 @@ pub(super) struct Found {
     /// Its last run, if it ever ran, and where that was to be reached.
     pub(super) run_id: Option<Boot>,
     endpoint: Option<SocketAddr>,
+    /// It has an address of its own that is to be used, and this process is in no network with it.
+    pub(super) detached: bool,
+    networks: HashMap<String, Endpoint>,
+    created_at: Timestamp,
     /// The host port that it publishes.
     pub(super) port: Option<HostPort>,
     pub(super) observed: ObservedInstance,
@@ -34,9 +39,22 @@ pub(super) struct Found {
 impl Found {
     /// Its last run, whether it goes on or not.
     pub(super) fn last_run(&self) -> Option<Run> {
-        Some(run(&self.id, self.run_id?, self.endpoint?))
+        Some(run(&self.id, self.run_id?, self.endpoint.unwrap_or(NOWHERE)))
+    }
+
+    /// Whether all that it was made with is still there, so that it can be started again: the network by its id, since
+    /// one that was made in the place of another has the same name. An engine may show the name for the id.
+    pub(super) fn is_whole(&self, network: &Network) -> bool {
+        let endpoint = self.networks.get(&network.name);
+        endpoint.is_some_and(|endpoint| match endpoint.network_id.as_deref() {
+            None | Some("") => true,
+            Some(id) => id == network.id || id == network.name,
+        })
     }
 }
+
+/// The address of a run that has none: a port that no connection can be made to, so that its health decides.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 fn run(container: &str, run_id: Boot, endpoint: SocketAddr) -> Run {
     Run { run_id: run_id.id(container), started_at: run_id.near_start(), endpoint }
@@ -45,46 +63,50 @@ fn run(container: &str, run_id: Boot, endpoint: SocketAddr) -> Run {
 /// Reads an inspected container; `None` where it is not ours.
 ///
 /// # Errors
-/// [`RuntimeError::Unavailable`] where the engine left out what it always tells.
+/// [`RuntimeError::Failed`] where the engine left out what it always tells.
 pub(super) fn found(
     installation: InstallationId,
     reach: Reach,
     boots: &Boots,
-    inspected: ContainerInspectResponse,
+    inspected: Container,
 ) -> RuntimeResult<Option<Found>> {
-    let labels = inspected.config.as_ref().and_then(|config| config.labels.as_ref());
+    let labels = inspected.config.as_ref().map(|config| &config.labels);
     let Some(Ownership { key, spec, setup, origin }) =
         labels.and_then(|labels| container::ownership(installation, labels))
     else {
         return Ok(None);
     };
-    let missing = |what: &str| RuntimeError::Unavailable(format!("the engine did not tell a container's {what}"));
+    let missing = |what: &str| RuntimeError::Failed(format!("the engine did not tell a container's {what}"));
     let id = inspected.id.clone().ok_or_else(|| missing("id"))?;
     let state = inspected.state.clone().ok_or_else(|| missing("state"))?;
     let created_at = inspected.created.as_deref().and_then(time).ok_or_else(|| missing("age"))?;
-    let run_id = last_boot(boots, &id, created_at, &state);
+    let phase = phase(&state);
+    let run_id = last_boot(boots, &id, created_at, phase, &state);
     let published = published(&inspected);
-    let endpoint = direct(reach, &inspected).or(published);
-    let run = || match (run_id, endpoint) {
-        (Some(run_id), Some(endpoint)) => Ok(run(&id, run_id, endpoint)),
-        _ => Err(missing("start time or address")),
+    let (direct, detached) = direct(reach, &inspected);
+    let endpoint = direct.or(published);
+    let run = || match run_id {
+        Some(run_id) => Ok(run(&id, run_id, endpoint.unwrap_or(NOWHERE))),
+        None => Err(missing("start time")),
     };
-    let status = state.status.unwrap_or(Status::EMPTY);
-    let instance_state = match status {
-        Status::CREATED => InstanceState::Created,
-        Status::RUNNING | Status::STOPPING => InstanceState::Running(run()?),
-        Status::PAUSED => InstanceState::Paused(run()?),
-        Status::RESTARTING | Status::EXITED | Status::REMOVING | Status::DEAD => InstanceState::Exited(exit(&state)),
-        Status::EMPTY => return Err(missing("status")),
+    let instance_state = match phase {
+        Phase::Created => InstanceState::Created,
+        Phase::Running => InstanceState::Running(run()?),
+        Phase::Paused => InstanceState::Paused(run()?),
+        Phase::Waiting | Phase::Ended => InstanceState::Exited(exit(&state)),
     };
+    let networks = inspected.network_settings.map(|settings| settings.networks).unwrap_or_default();
     Ok(Some(Found {
         setup,
         origin,
         image: image(&inspected),
         name: inspected.name.as_deref().unwrap_or_default().trim_start_matches('/').to_owned(),
-        waiting: status == Status::RESTARTING,
+        waiting: phase == Phase::Waiting,
         run_id,
         endpoint,
+        detached: detached && phase == Phase::Running,
+        networks,
+        created_at,
         port: published.and_then(|address| HostPort::try_from(address.port()).ok()),
         observed: ObservedInstance {
             key,
@@ -98,25 +120,52 @@ pub(super) fn found(
     }))
 }
 
-fn image(inspected: &ContainerInspectResponse) -> Option<ImageRef> {
+fn image(inspected: &Container) -> Option<ImageRef> {
     let name = inspected.config.as_ref()?.image.clone()?;
     Some(ImageRef { name, id: inspected.image.clone()? })
 }
 
-/// The container's own address, where it is to be used.
-fn direct(reach: Reach, inspected: &ContainerInspectResponse) -> Option<SocketAddr> {
-    let (ip, prefix) = match reach {
-        Reach::HostPort => return None,
-        Reach::Container | Reach::Auto => address(inspected)?,
+/// What an engine's word for a container's state means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Created,
+    Running,
+    Paused,
+    /// The engine waits before it restarts it.
+    Waiting,
+    Ended,
+}
+
+/// Docker's words, Podman's, and for any other word what the engine says beside it.
+fn phase(state: &State) -> Phase {
+    match state.status.to_ascii_lowercase().as_str() {
+        "created" | "configured" | "initialized" => Phase::Created,
+        "running" | "stopping" => Phase::Running,
+        "paused" => Phase::Paused,
+        "restarting" => Phase::Waiting,
+        "exited" | "stopped" | "removing" | "dead" => Phase::Ended,
+        _ if state.paused == Some(true) => Phase::Paused,
+        _ if state.running == Some(true) => Phase::Running,
+        _ => Phase::Ended,
+    }
+}
+
+/// The container's own address, where it is to be used, and whether it would be if this process were in its network.
+fn direct(reach: Reach, inspected: &Container) -> (Option<SocketAddr>, bool) {
+    let address = match reach {
+        Reach::HostPort => None,
+        Reach::Container | Reach::Auto => address(inspected),
     };
-    (reach == Reach::Container || attached(ip, prefix)).then(|| SocketAddr::new(ip.into(), GATEWAY_PORT))
+    let Some(network) = address else { return (None, false) };
+    let attached = attached(network);
+    let used = reach == Reach::Container || attached;
+    (used.then(|| SocketAddr::new(network.addr().into(), GATEWAY_PORT)), !attached)
 }
 
 /// The last run, and from when on its output counts.
-fn last_boot(boots: &Boots, id: &str, created_at: Timestamp, state: &ContainerState) -> Option<Boot> {
+fn last_boot(boots: &Boots, id: &str, created_at: Timestamp, phase: Phase, state: &State) -> Option<Boot> {
     let started_at = state.started_at.as_deref().and_then(time)?;
-    let goes_on = matches!(state.status, Some(Status::RUNNING | Status::STOPPING | Status::PAUSED));
-    if goes_on {
+    if matches!(phase, Phase::Running | Phase::Paused) {
         let run_id = Boot::of_running(created_at, started_at, state.finished_at.as_deref().and_then(time));
         boots.remember(id, run_id);
         return Some(run_id);
@@ -130,65 +179,54 @@ pub(super) fn time(text: &str) -> Option<Timestamp> {
 }
 
 /// An OOM kill is not forgotten when the container runs again, so it counts only for an end by SIGKILL.
-fn exit(state: &ContainerState) -> Exit {
-    let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
-    Exit { code, oom: state.oom_killed == Some(true) && code == Some(137) }
+fn exit(state: &State) -> Exit {
+    Exit { code: state.exit_code, oom: state.oom_killed == Some(true) && state.exit_code == Some(137) }
 }
 
-/// The container's address in a network, with that network's prefix length. It has only one network of ours; a second
-/// one, added by hand, does no harm.
-fn address(inspected: &ContainerInspectResponse) -> Option<(Ipv4Addr, u8)> {
-    let networks = inspected.network_settings.as_ref()?.networks.as_ref()?;
+/// The container's address with its network's prefix. It has only one network of ours; a second one, added by an
+/// operator, does no harm.
+fn address(inspected: &Container) -> Option<Ipv4Net> {
+    let networks = &inspected.network_settings.as_ref()?.networks;
     let home = inspected.host_config.as_ref().and_then(|host| host.network_mode.as_ref());
     let endpoint = home.and_then(|home| networks.get(home)).or_else(|| networks.values().next())?;
-    let ip = endpoint.ip_address.as_deref()?.parse().ok()?;
-    let prefix = endpoint.ip_prefix_len.and_then(|length| u8::try_from(length).ok())?;
-    Some((ip, prefix))
+    Ipv4Net::new(endpoint.ip_address.as_deref()?.parse().ok()?, endpoint.ip_prefix_len?).ok()
 }
 
 /// Where the gateway's port is published: what the engine bound, or, before that, what it was asked to bind.
-fn published(inspected: &ContainerInspectResponse) -> Option<SocketAddr> {
-    let first = |ports: Option<&PortMap>| {
+fn published(inspected: &Container) -> Option<SocketAddr> {
+    let first = |ports: Option<&Ports>| {
         let binding = ports?.get(&container::gateway_port())?.as_ref()?.first()?;
         let ip: IpAddr =
             binding.host_ip.as_deref().and_then(|ip| ip.parse().ok()).unwrap_or(Ipv4Addr::LOCALHOST.into());
         let ip = if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip };
         Some(SocketAddr::new(ip, binding.host_port.as_deref()?.parse().ok()?))
     };
-    first(inspected.network_settings.as_ref().and_then(|settings| settings.ports.as_ref()))
-        .or_else(|| first(inspected.host_config.as_ref().and_then(|host| host.port_bindings.as_ref())))
+    first(inspected.network_settings.as_ref().map(|settings| &settings.ports))
+        .or_else(|| first(inspected.host_config.as_ref().map(|host| &host.port_bindings)))
 }
 
 /// Whether this process has an address in the container's own network, so that packets go there without a detour. The
 /// kernel is asked which address it would send from; nothing is sent.
-fn attached(ip: Ipv4Addr, prefix: u8) -> bool {
+fn attached(network: Ipv4Net) -> bool {
     let from = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
-        socket.connect((ip, GATEWAY_PORT))?;
+        socket.connect((network.addr(), GATEWAY_PORT))?;
         socket.local_addr()
     });
     match from {
-        Ok(SocketAddr::V4(local)) => same_network(*local.ip(), ip, prefix),
+        Ok(SocketAddr::V4(local)) => network.contains(local.ip()),
         Ok(SocketAddr::V6(_)) | Err(_) => false,
     }
 }
 
-fn same_network(a: Ipv4Addr, b: Ipv4Addr, prefix: u8) -> bool {
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
-    u32::from(a) & mask == u32::from(b) & mask
-}
-
-/// All containers of one agent, the one to go by first: what runs before what does not, then the one of the right name.
+/// All containers of one agent, the one to go by first: what runs before what does not, what can be reached before what
+/// cannot, the older before a copy of it.
 pub(super) fn best_first(mut containers: Vec<Found>) -> Vec<Found> {
     containers.sort_by_key(|found| {
         let at_rest = matches!(found.observed.state, InstanceState::Created | InstanceState::Exited(_));
-        (at_rest, found.name != container::container_name(&found.observed.key.slug))
+        let renamed = found.name != container::container_name(&found.observed.key.slug);
+        (at_rest, found.port.is_none(), found.created_at, renamed)
     });
     containers
-}
-
-/// Labels of a network or volume, which the engine leaves out where there are none.
-pub(super) fn labels(labels: Option<HashMap<String, String>>) -> HashMap<String, String> {
-    labels.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -198,7 +236,7 @@ mod tests {
     use crate::runtime::InstanceKey;
 
     /// What the engine's `GET /containers/{id}/json` answers, cut to what is read.
-    fn inspected(installation: InstallationId, state: serde_json::Value) -> ContainerInspectResponse {
+    fn inspected(installation: InstallationId, state: serde_json::Value) -> Container {
         let key = InstanceKey { agent: AgentId::new(), slug: Slug::parse("a").unwrap() };
         let mut labels = container::owner_labels(installation, &key);
         labels.insert("zeroone.spec".into(), "hash".into());
@@ -267,10 +305,35 @@ mod tests {
 
     #[test]
     fn only_a_network_of_ours_is_reached_directly() {
-        let ip = |text: &str| text.parse().unwrap();
-        assert!(attached(ip("127.0.0.9"), 8));
-        assert!(!same_network(ip("192.168.1.5"), ip("172.18.0.2"), 16));
-        assert!(same_network(ip("172.18.0.1"), ip("172.18.0.2"), 16));
-        assert!(same_network(ip("1.2.3.4"), ip("5.6.7.8"), 0));
+        assert!(attached("127.0.0.9/8".parse().unwrap()));
+        assert!(!attached("240.0.0.1/8".parse().unwrap()), "a reserved range that no network has");
+    }
+
+    #[test]
+    fn any_word_for_a_state_is_understood() {
+        let phase = |status: &str, running, paused| {
+            phase(&State { status: status.into(), running: Some(running), paused: Some(paused), ..State::default() })
+        };
+        assert_eq!(phase("configured", false, false), Phase::Created);
+        assert_eq!(phase("stopped", false, false), Phase::Ended);
+        assert_eq!(phase("hibernating", true, false), Phase::Running, "whatever it is called, it runs");
+        assert_eq!(phase("hibernating", true, true), Phase::Paused);
+        assert_eq!(phase("improper", false, false), Phase::Ended);
+        assert_eq!(phase("", false, false), Phase::Ended);
+    }
+
+    #[test]
+    fn a_container_whose_network_was_replaced_is_not_whole() {
+        let whole = |endpoint: serde_json::Value| {
+            let network = Network { name: "net".into(), id: "n1".into(), ..Network::default() };
+            let mut found = read(Reach::Auto, state("exited", 0, false));
+            found.networks = serde_json::from_value(endpoint).unwrap();
+            found.is_whole(&network)
+        };
+        assert!(whole(serde_json::json!({"net": {"NetworkID": "n1"}})));
+        assert!(whole(serde_json::json!({"net": {"NetworkID": "net"}})), "an engine that shows names for ids");
+        assert!(whole(serde_json::json!({"net": {}})), "it was never started");
+        assert!(!whole(serde_json::json!({"net": {"NetworkID": "n0"}})));
+        assert!(!whole(serde_json::json!({})) && !whole(serde_json::json!({"other": {"NetworkID": "n1"}})));
     }
 }

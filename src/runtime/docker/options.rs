@@ -1,7 +1,8 @@
 //! How the Docker runtime is set up.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
+
+use ipnet::Ipv4Net;
 
 use crate::domain::{InstallationId, Profile};
 use crate::runtime::{RuntimeError, RuntimeResult};
@@ -89,13 +90,10 @@ impl DockerOptions {
 /// A range of private addresses, cut into one small subnet for each agent. The engine's own pools give about thirty
 /// networks and no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Subnets {
-    base: u32,
-    prefix: u8,
-}
+pub struct Subnets(Ipv4Net);
 
 impl Subnets {
-    /// Sixteen addresses: the bridge, the agent, the control plane, a reverse proxy, and room.
+    /// Sixteen addresses: the bridge, the agent, the control plane, a reverse proxy, and spare ones.
     const PREFIX: u8 = 28;
 
     /// Reads a range such as `10.213.0.0/16`, of /28 or larger.
@@ -103,18 +101,14 @@ impl Subnets {
     /// # Errors
     /// [`RuntimeError::Invalid`] with the expected form.
     pub fn parse(text: &str) -> RuntimeResult<Self> {
-        let wrong = || RuntimeError::Invalid("subnets must be an IPv4 range such as 10.213.0.0/16, /8 to /28".into());
-        let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
-        let base = u32::from(address.parse::<Ipv4Addr>().map_err(|_| wrong())?);
-        let prefix =
-            prefix.parse::<u8>().ok().filter(|prefix| (8..=Self::PREFIX).contains(prefix)).ok_or_else(wrong)?;
-        Ok(Self { base: base & (u32::MAX << (32 - prefix)), prefix })
+        let range = text.parse::<Ipv4Net>().ok().filter(|range| (8..=Self::PREFIX).contains(&range.prefix_len()));
+        let expected = "subnets must be an IPv4 range such as 10.213.0.0/16, /8 to /28";
+        range.map(|range| Self(range.trunc())).ok_or_else(|| RuntimeError::Invalid(expected.into()))
     }
 
-    /// All subnets of the range, in order, as the engine writes them.
-    pub fn iter(self) -> impl Iterator<Item = String> {
-        let count = 1_u32 << (Self::PREFIX - self.prefix);
-        (0..count).map(move |n| format!("{}/{}", Ipv4Addr::from(self.base + (n << (32 - Self::PREFIX))), Self::PREFIX))
+    /// All subnets of the range, in order.
+    pub fn iter(self) -> impl Iterator<Item = Ipv4Net> {
+        self.0.subnets(Self::PREFIX).into_iter().flatten()
     }
 }
 
@@ -125,12 +119,12 @@ mod tests {
     #[test]
     fn a_range_is_cut_into_subnets() {
         let subnets = Subnets::parse("10.213.7.9/24").unwrap();
-        let all: Vec<String> = subnets.iter().collect();
+        let all: Vec<String> = subnets.iter().map(|subnet| subnet.to_string()).collect();
         assert_eq!(all.len(), 16);
         assert_eq!(all[..2], ["10.213.7.0/28", "10.213.7.16/28"]);
         assert_eq!(all[15], "10.213.7.240/28");
         assert_eq!(Subnets::parse("10.213.0.0/16").unwrap().iter().count(), 4096);
-        assert_eq!(Subnets::parse("10.0.0.3/28").unwrap().iter().collect::<Vec<_>>(), ["10.0.0.0/28"]);
+        assert_eq!(Subnets::parse("10.0.0.3/28").unwrap().iter().count(), 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::SignedDuration;
 
-use crate::domain::Timestamp;
+use crate::domain::{AgentId, Timestamp};
 use crate::runtime::RunId;
 
 /// How far back a run's output is looked for where the end of the run before is not known.
@@ -57,18 +57,33 @@ impl Boot {
     }
 }
 
-/// The last run that was seen of each container.
+/// The last run that was seen of each container, and whose the container is.
 #[derive(Default)]
-pub(super) struct Boots(Mutex<HashMap<String, Boot>>);
+pub(super) struct Boots(Mutex<HashMap<String, Known>>);
+
+#[derive(Default)]
+struct Known {
+    run: Option<Boot>,
+    agent: Option<AgentId>,
+}
 
 impl Boots {
     pub(super) fn remember(&self, container: &str, run_id: Boot) {
-        self.lock().insert(container.to_owned(), run_id);
+        self.lock().entry(container.to_owned()).or_default().run = Some(run_id);
+    }
+
+    pub(super) fn belongs(&self, container: &str, agent: AgentId) {
+        self.lock().entry(container.to_owned()).or_default().agent = Some(agent);
+    }
+
+    /// Whose a container is that was seen before.
+    pub(super) fn agent(&self, container: &str) -> Option<AgentId> {
+        self.lock().get(container)?.agent
     }
 
     /// What is remembered of the run that began at this time.
     pub(super) fn recall(&self, container: &str, started_at: Timestamp) -> Option<Boot> {
-        self.lock().get(container).copied().filter(|run_id| run_id.started_at == started_at)
+        self.lock().get(container)?.run.filter(|run_id| run_id.started_at == started_at)
     }
 
     /// Forgets all containers but these.
@@ -76,7 +91,7 @@ impl Boots {
         self.lock().retain(|container, _| containers.contains(container.as_str()));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Boot>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Known>> {
         // Nothing can panic between two halves of a change here.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

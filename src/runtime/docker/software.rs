@@ -5,13 +5,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::container::LogOutput;
-use bollard::models::{ContainerCreateBody, ContainerStateStatusEnum as Status, HostConfig, ImageInspect};
+use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     CreateContainerOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
 };
 use futures_util::TryStreamExt;
 
-use super::engine::{CHANGE, Engine, read, there, within};
+use super::answers::Image;
+use super::engine::{CHANGE, Engine, change};
 use super::{DockerRuntime, container, image};
 use crate::domain::{ImageRef, Profile, Software};
 use crate::runtime::{ImageChoice, Progress, RuntimeError, RuntimeResult};
@@ -35,8 +36,7 @@ impl DockerRuntime {
         match choice {
             ImageChoice::Default => self.named(default, progress).await,
             ImageChoice::Present => {
-                let docker = self.engine.docker().await?;
-                let inspected = there(read(docker.inspect_image(default)).await)?.ok_or(RuntimeError::NotFound)?;
+                let inspected = self.engine.image(default).await?.ok_or(RuntimeError::NotFound)?;
                 self.describe(default, &inspected).await
             }
             ImageChoice::Named(name) => self.named(name, progress).await,
@@ -46,8 +46,7 @@ impl DockerRuntime {
                     None => self.find(key).await?.and_then(|found| found.image),
                 };
                 let Some(known) = known else { return self.named(default, progress).await };
-                let docker = self.engine.docker().await?;
-                match there(read(docker.inspect_image(&known.id)).await)? {
+                match self.engine.image(&known.id).await? {
                     Some(inspected) => self.describe(&known.name, &inspected).await,
                     // It was removed from the engine: what its name means now is all that there is.
                     None => self.named(&known.name, progress).await,
@@ -57,16 +56,15 @@ impl DockerRuntime {
     }
 
     async fn named(&self, name: &str, progress: &Progress) -> RuntimeResult<Software> {
-        image::ensure(&self.engine, &self.options, name, progress).await?;
-        let docker = self.engine.docker().await?;
-        match there(read(docker.inspect_image(name)).await)? {
+        self.images.ensure(&self.engine, &self.options, name, progress).await?;
+        match self.engine.image(name).await? {
             Some(inspected) => self.describe(name, &inspected).await,
             None => Err(image::absent(name, "it was removed a moment ago")),
         }
     }
 
-    async fn describe(&self, name: &str, inspected: &ImageInspect) -> RuntimeResult<Software> {
-        let missing = || RuntimeError::Unavailable("the engine did not tell an image's id".into());
+    async fn describe(&self, name: &str, inspected: &Image) -> RuntimeResult<Software> {
+        let missing = || RuntimeError::Failed("the engine did not tell an image's id".into());
         let id = inspected.id.clone().ok_or_else(missing)?;
         let known = self.clues.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
         let clue = match known {
@@ -81,8 +79,8 @@ impl DockerRuntime {
         Ok(Software { profile, version: clue.version, image: Some(ImageRef { name: name.to_owned(), id }) })
     }
 
-    async fn find_out(&self, name: &str, id: &str, inspected: &ImageInspect) -> RuntimeResult<Clue> {
-        let labels = inspected.config.as_ref().and_then(|config| config.labels.as_ref());
+    async fn find_out(&self, name: &str, id: &str, inspected: &Image) -> RuntimeResult<Clue> {
+        let labels = inspected.config.as_ref().map(|config| &config.labels);
         let label = |name: &str| labels.and_then(|labels| labels.get(name)).map(String::as_str);
         let clues =
             ImageClues { reference: name, profile_label: label(PROFILE_LABEL), version_label: label(VERSION_LABEL) };
@@ -120,10 +118,15 @@ impl DockerRuntime {
             }),
             ..ContainerCreateBody::default()
         };
-        let made = within(CHANGE, docker.create_container(None::<CreateContainerOptions>, body)).await?.id;
+        let made =
+            change(CHANGE, "creating a container", docker.create_container(None::<CreateContainerOptions>, body))
+                .await?
+                .id;
         let output = tokio::time::timeout(VERSION, version_output(&self.engine, &made)).await;
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        if let Err(failure) = within(CHANGE, docker.remove_container(&made, Some(options))).await {
+        if let Err(failure) =
+            change(CHANGE, "removing a container", docker.remove_container(&made, Some(options))).await
+        {
             tracing::warn!(container = made, ?failure, "a container that told its version could not be removed");
         }
         // A program that cannot be asked is known by its labels.
@@ -133,10 +136,10 @@ impl DockerRuntime {
 
 async fn version_output(engine: &Engine, container: &str) -> RuntimeResult<String> {
     let docker = engine.docker().await?;
-    within(CHANGE, docker.start_container(container, None::<StartContainerOptions>)).await?;
+    change(CHANGE, "starting a container", docker.start_container(container, None::<StartContainerOptions>)).await?;
     loop {
-        let state = engine.inspect(container).await?.and_then(|shown| shown.state).and_then(|state| state.status);
-        if !matches!(state, Some(Status::RUNNING | Status::CREATED)) {
+        let state = engine.inspect(container).await?.and_then(|shown| shown.state).map(|state| state.status);
+        if !matches!(state.as_deref(), Some("running" | "created")) {
             break;
         }
         tokio::time::sleep(VERSION_POLL).await;

@@ -5,12 +5,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
-use bollard::models::{ContainerMemoryStats, ContainerStatsResponse};
-use bollard::query_parameters::StatsOptionsBuilder;
-use futures_util::StreamExt;
-
-use super::engine::{Engine, read};
+use super::answers::{MemoryStats, Stats};
+use super::engine::Engine;
 use super::observe;
+use super::wire::segment;
 use crate::domain::Timestamp;
 use crate::runtime::{RuntimeError, RuntimeResult, Usage};
 
@@ -29,14 +27,11 @@ struct Sample {
 
 impl Samples {
     pub(super) async fn take(&self, engine: &Engine, container: &str) -> RuntimeResult<Usage> {
-        let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
-        let mut stream = std::pin::pin!(engine.docker().await?.stats(container, Some(options)));
-        let one = async { stream.next().await.unwrap_or_else(|| Err(std::io::Error::other("no sample").into())) };
-        let stats = read(one).await?;
-        let missing = || RuntimeError::Unavailable("the engine sent an incomplete sample".into());
+        let path = format!("/containers/{}/stats?stream=false&one-shot=true", segment(container));
+        let stats: Stats = engine.get("reading a container's usage", &path).await?;
+        let missing = || RuntimeError::Failed("the engine sent an incomplete sample".into());
         let at = stats.read.as_deref().and_then(observe::time).ok_or_else(missing)?;
-        let cpu = stats.cpu_stats.as_ref().and_then(|cpu| cpu.cpu_usage.as_ref()).and_then(|usage| usage.total_usage);
-        let sample = Sample { at, cpu_ns: cpu.ok_or_else(missing)? };
+        let sample = Sample { at, cpu_ns: stats.cpu_stats.cpu_usage.total_usage.ok_or_else(missing)? };
         let before = self.lock().insert(container.to_owned(), sample);
         Ok(usage(&stats, before, sample))
     }
@@ -52,14 +47,14 @@ impl Samples {
     }
 }
 
-fn usage(stats: &ContainerStatsResponse, before: Option<Sample>, now: Sample) -> Usage {
-    let networks = || stats.networks.iter().flatten().map(|(_, network)| network);
-    let memory = stats.memory_stats.as_ref();
+fn usage(stats: &Stats, before: Option<Sample>, now: Sample) -> Usage {
+    let networks = || stats.networks.values();
+    let memory = &stats.memory_stats;
     Usage {
         cpu_percent: before.map_or(0.0, |before| cpu_percent(before, now)),
-        memory_mb: memory.map_or(0, memory_bytes) as f64 / MIB,
-        memory_limit_mb: memory.and_then(|memory| memory.limit).map(|limit| limit as f64 / MIB),
-        pids: stats.pids_stats.as_ref().and_then(|pids| pids.current).unwrap_or(0),
+        memory_mb: memory_bytes(memory) as f64 / MIB,
+        memory_limit_mb: memory.limit.map(|limit| limit as f64 / MIB),
+        pids: stats.pids_stats.current.unwrap_or(0),
         network_rx_bytes: networks().filter_map(|network| network.rx_bytes).sum(),
         network_tx_bytes: networks().filter_map(|network| network.tx_bytes).sum(),
         at: now.at,
@@ -77,9 +72,8 @@ fn cpu_percent(before: Sample, now: Sample) -> f64 {
 
 /// Memory without the file cache that the kernel would give up first; its counter is called `total_inactive_file` in
 /// version 1 of control groups, `inactive_file` in version 2.
-fn memory_bytes(memory: &ContainerMemoryStats) -> u64 {
-    let counters = memory.stats.as_ref();
-    let counter = |name| counters.and_then(|counters| counters.get(name)).copied();
+fn memory_bytes(memory: &MemoryStats) -> u64 {
+    let counter = |name| memory.stats.get(name).copied();
     let cache = counter("total_inactive_file").or_else(|| counter("inactive_file")).unwrap_or(0);
     memory.usage.unwrap_or(0).saturating_sub(cache)
 }
@@ -103,7 +97,7 @@ mod tests {
 
     #[test]
     fn both_versions_of_control_groups_are_understood() {
-        let stats = |cache: &str| -> ContainerStatsResponse {
+        let stats = |cache: &str| -> Stats {
             serde_json::from_value(serde_json::json!({
                 "memory_stats": {"usage": 30 << 20, "limit": 128 << 20, "stats": {cache: 10 << 20, "rss": 1}},
                 "pids_stats": {"current": 4},

@@ -1,8 +1,8 @@
-//! How runs ended that the engine replaced before anybody looked.
+//! How runs ended that the engine replaced before they were observed.
 //!
-//! A container that its restart policy brought up again says nothing more about its last end. The engine's events do, so
-//! what they said is kept until the next end. An event may be lost, and with it how a run ended: it is a help to tell a
-//! death by memory from a restart by hand, and nothing else is decided by it.
+//! A container that its restart policy brought up again says nothing more about its last exit. The engine's events do, so
+//! what they said is kept until the next exit. An event may be lost, and with it how a run ended: it helps to tell an
+//! exit by memory from a restart by an operator, and nothing else is decided by it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,26 +12,26 @@ use crate::domain::Exit;
 /// SIGKILL, which is how the kernel ends what has too much memory.
 const KILLED: i32 = 128 + 9;
 
-/// What the events said of each container since they were last without a gap.
+/// What the events said of each container since the last gap.
 #[derive(Default)]
-pub(super) struct Deaths(Mutex<HashMap<String, Notes>>);
+pub(super) struct ExitHistory(Mutex<HashMap<String, Notes>>);
 
 #[derive(Default)]
 struct Notes {
-    /// Somebody asked the engine to end the run.
+    /// The engine was asked to end the run.
     asked: bool,
     /// The run reached its memory limit.
     out_of_memory: bool,
     over: bool,
-    /// How the last run that ended by itself did so; `None` where somebody asked for its end.
+    /// How the last run that ended by itself did so; `None` where the engine was asked to end it.
     last: Option<Exit>,
 }
 
-impl Deaths {
-    /// Takes up an event. All but those of ends and starts say nothing here.
-    pub(super) fn note(&self, container: &str, action: &str, exit_code: Option<i32>) {
+impl ExitHistory {
+    /// Takes an event into account. Only those of exits and starts matter here, in Docker's words or Podman's.
+    pub(super) fn record(&self, container: &str, action: &str, exit_code: Option<i32>) {
         let mut all = self.lock();
-        if action == "destroy" {
+        if matches!(action, "destroy" | "remove") {
             all.remove(container);
             return;
         }
@@ -39,14 +39,14 @@ impl Deaths {
         match action {
             "start" => *notes = Notes { last: notes.last.take(), ..Notes::default() },
             "kill" => notes.asked = true,
-            // The engine hears of memory and of ends from two sides: this may be the later one.
+            // Memory and exits reach the engine on two ways: this may be the later event.
             "oom" if notes.over => {
                 if let Some(exit) = &mut notes.last {
                     exit.oom = exit.code == Some(KILLED);
                 }
             }
             "oom" => notes.out_of_memory = true,
-            "die" => {
+            "die" | "died" => {
                 let oom = notes.out_of_memory && exit_code == Some(KILLED);
                 let last = (!notes.asked).then_some(Exit { code: exit_code, oom });
                 *notes = Notes { over: true, last, ..Notes::default() };
@@ -55,13 +55,13 @@ impl Deaths {
         }
     }
 
-    /// How the container's last run ended, if by itself and if that was heard of.
-    pub(super) fn of(&self, container: &str) -> Option<Exit> {
+    /// How the container's last run ended, if by itself and if an event told.
+    pub(super) fn last_exit(&self, container: &str) -> Option<Exit> {
         self.lock().get(container)?.last.clone()
     }
 
     /// Events may have been missed.
-    pub(super) fn forget(&self) {
+    pub(super) fn clear(&self) {
         self.lock().clear();
     }
 
@@ -76,12 +76,12 @@ mod tests {
     use super::*;
 
     fn told(events: &[(&str, Option<i32>)]) -> Option<Exit> {
-        let deaths = Deaths::default();
+        let history = ExitHistory::default();
         for (action, exit_code) in events {
-            deaths.note("c", action, *exit_code);
-            deaths.note("another", "die", Some(7));
+            history.record("c", action, *exit_code);
+            history.record("another", "die", Some(7));
         }
-        deaths.of("c")
+        history.last_exit("c")
     }
 
     #[test]
@@ -93,6 +93,7 @@ mod tests {
             (vec![start], None),
             (vec![start, die], exit(137, false)),
             (vec![start, ("die", Some(3)), start], exit(3, false)),
+            (vec![start, ("died", Some(3)), start], exit(3, false)),
             (vec![start, oom, die, start], exit(137, true)),
             (vec![start, die, oom, start], exit(137, true)),
             // A child of the first process had too much: that one ended in another way.
@@ -105,6 +106,7 @@ mod tests {
             (vec![start, die, start, kill, die], None),
             (vec![start, die, ("pause", None), ("rename", None)], exit(137, false)),
             (vec![start, die, ("destroy", None)], None),
+            (vec![start, die, ("remove", None)], None),
         ];
         for (events, expected) in table {
             assert_eq!(told(&events), expected, "{events:?}");
@@ -113,9 +115,9 @@ mod tests {
 
     #[test]
     fn after_a_gap_nothing_is_known() {
-        let deaths = Deaths::default();
-        deaths.note("c", "die", Some(3));
-        deaths.forget();
-        assert_eq!(deaths.of("c"), None);
+        let history = ExitHistory::default();
+        history.record("c", "die", Some(3));
+        history.clear();
+        assert_eq!(history.last_exit("c"), None);
     }
 }

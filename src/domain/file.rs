@@ -1,0 +1,13 @@
+//! Files that an instance gets.
+
+use super::Secret;
+
+/// A file inside an instance's data folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StagedFile {
+    /// Relative to the data folder, e.g. `.zeroclaw/config.toml`.
+    pub path: &'static str,
+    pub content: Secret<Vec<u8>>,
+    /// Unix permission bits.
+    pub mode: u32,
+}
