@@ -58,7 +58,10 @@ pub(crate) async fn its_filter_lets_through_what_is_asked_and_little_else(world:
     {
         assert!(calls.iter().any(|(_, path)| path.ends_with(part)), "the test made no call of {part}");
     }
+    let version = Regex::new(r"^/v1\.[0-9]+/").unwrap();
     for (method, path) in &calls {
+        let path = version.replace(path, "/");
+        let path = path.as_ref();
         assert!(filter.allows(method, path), "{method} {path} is not let through");
         assert!(filter.allows(method, &format!("/v1.41{path}")), "nor may it be with a version");
     }

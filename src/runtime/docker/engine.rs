@@ -103,11 +103,16 @@ impl Engine {
         }
     }
 
+    /// One deadline for all of it: whoever waits for another's attempt waits no longer than for an own one.
     async fn connected(&self) -> Result<&Connected, Failure> {
+        timed(READ, self.connect()).await.map_err(Failure::of_read)
+    }
+
+    async fn connect(&self) -> Result<&Connected, Failure> {
         self.connected
             .get_or_try_init(|| async {
                 let wire = Wire::new(self.address.clone());
-                let version = timed(READ, version(&wire)).await.map_err(Failure::of_read)?;
+                let version = version(&wire).await.map_err(Failure::of_read)?;
                 let docker = match &self.address {
                     Address::Unix(path) => {
                         Docker::connect_with_unix(&path.to_string_lossy(), CLIENT_TIMEOUT_SECS, &version)
@@ -119,7 +124,7 @@ impl Engine {
                 let docker = docker.map_err(|error| Failure::from(error).of_read())?;
                 let wire = wire.versioned(&format!("{}.{}", version.major_version, version.minor_version));
                 // A filter may keep this from us; then the machine is taken for one that can do everything.
-                let info = timed(READ, wire.get("/info")).await.unwrap_or_default();
+                let info = timed(READ / 2, wire.get("/info")).await.unwrap_or_default();
                 Ok(Connected { docker, wire, info })
             })
             .await
@@ -137,8 +142,8 @@ impl Engine {
 
     /// Reads a value.
     pub(super) async fn get<T: DeserializeOwned>(&self, action: &str, path: &str) -> Result<T, Failure> {
-        let wire = &self.connected().await?.wire;
-        timed(READ, wire.get(path)).await.map_err(|failure| failure.of_read().while_doing(action))
+        let read = async { self.connected().await?.wire.get(path).await };
+        timed(READ, read).await.map_err(|failure| failure.of_read().while_doing(action))
     }
 
     pub(super) async fn inspect(&self, id: &str) -> RuntimeResult<Option<Container>> {

@@ -405,3 +405,18 @@ fn done(answer: Result<(), Failure>) -> RuntimeResult<()> {
         Ok(()) | Err(_) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_given_more_than_its_parts_take() {
+        let pull = Duration::from_secs(600);
+        assert!(longest(RuntimeCall::Start, pull) > START_QUEUE + START, "a start keeps its place in the queue");
+        assert!(longest(RuntimeCall::Prepare, pull) > pull);
+        assert!(longest(RuntimeCall::Remove, pull) > CHANGE + REMOVAL);
+        let grace = Duration::from_secs(7);
+        assert!(longest(RuntimeCall::Stop { grace }, pull) > grace + STOP_MARGIN);
+    }
+}
