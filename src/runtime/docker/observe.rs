@@ -95,7 +95,7 @@ pub(super) fn found(
         Phase::Paused => InstanceState::Paused(run()?),
         Phase::Waiting | Phase::Ended => InstanceState::Exited(exit(&state)),
     };
-    let networks = inspected.network_settings.map(|settings| settings.networks).unwrap_or_default();
+    let networks = inspected.network_settings.as_ref().map(|settings| settings.networks.clone()).unwrap_or_default();
     Ok(Some(Found {
         setup,
         origin,
