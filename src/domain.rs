@@ -26,7 +26,6 @@ mod user;
 pub use channels::{ChannelKind, Channels, Discord, Slack, Telegram};
 pub use credentials::Credentials;
 pub use field::{FieldError, Problems, is_misleading, label};
-pub use field::{FieldError, Problems};
 pub use file::StagedFile;
 pub use id::{AgentId, InstallationId, KeyId, UserId};
 pub use key::{ApiKey, Scope, Scopes};
