@@ -8,14 +8,16 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::context;
 use super::cost::{self, LimitReached};
 use super::memory::{Kind, Note, Owner};
 use super::persona::{self, head};
-use super::provider::{Completion, Message, Model, ModelError, ToolCall, ToolSpec, Tuning, Turn, Usage};
+use super::provider::{
+    AssistantMessage, Completion, Message, Model, ModelError, ToolCall, ToolSpec, Tuning, Turn, Usage,
+};
 use super::shared::App;
 use super::tools;
 use crate::domain::Timestamp;
@@ -24,6 +26,9 @@ use crate::domain::Timestamp;
 const WARN_AT_PERCENT: f64 = 80.0;
 /// Calls that are run of one round; a model that wants more is confused.
 const CALLS_PER_ROUND: usize = 16;
+
+/// After this long without an answer those who wait hear that the model is at work, and again each time.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// Where a message came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +92,15 @@ pub(super) struct Ask {
 pub(super) enum Progress {
     Text(String),
     ToolCall(ToolCall),
-    ToolResult { name: String, output: String, success: bool },
+    ToolResult {
+        name: String,
+        output: String,
+        success: bool,
+    },
+    /// Nothing came for a while, and the model is still at work.
+    Thinking {
+        seconds: u64,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -103,16 +116,47 @@ pub(super) struct Answer {
     pub(super) cut: bool,
     /// Earlier messages of the conversation that were left out, since the model called it too long.
     pub(super) left_out: usize,
+    /// What the provider wants back with the next message, and whose it is.
+    pub(super) extra: Map<String, Value>,
+    pub(super) from: String,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum AgentError {
-    #[error("the model gave no answer")]
+    #[error(transparent)]
     Model(#[from] ModelError),
-    #[error("the answer took too long")]
-    TookTooLong,
+    #[error("the model did not answer within {} s ({setting} in config.toml)", limit.as_secs())]
+    TookTooLong { limit: Duration, setting: &'static str },
+    /// A fault of ours; the log has more.
+    #[error("the work was interrupted")]
+    Interrupted,
     #[error(transparent)]
     Limit(#[from] LimitReached),
+}
+
+impl AgentError {
+    /// The member `model` of an answer that failed.
+    pub(super) fn model_json(&self) -> Value {
+        match self {
+            Self::Model(error) => error.to_json(),
+            Self::TookTooLong { .. } | Self::Interrupted | Self::Limit(_) => json!({
+                "status": null, "code": failure(self), "type": null, "param": null, "message": self.to_string(),
+                "host": null, "retryAfter": null, "retryable": !matches!(self, Self::Limit(_)),
+            }),
+        }
+    }
+}
+
+impl Answer {
+    /// The answer as the next question of the conversation wants it.
+    pub(super) fn message(&self) -> Message {
+        Message::Assistant(AssistantMessage {
+            text: self.text.clone(),
+            tool_calls: self.tool_calls.clone(),
+            extra: self.extra.clone(),
+            from: self.from.clone(),
+        })
+    }
 }
 
 impl Ask {
@@ -121,7 +165,7 @@ impl Ask {
         Self {
             source,
             owner: Owner::client(),
-            conversation: vec![Message::User(message.to_owned())],
+            conversation: vec![Message::user(message)],
             tools: Tools::Own,
             tuning: Tuning::default(),
             progress: None,
@@ -141,41 +185,60 @@ pub(super) async fn answer(app: &App, ask: Ask) -> Result<Answer, AgentError> {
     if config.memory.auto_save && is_worth_keeping(ask.source, &question) {
         remember(app, source, ask.owner.clone(), &question).await;
     }
-    // A simple answer has to come in the time of a request; one with tools has many calls to make.
-    let limit = match ask.tools {
-        Tools::None => config.gateway.request_timeout_secs,
-        Tools::Own | Tools::Callers(_) => config.agent.timeout_secs,
-    };
-    let result = match tokio::time::timeout(Duration::from_secs(limit), work(app, ask, &question)).await {
+    let (limit, setting) = config.answer_limit(!matches!(ask.tools, Tools::None));
+    let deadline = Instant::now() + limit;
+    let result = match tokio::time::timeout(limit, work(app, ask, &question, deadline)).await {
         Ok(result) => result,
-        Err(_) => Err(AgentError::TookTooLong),
+        Err(_) => Err(AgentError::TookTooLong { limit, setting }),
     };
     match &result {
         Ok(answer) => app.events.message(source, "assistant", &answer.text),
         Err(error) => {
             tracing::error!(error = error as &dyn std::error::Error, source, "no answer");
-            app.events.error("agent", &error.to_string());
+            app.metrics.answer_failed(failure(error));
+            app.events.publish(
+                "error",
+                json!({ "component": "agent", "message": error.to_string(), "model": error.model_json() }),
+            );
         }
     }
     result
 }
 
-async fn work(app: &App, ask: Ask, question: &str) -> Result<Answer, AgentError> {
+/// The failure in one word, of a fixed set.
+fn failure(error: &AgentError) -> &'static str {
+    match error {
+        AgentError::Model(error) => error.own_code(),
+        AgentError::TookTooLong { .. } => "timeout",
+        AgentError::Interrupted => "interrupted",
+        AgentError::Limit(_) => "spending_limit",
+    }
+}
+
+async fn work(app: &App, ask: Ask, question: &str, deadline: Instant) -> Result<Answer, AgentError> {
     let config = app.config();
-    let model = app.model().tuned(&ask.tuning);
+    let model = app.model().tuned(&ask.tuning, &config);
     let mut system = persona::system_prompt(app.workspace()).await;
     if matches!(ask.tools, Tools::Own) {
         system += &memories(app, &ask.owner, question).await;
     }
-    let mut turn = Turn { messages: vec![Message::System(system)], tools: vec![], max_tokens: ask.tuning.max_tokens };
     // What a client sends whole is put whole; what the gateway remembers has a bound.
     let remembered = !matches!(ask.source, Source::OpenAi);
+    let own = matches!(ask.tools, Tools::Own);
+    let mut turn = Turn {
+        messages: vec![Message::system(system)],
+        own_tools: own,
+        max_tokens: ask.tuning.max_tokens,
+        max_tokens_name: if ask.tuning.newer_limit_name { "max_completion_tokens" } else { "max_tokens" },
+        options: ask.tuning.options,
+        deadline: Some(deadline),
+        ..Turn::default()
+    };
     turn.messages.extend(if remembered {
         context::fit(ask.conversation, config.agent.max_context_tokens, config.agent.max_history_messages)
     } else {
         ask.conversation
     });
-    let own = matches!(ask.tools, Tools::Own);
     turn.tools = match ask.tools {
         Tools::None => vec![],
         Tools::Own => tools::specs(&config, &ask.owner),
@@ -184,13 +247,11 @@ async fn work(app: &App, ask: Ask, question: &str) -> Result<Answer, AgentError>
     let mut answer = Answer { model: model.name().to_owned(), ..Answer::default() };
     let mut rounds_left = config.agent.max_tool_iterations;
     loop {
-        if own && rounds_left == 0 {
-            turn.tools.clear();
-        }
+        turn.must_answer = own && rounds_left == 0;
         rounds_left = rounds_left.saturating_sub(1);
         let completion = match call(app, &model, &turn, ask.progress.as_ref()).await {
             // The oldest half goes, as often as it takes: an answer to less is better than none.
-            Err(AgentError::Model(error)) if remembered && is_too_long(&error) => {
+            Err(AgentError::Model(error)) if remembered && error.is_too_long() => {
                 let Some(shorter) = context::shorten(&turn.messages) else { return Err(error.into()) };
                 answer.left_out += turn.messages.len() - shorter.len();
                 tracing::warn!(
@@ -202,28 +263,35 @@ async fn work(app: &App, ask: Ask, question: &str) -> Result<Answer, AgentError>
             }
             other => other?,
         };
-        answer.add(&completion, cost::dollars(completion.usage, cost::price(&config, model.name())));
-        // Without tools on offer a call is a hallucination, and what text there is must do.
-        if !own || completion.tool_calls.is_empty() || turn.tools.is_empty() {
-            answer.text = completion.text;
+        answer.add(&completion, cost::dollars(completion.usage, cost::price(&config, &completion.model)));
+        let mut said = completion.message;
+        if !own || said.tool_calls.is_empty() || turn.must_answer {
+            // A call of what was not on offer cannot be run, and what text there is must do.
+            if own && said.text.trim().is_empty() {
+                return Err(ModelError::only_calls(&said.from).into());
+            }
+            answer.text = said.text;
             answer.cut = completion.cut;
-            answer.tool_calls = if own { vec![] } else { completion.tool_calls };
+            answer.model = completion.model;
+            answer.extra = if own && !said.tool_calls.is_empty() { Map::new() } else { said.extra };
+            answer.from = said.from;
+            answer.tool_calls = if own { vec![] } else { said.tool_calls };
             return Ok(answer);
         }
-        let calls: Vec<ToolCall> = completion.tool_calls.into_iter().take(CALLS_PER_ROUND).collect();
-        turn.messages.push(Message::Assistant { text: completion.text, tool_calls: calls.clone() });
+        let asked = said.tool_calls.len();
+        said.tool_calls.truncate(CALLS_PER_ROUND);
+        if asked > CALLS_PER_ROUND {
+            // Kept members name all calls, and each of them would want a result.
+            said.extra.clear();
+        }
+        let calls = said.tool_calls.clone();
+        turn.messages.push(Message::Assistant(said));
         for call in calls {
             let outcome = run_tool(app, &ask.owner, &call, ask.progress.as_ref()).await;
             answer.used.push((call.name, outcome.success));
             turn.messages.push(Message::ToolResult { call_id: call.id, content: outcome.output });
         }
     }
-}
-
-/// Whether the model refused a conversation for its length.
-fn is_too_long(error: &ModelError) -> bool {
-    let words = ["context_length", "context_size", "too_long", "too_large"];
-    matches!(error, ModelError::Status { status: 400 | 413 | 422, code: Some(code) } if words.iter().any(|word| code.contains(word)))
 }
 
 impl Answer {
@@ -243,12 +311,24 @@ async fn call(
 ) -> Result<Completion, AgentError> {
     let _under_way = begin(app).await?;
     let started = Instant::now();
-    let result = match progress {
-        None => model.complete(&app.http, turn, None).await,
-        Some(progress) => streamed(app, model, turn, progress).await,
+    let result = {
+        let complete = async {
+            match progress {
+                None => model.complete(&app.http, &app.learned, turn, None).await,
+                Some(progress) => streamed(app, model, turn, progress).await,
+            }
+        };
+        tokio::pin!(complete);
+        loop {
+            match tokio::time::timeout(SIGN_OF_LIFE, &mut complete).await {
+                Ok(result) => break result,
+                Err(_) => still_thinking(app, model, started.elapsed().as_secs(), progress).await,
+            }
+        }
     };
     let took = started.elapsed();
-    app.metrics.model_call(model.name(), result.as_ref().map(|completion| completion.usage).ok(), took);
+    let label = app.config().model_label(result.as_ref().map_or(model.name(), |completion| &completion.model));
+    app.metrics.model_call(&label, result.as_ref().map(|completion| completion.usage).ok(), took);
     let usage = result.as_ref().map(|completion| completion.usage).unwrap_or_default();
     app.events.publish(
         "llm_request",
@@ -258,7 +338,7 @@ async fn call(
         }),
     );
     if result.is_ok() {
-        book(app, model.name(), usage).await;
+        book(app, &label, usage).await;
     }
     result.map_err(AgentError::from)
 }
@@ -285,6 +365,15 @@ async fn begin(app: &App) -> Result<Option<UnderWay>, LimitReached> {
     Ok(Some(UnderWay(app.clone())))
 }
 
+/// Tells those who wait that the model is still at work.
+async fn still_thinking(app: &App, model: &Model, seconds: u64, progress: Option<&mpsc::Sender<Progress>>) {
+    app.events.publish("thinking", json!({ "model": model.name(), "seconds": seconds }));
+    if let Some(progress) = progress {
+        // A reader that is behind has something to read.
+        let _ = progress.try_send(Progress::Thinking { seconds });
+    }
+}
+
 async fn streamed(
     app: &App,
     model: &Model,
@@ -294,7 +383,7 @@ async fn streamed(
     /// Pieces in flight between the model and a slow reader.
     const IN_FLIGHT: usize = 32;
     let (deltas, mut pieces) = mpsc::channel(IN_FLIGHT);
-    let complete = async move { model.complete(&app.http, turn, Some(&deltas)).await };
+    let complete = async move { model.complete(&app.http, &app.learned, turn, Some(&deltas)).await };
     let forward = async {
         while let Some(piece) = pieces.recv().await {
             let _ = progress.send(Progress::Text(piece)).await;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
+use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 
 use super::reply::Refusal;
@@ -66,17 +67,30 @@ fn unknown_field(error: &serde_json::Error, expected: &'static str) -> Refusal {
     }
 }
 
+/// Reads the body. One that is too long is read on for a while and thrown away: a client that is cut off while it sends
+/// never sees the answer.
 async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Refusal> {
+    /// As much as is thrown away, in bytes.
+    const THROWN_AWAY: usize = 16 << 20;
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > limit) {
+    if declared.is_some_and(|length| length > limit + THROWN_AWAY) {
         return Err(Refusal::TooLarge);
     }
-    match tokio::time::timeout(READ, to_bytes(body, limit)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        // The only other reason to fail is a client that went away, and that one does not read the answer.
-        Ok(Err(_)) => Err(Refusal::TooLarge),
-        Err(_) => Err(Refusal::TookTooLong),
-    }
+    let collect = async {
+        let mut pieces = body.into_data_stream();
+        let (mut taken, mut length) = (Vec::new(), 0);
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|_| Refusal::BrokenBody)?;
+            length += piece.len();
+            if length <= limit {
+                taken.extend_from_slice(&piece);
+            } else if length > limit + THROWN_AWAY {
+                break;
+            }
+        }
+        if length > limit { Err(Refusal::TooLarge) } else { Ok(Bytes::from(taken)) }
+    };
+    tokio::time::timeout(READ, collect).await.unwrap_or(Err(Refusal::SlowBody))
 }
 
 fn declares_json(headers: &HeaderMap) -> bool {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use serde::Deserialize;
@@ -14,7 +15,7 @@ use super::client::Network;
 use super::cost;
 use super::options::Overrides;
 use super::provider::Route;
-use crate::domain::{MemoryBackend, Secret};
+use crate::domain::{MemoryBackend, Provider, Secret};
 
 /// Bounds of what may be set: an answer that takes a day, or a model that calls a tool for ever, helps nobody.
 const LONGEST_ANSWER: u64 = 86_400;
@@ -29,7 +30,8 @@ pub(super) struct Config {
     pub(super) api_url: Option<String>,
     pub(super) default_provider: Option<String>,
     pub(super) default_model: String,
-    pub(super) default_temperature: f64,
+    /// Sent only where it is set: newer models refuse it.
+    pub(super) default_temperature: Option<f64>,
     pub(super) memory: Memory,
     pub(super) gateway: Gateway,
     pub(super) pairing: Pairing,
@@ -43,6 +45,9 @@ pub(super) struct Config {
     pub(super) cron: Schedule,
     /// The agent's IANA time zone. Without one it is that of `TZ`, of `USER.md`, or UTC.
     pub(super) timezone: Option<String>,
+    /// Keys of single providers, from the environment: those that stand in have keys of their own.
+    #[serde(skip)]
+    pub(super) provider_keys: BTreeMap<Provider, Secret<String>>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -208,6 +213,10 @@ pub(super) struct Reliability {
     pub(super) provider_retries: u32,
     /// First pause between two tries; it doubles each time.
     pub(super) provider_backoff_ms: u64,
+    /// Providers that are asked, in order, where the configured one fails.
+    pub(super) fallback_providers: Vec<String>,
+    /// By model, those that are asked in its place.
+    pub(super) model_fallbacks: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -224,7 +233,7 @@ impl Default for Config {
             api_url: None,
             default_provider: None,
             default_model: "anthropic/claude-sonnet-4.6".into(),
-            default_temperature: 0.7,
+            default_temperature: None,
             memory: Memory::default(),
             gateway: Gateway::default(),
             pairing: Pairing::default(),
@@ -237,6 +246,7 @@ impl Default for Config {
             autonomy: Autonomy::default(),
             cron: Schedule::default(),
             timezone: None,
+            provider_keys: BTreeMap::new(),
         }
     }
 }
@@ -260,7 +270,7 @@ impl Default for Gateway {
             trusted_proxies: Vec::new(),
             trust_forwarded_headers: false,
             rate_limit_max_keys: 10_000,
-            request_timeout_secs: 30,
+            request_timeout_secs: 120,
             session_persistence: true,
             session_ttl_hours: 0,
             shutdown_grace_secs: 4,
@@ -309,7 +319,12 @@ impl Default for HttpRequest {
 
 impl Default for Reliability {
     fn default() -> Self {
-        Self { provider_retries: 2, provider_backoff_ms: 500 }
+        Self {
+            provider_retries: 2,
+            provider_backoff_ms: 500,
+            fallback_providers: Vec::new(),
+            model_fallbacks: BTreeMap::new(),
+        }
     }
 }
 
@@ -332,6 +347,11 @@ impl Config {
         self.default_provider.as_deref().unwrap_or("openrouter")
     }
 
+    /// The provider as others may see it: an address of the user's own stays here.
+    pub(super) fn provider_name(&self) -> &str {
+        self.provider().split_once(':').map_or(self.provider(), |(kind, _)| kind)
+    }
+
     /// Puts the environment and the command line over the file.
     ///
     /// # Errors
@@ -351,11 +371,12 @@ impl Config {
         if let Some(key) = &overrides.api_key {
             self.api_key = Some(key.clone());
         }
+        self.provider_keys.clone_from(&overrides.provider_keys);
         if let Some(model) = &overrides.model {
             self.default_model.clone_from(model);
         }
         if let Some(temperature) = overrides.temperature {
-            self.default_temperature = temperature;
+            self.default_temperature = Some(temperature);
         }
         if let Some(port) = overrides.port {
             self.gateway.port = port;
@@ -402,7 +423,7 @@ impl Config {
     /// # Errors
     /// A sentence that names the key and the remedy, never the value.
     pub(super) fn check(&self) -> Result<(), String> {
-        if !(0.0..=2.0).contains(&self.default_temperature) {
+        if self.default_temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
             return Err("default_temperature must be 0 to 2".into());
         }
         if self.default_model.trim().is_empty() {
@@ -442,6 +463,10 @@ impl Config {
         if !priced {
             return Err("cost.prices must be 0 or more".into());
         }
+        for fallback in &self.reliability.fallback_providers {
+            Route::parse(fallback, None)
+                .map_err(|reason| format!("reliability.fallback_providers cannot be used: {reason}"))?;
+        }
         Route::parse(self.provider(), self.api_url.as_deref())
             .map(drop)
             .map_err(|reason| format!("default_provider or api_url cannot be used: {reason}"))
@@ -480,6 +505,41 @@ impl Config {
             (a, b) => a.or(b),
         };
         (day, limit(cost.monthly_limit_usd, MONTH))
+    }
+
+    /// The providers to ask, each with its key. A key is sent to no other host than its own.
+    pub(super) fn providers(&self) -> Vec<(Route, Option<Secret<String>>)> {
+        let own_key = |name: &str| {
+            let provider = Provider::parse(&name.trim().to_ascii_lowercase()).ok()?;
+            self.provider_keys.get(&provider).cloned()
+        };
+        let Ok(first) = Route::parse(self.provider(), self.api_url.as_deref()) else { return vec![] };
+        let first_key = self.api_key.clone().or_else(|| own_key(self.provider()));
+        let fallbacks = self.reliability.fallback_providers.iter().filter_map(|name| {
+            let route = Route::parse(name, None).ok()?;
+            let same_host = route.host() == first.host();
+            let key = if same_host { first_key.clone() } else { own_key(name) };
+            Some((route, key))
+        });
+        let fallbacks: Vec<_> = fallbacks.collect();
+        std::iter::once((first, first_key)).chain(fallbacks).collect()
+    }
+
+    /// The longest time for an answer, and the setting that it comes from. Tools take more than one call.
+    pub(super) fn answer_limit(&self, with_tools: bool) -> (Duration, &'static str) {
+        let (secs, setting) = match with_tools {
+            true => (self.agent.timeout_secs, "[agent] timeout_secs"),
+            false => (self.gateway.request_timeout_secs, "[gateway] request_timeout_secs"),
+        };
+        (Duration::from_secs(secs), setting)
+    }
+
+    /// A model as metrics and costs name it: callers may make names up, and those must not become labels.
+    pub(super) fn model_label(&self, model: &str) -> String {
+        let configured = model == self.default_model
+            || self.reliability.model_fallbacks.values().flatten().any(|fallback| fallback == model)
+            || cost::price(self, model) != Price::default();
+        if configured { model.to_owned() } else { "other".to_owned() }
     }
 
     /// What of `new` is seen only by the next start.

@@ -60,8 +60,6 @@ const TABLE: &[Row] = &[
     off("providers", Provider, "only the provider of the agent is used"),
     off("provider", Provider, "write default_provider, api_url and default_model"),
     off("reliability.api_keys", Provider, "only api_key is used; keys are not rotated"),
-    off("reliability.fallback_providers", Provider, "only default_provider is asked"),
-    off("reliability.model_fallbacks", Provider, "only default_model is asked"),
     off("runtime.reasoning_enabled", Provider, "the model decides whether it reasons"),
     off("runtime.reasoning_effort", Provider, "the model decides how long it reasons"),
     off("agent.model", Provider, "default_model is asked"),

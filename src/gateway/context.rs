@@ -3,7 +3,7 @@
 //! Pure. Providers count tokens each in their own way; the estimate here errs on the side of too many. What is left out is
 //! always the oldest, and never the message that is to be answered.
 
-use super::provider::Message;
+use super::provider::{AssistantMessage, Message};
 
 /// Tokens of a text: four letters of an alphabet each, and one for each character of other scripts.
 pub(super) fn tokens(text: &str) -> usize {
@@ -18,7 +18,7 @@ fn tokens_of(message: &Message) -> usize {
     FRAME
         + match message {
             Message::System(text) | Message::User(text) => tokens(text),
-            Message::Assistant { text, tool_calls } => {
+            Message::Assistant(AssistantMessage { text, tool_calls, .. }) => {
                 let calls = tool_calls.iter().map(|call| tokens(&call.name) + tokens(&call.arguments));
                 tokens(text) + calls.sum::<usize>()
             }
@@ -71,7 +71,7 @@ mod tests {
     }
 
     fn assistant(text: &str) -> Message {
-        Message::Assistant { text: text.into(), tool_calls: vec![] }
+        Message::assistant(text)
     }
 
     fn talk(turns: usize) -> Vec<Message> {

@@ -139,7 +139,7 @@ mod tests {
     #[tokio::test]
     async fn a_good_answer_is_repeated_and_a_failure_is_not() {
         let idempotency = idempotency(|_| {});
-        assert_eq!(answer(&idempotency, "k", "b", Err(Refusal::ModelFailed)).await, Err(Refusal::ModelFailed));
+        assert_eq!(answer(&idempotency, "k", "b", Err(Refusal::Busy)).await, Err(Refusal::Busy));
         assert_eq!(answer(&idempotency, "k", "b", Ok(1)).await, Ok((1.into(), false)));
         assert_eq!(answer(&idempotency, "k", "b", Ok(2)).await, Ok((1.into(), true)));
         assert_eq!(answer(&idempotency, "k", "other", Ok(3)).await, Err(Refusal::KeyReused));
@@ -152,7 +152,7 @@ mod tests {
         let (release, released) = tokio::sync::oneshot::channel::<()>();
         let headers = headers("k");
         let work = async move {
-            released.await.map_err(|_| Refusal::ModelFailed)?;
+            released.await.map_err(|_| Refusal::Busy)?;
             Ok(1.into())
         };
         let hung_up = idempotency.answer("/e", &headers, b"b", work);
@@ -169,11 +169,11 @@ mod tests {
         let (release, released) = tokio::sync::oneshot::channel::<()>();
         let headers = headers("k");
         let slow = idempotency.answer("/e", &headers, b"b", async move {
-            released.await.map_err(|_| Refusal::ModelFailed)?;
+            released.await.map_err(|_| Refusal::Busy)?;
             Ok(1.into())
         });
         let second = idempotency.answer("/e", &headers, b"b", async { panic!("must not run") });
-        let release = async { release.send(()).map_err(|()| Refusal::ModelFailed) };
+        let release = async { release.send(()).map_err(|()| Refusal::Busy) };
         let (first, second, _) = tokio::join!(slow, second, release);
         assert_eq!((first.unwrap().body, second.unwrap().replayed), (1.into(), true));
     }

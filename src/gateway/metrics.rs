@@ -42,6 +42,11 @@ struct ToolCall {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Failure {
+    reason: &'static str,
+}
+
 pub(super) struct Metrics {
     registry: Registry,
     requests: Family<Request, Counter>,
@@ -49,6 +54,7 @@ pub(super) struct Metrics {
     model_seconds: Histogram,
     tokens: Family<Tokens, Counter>,
     tool_calls: Family<ToolCall, Counter>,
+    answers_failed: Family<Failure, Counter>,
     uptime: Gauge<u64, AtomicU64>,
 }
 
@@ -65,9 +71,11 @@ impl Metrics {
         registry.register("tokens", "Tokens as the provider counted them", tokens.clone());
         let tool_calls = Family::default();
         registry.register("tool_calls", "Tools run for the model", tool_calls.clone());
+        let answers_failed = Family::default();
+        registry.register("answers_failed", "Questions without an answer", answers_failed.clone());
         let uptime = Gauge::default();
         registry.register_with_unit("uptime", "Time since the start", Unit::Seconds, uptime.clone());
-        Self { registry, requests, model_calls, model_seconds, tokens, tool_calls, uptime }
+        Self { registry, requests, model_calls, model_seconds, tokens, tool_calls, answers_failed, uptime }
     }
 
     pub(super) fn request(&self, route: Option<&str>, method: &'static str, status: u16) {
@@ -93,6 +101,11 @@ impl Metrics {
         let tool = if super::tools::exists(tool) { tool } else { "unknown" }.to_owned();
         let outcome = if success { "ok" } else { "error" };
         self.tool_calls.get_or_create(&ToolCall { tool, outcome }).inc();
+    }
+
+    /// A question that got no answer, by the reason's fixed name.
+    pub(super) fn answer_failed(&self, reason: &'static str) {
+        self.answers_failed.get_or_create(&Failure { reason }).inc();
     }
 
     pub(super) fn render(&self, uptime_seconds: u64) -> String {

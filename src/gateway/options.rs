@@ -1,13 +1,13 @@
 //! What the gateway takes from its command line and environment: ZeroClaw's contract, read in this place only.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracing::level_filters::LevelFilter;
 
 use super::config_keys::{is_service_link, judge_variables};
-use crate::domain::Secret;
+use crate::domain::{Provider, Secret};
 
 /// Where the gateway lives, and what overrides its `config.toml`.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct Options {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Overrides {
     pub(super) api_key: Option<Secret<String>>,
+    /// `OPENAI_API_KEY` and its like: for that provider alone, and weaker than `API_KEY`.
+    pub(super) provider_keys: BTreeMap<Provider, Secret<String>>,
     /// `ZEROCLAW_PROVIDER`: always wins.
     pub(super) provider: Option<String>,
     /// `PROVIDER`: wins only over a file that names none, or `openrouter`.
@@ -116,6 +118,14 @@ impl Options {
             });
         options.overrides = Overrides {
             api_key: text(&["ZEROCLAW_API_KEY", "API_KEY"]).map(Secret::new),
+            provider_keys: Provider::ALL
+                .into_iter()
+                .filter_map(|provider| {
+                    let name = format!("{}_API_KEY", provider.as_str().to_ascii_uppercase());
+                    let key = variables.get(&name)?.expose().trim().to_owned();
+                    (!key.is_empty()).then(|| (provider, Secret::new(key)))
+                })
+                .collect(),
             provider: text(&["ZEROCLAW_PROVIDER", "ZEROCLAW_MODEL_PROVIDER"]),
             default_provider: text(&["PROVIDER", "MODEL_PROVIDER"]),
             provider_url: text(&["ZEROCLAW_PROVIDER_URL", "ZEROCLAW_API_URL"]),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use reqwest::{Client, ClientBuilder, redirect};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 
+use super::provider::is_loopback_host;
 use super::tools::PublicOnly;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,19 +28,27 @@ pub(super) enum OutboundError {
 pub(super) struct HttpClients {
     plain: OnceLock<Client>,
     tls: OnceLock<Client>,
+    /// For this machine, which no proxy is asked for.
+    local_plain: OnceLock<Client>,
+    local_tls: OnceLock<Client>,
     public_only: OnceLock<Client>,
 }
 
 impl HttpClients {
-    /// The client for a configured URL.
+    /// The client for a configured URL. `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` count, but never for
+    /// this machine: a proxy elsewhere has a loopback of its own.
     ///
     /// # Errors
     /// See [`OutboundError`].
     pub(super) fn client(&self, url: &str) -> Result<Client, OutboundError> {
-        if url.starts_with("https:") {
-            made(&self.tls, || base(system_roots()?))
-        } else {
-            made(&self.plain, || base(no_roots()?))
+        let url = reqwest::Url::parse(url).ok();
+        let is_tls = url.as_ref().is_some_and(|url| url.scheme() == "https");
+        let is_local = url.as_ref().and_then(|url| url.host_str()).is_some_and(is_loopback_host);
+        match (is_tls, is_local) {
+            (true, false) => made(&self.tls, || base(system_roots()?)),
+            (false, false) => made(&self.plain, || base(no_roots()?)),
+            (true, true) => made(&self.local_tls, || Ok(base(system_roots()?)?.no_proxy())),
+            (false, true) => made(&self.local_plain, || Ok(base(no_roots()?)?.no_proxy())),
         }
     }
 

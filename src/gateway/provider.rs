@@ -1,37 +1,69 @@
 //! The model behind the agent: whose API, where, and how a turn is put to it.
 //!
-//! Two dialects cover all providers: OpenAI's chat completions and Anthropic's messages. A dialect turns a [`Turn`] into
-//! a body and an answer into a [`Completion`]; sending and trying again is done once, in [`http`].
+//! Three APIs cover all providers: OpenAI's chat completions, Anthropic's messages and Google's Gemini. Each turns a
+//! [`Turn`] into a body and an answer into a [`Completion`]; everything else is done once:
+//!
+//! ```text
+//! Turn ─► body ─► what was learned of this model ─► http ─► reader ─► Completion
+//!   ▲        ▲                                         │
+//!   │        └── refused parameter, other address ◄────┤ refusal
+//!   │        └── pause, and once more ◄────────────────┤ may pass
+//!   └── next provider or model of the settings ◄───────┘ final
+//! ```
 
 mod anthropic;
+mod error;
+mod gemini;
 mod http;
+mod learned;
+mod message;
 mod openai;
-mod sse;
+mod reader;
+mod redact;
+mod route;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
-use super::config::Config;
-use super::outbound::{HttpClients, OutboundError};
-use crate::domain::{Provider, Secret};
+pub(super) use error::{ModelError, Reason, whole_seconds};
+pub(super) use learned::Learned;
+pub(super) use message::{AssistantMessage, Completion, Message, ToolCall, ToolSpec, Usage};
+pub(super) use route::{Route, is_loopback_host};
 
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Message {
-    System(String),
-    User(String),
-    Assistant { text: String, tool_calls: Vec<ToolCall> },
-    ToolResult { call_id: String, content: String },
-}
+use self::http::Call;
+use self::learned::Adaptation;
+use self::reader::Pieces;
+use self::route::{Dialect, Endpoint};
+use super::config::Config;
+use super::outbound::HttpClients;
+use crate::domain::Secret;
+
+/// Longest pause between two tries, also when the server asks for more: then the caller gets the error now.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// Changes of one call after refusals that name a parameter.
+const CHANGES: u32 = 6;
 
 /// What the model is asked.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Turn {
     pub(super) messages: Vec<Message>,
     pub(super) tools: Vec<ToolSpec>,
+    /// The tools are ours: a model that takes none answers without.
+    pub(super) own_tools: bool,
+    /// The model must answer now; the tools are there only for the calls that were made.
+    pub(super) must_answer: bool,
+    pub(super) temperature: Option<f64>,
     /// Longest answer; the provider's own limit if left out.
     pub(super) max_tokens: Option<u32>,
+    /// OpenAI's name for it, which differs by model.
+    pub(super) max_tokens_name: &'static str,
+    /// What else the caller set, by OpenAI's names.
+    pub(super) options: Map<String, Value>,
+    /// No pause is made that ends after this.
+    pub(super) deadline: Option<Instant>,
 }
 
 /// What a caller may choose for one answer.
@@ -40,152 +72,61 @@ pub(super) struct Tuning {
     pub(super) model: Option<String>,
     pub(super) temperature: Option<f64>,
     pub(super) max_tokens: Option<u32>,
+    /// The caller used the newer name of the limit.
+    pub(super) newer_limit_name: bool,
+    pub(super) options: Map<String, Value>,
 }
 
-/// A tool that the model may call; `parameters` is a JSON Schema.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct ToolSpec {
-    pub(super) name: String,
-    #[serde(default)]
-    pub(super) description: String,
-    #[serde(default)]
-    pub(super) parameters: Value,
-}
-
-/// The model's wish to call a tool.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct ToolCall {
-    pub(super) id: String,
-    pub(super) name: String,
-    /// JSON text as the model wrote it; it need not be valid.
-    pub(super) arguments: String,
-}
-
-/// What the model answered.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Completion {
-    pub(super) text: String,
-    pub(super) tool_calls: Vec<ToolCall>,
-    pub(super) usage: Usage,
-    /// The answer was cut at the model's length limit.
-    pub(super) cut: bool,
-}
-
-/// Tokens, as the provider counted them; zero where it did not.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Usage {
-    pub(super) input_tokens: u64,
-    pub(super) output_tokens: u64,
-}
-
-/// Why there is no completion. No message holds what the provider wrote: it likes to repeat parts of the key.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ModelError {
-    #[error("the model's server cannot be reached")]
-    Unreachable(#[source] reqwest::Error),
-    #[error("the connection to the model's server broke")]
-    Broken(#[source] reqwest::Error),
-    #[error("the model's server answered {status}{}", code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default())]
-    Status { status: u16, code: Option<String> },
-    #[error("the model's answer cannot be used: {0}")]
-    Garbage(&'static str),
-    #[error(transparent)]
-    NoClient(#[from] OutboundError),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dialect {
-    OpenAi,
-    Anthropic,
-}
-
-/// Where calls go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Route {
-    dialect: Dialect,
-    endpoint: String,
-    /// Streams tell the token count only when asked to. Mistral always tells it, and refuses the question.
-    usage_on_request: bool,
-}
-
-impl Route {
-    /// Reads ZeroClaw's provider value: a name, `custom:<url>` (OpenAI's dialect) or `anthropic-custom:<url>`.
-    /// `override_url` replaces a named provider's base URL.
-    ///
-    /// # Errors
-    /// A sentence that does not repeat the value: a URL may hold a password.
-    pub(super) fn parse(provider: &str, override_url: Option<&str>) -> Result<Self, String> {
-        let provider = provider.trim();
-        if let Some(url) = provider.strip_prefix("custom:") {
-            return Self::new(Dialect::OpenAi, url);
+impl Default for Turn {
+    fn default() -> Self {
+        Self {
+            messages: Vec::new(),
+            tools: Vec::new(),
+            own_tools: false,
+            must_answer: false,
+            temperature: None,
+            max_tokens: None,
+            max_tokens_name: "max_tokens",
+            options: Map::new(),
+            deadline: None,
         }
-        if let Some(url) = provider.strip_prefix("anthropic-custom:") {
-            return Self::new(Dialect::Anthropic, url);
-        }
-        let named = Provider::parse(&provider.to_ascii_lowercase())
-            .map_err(|names| format!("the provider {names}, custom:<url> or anthropic-custom:<url>"))?;
-        let dialect = if named == Provider::Anthropic { Dialect::Anthropic } else { Dialect::OpenAi };
-        let route = match override_url.map(str::trim).filter(|url| !url.is_empty()) {
-            None => Self::new(dialect, named.base_url()),
-            // Ollama's own address has no path; its OpenAI-compatible side is under /v1.
-            Some(url) if named == Provider::Ollama && has_no_path(url) => {
-                Self::new(dialect, &format!("{}/v1", url.trim_end_matches('/')))
-            }
-            Some(url) => Self::new(dialect, url),
-        }?;
-        Ok(Self { usage_on_request: route.usage_on_request && named != Provider::Mistral, ..route })
     }
-
-    fn new(dialect: Dialect, base: &str) -> Result<Self, String> {
-        let base = base.trim().trim_end_matches('/');
-        let url = reqwest::Url::parse(base).map_err(|_| "the provider's URL is not a URL".to_owned())?;
-        // A password in it would be shown wherever the provider is.
-        let named = !url.username().is_empty() || url.password().is_some();
-        if !matches!(url.scheme(), "http" | "https") || !url.has_host() || named {
-            return Err("the provider's URL must start with http:// or https:// and have no user name".into());
-        }
-        // People give the base with and without its last parts; both mean the same place.
-        let endpoint = match dialect {
-            Dialect::OpenAi => format!("{}/chat/completions", base.trim_end_matches("/chat/completions")),
-            Dialect::Anthropic => {
-                format!("{}/v1/messages", base.trim_end_matches("/messages").trim_end_matches("/v1"))
-            }
-        };
-        Ok(Self { dialect, endpoint, usage_on_request: dialect == Dialect::OpenAi })
-    }
-}
-
-fn has_no_path(url: &str) -> bool {
-    reqwest::Url::parse(url).is_ok_and(|url| url.path() == "/")
 }
 
 /// How often and how patiently a failed call is tried again.
 #[derive(Debug, Clone, Copy)]
 struct Retries {
     count: u32,
-    first_pause_ms: u64,
+    first_pause: Duration,
 }
 
-/// A model that can be called.
-pub(super) struct Model {
-    route: Option<Route>,
+/// A model of one provider.
+#[derive(Debug, Clone)]
+struct Target {
+    route: Route,
     key: Option<Secret<String>>,
     name: String,
-    temperature: f64,
+}
+
+/// A model that can be called, with those that stand in for it.
+pub(super) struct Model {
+    /// The configured one first; empty where the settings name none that can be used.
+    targets: Vec<Target>,
+    name: String,
+    temperature: Option<f64>,
     retries: Retries,
 }
 
 impl Model {
     pub(super) fn new(config: &Config) -> Self {
+        let name = config.default_model.clone();
         Self {
-            // `Config::check` has seen to it that there is one.
-            route: Route::parse(config.provider(), config.api_url.as_deref()).ok(),
-            key: config.api_key.clone(),
-            name: config.default_model.clone(),
+            targets: targets(config, &name),
+            name,
             temperature: config.default_temperature,
             retries: Retries {
                 count: config.reliability.provider_retries,
-                first_pause_ms: config.reliability.provider_backoff_ms,
+                first_pause: Duration::from_millis(config.reliability.provider_backoff_ms),
             },
         }
     }
@@ -194,20 +135,14 @@ impl Model {
         &self.name
     }
 
-    /// The host and port that calls go to.
-    pub(super) fn host(&self) -> Option<(String, u16)> {
-        let url = reqwest::Url::parse(&self.route.as_ref()?.endpoint).ok()?;
-        let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Some((host, url.port_or_known_default()?))
-    }
-
-    /// The same with what a caller wants different.
+    /// The same with what a caller wants different. A model that the caller names has no other in its place.
     #[must_use]
-    pub(super) fn tuned(mut self, tuning: &Tuning) -> Self {
+    pub(super) fn tuned(mut self, tuning: &Tuning, config: &Config) -> Self {
         if let Some(name) = &tuning.model {
             self.name.clone_from(name);
+            self.targets = targets(config, name);
         }
-        self.temperature = tuning.temperature.unwrap_or(self.temperature);
+        self.temperature = tuning.temperature.or(self.temperature);
         self
     }
 
@@ -215,62 +150,215 @@ impl Model {
     /// caller bounds the time. With `deltas` the answer is streamed, and each piece of text sent there as it comes.
     ///
     /// # Errors
-    /// See [`ModelError`].
+    /// See [`ModelError`]: that of the configured model, where others stood in for it and failed as well.
     pub(super) async fn complete(
         &self,
         clients: &HttpClients,
+        learned: &Learned,
         turn: &Turn,
         deltas: Option<&mpsc::Sender<String>>,
     ) -> Result<Completion, ModelError> {
-        let Some(route) = &self.route else { return Err(ModelError::Garbage("no provider is configured")) };
-        let mut body = match route.dialect {
-            Dialect::OpenAi => openai::body(&self.name, self.temperature, turn),
-            Dialect::Anthropic => anthropic::body(&self.name, self.temperature, turn),
+        let passed_on = AtomicBool::new(false);
+        let pieces = Pieces { to: deltas, passed_on: &passed_on };
+        let mut first: Option<ModelError> = None;
+        for (at, target) in self.targets.iter().enumerate() {
+            let error = match self.call(target, clients, learned, turn, &pieces).await {
+                Ok(completion) => return Ok(completion),
+                Err(error) if passed_on.load(Ordering::Relaxed) => return Err(error),
+                Err(error) => error,
+            };
+            if at + 1 < self.targets.len() {
+                tracing::warn!(error = &error as &dyn std::error::Error, "model call failed, asking the next provider");
+            }
+            first.get_or_insert(error);
+        }
+        Err(first.unwrap_or_else(|| ModelError::new(Reason::NotConfigured, "no provider is configured")))
+    }
+
+    /// Asks the first provider for its models: free of cost, and a proof of address and key.
+    ///
+    /// # Errors
+    /// See [`ModelError`].
+    pub(super) async fn check(&self, clients: &HttpClients) -> Result<Vec<String>, ModelError> {
+        let Some(target) = self.targets.first() else {
+            return Err(ModelError::new(Reason::NotConfigured, "no provider is configured"));
         };
-        if deltas.is_some() {
+        let key = target.key.as_ref();
+        let mut first = None;
+        for endpoint in &target.route.endpoints {
+            match http::models(clients, endpoint, key).await {
+                Ok(models) => return Ok(models),
+                Err(error) => {
+                    let more = is_elsewhere(&error);
+                    first.get_or_insert(error.at(&endpoint.host(), key.map(|key| key.expose().as_str())));
+                    if !more {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(first.unwrap_or_else(|| ModelError::new(Reason::NotConfigured, "no provider is configured")))
+    }
+
+    /// Calls one target until it answers or nothing helps.
+    async fn call(
+        &self,
+        target: &Target,
+        clients: &HttpClients,
+        learned: &Learned,
+        turn: &Turn,
+        pieces: &Pieces<'_>,
+    ) -> Result<Completion, ModelError> {
+        let address = target.route.endpoints.first().map(Endpoint::as_str).unwrap_or_default();
+        let mut adaptation = learned.of(address, &target.name);
+        let known = adaptation.clone();
+        let mut tries = Tries::new(self.retries, target.route.endpoints.len());
+        loop {
+            let Some(endpoint) = target.route.endpoints.get(adaptation.endpoint) else {
+                return Err(ModelError::new(Reason::NotConfigured, "no provider is configured"));
+            };
+            let key = target.key.as_ref();
+            let named = |error: ModelError| error.at(&endpoint.host(), key.map(|key| key.expose().as_str()));
+            let mut body = self.body(endpoint, target, turn, pieces.to.is_some()).map_err(named)?;
+            adaptation.apply(&mut body);
+            let url = endpoint.url(&target.name, pieces.to.is_some());
+            let error = match http::send(clients, Call { endpoint, url, key, body: &body }, pieces).await {
+                Ok(completion) if completion.message.is_empty() => named(empty(&completion)),
+                Ok(completion) => {
+                    if adaptation != known {
+                        learned.remember(address, &target.name, adaptation);
+                    }
+                    return Ok(signed(completion, &endpoint.host(), &target.name));
+                }
+                Err(error) => named(error),
+            };
+            if pieces.passed_on.load(Ordering::Relaxed) {
+                return Err(error);
+            }
+            tries.again(error, &mut adaptation, &body, turn).await?;
+        }
+    }
+
+    fn body(&self, endpoint: &Endpoint, target: &Target, turn: &Turn, streamed: bool) -> Result<Value, ModelError> {
+        let turn = Turn { temperature: turn.temperature.or(self.temperature), ..turn.clone() };
+        let host = endpoint.host();
+        let mut body = match endpoint.dialect {
+            Dialect::OpenAi => openai::body(&target.name, &host, &turn),
+            Dialect::Anthropic => anthropic::body(&target.name, &host, &turn)?,
+            Dialect::Gemini => gemini::body(&host, &turn)?,
+        };
+        if streamed && endpoint.dialect != Dialect::Gemini {
             body["stream"] = true.into();
-            if route.usage_on_request {
+            if endpoint.dialect == Dialect::OpenAi && target.route.usage_on_request {
                 body["stream_options"] = serde_json::json!({ "include_usage": true });
             }
         }
-        let call = http::Call { route, key: self.key.as_ref(), body, retries: self.retries };
-        let response = http::send(clients, call).await?;
-        match (route.dialect, deltas) {
-            (Dialect::OpenAi, None) => openai::parse(&http::read(response).await?),
-            (Dialect::Anthropic, None) => anthropic::parse(&http::read(response).await?),
-            (Dialect::OpenAi, Some(deltas)) => sse::read(response, openai::Streamed::default(), deltas).await,
-            (Dialect::Anthropic, Some(deltas)) => sse::read(response, anthropic::Streamed::default(), deltas).await,
-        }
+        Ok(body)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What is left of the patience with one target.
+struct Tries {
+    retries: u32,
+    pause: Duration,
+    changes: u32,
+    /// Addresses that were not tried yet, and what the first one answered.
+    addresses: usize,
+    not_there: Option<ModelError>,
+    after_empty: bool,
+}
 
-    fn endpoint(provider: &str, url: Option<&str>) -> String {
-        Route::parse(provider, url).unwrap().endpoint
-    }
-
-    #[test]
-    fn every_way_to_name_a_provider_leads_to_its_endpoint() {
-        assert_eq!(endpoint("groq", None), "https://api.groq.com/openai/v1/chat/completions");
-        assert_eq!(endpoint("OpenAI", Some("http://h:1/v1/")), "http://h:1/v1/chat/completions");
-        assert_eq!(endpoint("ollama", Some("http://h:11434")), "http://h:11434/v1/chat/completions");
-        assert_eq!(endpoint("custom:http://h:1/v1", Some("http://other")), "http://h:1/v1/chat/completions");
-        assert_eq!(endpoint("custom:http://h/v1/chat/completions", None), "http://h/v1/chat/completions");
-        assert_eq!(endpoint("anthropic", None), "https://api.anthropic.com/v1/messages");
-        assert_eq!(endpoint("anthropic-custom:http://h:1", None), "http://h:1/v1/messages");
-        assert_eq!(endpoint("anthropic", Some("http://h:1/v1")), "http://h:1/v1/messages");
-    }
-
-    #[test]
-    fn what_is_no_provider_is_refused_without_being_repeated() {
-        for bad in
-            ["gtp", "custom:", "custom:ftp://planted@h", "custom:http://user:planted@h/v1", "anthropic-custom:planted"]
-        {
-            let error = Route::parse(bad, None).unwrap_err();
-            assert!(!error.contains("planted"), "{error}");
+impl Tries {
+    fn new(retries: Retries, addresses: usize) -> Self {
+        Self {
+            retries: retries.count,
+            pause: retries.first_pause,
+            changes: CHANGES,
+            addresses: addresses.saturating_sub(1),
+            not_there: None,
+            after_empty: true,
         }
     }
+
+    /// Prepares another try and returns, or gives the error back where none is worth it.
+    async fn again(
+        &mut self,
+        error: ModelError,
+        adaptation: &mut Adaptation,
+        sent: &Value,
+        turn: &Turn,
+    ) -> Result<(), ModelError> {
+        if self.changes > 0 && adaptation.learn(&error, sent, turn.own_tools) {
+            self.changes -= 1;
+            tracing::info!(error = &error as &dyn std::error::Error, "the model refuses a parameter, trying without");
+            return Ok(());
+        }
+        if is_elsewhere(&error) {
+            if self.addresses == 0 {
+                return Err(self.not_there.take().unwrap_or(error));
+            }
+            self.addresses -= 1;
+            adaptation.endpoint =
+                if self.not_there.is_none() && adaptation.endpoint > 0 { 0 } else { adaptation.endpoint + 1 };
+            self.not_there.get_or_insert(error);
+            return Ok(());
+        }
+        if error.reason == Reason::Empty && std::mem::take(&mut self.after_empty) {
+            tracing::warn!("the model gave no text, trying once more");
+            return Ok(());
+        }
+        let wait = error.retry_after.unwrap_or(self.pause);
+        let too_late = turn.deadline.is_some_and(|deadline| Instant::now() + wait >= deadline);
+        if self.retries == 0 || !error.is_worth_another_try() || wait > LONGEST_PAUSE || too_late {
+            return Err(error);
+        }
+        self.retries -= 1;
+        tracing::warn!(error = &error as &dyn std::error::Error, ?wait, "model call failed, trying again");
+        tokio::time::sleep(wait).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+}
+
+/// Whether there is no such endpoint, rather than no such model.
+fn is_elsewhere(error: &ModelError) -> bool {
+    let text = error.detail().to_ascii_lowercase();
+    match error.reason {
+        Reason::WebPage => true,
+        Reason::Refused => match error.status {
+            Some(405) => true,
+            Some(404) => !text.contains("model") && !error.code.as_deref().unwrap_or_default().contains("model"),
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+fn empty(completion: &Completion) -> ModelError {
+    let detail = match (completion.cut, completion.message.extra.is_empty()) {
+        (true, _) => "the model reached its length limit before it wrote any text",
+        (false, false) => "the model reasoned, and gave no text",
+        (false, true) => "the model gave no text",
+    };
+    ModelError::new(Reason::Empty, detail)
+}
+
+/// The completion with whose it is.
+fn signed(mut completion: Completion, host: &str, model: &str) -> Completion {
+    completion.message.from = host.to_owned();
+    completion.model = model.to_owned();
+    completion
+}
+
+/// The models to ask, one after the other: for each model each provider.
+fn targets(config: &Config, model: &str) -> Vec<Target> {
+    let providers = config.providers();
+    let stand_ins = config.reliability.model_fallbacks.get(model).cloned().unwrap_or_default();
+    let models = std::iter::once(model.to_owned()).chain(stand_ins);
+    let target = |name: &String, (route, key): &(Route, Option<Secret<String>>)| Target {
+        route: route.clone(),
+        key: key.clone(),
+        name: name.clone(),
+    };
+    models.flat_map(|name| providers.iter().map(move |provider| target(&name, provider)).collect::<Vec<_>>()).collect()
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::agent::AgentError;
+use super::provider;
 
 const UNAUTHORIZED: &str = "Unauthorized — pair first via POST /pair, then send Authorization: Bearer <token>";
 
@@ -30,9 +31,21 @@ pub(super) enum Refusal {
     OverBudget(String),
     /// The body is not declared as JSON.
     NotJson,
-    /// The model gave no usable answer. Why is in the log, not in the answer: it may name keys and hosts.
-    ModelFailed,
-    TookTooLong,
+    /// The model gave no usable answer: the sentence for people, and the reason for programs.
+    ModelFailed {
+        message: String,
+        model: Box<Value>,
+        retry_after: Option<u64>,
+    },
+    /// The model took longer than an answer may.
+    TookTooLong {
+        message: String,
+        model: Box<Value>,
+    },
+    /// A request whose body did not come in time.
+    SlowBody,
+    /// The body ended before it was whole, or is not framed as HTTP wants it.
+    BrokenBody,
     /// The header `X-Webhook-Secret` is missing or wrong.
     WrongSecret,
     /// A webhook that its platform did not sign.
@@ -63,8 +76,10 @@ impl Refusal {
             Self::TooLarge => "Request body too large".into(),
             Self::BadBody(expected) => (*expected).into(),
             Self::NotJson => "Expected Content-Type: application/json".into(),
-            Self::ModelFailed => "LLM request failed".into(),
-            Self::TookTooLong => "The answer took too long".into(),
+            Self::ModelFailed { message, .. } => format!("LLM request failed: {message}"),
+            Self::TookTooLong { message, .. } => message.clone(),
+            Self::SlowBody => "The request's body did not come in time".into(),
+            Self::BrokenBody => "The request's body ended before it was whole".into(),
             Self::WrongSecret => "Unauthorized — invalid or missing X-Webhook-Secret header".into(),
             Self::BadSignature => "Invalid signature".into(),
             Self::NotConfigured(platform) => format!("{platform} not configured"),
@@ -84,10 +99,11 @@ impl Refusal {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BadBody(_) | Self::Unusable(_) => StatusCode::BAD_REQUEST,
+            Self::BadBody(_) | Self::Unusable(_) | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::ModelFailed | Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::TookTooLong => StatusCode::REQUEST_TIMEOUT,
+            Self::ModelFailed { .. } => StatusCode::BAD_GATEWAY,
+            Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::TookTooLong { .. } | Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::NotConfigured(_) | Self::NotFound => StatusCode::NOT_FOUND,
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
@@ -101,6 +117,7 @@ impl Refusal {
                 Some(whole_seconds(*wait))
             }
             Self::Busy => Some(BUSY_SECS),
+            Self::ModelFailed { retry_after, .. } => *retry_after,
             _ => None,
         }
     }
@@ -108,26 +125,30 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        // ZeroClaw's 408 has no body.
-        if self == Self::TookTooLong {
-            return self.status().into_response();
+        let mut body = json!({ "error": self.message() });
+        let (status, retry_after) = (self.status(), self.retry_after());
+        if let Self::ModelFailed { model, .. } | Self::TookTooLong { model, .. } = self {
+            body["model"] = *model;
+        } else if let Some(secs) = retry_after {
+            body["retry_after"] = secs.into();
         }
-        let error = self.message();
-        match self.retry_after() {
-            None => (self.status(), Json(json!({ "error": error }))).into_response(),
-            Some(secs) => {
-                let body = Json(json!({ "error": error, "retry_after": secs }));
-                (self.status(), [(header::RETRY_AFTER, secs.to_string())], body).into_response()
-            }
+        let mut response = (status, Json(body)).into_response();
+        if let Some(secs) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, secs.into());
         }
+        response
     }
 }
 
 impl From<AgentError> for Refusal {
     fn from(error: AgentError) -> Self {
+        let (message, model) = (error.to_string(), Box::new(error.model_json()));
         match error {
-            AgentError::TookTooLong => Self::TookTooLong,
-            AgentError::Model(_) => Self::ModelFailed,
+            AgentError::TookTooLong { .. } => Self::TookTooLong { message, model },
+            AgentError::Interrupted => Self::Failed("The work was interrupted"),
+            AgentError::Model(error) => {
+                Self::ModelFailed { message, model, retry_after: error.retry_after.map(provider::whole_seconds) }
+            }
             AgentError::Limit(limit) => Self::OverBudget(limit.to_string()),
         }
     }

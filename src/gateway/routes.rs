@@ -32,7 +32,7 @@ pub(super) const SUMMARY: &[&str] = &[
     "POST /pair      — pair a new client (X-Pairing-Code header)",
     "POST /webhook   — {\"message\": \"your prompt\"}",
     "POST /api/chat  — {\"message\": \"...\", \"context\": [...]}",
-    "POST /v1/chat/completions — OpenAI-compatible",
+    "POST /v1/chat/completions, /v1/responses — OpenAI-compatible",
     "GET  /api/*     — REST API (bearer token required)",
     "GET  /ws/chat   — WebSocket agent chat",
     "GET  /health    — health check",
@@ -52,7 +52,9 @@ pub(super) fn router(app: App) -> Router {
         .route("/nextcloud-talk", post(incoming::nextcloud_talk))
         .route("/slack", post(incoming::slack))
         .route("/v1/models", get(openai::models))
+        .route("/v1/models/{*id}", get(openai::model))
         .route("/v1/chat/completions", post(openai::chat_completions))
+        .route("/v1/responses", post(openai::responses))
         .route("/ws/chat", get(sessions::websocket))
         .route("/api/chat", post(chat::chat))
         .route("/api/status", get(status::status))
@@ -94,10 +96,10 @@ async fn count(State(app): State<App>, request: Request, next: Next) -> Response
 /// Gives work that must not take long as long as a request may.
 ///
 /// # Errors
-/// [`Refusal::TookTooLong`]; the work is dropped.
+/// [`Refusal::Failed`]; the work is dropped.
 async fn in_time<T>(app: &App, work: impl Future<Output = T>) -> Result<T, Refusal> {
     let limit = Duration::from_secs(app.config().gateway.request_timeout_secs);
-    tokio::time::timeout(limit, work).await.map_err(|_| Refusal::TookTooLong)
+    tokio::time::timeout(limit, work).await.map_err(|_| Refusal::Failed("The work took too long"))
 }
 
 /// Does what blocks on the disk where it keeps nobody waiting.

@@ -14,7 +14,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::context;
 use super::persona::head;
-use super::provider::Message;
+use super::provider::{AssistantMessage, Message};
 use crate::domain::Timestamp;
 
 /// Sessions that are kept.
@@ -79,7 +79,9 @@ impl Kept {
     fn of(message: &Message) -> Option<Self> {
         match message {
             Message::User(text) => Some(Self::User { text: head(text, TEXT).to_owned() }),
-            Message::Assistant { text, .. } => Some(Self::Assistant { text: head(text, TEXT).to_owned() }),
+            Message::Assistant(AssistantMessage { text, .. }) => {
+                Some(Self::Assistant { text: head(text, TEXT).to_owned() })
+            }
             Message::System(_) | Message::ToolResult { .. } => None,
         }
     }
@@ -95,7 +97,7 @@ impl From<Kept> for Message {
     fn from(kept: Kept) -> Self {
         match kept {
             Kept::User { text } => Self::User(text),
-            Kept::Assistant { text } => Self::Assistant { text, tool_calls: vec![] },
+            Kept::Assistant { text } => Self::assistant(text),
         }
     }
 }
@@ -314,7 +316,7 @@ mod tests {
     }
 
     fn turn(question: &str, answer: &str) -> [Message; 2] {
-        [Message::User(question.into()), Message::Assistant { text: answer.into(), tool_calls: vec![] }]
+        [Message::User(question.into()), Message::assistant(answer)]
     }
 
     fn sessions(folder: &tempfile::TempDir) -> Sessions {
@@ -332,7 +334,7 @@ mod tests {
         let again = sessions(&folder);
         let history = again.history("a").unwrap();
         assert_eq!(history[0], Message::User("hi".into()));
-        assert_eq!(history[3], Message::Assistant { text: "fine".into(), tool_calls: vec![] });
+        assert_eq!(history[3], Message::assistant("fine"));
         let listed: Vec<(String, u64)> =
             again.list().unwrap().into_iter().map(|session| (session.session_id, session.message_count)).collect();
         assert_eq!(listed, [("b".into(), 2), ("a".into(), 4)]);

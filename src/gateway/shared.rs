@@ -20,7 +20,7 @@ use super::metrics::Metrics;
 use super::options::Options;
 use super::outbound::HttpClients;
 use super::pairing::Pairing;
-use super::provider::Model;
+use super::provider::{Learned, Model};
 use super::sessions::Sessions;
 use super::tool_rules::Actions;
 
@@ -37,6 +37,7 @@ pub(super) struct Shared {
     pub(super) webhook_limit: SlidingWindow,
     pub(super) health: Health,
     pub(super) http: HttpClients,
+    pub(super) learned: Learned,
     pub(super) memory: Memory,
     pub(super) jobs: Jobs,
     pub(super) sessions: Sessions,
@@ -69,6 +70,7 @@ impl Shared {
             webhook_limit: SlidingWindow::new(config.gateway.webhook_rate_limit_per_minute, clients),
             health: Health::new(),
             http: HttpClients::default(),
+            learned: Learned::default(),
             memory: Memory::new(config.memory.backend, options.workspace()),
             jobs: Jobs::new(options.workspace()),
             sessions: Sessions::new(

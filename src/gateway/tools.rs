@@ -148,7 +148,7 @@ pub(super) fn exists(name: &str) -> bool {
 }
 
 fn spec(name: &str, description: &str, parameters: Value) -> ToolSpec {
-    ToolSpec { name: name.into(), description: description.into(), parameters }
+    ToolSpec { name: name.into(), description: description.into(), parameters, extra: serde_json::Map::new() }
 }
 
 /// Runs a call. Whatever goes wrong is in the outcome.

@@ -97,9 +97,10 @@ async fn a_model_that_never_stops_calling_tools_is_stopped() {
     let calls = world.model.calls();
     assert_eq!(calls.len(), 4);
     assert!(calls[2].body["tools"].is_array() && calls[3].body["tools"].is_null(), "the last round offers none");
-    // Not even one that calls what it was not offered.
+    // One that calls what it was not offered has no answer.
     world.model.script((0..9).map(|_| Reply::Tools(vec![("time", json!({}))])));
-    assert_eq!(chat(&world, "go").await.0, 200);
+    let (status, body) = chat(&world, "go").await;
+    assert_eq!((status, &body["model"]["code"]), (502, &json!("empty_answer")));
     assert_eq!(world.model.calls().len(), 8);
 }
 

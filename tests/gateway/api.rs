@@ -211,7 +211,7 @@ async fn a_repeated_key_gives_the_stored_answer_and_a_failed_try_none() {
         let (status, body) = both(answer).await;
         (status.as_u16(), body, replayed)
     };
-    assert_eq!(post("/webhook", "hi").await.0, 500);
+    assert_eq!(post("/webhook", "hi").await.0, 502);
     let (status, first, replayed) = post("/webhook", "hi").await;
     assert_eq!((status, &first["response"], replayed), (200, &json!("echo: hi"), false));
     assert_eq!(post("/webhook", "hi").await, (200, first, true));

@@ -9,6 +9,7 @@ mod http_client;
 mod inbox;
 mod memory;
 mod model;
+mod models;
 mod openai;
 mod pairing;
 mod parity;

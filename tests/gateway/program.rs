@@ -133,7 +133,7 @@ async fn no_secret_is_ever_printed() {
     let token = pair(&http, &url, code).await["token"].as_str().unwrap().to_owned();
     let message = json!({ "message": "planted question" });
     let request = http.post(format!("{url}/webhook")).bearer_auth(&token).header("X-Idempotency-Key", "planted\tkey");
-    assert_eq!(request.json(&message).send().await.unwrap().status(), 500);
+    assert_eq!(request.json(&message).send().await.unwrap().status(), 502);
     output.until("cannot ask Telegram");
     output.until("no answer");
     let printed = output.seen.join("\n");

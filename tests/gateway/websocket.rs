@@ -111,7 +111,9 @@ async fn nonsense_and_failures_are_said_and_the_socket_lives_on() {
     socket.send(Message::text("{\"type\":\"other\"}")).await.unwrap();
     world.model.script([Reply::Status(400, vec![], "{}")]);
     say(&mut socket, "hi").await;
-    assert_eq!(answer(&mut socket).await.last().unwrap()["message"], "the model gave no answer");
+    let failed = answer(&mut socket).await.last().unwrap().clone();
+    assert_eq!((&failed["type"], &failed["model"]["status"]), (&json!("error"), &json!(400)));
+    assert!(failed["message"].as_str().unwrap().contains("answered 400"), "{failed}");
     say(&mut socket, "again").await;
     assert_eq!(answer(&mut socket).await.last().unwrap()["full_response"], "echo: again");
 }

@@ -223,7 +223,7 @@ fn recent(history: Vec<(String, String)>) -> Vec<Message> {
     };
     let mut kept: Vec<_> = history.into_iter().rev().take_while(fits).collect();
     kept.reverse();
-    let turn = |(question, answer)| [Message::User(question), Message::Assistant { text: answer, tool_calls: vec![] }];
+    let turn = |(question, answer)| [Message::User(question), Message::assistant(answer)];
     kept.into_iter().flat_map(turn).collect()
 }
 

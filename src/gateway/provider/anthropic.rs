@@ -1,15 +1,25 @@
 //! Anthropic's messages API: the system prompt stands apart, and a tool's result is something the user says.
+//!
+//! Blocks that we do not know, thinking among them, are kept whole and in order: the next call of a round is refused
+//! without them.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::sse::Assembler;
-use super::{Completion, Message, ModelError, ToolCall, Turn, Usage};
+use super::Turn;
+use super::error::{ModelError, Reason};
+use super::message::{AssistantMessage, Completion, Message, ToolCall, Usage, arguments, arguments_object, with_ids};
+use super::reader::Assembler;
 
 /// The API wants a limit for each answer, in tokens.
 const MAX_TOKENS: u32 = 4096;
+/// Blocks of one answer.
+const BLOCKS: usize = 256;
+/// Where the blocks of an answer are kept.
+const KEPT: &str = "anthropic_content";
 
-pub(super) fn body(model: &str, temperature: f64, turn: &Turn) -> Value {
+/// # Errors
+/// [`Reason::Unsupported`] for what a caller wants and this API does not have.
+pub(super) fn body(model: &str, host: &str, turn: &Turn) -> Result<Value, ModelError> {
     let system: Vec<&str> = turn
         .messages
         .iter()
@@ -21,33 +31,67 @@ pub(super) fn body(model: &str, temperature: f64, turn: &Turn) -> Value {
     let mut body = json!({
         "model": model,
         "max_tokens": turn.max_tokens.unwrap_or(MAX_TOKENS),
-        "messages": messages(&turn.messages),
-        // Its scale ends at 1, that of the others at 2.
-        "temperature": temperature.min(1.0),
+        "messages": messages(&turn.messages, host),
     });
+    if let Some(temperature) = turn.temperature {
+        // Its scale ends at 1, that of the others at 2.
+        body["temperature"] = temperature.min(1.0).into();
+    }
     if !system.is_empty() {
         body["system"] = system.join("\n\n").into();
     }
     if !turn.tools.is_empty() {
-        let tool = |tool: &super::ToolSpec| json!({ "name": tool.name, "description": tool.description, "input_schema": tool.parameters });
+        let tool = |tool: &super::ToolSpec| {
+            let schema =
+                if tool.parameters.is_object() { tool.parameters.clone() } else { json!({ "type": "object" }) };
+            json!({ "name": tool.name, "description": tool.description, "input_schema": schema })
+        };
         body["tools"] = turn.tools.iter().map(tool).collect();
+        // Calls in the conversation are refused where their tools are not offered.
+        if turn.must_answer {
+            body["tool_choice"] = json!({ "type": "none" });
+        }
     }
-    body
+    for (name, value) in &turn.options {
+        option(&mut body, name, value)?;
+    }
+    Ok(body)
+}
+
+/// Puts one of OpenAI's options in this API's terms.
+fn option(body: &mut Value, name: &str, value: &Value) -> Result<(), ModelError> {
+    match name {
+        "stop" => body["stop_sequences"] = if value.is_string() { json!([value]) } else { value.clone() },
+        "top_p" | "top_k" | "thinking" => body[name] = value.clone(),
+        "tool_choice" => {
+            body["tool_choice"] = match (value.as_str(), value["function"]["name"].as_str()) {
+                (Some("none" | "auto"), _) => json!({ "type": value }),
+                (Some("required"), _) => json!({ "type": "any" }),
+                (_, Some(function)) => json!({ "type": "tool", "name": function }),
+                _ => return Err(ModelError::unsupported(name)),
+            };
+        }
+        "parallel_tool_calls" if value == &Value::Bool(true) => {}
+        "response_format" if value["type"] == "text" => {}
+        _ => return Err(ModelError::unsupported(name)),
+    }
+    Ok(())
 }
 
 /// The conversation with roles that take turns: neighbours of one role become one message with several parts.
-fn messages(messages: &[Message]) -> Vec<Value> {
+fn messages(messages: &[Message], host: &str) -> Vec<Value> {
     let mut merged: Vec<(&'static str, Vec<Value>)> = Vec::new();
     for message in messages {
         let (role, parts) = match message {
             Message::System(_) => continue,
             Message::User(text) => ("user", vec![json!({ "type": "text", "text": text })]),
-            Message::Assistant { text, tool_calls } => ("assistant", assistant_parts(text, tool_calls)),
+            Message::Assistant(said) => ("assistant", assistant_blocks(said, host)),
             Message::ToolResult { call_id, content } => {
                 ("user", vec![json!({ "type": "tool_result", "tool_use_id": call_id, "content": content })])
             }
         };
         match merged.last_mut() {
+            _ if parts.is_empty() => {}
             Some((last, earlier)) if *last == role => earlier.extend(parts),
             _ => merged.push((role, parts)),
         }
@@ -55,163 +99,138 @@ fn messages(messages: &[Message]) -> Vec<Value> {
     merged.into_iter().map(|(role, parts)| json!({ "role": role, "content": parts })).collect()
 }
 
-fn assistant_parts(text: &str, tool_calls: &[ToolCall]) -> Vec<Value> {
+fn assistant_blocks(said: &AssistantMessage, host: &str) -> Vec<Value> {
+    if let Some(Value::Array(blocks)) = said.extra_for(host).and_then(|extra| extra.get(KEPT)) {
+        return blocks.clone();
+    }
     // An empty text part is refused.
-    let text = (!text.is_empty()).then(|| json!({ "type": "text", "text": text }));
-    let calls = tool_calls.iter().map(|call| {
-        let input: Value = serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!({}));
-        json!({ "type": "tool_use", "id": call.id, "name": call.name, "input": input })
+    let text = (!said.text.is_empty()).then(|| json!({ "type": "text", "text": said.text }));
+    let calls = said.tool_calls.iter().map(|call| {
+        json!({ "type": "tool_use", "id": call.id, "name": call.name, "input": arguments_object(&call.arguments) })
     });
     text.into_iter().chain(calls).collect()
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    content: Vec<Part>,
-    stop_reason: Option<String>,
-    usage: Option<Tokens>,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Part {
-    Text {
-        text: String,
-    },
-    ToolUse {
-        id: String,
-        name: String,
-        #[serde(default)]
-        input: Value,
-    },
-    #[serde(other)]
-    Other,
-}
-
-#[derive(Deserialize, Default)]
-struct Tokens {
-    #[serde(default)]
-    input_tokens: u64,
-    #[serde(default)]
-    output_tokens: u64,
-}
-
-pub(super) fn parse(answer: &[u8]) -> Result<Completion, ModelError> {
-    let answer: Answer = serde_json::from_slice(answer).map_err(|_| ModelError::Garbage("it is not a message"))?;
-    let tokens = answer.usage.unwrap_or_default();
-    let mut completion = Completion {
-        usage: Usage { input_tokens: tokens.input_tokens, output_tokens: tokens.output_tokens },
-        cut: answer.stop_reason.as_deref() == Some("max_tokens"),
-        ..Completion::default()
+/// Reads a whole answer.
+pub(super) fn parse(answer: &Value) -> Result<Completion, ModelError> {
+    let blocks = match &answer["content"] {
+        Value::Array(blocks) => blocks.clone(),
+        Value::String(text) => vec![json!({ "type": "text", "text": text })],
+        Value::Null if answer["type"] == "message" => vec![],
+        _ => return Err(ModelError::unreadable("it is not a message")),
     };
-    for part in answer.content {
-        match part {
-            Part::Text { text } => completion.text.push_str(&text),
-            Part::ToolUse { id, name, input } => {
-                completion.tool_calls.push(ToolCall { id, name, arguments: input.to_string() });
-            }
-            Part::Other => {}
-        }
+    completion(blocks, answer["stop_reason"].as_str().unwrap_or_default(), usage(&answer["usage"]))
+}
+
+fn completion(blocks: Vec<Value>, stop_reason: &str, usage: Usage) -> Result<Completion, ModelError> {
+    if stop_reason == "refusal" {
+        return Err(ModelError::new(Reason::Filtered, "the provider's filter stopped it"));
     }
-    Ok(completion)
+    let text =
+        blocks.iter().filter(|block| block["type"] == "text").filter_map(|block| block["text"].as_str()).collect();
+    let calls = blocks.iter().filter(|block| block["type"] == "tool_use").map(|block| ToolCall {
+        id: block["id"].as_str().unwrap_or_default().to_owned(),
+        name: block["name"].as_str().unwrap_or_default().to_owned(),
+        arguments: arguments(&block["input"]),
+        extra: Map::new(),
+    });
+    let tool_calls = with_ids(calls.collect());
+    let plain = |block: &Value| matches!(block["type"].as_str(), Some("text" | "tool_use"));
+    let mut extra = Map::new();
+    if !blocks.iter().all(plain) {
+        extra.insert(KEPT.to_owned(), Value::Array(blocks));
+    }
+    let cut = matches!(stop_reason, "max_tokens" | "model_context_window_exceeded");
+    let message = AssistantMessage { text, tool_calls, extra, from: String::new() };
+    Ok(Completion { message, usage, cut, model: String::new() })
+}
+
+fn usage(usage: &Value) -> Usage {
+    let count = |name: &str| usage[name].as_u64().unwrap_or(0);
+    Usage {
+        input_tokens: count("input_tokens") + count("cache_creation_input_tokens") + count("cache_read_input_tokens"),
+        output_tokens: count("output_tokens"),
+    }
 }
 
 /// A streamed answer on its way.
 #[derive(Default)]
 pub(super) struct Streamed {
-    completion: Completion,
+    /// Blocks by the number that the server gives them, with the pieces of a call's input.
+    blocks: Vec<(u64, Value, String)>,
+    stop_reason: String,
+    usage: Usage,
     finished: bool,
 }
 
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Event {
-    MessageStart {
-        message: Start,
-    },
-    ContentBlockStart {
-        content_block: Part,
-    },
-    ContentBlockDelta {
-        delta: PartDelta,
-    },
-    MessageDelta {
-        delta: End,
-        usage: Option<Tokens>,
-    },
-    MessageStop,
-    /// Sent in the middle of a stream, e.g. when the servers are overloaded.
-    Error,
-    #[serde(other)]
-    Other,
-}
-
-#[derive(Deserialize)]
-struct Start {
-    usage: Option<Tokens>,
-}
-
-#[derive(Deserialize)]
-struct End {
-    stop_reason: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum PartDelta {
-    TextDelta {
-        text: String,
-    },
-    InputJsonDelta {
-        partial_json: String,
-    },
-    #[serde(other)]
-    Other,
-}
-
 impl Assembler for Streamed {
-    fn event(&mut self, data: &str) -> Result<Option<String>, ModelError> {
-        let event: Event = serde_json::from_str(data).map_err(|_| ModelError::Garbage("its stream has a bad event"))?;
-        let completion = &mut self.completion;
-        match event {
-            Event::MessageStart { message } => {
-                completion.usage.input_tokens = message.usage.unwrap_or_default().input_tokens;
-            }
-            Event::ContentBlockStart { content_block: Part::ToolUse { id, name, .. } } => {
-                completion.tool_calls.push(ToolCall { id, name, arguments: String::new() });
-            }
-            Event::ContentBlockDelta { delta: PartDelta::TextDelta { text } } => {
-                completion.text.push_str(&text);
+    fn event(&mut self, event: &Value) -> Result<Option<String>, ModelError> {
+        match event["type"].as_str().unwrap_or_default() {
+            "message_start" => self.count(&event["message"]["usage"]),
+            "content_block_start" => {
+                if self.blocks.len() >= BLOCKS {
+                    return Err(ModelError::unreadable("it has too many blocks"));
+                }
+                let block = event["content_block"].clone();
+                let text = block["text"].as_str().unwrap_or_default().to_owned();
+                self.blocks.push((event["index"].as_u64().unwrap_or(0), block, String::new()));
                 return Ok(Some(text).filter(|text| !text.is_empty()));
             }
-            Event::ContentBlockDelta { delta: PartDelta::InputJsonDelta { partial_json } } => {
-                // Blocks come one after the other, so what arrives belongs to the last.
-                if let Some(call) = completion.tool_calls.last_mut() {
-                    call.arguments.push_str(&partial_json);
+            "content_block_delta" => return Ok(self.add(event["index"].as_u64(), &event["delta"])),
+            "message_delta" => {
+                if let Some(reason) = event["delta"]["stop_reason"].as_str() {
+                    self.stop_reason = reason.to_owned();
                 }
+                self.count(&event["usage"]);
             }
-            Event::MessageDelta { delta, usage } => {
-                completion.cut = delta.stop_reason.as_deref() == Some("max_tokens");
-                completion.usage.output_tokens = usage.unwrap_or_default().output_tokens;
-            }
-            Event::MessageStop => self.finished = true,
-            Event::Error => return Err(ModelError::Garbage("its stream reports an error")),
-            Event::ContentBlockStart { .. } | Event::ContentBlockDelta { .. } | Event::Other => {}
+            "message_stop" => self.finished = true,
+            _ => {}
         }
         Ok(None)
     }
 
-    fn finish(mut self) -> Result<Completion, ModelError> {
+    fn done(&mut self) {
+        self.finished = true;
+    }
+
+    fn finish(self: Box<Self>) -> Result<Completion, ModelError> {
         if !self.finished {
-            return Err(ModelError::Garbage("its stream ended early"));
+            return Err(ModelError::new(Reason::Broken, "its stream ended before the answer did"));
         }
-        // A tool without arguments streams none.
-        for call in &mut self.completion.tool_calls {
-            if call.arguments.is_empty() {
-                call.arguments.push_str("{}");
+        let blocks = self.blocks.into_iter().map(|(_, mut block, input)| {
+            // A tool without arguments streams none.
+            if !input.is_empty() {
+                block["input"] = arguments_object(&input);
             }
-        }
-        Ok(self.completion)
+            block
+        });
+        completion(blocks.collect(), &self.stop_reason, self.usage)
+    }
+}
+
+impl Streamed {
+    fn count(&mut self, counted: &Value) {
+        let counted = usage(counted);
+        self.usage.input_tokens = self.usage.input_tokens.max(counted.input_tokens);
+        self.usage.output_tokens = self.usage.output_tokens.max(counted.output_tokens);
+    }
+
+    fn add(&mut self, index: Option<u64>, delta: &Value) -> Option<String> {
+        let at = self.blocks.iter().rposition(|(known, ..)| index.is_none_or(|index| index == *known))?;
+        let (_, block, input) = &mut self.blocks[at];
+        let (member, piece) = match delta["type"].as_str()? {
+            "text_delta" => ("text", &delta["text"]),
+            "thinking_delta" => ("thinking", &delta["thinking"]),
+            "signature_delta" => ("signature", &delta["signature"]),
+            "input_json_delta" => {
+                input.push_str(delta["partial_json"].as_str().unwrap_or_default());
+                return None;
+            }
+            _ => return None,
+        };
+        let piece = piece.as_str()?;
+        block[member] = format!("{}{piece}", block[member].as_str().unwrap_or_default()).into();
+        (member == "text" && !piece.is_empty()).then(|| piece.to_owned())
     }
 }
 
@@ -219,22 +238,26 @@ impl Assembler for Streamed {
 mod tests {
     use super::*;
 
+    fn call() -> ToolCall {
+        ToolCall { id: "c1".into(), name: "clock".into(), arguments: "{\"a\":1}".into(), extra: Map::new() }
+    }
+
     #[test]
-    fn the_conversation_is_put_in_anthropics_words() {
-        let call = ToolCall { id: "c1".into(), name: "clock".into(), arguments: "{\"a\":1}".into() };
+    fn roles_take_turns_and_the_system_prompt_stands_apart() {
+        let said = AssistantMessage { tool_calls: vec![call()], ..AssistantMessage::default() };
         let turn = Turn {
             messages: vec![
-                Message::System("be brief".into()),
-                Message::User("time?".into()),
-                Message::Assistant { text: String::new(), tool_calls: vec![call] },
+                Message::system("be brief"),
+                Message::user("time?"),
+                Message::Assistant(said),
                 Message::ToolResult { call_id: "c1".into(), content: "noon".into() },
-                Message::User("thanks".into()),
+                Message::user("thanks"),
             ],
+            temperature: Some(1.7),
             ..Turn::default()
         };
-        let body = body("m", 1.7, &turn);
-        assert_eq!(body["system"], "be brief");
-        assert_eq!(body["temperature"], 1.0);
+        let body = body("m", "h", &turn).unwrap();
+        assert_eq!((&body["system"], &body["temperature"]), (&json!("be brief"), &json!(1.0)));
         assert_eq!(body["messages"].as_array().unwrap().len(), 3);
         assert_eq!(body["messages"][1]["content"][0]["input"]["a"], 1);
         assert_eq!(body["messages"][2]["content"][0]["type"], "tool_result");
@@ -242,15 +265,54 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_read_and_unknown_parts_are_skipped() {
-        let answer = json!({
-            "content": [{ "type": "thinking", "thinking": "hm" }, { "type": "text", "text": "hi" },
+    fn options_are_translated_or_refused_by_name() {
+        let with = |name: &str, value: Value| {
+            let options = [(name.to_owned(), value)].into_iter().collect();
+            body("m", "h", &Turn { options, ..Turn::default() })
+        };
+        assert_eq!(with("stop", json!("x")).unwrap()["stop_sequences"], json!(["x"]));
+        assert_eq!(with("tool_choice", json!("required")).unwrap()["tool_choice"]["type"], "any");
+        assert_eq!(with("seed", json!(1)).unwrap_err().param.as_deref(), Some("seed"));
+        assert_eq!(with("response_format", json!({ "type": "json_object" })).unwrap_err().reason, Reason::Unsupported);
+    }
+
+    #[test]
+    fn thinking_goes_back_as_it_came_whole_and_streamed() {
+        let whole = parse(&json!({
+            "content": [{ "type": "thinking", "thinking": "hm", "signature": "c2ln" }, { "type": "text", "text": "hi" },
                         { "type": "tool_use", "id": "t", "name": "clock", "input": {} }],
             "stop_reason": "tool_use", "usage": { "input_tokens": 1, "output_tokens": 2 }
-        });
-        let completion = parse(answer.to_string().as_bytes()).unwrap();
-        assert_eq!(completion.text, "hi");
-        assert_eq!(completion.tool_calls[0].arguments, "{}");
-        assert!(matches!(parse(b"{}"), Err(ModelError::Garbage(_))));
+        }))
+        .unwrap();
+        let mut streamed = Box::new(Streamed::default());
+        let block =
+            |index: u64, block: Value| json!({ "type": "content_block_start", "index": index, "content_block": block });
+        let delta = |index: u64, delta: Value| json!({ "type": "content_block_delta", "index": index, "delta": delta });
+        for event in [
+            json!({ "type": "message_start", "message": { "usage": { "input_tokens": 1, "output_tokens": 1 } } }),
+            block(0, json!({ "type": "thinking", "thinking": "", "signature": "" })),
+            delta(0, json!({ "type": "thinking_delta", "thinking": "hm" })),
+            delta(0, json!({ "type": "signature_delta", "signature": "c2ln" })),
+            block(1, json!({ "type": "text", "text": "" })),
+            delta(1, json!({ "type": "text_delta", "text": "hi" })),
+            block(2, json!({ "type": "tool_use", "id": "t", "name": "clock", "input": {} })),
+            json!({ "type": "ping" }),
+            json!({ "type": "message_delta", "delta": { "stop_reason": "tool_use" }, "usage": { "output_tokens": 2 } }),
+            json!({ "type": "message_stop" }),
+        ] {
+            streamed.event(&event).unwrap();
+        }
+        let streamed = streamed.finish().unwrap();
+        assert_eq!(whole, streamed);
+        let turn = Turn { messages: vec![Message::Assistant(whole.message)], ..Turn::default() };
+        let back = &body("m", "h", &turn).unwrap()["messages"][0]["content"];
+        assert_eq!((&back[0]["signature"], &back[2]["name"]), (&json!("c2ln"), &json!("clock")));
+    }
+
+    #[test]
+    fn what_is_no_message_is_an_error_and_so_is_a_refusal() {
+        assert_eq!(parse(&json!({})).unwrap_err().reason, Reason::Unreadable);
+        let refused = parse(&json!({ "content": [], "stop_reason": "refusal" }));
+        assert_eq!(refused.unwrap_err().reason, Reason::Filtered);
     }
 }

@@ -1,122 +1,151 @@
-//! Sending a call to a model's server: bounded answers, tries repeated where that is safe.
+//! One call of a model's server: sent once, answered or refused.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode};
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, RETRY_AFTER};
+use reqwest::{RequestBuilder, Response, Url};
 use serde_json::Value;
 
-use super::{Dialect, ModelError, Retries, Route};
+use super::error::ModelError;
+use super::message::Completion;
+use super::reader::{self, Pieces};
+use super::route::{Dialect, Endpoint};
 use crate::domain::Secret;
 use crate::gateway::outbound::HttpClients;
 
-/// Longest answer that is read, in bytes. No model writes this much; a broken server may.
-const ANSWER_LIMIT: usize = 8 << 20;
-/// Longest pause between two tries, also when the server asks for more: then the caller is told now.
-const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 const ANTHROPIC_VERSION: &str = "2023-06-01";
-/// Anthropic's "overloaded".
-const OVERLOADED: u16 = 529;
+/// Longest answer to a check that is read, in bytes.
+const CHECK_LIMIT: usize = 4 << 20;
 
-/// A call that is ready to be sent, as often as it takes.
+/// A call that is ready to be sent.
 pub(super) struct Call<'a> {
-    pub(super) route: &'a Route,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) url: Url,
     pub(super) key: Option<&'a Secret<String>>,
-    pub(super) body: Value,
-    pub(super) retries: Retries,
+    pub(super) body: &'a Value,
 }
 
-/// Sends the call until it is accepted or not worth another try.
-pub(super) async fn send(clients: &HttpClients, call: Call<'_>) -> Result<Response, ModelError> {
-    let client = clients.client(&call.route.endpoint)?;
-    let mut pause = Duration::from_millis(call.retries.first_pause_ms);
-    let mut left = call.retries.count;
-    loop {
-        let (error, asked_pause) = match request(&client, &call).send().await {
-            Ok(response) if response.status().is_success() => return Ok(response),
-            Ok(response) => {
-                let (retry, asked) = (worth_retrying(response.status()), retry_after(response.headers()));
-                let error = refused(response).await;
-                if !retry {
-                    return Err(error);
-                }
-                (error, asked)
-            }
-            // Nothing was sent: trying again cannot ask the model twice.
-            Err(error) if error.is_connect() => (ModelError::Unreachable(error.without_url()), None),
-            Err(error) => return Err(ModelError::Broken(error.without_url())),
-        };
-        let wait = asked_pause.unwrap_or(pause);
-        if left == 0 || wait > LONGEST_PAUSE {
-            return Err(error);
-        }
-        left -= 1;
-        tracing::warn!(error = &error as &dyn std::error::Error, ?wait, "model call failed, trying again");
-        tokio::time::sleep(wait).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+/// Sends the call and reads its answer.
+pub(super) async fn send(clients: &HttpClients, call: Call<'_>, pieces: &Pieces<'_>) -> Result<Completion, ModelError> {
+    let request = clients.client(call.url.as_str()).map_err(|error| ModelError::no_client(&error))?.post(call.url);
+    let request = authorised(request.json(call.body), call.endpoint.dialect, call.key);
+    let response = request.send().await.map_err(|error| ModelError::from_transport(&error.without_url()))?;
+    if response.status().is_success() {
+        reader::read(response, call.endpoint.dialect, pieces).await
+    } else {
+        Err(refused(response).await)
     }
 }
 
-fn request(client: &Client, call: &Call<'_>) -> reqwest::RequestBuilder {
-    let request = client.post(&call.route.endpoint).json(&call.body);
-    match (call.route.dialect, call.key) {
+/// Asks for the list of models: it costs nothing, and proves address and key. Gives the names that it holds.
+pub(super) async fn models(
+    clients: &HttpClients,
+    endpoint: &Endpoint,
+    key: Option<&Secret<String>>,
+) -> Result<Vec<String>, ModelError> {
+    let url = endpoint.models_url();
+    let request = clients.client(url.as_str()).map_err(|error| ModelError::no_client(&error))?.get(url);
+    let request = authorised(request, endpoint.dialect, key);
+    let mut response = request.send().await.map_err(|error| ModelError::from_transport(&error.without_url()))?;
+    if !response.status().is_success() {
+        return Err(refused(response).await);
+    }
+    let mut body = Vec::new();
+    while let Some(bytes) = response.chunk().await.map_err(|error| ModelError::from_transport(&error.without_url()))? {
+        body.extend_from_slice(&bytes);
+        if body.len() > CHECK_LIMIT {
+            return Err(ModelError::unreadable("its list of models is too long"));
+        }
+    }
+    if reader::is_web_page(&body) {
+        return Err(ModelError::new(super::error::Reason::WebPage, "it is a web page"));
+    }
+    let list: Value = serde_json::from_slice(&body).map_err(|_| ModelError::unreadable("it is not JSON"))?;
+    if let Some(error) = ModelError::from_body(200, &list) {
+        return Err(error);
+    }
+    let models = [&list["data"], &list["models"], &list].into_iter().find_map(Value::as_array);
+    let name = |model: &Value| {
+        let name = model["id"].as_str().or_else(|| model["name"].as_str())?;
+        Some(name.trim_start_matches("models/").to_owned())
+    };
+    Ok(models.into_iter().flatten().filter_map(name).collect())
+}
+
+/// Answers come as they are: compressing the few bytes of a stream only delays them. What is compressed all the same is
+/// decoded.
+fn authorised(request: RequestBuilder, dialect: Dialect, key: Option<&Secret<String>>) -> RequestBuilder {
+    let request = request.header(ACCEPT_ENCODING, "identity");
+    match (dialect, key) {
         (Dialect::OpenAi, Some(key)) => request.bearer_auth(key.expose()),
-        (Dialect::OpenAi, None) => request,
-        (Dialect::Anthropic, key) => {
-            let request = request.header("anthropic-version", ANTHROPIC_VERSION);
-            match key {
-                Some(key) => request.header("x-api-key", key.expose()),
-                None => request,
-            }
+        (Dialect::Gemini, Some(key)) => request.header("x-goog-api-key", key.expose()),
+        (Dialect::Anthropic, Some(key)) => {
+            request.header("anthropic-version", ANTHROPIC_VERSION).header("x-api-key", key.expose())
         }
+        (Dialect::Anthropic, None) => request.header("anthropic-version", ANTHROPIC_VERSION),
+        (Dialect::OpenAi | Dialect::Gemini, None) => request,
     }
 }
 
-fn worth_retrying(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504 | OVERLOADED)
-}
-
-/// The pause that a server asks for, in its form of whole or broken seconds; dates are rare and not understood.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: f64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Duration::try_from_secs_f64(seconds).ok()
-}
-
-/// Keeps of an error answer its status and its code, if that looks like one.
 async fn refused(response: Response) -> ModelError {
     let status = response.status().as_u16();
-    let body: Value = read(response).await.ok().and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default();
-    let code = ["code", "type"].iter().find_map(|key| body["error"][key].as_str());
-    let looks_like_one = |code: &&str| code.len() <= 64 && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    ModelError::Status { status, code: code.filter(looks_like_one).map(str::to_owned) }
+    let asked = retry_after(response.headers(), SystemTime::now());
+    let body = reader::refusal(response).await;
+    let told = serde_json::from_slice(&body).ok().and_then(|body: Value| ModelError::from_body(status, &body));
+    let mut error = told.unwrap_or_else(|| {
+        let text = String::from_utf8_lossy(&body);
+        ModelError::refused(
+            status,
+            match text.trim() {
+                _ if (300..400).contains(&status) => "it redirects to another address",
+                _ if reader::is_web_page(&body) => "a web page",
+                "" | "{}" | "[]" | "null" => "no reason given",
+                text => text,
+            },
+        )
+    });
+    error.retry_after = asked.or(error.retry_after);
+    error
 }
 
-/// The whole answer, as long as it is not longer than [`ANSWER_LIMIT`].
-pub(super) async fn read(mut response: Response) -> Result<Vec<u8>, ModelError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| ModelError::Broken(error.without_url()))? {
-        if body.len() + chunk.len() > ANSWER_LIMIT {
-            return Err(ModelError::Garbage("it is too long"));
-        }
-        body.extend_from_slice(&chunk);
+/// The pause that a server asks for: in milliseconds, in whole or broken seconds, or as a date.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    if let Some(millis) = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok()) {
+        return Duration::try_from_secs_f64(millis / 1000.0).ok();
     }
-    Ok(body)
+    let value = text(RETRY_AFTER.as_str())?;
+    if let Ok(seconds) = value.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let at = httpdate::parse_http_date(value).ok()?;
+    // A date in the past means now.
+    Some(at.duration_since(now).unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(name: &'static str, value: &str) -> Option<Duration> {
+        let now = httpdate::parse_http_date("Wed, 21 Oct 2026 07:28:00 GMT").unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().unwrap());
+        retry_after(&headers, now)
+    }
+
     #[test]
-    fn retry_after_is_read_in_seconds() {
-        let read = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, value.parse().unwrap());
-            retry_after(&headers)
-        };
-        assert_eq!(read("2"), Some(Duration::from_secs(2)));
-        assert_eq!(read("0.5"), Some(Duration::from_millis(500)));
-        assert_eq!(read("-1"), None);
-        assert_eq!(read("Wed, 21 Oct 2026 07:28:00 GMT"), None);
+    fn retry_after_is_read_in_every_form() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(read("retry-after", "2"), seconds(2));
+        assert_eq!(read("retry-after", " 0.5 "), Some(Duration::from_millis(500)));
+        assert_eq!(read("retry-after-ms", "1500"), Some(Duration::from_millis(1500)));
+        assert_eq!(read("retry-after", "Wed, 21 Oct 2026 07:28:07 GMT"), seconds(7));
+        assert_eq!(read("retry-after", "Wednesday, 21-Oct-26 07:28:07 GMT"), seconds(7));
+        assert_eq!(read("retry-after", "Wed Oct 21 07:28:07 2026"), seconds(7));
+        assert_eq!(read("retry-after", "Wed, 21 Oct 2026 07:27:00 GMT"), seconds(0));
+        for bad in ["-1", "soon", "", "nan"] {
+            assert_eq!(read("retry-after", bad), None, "{bad}");
+        }
     }
 }

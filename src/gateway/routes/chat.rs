@@ -47,9 +47,9 @@ enum Role {
 impl From<Said> for Message {
     fn from(said: Said) -> Self {
         match said {
-            Said::Text(text) | Said::Message { role: Role::User, content: text } => Self::User(text),
-            Said::Message { role: Role::System, content } => Self::System(content),
-            Said::Message { role: Role::Assistant, content } => Self::Assistant { text: content, tool_calls: vec![] },
+            Said::Text(text) | Said::Message { role: Role::User, content: text } => Self::user(text),
+            Said::Message { role: Role::System, content } => Self::system(content),
+            Said::Message { role: Role::Assistant, content } => Self::assistant(content),
         }
     }
 }
@@ -69,7 +69,7 @@ pub(super) async fn chat(
 
 async fn answer(app: App, session: Option<String>, chat: Chat) -> Result<Value, Refusal> {
     let mut conversation: Vec<Message> = chat.context.into_iter().map(Message::from).collect();
-    conversation.push(Message::User(chat.message));
+    conversation.push(Message::user(chat.message));
     let ask = Ask { conversation, ..Ask::new(Source::Chat, "") };
     let answer = match &session {
         Some(id) => conversation::answer(&app, id, Ask { owner: Owner::session(id), ..ask }).await?,

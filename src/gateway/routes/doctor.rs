@@ -16,8 +16,8 @@ use crate::gateway::config_file::Notes;
 use crate::gateway::reply::Refusal;
 use crate::gateway::shared::App;
 
-/// A model's server that does not take a connection in this time is as good as away.
-const REACH: Duration = Duration::from_secs(5);
+/// A provider that does not list its models in this time counts as away.
+const REACH: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -142,17 +142,32 @@ async fn memory(app: &App) -> Finding {
     }
 }
 
-/// Whether the model's server takes a connection; no request is made.
+/// Asks the model's server for its models: that costs nothing, and proves the address and the key.
 async fn reach(app: &App) -> Finding {
     const CATEGORY: &str = "provider";
-    let Some((host, port)) = app.model().host() else {
-        return finding(Severity::Error, CATEGORY, "no provider is configured");
-    };
-    match tokio::time::timeout(REACH, tokio::net::TcpStream::connect((host.as_str(), port))).await {
-        Ok(Ok(_)) => finding(Severity::Ok, CATEGORY, format!("{host}:{port} takes connections")),
-        Ok(Err(error)) => {
-            finding(Severity::Error, CATEGORY, format!("{host}:{port} cannot be reached: {}", error.kind()))
+    let model = app.model();
+    match tokio::time::timeout(REACH, model.check(&app.http)).await {
+        Ok(Ok(models)) if models.is_empty() || models.iter().any(|known| is_same(known, model.name())) => {
+            finding(Severity::Ok, CATEGORY, "the provider answers, and takes the key")
         }
-        Err(_) => finding(Severity::Error, CATEGORY, format!("{host}:{port} does not answer")),
+        Ok(Ok(models)) => {
+            let message = format!(
+                "the provider answers, but {} is not among its {} models; check default_model",
+                model.name(),
+                models.len()
+            );
+            finding(Severity::Warn, CATEGORY, message)
+        }
+        // Not every compatible server lists its models.
+        Ok(Err(error)) if matches!(error.status, Some(404 | 405 | 501)) => {
+            finding(Severity::Warn, CATEGORY, format!("the list of models: {error}"))
+        }
+        Ok(Err(error)) => finding(Severity::Error, CATEGORY, error.to_string()),
+        Err(_) => finding(Severity::Error, CATEGORY, "the provider does not answer in time"),
     }
+}
+
+/// Local servers add a tag to names that have none.
+fn is_same(known: &str, wanted: &str) -> bool {
+    known == wanted || known.strip_suffix(":latest") == Some(wanted)
 }

@@ -118,7 +118,7 @@ async fn converse(app: App, mut socket: WebSocket) -> Option<()> {
         if said.kind != "message" || said.content.is_empty() {
             continue;
         }
-        history.push(Message::User(said.content));
+        history.push(Message::user(said.content));
         match answer(&app, &mut socket, history.clone()).await? {
             Ended::Stopped => {
                 history.pop();
@@ -126,11 +126,11 @@ async fn converse(app: App, mut socket: WebSocket) -> Option<()> {
             }
             Ended::Answered(answer) => {
                 send(&mut socket, done(&answer)).await?;
-                history.push(Message::Assistant { text: answer.text, tool_calls: vec![] });
+                history.push(answer.message());
             }
-            Ended::Failed(message) => {
+            Ended::Failed(failed) => {
                 history.pop();
-                send(&mut socket, json!({ "type": "error", "message": message })).await?;
+                send(&mut socket, failed).await?;
             }
         }
         let surplus = history.len().saturating_sub(HISTORY);
@@ -151,7 +151,7 @@ fn earlier(messages: Vec<Turn>) -> Vec<Message> {
     let known = messages.into_iter().skip(surplus).filter(|turn| !turn.content.trim().is_empty());
     let read = |turn: Turn| match turn.role.as_str() {
         "user" => Some(Message::User(turn.content)),
-        "assistant" => Some(Message::Assistant { text: turn.content, tool_calls: vec![] }),
+        "assistant" => Some(Message::assistant(turn.content)),
         _ => None,
     };
     known.filter_map(read).collect()
@@ -160,7 +160,7 @@ fn earlier(messages: Vec<Turn>) -> Vec<Message> {
 /// How an answer ended.
 enum Ended {
     Answered(Answer),
-    Failed(String),
+    Failed(Value),
     /// By the client's wish.
     Stopped,
 }
@@ -189,8 +189,10 @@ async fn answer(app: &App, socket: &mut WebSocket, conversation: Vec<Message>) -
     }
     Some(match work.await {
         Ok(Ok(answer)) => Ended::Answered(answer),
-        Ok(Err(error)) => Ended::Failed(error.to_string()),
-        Err(_) => Ended::Failed("The answer was interrupted".to_owned()),
+        Ok(Err(error)) => {
+            Ended::Failed(json!({ "type": "error", "message": error.to_string(), "model": error.model_json() }))
+        }
+        Err(_) => Ended::Failed(json!({ "type": "error", "message": "The answer was interrupted" })),
     })
 }
 
@@ -208,6 +210,7 @@ fn show(progress: Progress) -> Value {
         Progress::ToolResult { name, output, success } => {
             json!({ "type": "tool_result", "name": name, "output": output, "success": success })
         }
+        Progress::Thinking { seconds } => json!({ "type": "thinking", "seconds": seconds }),
     }
 }
 

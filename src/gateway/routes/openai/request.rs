@@ -1,130 +1,347 @@
-//! A chat completion request as OpenAI's clients send it. What we do not know in it is ignored, as others do.
+//! A chat completion request as OpenAI's clients send it.
+//!
+//! SDKs write every optional field, null where there is nothing: null is absent. What says how to answer is passed on to
+//! the model's server; what cannot be honoured is refused by its name, never dropped in silence.
 
-use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::gateway::agent::{Ask, Source, Tools};
-use crate::gateway::provider::{Message, ToolCall, ToolSpec, Tuning};
-use crate::gateway::reply::Refusal;
+use crate::gateway::provider::{AssistantMessage, Message, ToolCall, ToolSpec, Tuning};
 
-#[derive(Deserialize)]
-pub(super) struct Request {
-    model: Option<String>,
-    messages: Vec<Said>,
-    #[serde(default)]
-    pub(super) stream: bool,
-    stream_options: Option<StreamOptions>,
-    #[serde(default)]
-    tools: Vec<Tool>,
-    temperature: Option<f64>,
-    max_tokens: Option<u32>,
-    max_completion_tokens: Option<u32>,
+/// Why a request cannot be taken, with the parameter where it is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Invalid {
+    pub(super) message: String,
+    pub(super) param: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct StreamOptions {
-    #[serde(default)]
+impl Invalid {
+    pub(super) fn new(param: &str, message: impl Into<String>) -> Self {
+        Self { message: message.into(), param: Some(param.to_owned()) }
+    }
+}
+
+/// What a request asks for.
+pub(super) struct Request {
+    pub(super) stream: bool,
+    pub(super) include_usage: bool,
+    pub(super) ask: Ask,
+}
+
+/// Fields that change nothing for the answer.
+const HARMLESS: [&str; 7] =
+    ["user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "store"];
+
+/// Reads a request whose model may be left out.
+///
+/// # Errors
+/// [`Invalid`] with the field.
+pub(super) fn read(body: Value, default_model: &str) -> Result<Request, Invalid> {
+    let Value::Object(fields) = body else {
+        return Err(Invalid { message: "the body must be a JSON object".into(), param: None });
+    };
+    let mut draft = Draft::default();
+    for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
+        draft.take(&name, value)?;
+    }
+    draft.finish(default_model)
+}
+
+/// A request on its way.
+#[derive(Default)]
+struct Draft {
+    messages: Option<Vec<Message>>,
+    tools: Vec<ToolSpec>,
+    tool_choice: Option<Value>,
+    tuning: Tuning,
+    stream: bool,
     include_usage: bool,
 }
 
-#[derive(Deserialize)]
-struct Tool {
-    function: ToolSpec,
-}
-
-#[derive(Deserialize)]
-struct Said {
-    role: String,
-    content: Option<Content>,
-    #[serde(default)]
-    tool_calls: Vec<Call>,
-    tool_call_id: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-#[derive(Deserialize)]
-struct Part {
-    text: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Call {
-    id: String,
-    function: Function,
-}
-
-#[derive(Deserialize)]
-struct Function {
-    name: String,
-    arguments: String,
-}
-
-impl Request {
-    pub(super) fn wants_usage(&self) -> bool {
-        self.stream_options.as_ref().is_some_and(|options| options.include_usage)
+impl Draft {
+    fn take(&mut self, name: &str, value: Value) -> Result<(), Invalid> {
+        let is_off = matches!(&value, Value::Bool(false)) || value.as_u64() == Some(0);
+        match name {
+            "model" => self.tuning.model = Some(text(name, &value)?.to_owned()),
+            "messages" => self.messages = Some(messages(&value)?),
+            "stream" => self.stream = flag(name, &value)?,
+            "stream_options" => self.include_usage = value["include_usage"] == true,
+            "tools" => self.tools = tools(&value)?,
+            "tool_choice" => self.tool_choice = Some(value),
+            "temperature" => self.tuning.temperature = Some(number(name, &value, 2.0)?),
+            "max_tokens" if self.tuning.newer_limit_name => {}
+            "max_tokens" => self.tuning.max_tokens = Some(limit(name, &value)?),
+            "max_completion_tokens" => {
+                self.tuning.max_tokens = Some(limit(name, &value)?);
+                self.tuning.newer_limit_name = true;
+            }
+            "n" if value.as_u64() != Some(1) => return Err(Invalid::new(name, "n must be 1: there is one answer")),
+            "n" => {}
+            "logprobs" | "top_logprobs" if !is_off => {
+                return Err(Invalid::new(name, format!("{name} is not supported")));
+            }
+            "logprobs" | "top_logprobs" => {}
+            "functions" | "function_call" => {
+                return Err(Invalid::new(name, format!("{name} is not supported; use tools and tool_choice")));
+            }
+            "modalities" if value != serde_json::json!(["text"]) => {
+                return Err(Invalid::new(name, "only text is supported"));
+            }
+            "modalities" => {}
+            "audio" => return Err(Invalid::new(name, "audio is not supported")),
+            _ if HARMLESS.contains(&name) => {}
+            _ => {
+                check_option(name, &value)?;
+                self.tuning.options.insert(name.to_owned(), value);
+            }
+        }
+        Ok(())
     }
 
-    /// The question to the agent.
-    ///
-    /// # Errors
-    /// [`Refusal::Unusable`] for what it cannot be asked.
-    pub(super) fn into_ask(self, default_model: &str) -> Result<Ask, Refusal> {
-        if self.messages.is_empty() {
-            return Err(Refusal::Unusable("messages must not be empty".into()));
-        }
-        if self.temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
-            return Err(Refusal::Unusable("temperature must be 0 to 2".into()));
-        }
-        let conversation: Vec<Message> = self.messages.into_iter().map(Said::read).collect::<Result<_, _>>()?;
+    fn finish(mut self, default_model: &str) -> Result<Request, Invalid> {
+        let conversation = self.messages.ok_or_else(|| Invalid::new("messages", "messages is required"))?;
         // Clients that must name a model and know none say one of these.
-        let default = |model: &String| model.is_empty() || model == "default" || model == default_model;
-        let tuning = Tuning {
-            model: self.model.filter(|model| !default(model)),
-            temperature: self.temperature,
-            max_tokens: self.max_completion_tokens.or(self.max_tokens),
+        let is_default = |model: &String| model.is_empty() || model == "default" || model == default_model;
+        self.tuning.model = self.tuning.model.filter(|model| !is_default(model));
+        if self.tuning.options.get("response_format").is_some_and(|format| format["type"] == "text") {
+            self.tuning.options.remove("response_format");
+        }
+        let tools = if self.tools.is_empty() {
+            self.tuning.options.remove("parallel_tool_calls");
+            match self.tool_choice.as_ref().map(|choice| choice.as_str()) {
+                None | Some(Some("auto")) => Tools::Own,
+                Some(Some("none")) => Tools::None,
+                Some(_) => return Err(Invalid::new("tool_choice", "tool_choice needs tools")),
+            }
+        } else {
+            if let Some(choice) = self.tool_choice {
+                check_choice(&choice, &self.tools)?;
+                self.tuning.options.insert("tool_choice".to_owned(), choice);
+            }
+            Tools::Callers(self.tools)
         };
-        let tools = match self.tools.is_empty() {
-            true => Tools::Own,
-            false => Tools::Callers(self.tools.into_iter().map(|tool| tool.function).collect()),
-        };
-        Ok(Ask { conversation, tools, tuning, ..Ask::new(Source::OpenAi, "") })
+        let ask = Ask { conversation, tools, tuning: self.tuning, ..Ask::new(Source::OpenAi, "") };
+        Ok(Request { stream: self.stream, include_usage: self.include_usage, ask })
     }
 }
 
-impl Said {
-    fn read(self) -> Result<Message, Refusal> {
-        let text = self.content.map(Content::text).transpose()?.unwrap_or_default();
-        match self.role.as_str() {
-            "system" | "developer" => Ok(Message::System(text)),
-            "user" => Ok(Message::User(text)),
-            "assistant" => {
-                let calls = self.tool_calls.into_iter();
-                let call =
-                    |call: Call| ToolCall { id: call.id, name: call.function.name, arguments: call.function.arguments };
-                Ok(Message::Assistant { text, tool_calls: calls.map(call).collect() })
-            }
-            "tool" => {
-                let call_id = self.tool_call_id.ok_or(Refusal::BadBody("a tool message needs a tool_call_id"))?;
-                Ok(Message::ToolResult { call_id, content: text })
-            }
-            _ => Err(Refusal::BadBody("a message's role must be system, developer, user, assistant or tool")),
-        }
+fn check_option(name: &str, value: &Value) -> Result<(), Invalid> {
+    let is_right = match name {
+        "top_p" => value.as_f64().is_some_and(|number| (0.0..=1.0).contains(&number)),
+        "presence_penalty" | "frequency_penalty" => value.as_f64().is_some_and(|number| (-2.0..=2.0).contains(&number)),
+        "seed" => value.is_i64() || value.is_u64(),
+        "stop" => value.is_string() || value.as_array().is_some_and(|list| list.iter().all(Value::is_string)),
+        "response_format" => matches!(value["type"].as_str(), Some("text" | "json_object" | "json_schema")),
+        "parallel_tool_calls" => value.is_boolean(),
+        _ => true,
+    };
+    if is_right { Ok(()) } else { Err(Invalid::new(name, format!("{name} has no value that it can have"))) }
+}
+
+fn check_choice(choice: &Value, tools: &[ToolSpec]) -> Result<(), Invalid> {
+    let function = choice["function"]["name"].as_str();
+    match (choice.as_str(), function) {
+        (Some("none" | "auto" | "required"), _) => Ok(()),
+        (_, Some(name)) if tools.iter().any(|tool| tool.name == name) => Ok(()),
+        (_, Some(_)) => Err(Invalid::new("tool_choice", "tool_choice names a function that is not among tools")),
+        _ if choice["type"] == "allowed_tools" => Ok(()),
+        _ => Err(Invalid::new("tool_choice", "tool_choice must be none, auto, required or a function")),
     }
 }
 
-impl Content {
-    fn text(self) -> Result<String, Refusal> {
-        match self {
-            Self::Text(text) => Ok(text),
-            Self::Parts(parts) => {
-                let texts: Option<Vec<String>> = parts.into_iter().map(|part| part.text).collect();
-                Ok(texts.ok_or(Refusal::BadBody("only text content is understood"))?.concat())
-            }
+fn text<'a>(name: &str, value: &'a Value) -> Result<&'a str, Invalid> {
+    value.as_str().ok_or_else(|| Invalid::new(name, format!("{name} must be a string")))
+}
+
+fn flag(name: &str, value: &Value) -> Result<bool, Invalid> {
+    value.as_bool().ok_or_else(|| Invalid::new(name, format!("{name} must be true or false")))
+}
+
+fn number(name: &str, value: &Value, most: f64) -> Result<f64, Invalid> {
+    let number = value.as_f64().filter(|number| (0.0..=most).contains(number));
+    number.ok_or_else(|| Invalid::new(name, format!("{name} must be 0 to {most}")))
+}
+
+fn limit(name: &str, value: &Value) -> Result<u32, Invalid> {
+    let limit = value.as_u64().and_then(|limit| u32::try_from(limit).ok()).filter(|limit| *limit > 0);
+    limit.ok_or_else(|| Invalid::new(name, format!("{name} must be a number of at least 1")))
+}
+
+fn tools(value: &Value) -> Result<Vec<ToolSpec>, Invalid> {
+    let list = value.as_array().ok_or_else(|| Invalid::new("tools", "tools must be a list"))?;
+    let tool = |tool: &Value| {
+        if !matches!(tool["type"].as_str(), None | Some("function")) {
+            return Err(Invalid::new("tools", "only tools of type function are supported"));
         }
+        let function = without_nulls(&tool["function"]);
+        serde_json::from_value(function).map_err(|_| Invalid::new("tools", "a tool needs a function with a name"))
+    };
+    list.iter().map(tool).collect()
+}
+
+fn without_nulls(value: &Value) -> Value {
+    let members = value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    Value::Object(members.map(|(name, value)| (name.clone(), value.clone())).collect())
+}
+
+fn messages(value: &Value) -> Result<Vec<Message>, Invalid> {
+    let invalid = |message: &str| Invalid::new("messages", message);
+    let list = value.as_array().filter(|list| !list.is_empty());
+    let list = list.ok_or_else(|| invalid("messages must be a list that is not empty"))?;
+    list.iter().map(|said| message(&without_nulls(said))).collect()
+}
+
+fn message(said: &Value) -> Result<Message, Invalid> {
+    let invalid = |message: &str| Invalid::new("messages", message);
+    match said["role"].as_str().unwrap_or_default() {
+        "system" | "developer" => Ok(Message::system(content(&said["content"])?)),
+        "user" => Ok(Message::user(content(&said["content"])?)),
+        "assistant" => Ok(Message::Assistant(assistant(said)?)),
+        "tool" | "function" => {
+            let call_id = said["tool_call_id"].as_str().or_else(|| said["name"].as_str());
+            let call_id = call_id.ok_or_else(|| invalid("a tool message needs a tool_call_id"))?.to_owned();
+            Ok(Message::ToolResult { call_id, content: content(&said["content"])? })
+        }
+        _ => Err(invalid("a message's role must be system, developer, user, assistant or tool")),
+    }
+}
+
+fn assistant(said: &Value) -> Result<AssistantMessage, Invalid> {
+    const KNOWN: [&str; 7] = ["role", "content", "tool_calls", "function_call", "refusal", "name", "audio"];
+    let mut extra: Map<String, Value> = said.as_object().cloned().unwrap_or_default();
+    extra.retain(|name, value| !KNOWN.contains(&name.as_str()) && value != &Value::Array(vec![]));
+    let text = match &said["content"] {
+        // What a provider writes beside its text (thinking) comes back as it was.
+        Value::Array(parts) if parts.iter().any(|part| part_text(part).is_none()) => {
+            extra.insert("content".to_owned(), said["content"].clone());
+            parts.iter().filter_map(part_text).collect()
+        }
+        other => content(other)?,
+    };
+    let text = if text.is_empty() { said["refusal"].as_str().unwrap_or_default().to_owned() } else { text };
+    let listed = said["tool_calls"].as_array().into_iter().flatten();
+    let mut tool_calls: Vec<ToolCall> = listed.map(call).collect::<Result<_, _>>()?;
+    if said["function_call"].is_object() {
+        tool_calls.push(call(&serde_json::json!({
+            "id": said["function_call"]["name"], "function": said["function_call"]
+        }))?);
+    }
+    Ok(AssistantMessage { text, tool_calls, extra, from: String::new() })
+}
+
+fn call(call: &Value) -> Result<ToolCall, Invalid> {
+    let function = &call["function"];
+    let name =
+        function["name"].as_str().ok_or_else(|| Invalid::new("messages", "a tool call needs a function name"))?;
+    let mut extra = without_nulls(call).as_object().cloned().unwrap_or_default();
+    extra.retain(|name, _| !matches!(name.as_str(), "id" | "type" | "index" | "function"));
+    let arguments = match &function["arguments"] {
+        Value::String(text) => text.clone(),
+        Value::Null => "{}".to_owned(),
+        other => other.to_string(),
+    };
+    Ok(ToolCall { id: call["id"].as_str().unwrap_or_default().to_owned(), name: name.to_owned(), arguments, extra })
+}
+
+fn part_text(part: &Value) -> Option<&str> {
+    match part["type"].as_str() {
+        None | Some("text" | "input_text" | "output_text") => part["text"].as_str(),
+        Some("refusal") => part["refusal"].as_str(),
+        _ => None,
+    }
+}
+
+fn content(content: &Value) -> Result<String, Invalid> {
+    let only_text = || Invalid::new("messages", "only text content is supported");
+    match content {
+        Value::Null => Ok(String::new()),
+        Value::String(text) => Ok(text.clone()),
+        Value::Array(parts) => {
+            let texts: Option<Vec<&str>> = parts.iter().map(part_text).collect();
+            Ok(texts.ok_or_else(only_text)?.concat())
+        }
+        _ => Err(only_text()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn with(name: &str, value: Value) -> Result<Request, Invalid> {
+        let mut body = json!({ "messages": [{ "role": "user", "content": "hi" }] });
+        body[name] = value;
+        read(body, "m")
+    }
+
+    #[test]
+    fn null_is_absent_everywhere() {
+        for name in
+            ["tools", "stream", "temperature", "stream_options", "max_tokens", "n", "stop", "tool_choice", "seed"]
+        {
+            let request = with(name, Value::Null).unwrap();
+            assert!(request.ask.tuning.options.is_empty(), "{name}");
+        }
+        for name in ["tool_calls", "function_call", "refusal", "name", "audio", "reasoning_content"] {
+            let mut said = json!({ "role": "assistant", "content": "b" });
+            said[name] = Value::Null;
+            let request = with("messages", json!([said])).unwrap();
+            assert_eq!(request.ask.conversation, [Message::assistant("b")], "{name}");
+        }
+    }
+
+    #[test]
+    fn what_says_how_to_answer_is_passed_on() {
+        for (name, value) in [
+            ("stop", json!(["x"])),
+            ("seed", json!(7)),
+            ("top_p", json!(0.5)),
+            ("response_format", json!({ "type": "json_object" })),
+            ("reasoning_effort", json!("low")),
+            ("something_new", json!(1)),
+        ] {
+            assert_eq!(with(name, value.clone()).unwrap().ask.tuning.options[name], value);
+        }
+        let request = with("max_completion_tokens", json!(5)).unwrap();
+        assert_eq!((request.ask.tuning.max_tokens, request.ask.tuning.newer_limit_name), (Some(5), true));
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused_by_name() {
+        for (name, value) in [
+            ("n", json!(2)),
+            ("logprobs", json!(true)),
+            ("functions", json!([])),
+            ("modalities", json!(["text", "audio"])),
+            ("audio", json!({})),
+            ("tool_choice", json!("required")),
+            ("temperature", json!(3)),
+            ("top_p", json!("x")),
+            ("max_tokens", json!(0)),
+            ("stream", json!("yes")),
+            ("tools", json!([{ "type": "web_search" }])),
+            ("messages", json!([])),
+            ("messages", json!([{ "role": "user", "content": [{ "type": "image_url" }] }])),
+        ] {
+            let invalid = with(name, value).err().unwrap();
+            assert_eq!(invalid.param.as_deref(), Some(name));
+        }
+    }
+
+    #[test]
+    fn members_of_a_provider_come_back_with_the_message() {
+        let said = json!({ "role": "assistant", "content": [{ "type": "thinking", "thinking": "hm" }, { "type": "text", "text": "a" }],
+            "reasoning_content": "r", "tool_calls": [{ "id": "c", "type": "function", "extra_content": { "x": 1 },
+            "function": { "name": "f", "arguments": { "a": 1 } } }] });
+        let request = with("messages", json!([said])).unwrap();
+        let Message::Assistant(said) = &request.ask.conversation[0] else { panic!() };
+        assert_eq!((said.text.as_str(), &said.extra["reasoning_content"]), ("a", &json!("r")));
+        assert!(said.extra.contains_key("content"));
+        assert_eq!(
+            (said.tool_calls[0].arguments.as_str(), &said.tool_calls[0].extra["extra_content"]["x"]),
+            ("{\"a\":1}", &json!(1))
+        );
     }
 }

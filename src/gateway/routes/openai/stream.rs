@@ -6,10 +6,11 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::task::JoinError;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Head, OpenAiError, finish_reason, tool_calls, usage};
+use super::{Head, OpenAiError, add_members, finish_reason, usage};
 use crate::gateway::agent::{self, AgentError, Answer, Ask, Progress};
 use crate::gateway::shared::App;
 
@@ -22,11 +23,11 @@ pub(super) async fn respond(app: App, mut ask: Ask, head: Head, with_usage: bool
     ask.progress = Some(sender);
     let model = ask.tuning.model.clone().unwrap_or_else(|| app.config().default_model.clone());
     let worker = app.clone();
-    // A reader that goes away ends the work: nobody pays for what nobody reads.
+    // A reader that goes away ends the work: its tokens would be paid for nothing.
     let mut work = AbortOnDropHandle::new(tokio::spawn(async move { agent::answer(&worker, ask).await }));
     let first = progress.recv().await;
     if first.is_none() {
-        // Nothing was said and nothing will be: the end is near, and it may be a failure.
+        // The work is over without a piece, and may have failed.
         let answer = finished((&mut work).await)?;
         let events = last_events(&head, Ok(answer), with_usage);
         return Ok(sse(&app, stream::iter(start(&head, &model)).chain(stream::iter(events))));
@@ -36,7 +37,7 @@ pub(super) async fn respond(app: App, mut ask: Ask, head: Head, with_usage: bool
     let pieces = stream::iter(first).chain(ReceiverStream::new(progress)).filter_map(move |progress| {
         let event = match progress {
             Progress::Text(text) => Some(chunk(&head_of_pieces, &model, json!({ "content": text }), None)),
-            Progress::ToolCall(_) | Progress::ToolResult { .. } => None,
+            Progress::ToolCall(_) | Progress::ToolResult { .. } | Progress::Thinking { .. } => None,
         };
         std::future::ready(event)
     });
@@ -44,9 +45,9 @@ pub(super) async fn respond(app: App, mut ask: Ask, head: Head, with_usage: bool
     Ok(sse(&app, stream::iter(opening).chain(pieces).chain(end)))
 }
 
-fn finished(work: Result<Result<Answer, AgentError>, tokio::task::JoinError>) -> Result<Answer, AgentError> {
-    // The task is ended by nobody but its handle, which is here; what is left is a panic.
-    work.unwrap_or(Err(AgentError::TookTooLong))
+pub(super) fn finished(work: Result<Result<Answer, AgentError>, JoinError>) -> Result<Answer, AgentError> {
+    // Its handle is here and was not dropped; what is left is a panic.
+    work.unwrap_or(Err(AgentError::Interrupted))
 }
 
 fn sse(app: &App, events: impl stream::Stream<Item = Event> + Send + 'static) -> Response {
@@ -64,8 +65,10 @@ fn last_events(head: &Head, answer: Result<Answer, AgentError>, with_usage: bool
         Err(error) => return vec![Event::default().data(OpenAiError::from(error).body().to_string())],
     };
     let mut events = Vec::new();
-    if !answer.tool_calls.is_empty() {
-        events.push(chunk(head, &answer.model, json!({ "tool_calls": tool_calls(&answer) }), None));
+    let mut members = json!({});
+    add_members(&mut members, &answer);
+    if members.as_object().is_some_and(|members| !members.is_empty()) {
+        events.push(chunk(head, &answer.model, members, None));
     }
     events.push(chunk(head, &answer.model, json!({}), Some(finish_reason(&answer))));
     if with_usage {

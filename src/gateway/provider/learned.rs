@@ -1,0 +1,274 @@
+//! What a model's server turned out not to take: learned from its refusals, remembered per address and model.
+//!
+//! Models differ in the parameters that they accept, and no list of them stays right. So the settings are sent as they
+//! are, and where a refusal names a parameter the call is tried again without it, or under its new name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+
+use super::error::{ModelError, Reason};
+
+/// Models that are remembered; callers may make names up.
+const MODELS: usize = 64;
+
+/// Parameters that say how to answer rather than what: an answer without them is still the answer that was asked for.
+const OPTIONAL: [&str; 22] = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "topP",
+    "topK",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "presencePenalty",
+    "frequencyPenalty",
+    "stream_options",
+    "parallel_tool_calls",
+    "reasoning_effort",
+    "verbosity",
+    "max_tokens",
+    "max_completion_tokens",
+    "maxOutputTokens",
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "prompt_cache_key",
+];
+
+/// The two names of one parameter.
+const NAMES: [(&str, &str); 2] = [("max_tokens", "max_completion_tokens"), ("max_completion_tokens", "max_tokens")];
+
+/// What is known of all models.
+#[derive(Debug, Default)]
+pub(in crate::gateway) struct Learned {
+    models: Mutex<BTreeMap<(String, String), Adaptation>>,
+}
+
+/// How a call is changed for one model.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Adaptation {
+    dropped: BTreeSet<String>,
+    renamed: BTreeMap<String, String>,
+    /// Members of messages that are left out.
+    members: BTreeSet<String>,
+    without_tools: bool,
+    /// Which of the addresses is right.
+    pub(super) endpoint: usize,
+}
+
+impl Learned {
+    pub(super) fn of(&self, address: &str, model: &str) -> Adaptation {
+        let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        models.get(&(address.to_owned(), model.to_owned())).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn remember(&self, address: &str, model: &str, adaptation: Adaptation) {
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        if models.len() >= MODELS {
+            models.clear();
+        }
+        models.insert((address.to_owned(), model.to_owned()), adaptation);
+    }
+}
+
+impl Adaptation {
+    /// Changes a body as this model wants it.
+    pub(super) fn apply(&self, body: &mut Value) {
+        for place in [None, Some("generationConfig")] {
+            let object = match place {
+                None => Some(&mut *body),
+                Some(name) => body.get_mut(name),
+            };
+            let Some(members) = object.and_then(Value::as_object_mut) else { continue };
+            for (from, to) in &self.renamed {
+                if let Some(value) = members.remove(from) {
+                    members.insert(to.clone(), value);
+                }
+            }
+            members.retain(|name, _| !self.dropped.contains(name));
+        }
+        if self.without_tools
+            && let Some(members) = body.as_object_mut()
+        {
+            members.retain(|name, _| !matches!(name.as_str(), "tools" | "tool_choice" | "toolConfig"));
+        }
+        if self.members.is_empty() {
+            return;
+        }
+        for message in body["messages"].as_array_mut().into_iter().flatten() {
+            if let Some(members) = message.as_object_mut() {
+                members.retain(|name, _| !self.members.contains(name));
+            }
+        }
+    }
+
+    /// Learns from a refusal of a body that was sent. `own_tools` says that the tools are ours, and not what the caller
+    /// asked for. Says whether another try differs from the last.
+    pub(super) fn learn(&mut self, error: &ModelError, sent: &Value, own_tools: bool) -> bool {
+        if error.reason != Reason::Refused || !matches!(error.status, Some(400 | 404 | 422 | 501)) {
+            return false;
+        }
+        if own_tools && !self.without_tools && sent.get("tools").is_some() && refuses_tools(error) {
+            self.without_tools = true;
+            return true;
+        }
+        if error.status == Some(404) {
+            return false;
+        }
+        if let Some(name) = named(error, &parameters(sent)) {
+            let new_name = NAMES.iter().find(|(old, _)| *old == name).map(|(_, new)| *new);
+            return match new_name {
+                // Both names were refused: the limit itself is what the model does not take.
+                Some(new) if self.renamed.contains_key(new) => self.dropped.insert(name),
+                Some(new) => self.renamed.insert(name, new.to_owned()).is_none(),
+                None => self.dropped.insert(name),
+            };
+        }
+        named(error, &message_members(sent)).is_some_and(|name| self.members.insert(name))
+    }
+}
+
+fn refuses_tools(error: &ModelError) -> bool {
+    let text = error.detail().to_ascii_lowercase();
+    let names_tools = text.contains("tool") || text.contains("function call");
+    names_tools
+        && ["does not support", "not supported", "doesn't support", "unsupported", "no endpoints found that support"]
+            .iter()
+            .any(|words| text.contains(words))
+        || error.param.as_deref() == Some("tools")
+}
+
+/// The optional parameters that a body has.
+fn parameters(sent: &Value) -> Vec<&'static str> {
+    let has = |name: &str| sent.get(name).is_some() || sent["generationConfig"].get(name).is_some();
+    OPTIONAL.into_iter().filter(|name| has(name)).collect()
+}
+
+/// Members of assistant messages that a provider gave us.
+fn message_members(sent: &Value) -> Vec<&str> {
+    const OURS: [&str; 5] = ["role", "content", "tool_calls", "tool_call_id", "name"];
+    let messages = sent["messages"].as_array().into_iter().flatten().filter_map(Value::as_object);
+    messages.flat_map(|message| message.keys().map(String::as_str)).filter(|name| !OURS.contains(name)).collect()
+}
+
+/// Which of the names the refusal means: its `param`, or the first one in its words.
+fn named(error: &ModelError, names: &[&str]) -> Option<String> {
+    let param = error.param.as_deref().and_then(|param| param.rsplit('.').next()).unwrap_or_default();
+    if let Some(name) = names.iter().find(|name| **name == param) {
+        return Some((*name).to_owned());
+    }
+    let positions = names.iter().filter_map(|name| Some((position(error.detail(), name)?, name)));
+    positions.min().map(|(_, name)| (*name).to_owned())
+}
+
+/// Where a text names a parameter. Names that are words of the language count only in quotes.
+fn position(text: &str, name: &str) -> Option<usize> {
+    const WORDS: [&str; 5] = ["user", "store", "seed", "metadata", "verbosity"];
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.match_indices(name).map(|(at, _)| at).find(|at| {
+        let before = text[..*at].chars().next_back();
+        let after = text[at + name.len()..].chars().next();
+        let whole = !before.is_some_and(is_part) && !after.is_some_and(is_part);
+        let quoted = before.is_some_and(|c| matches!(c, '\'' | '"' | '`'));
+        whole && (quoted || !WORDS.contains(&name))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refusal(status: u16, body: Value) -> ModelError {
+        ModelError::from_body(status, &body).unwrap()
+    }
+
+    fn message(text: &str) -> Value {
+        json!({ "error": { "message": text } })
+    }
+
+    #[test]
+    fn a_parameter_is_known_by_its_field_or_by_the_words() {
+        let sent = json!({ "temperature": 1, "stream_options": {}, "user": "u", "model": "m" });
+        for (status, body, name) in [
+            (400, json!({ "error": { "message": "Unsupported value", "param": "temperature" } }), "temperature"),
+            (400, message("`temperature` is deprecated for this model."), "temperature"),
+            (
+                422,
+                json!({ "detail": [{ "type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs" }] }),
+                "stream_options",
+            ),
+            (400, message("Unrecognized request argument: 'user'"), "user"),
+            (400, json!({ "error": "stream_options is not allowed" }), "stream_options"),
+        ] {
+            let mut adaptation = Adaptation::default();
+            assert!(adaptation.learn(&refusal(status, body), &sent, false), "{name}");
+            let mut body = sent.clone();
+            adaptation.apply(&mut body);
+            assert!(body.get(name).is_none(), "{name}");
+            assert_eq!(body.as_object().unwrap().len(), 3, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_limit_gets_its_other_name_and_then_goes() {
+        let sent = json!({ "max_tokens": 5 });
+        let mut adaptation = Adaptation::default();
+        let text = "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.";
+        assert!(adaptation.learn(&refusal(400, message(text)), &sent, false));
+        let mut body = sent.clone();
+        adaptation.apply(&mut body);
+        assert_eq!(body, json!({ "max_completion_tokens": 5 }));
+        assert!(adaptation.learn(&refusal(400, message("max_completion_tokens is too large")), &body, false));
+        let mut body = sent;
+        adaptation.apply(&mut body);
+        assert_eq!(body, json!({}));
+    }
+
+    #[test]
+    fn what_the_caller_asked_for_is_never_dropped() {
+        let sent = json!({ "response_format": {}, "tools": [], "messages": [{ "role": "user", "content": "hi" }] });
+        let mut adaptation = Adaptation::default();
+        for text in
+            ["'response_format' is not supported", "m does not support tools", "messages: bad", "user is unknown"]
+        {
+            assert!(!adaptation.learn(&refusal(400, message(text)), &sent, false), "{text}");
+        }
+        assert!(adaptation.learn(&refusal(400, message("m does not support tools")), &sent, true));
+    }
+
+    #[test]
+    fn members_of_messages_that_are_refused_are_left_out() {
+        let sent = json!({ "messages": [{ "role": "assistant", "content": "a", "reasoning": "r" }] });
+        let mut adaptation = Adaptation::default();
+        let text = "'messages.0' : property 'reasoning' is unsupported";
+        assert!(adaptation.learn(&refusal(400, message(text)), &sent, false));
+        let mut body = sent;
+        adaptation.apply(&mut body);
+        assert_eq!(body["messages"][0], json!({ "role": "assistant", "content": "a" }));
+    }
+
+    #[test]
+    fn only_refusals_of_the_request_teach_anything() {
+        let sent = json!({ "temperature": 1 });
+        for status in [401, 404, 429, 500] {
+            let error = refusal(status, message("temperature"));
+            assert!(!Adaptation::default().learn(&error, &sent, true), "{status}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_models_is_bounded() {
+        let learned = Learned::default();
+        for n in 0..200 {
+            learned.remember("a", &n.to_string(), Adaptation { endpoint: 1, ..Adaptation::default() });
+        }
+        assert!(learned.models.lock().unwrap().len() <= MODELS);
+        assert_eq!(learned.of("a", "199").endpoint, 1);
+    }
+}
