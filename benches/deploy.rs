@@ -22,7 +22,7 @@ use std::time::Duration;
 use bare::Bare;
 use bollard::Docker;
 use ours::Ours;
-use zeroone::domain::{AgentId, AgentSpec, Credentials, MemoryBackend, Profile, Provider};
+use zeroone::domain::{AgentId, AgentSpec, Credentials, Profile, Provider};
 use zeroone::zeroclaw::software::ImageClues;
 
 /// What is deployed; another version by ZEROONE_BENCH_IMAGE.
@@ -116,18 +116,6 @@ fn line(what: &str, mut times: Vec<Duration>) -> f64 {
 
 /// The agent that both deploy, and what belongs to it.
 fn agent() -> (AgentId, AgentSpec, Credentials) {
-    let spec = AgentSpec {
-        name: "Bench".into(),
-        agent_name: "Bench".into(),
-        user_name: None,
-        timezone: "UTC".into(),
-        communication_style: None,
-        provider: Provider::Openai,
-        model: "none".into(),
-        provider_url: None,
-        temperature: 0.7,
-        memory_backend: MemoryBackend::Sqlite,
-        auto_save: true,
-    };
+    let spec = AgentSpec::new("Bench", Provider::Openai, "none");
     (AgentId::new(), spec, Credentials { api_key: Some("sk-bench".into()), ..Credentials::default() })
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use zeroone::domain::{AgentId, AgentSpec, HostPort, MemoryBackend, Provider, Secret, Slug, Status, Timestamp, UserId};
+use zeroone::domain::{AgentId, AgentSpec, HostPort, Provider, Secret, Slug, Status, Timestamp, UserId};
 use zeroone::lifecycle::AgentState;
 use zeroone::store::{AgentRecord, Batch, LogEntry, Store, StoreOptions};
 use zeroone::vault::{Binding, MasterKey, MasterKeySource, Sealed, Vault};
@@ -112,25 +112,17 @@ async fn fill(store: &Store, agents: u16, sealed: &Sealed) {
 fn agent(n: u16, sealed: &Sealed) -> AgentRecord {
     let mut id = [0; 16];
     id[..2].copy_from_slice(&n.to_be_bytes());
+    let mut spec = AgentSpec::new(format!("Agent {n}"), Provider::Openrouter, "anthropic/claude-sonnet");
+    spec.user_name = Some("Ada".into());
+    spec.timezone = "Europe/Zurich".into();
+    spec.communication_style = Some("Short and plain; asks when in doubt. ".repeat(10));
     AgentRecord {
         id: AgentId::from_bytes(id),
         user: UserId::from_bytes([1; 16]),
         slug: Slug::parse(&format!("agent-{n}")).expect("a slug"),
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: Timestamp::UNIX_EPOCH,
-        spec: Arc::new(AgentSpec {
-            name: format!("Agent {n}"),
-            agent_name: "ZeroClaw".into(),
-            user_name: Some("Ada".into()),
-            timezone: "Europe/Zurich".into(),
-            communication_style: Some("Short and plain; asks when in doubt. ".repeat(10)),
-            provider: Provider::Openrouter,
-            model: "anthropic/claude-sonnet".into(),
-            provider_url: None,
-            temperature: 0.7,
-            memory_backend: MemoryBackend::Sqlite,
-            auto_save: true,
-        }),
+        spec: Arc::new(spec),
         api_key: Some(sealed.clone()),
         channels: Some(sealed.clone()),
         channel_kinds: Vec::new(),

@@ -129,17 +129,8 @@ impl RegistryState {
         let now = self.services.clock.now();
         let allocation = self.ledger.claim(record.id, record.user, &limits, slug, now)?;
         record.slug = allocation.slug;
-        let entry = LogEntry {
-            seq: record.state.revision,
-            time: now,
-            from: Status::Pending,
-            to: Status::Pending,
-            cause: Code::Created.as_str().to_owned(),
-            attempt: 0,
-            detail: None,
-            root: None,
-            exit_code: None,
-        };
+        record.updated_at = now;
+        let entry = LogEntry::new(Status::Pending, &record, &Cause::new(Code::Created));
         let mut batch = Batch::create_agent(&record, allocation.port, &entry, limits.max_agents);
         if let Some(claim) = &idempotency {
             batch = batch.with_idempotency(record.user, &claim.key, &claim.record);

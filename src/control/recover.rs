@@ -14,8 +14,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::domain::{
-    AgentId, AgentSpec, ChannelKind, HostPort, MemoryBackend, Origin, Plan, Provider, Status, Timestamp, UserId,
-    UserStatus,
+    AgentId, AgentSpec, ChannelKind, HostPort, Origin, Plan, Provider, Status, Timestamp, UserId, UserStatus,
 };
 use crate::ledger::{Allocation, Ledger, Refusal, SlugRequest};
 use crate::lifecycle::{AgentState, Cause, Code, InstanceRef, Phase, RetryTarget};
@@ -145,17 +144,7 @@ pub async fn write(store: &Store, recovery: &Recovery) -> Result<(), RecoverErro
 /// The first line of its new timeline.
 fn entry(record: &AgentRecord) -> LogEntry {
     let reason = record.state.reason.clone().unwrap_or_else(|| Cause::new(Code::Recovered));
-    LogEntry {
-        seq: record.state.revision,
-        time: record.updated_at,
-        from: Status::Pending,
-        to: record.state.status(),
-        cause: reason.code.as_str().to_owned(),
-        attempt: record.state.attempt,
-        detail: reason.detail.map(|detail| detail.to_string()),
-        root: None,
-        exit_code: None,
-    }
+    LogEntry::new(Status::Pending, record, &reason)
 }
 
 /// The host port that an instance uses at this moment.
@@ -217,20 +206,8 @@ fn missing(origin: Option<&Origin>) -> Vec<&'static str> {
 /// The specification of an agent that does not tell its own: a place for what its owner supplies. Without a record it would
 /// be nobody's instance, and be removed with its data.
 fn unknown(name: &str) -> AgentSpec {
-    AgentSpec {
-        name: name.to_owned(),
-        agent_name: "ZeroClaw".into(),
-        user_name: None,
-        timezone: "UTC".into(),
-        communication_style: None,
-        // One that needs a key, so that nothing runs before somebody looked at it.
-        provider: Provider::Openai,
-        model: "unknown".into(),
-        provider_url: None,
-        temperature: 0.7,
-        memory_backend: MemoryBackend::Sqlite,
-        auto_save: true,
-    }
+    // A provider that needs a key, so that nothing runs before its owner looked at it.
+    AgentSpec::new(name, Provider::Openai, "unknown")
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::secret::Secret;
 
 /// The channels that an agent listens on. An empty `allowed_users` allows everyone, as users of the API expect.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Channels {
     pub telegram: Option<Telegram>,
@@ -15,16 +16,20 @@ pub struct Channels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Telegram {
+    #[cfg_attr(feature = "server", schema(value_type = String))]
     pub bot_token: Secret<String>,
     #[serde(default)]
     pub allowed_users: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Discord {
+    #[cfg_attr(feature = "server", schema(value_type = String))]
     pub bot_token: Secret<String>,
     pub guild_id: Option<String>,
     #[serde(default)]
@@ -32,9 +37,12 @@ pub struct Discord {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Slack {
+    #[cfg_attr(feature = "server", schema(value_type = String))]
     pub bot_token: Secret<String>,
+    #[cfg_attr(feature = "server", schema(value_type = Option<String>))]
     pub app_token: Option<Secret<String>>,
     pub channel_id: Option<String>,
 }
@@ -97,7 +105,7 @@ impl Channels {
         }
     }
 
-    /// The channels as JSON with their secrets in clear text, for sealing and for their owner's eyes alone.
+    /// The channels as JSON with their secrets in clear text, for sealing and for their owner.
     pub fn expose_json(&self) -> serde_json::Value {
         let mut channels = serde_json::Map::new();
         if let Some(t) = &self.telegram {

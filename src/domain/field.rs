@@ -1,4 +1,6 @@
-//! What is wrong with a field, for people: where it is and how to mend it, without what was sent.
+//! What is wrong with a field, for people: where it is and how to correct it, without what was sent.
+
+use std::fmt;
 
 use serde::Serialize;
 
@@ -11,8 +13,8 @@ pub struct FieldError {
     pub detail: String,
 }
 
-/// The field errors met while a request is read; all of them, so that one round trip mends all.
-#[derive(Debug, Default)]
+/// The field errors met while a request is read; all of them, so that one round trip is enough.
+#[derive(Debug, Default, PartialEq)]
 pub struct Problems(Vec<FieldError>);
 
 impl Problems {
@@ -33,6 +35,18 @@ impl Problems {
         self.0
     }
 }
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, FieldError { pointer, detail }) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{pointer}: {detail}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
 
 /// A required text of `min..=max` characters (Unicode scalar values) without control characters.
 ///

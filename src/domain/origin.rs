@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::channels::ChannelKind;
-use super::field::Problems;
 use super::id::UserId;
-use super::spec::{AgentSpec, SpecDraft};
+use super::spec::AgentSpec;
+use super::spec_patch::SpecPatch;
 use crate::domain::Timestamp;
 
 /// Whose agent it is and what it is to be. No secret is in it: whoever may ask the engine can read it.
@@ -30,7 +30,7 @@ impl Origin {
     /// for what is no origin.
     pub fn parse(text: &str) -> Option<Self> {
         let read: Self = serde_json::from_str(text).ok()?;
-        let spec = SpecDraft::from(&*read.spec).check(&mut Problems::default())?;
+        let spec = SpecPatch::recheck(&read.spec).ok()?;
         Some(Self { spec: Arc::new(spec), ..read })
     }
 }
@@ -38,19 +38,14 @@ impl Origin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Provider;
 
     #[test]
-    fn what_was_carried_along_is_read_again_if_it_is_valid() {
-        let draft = SpecDraft {
-            name: Some("Ada".into()),
-            provider: Some("openai".into()),
-            model: Some("m".into()),
-            ..SpecDraft::default()
-        };
+    fn an_origin_is_read_back_only_if_it_is_valid() {
         let origin = Origin {
             user: UserId::new(),
             created_at: "2026-11-01T00:00:00.5Z".parse().unwrap(),
-            spec: Arc::new(draft.check(&mut Problems::default()).unwrap()),
+            spec: Arc::new(AgentSpec { temperature: Some(0.7), ..AgentSpec::new("Ada", Provider::Openai, "m") }),
             channels: vec![ChannelKind::Slack],
         };
         let json = origin.to_json();

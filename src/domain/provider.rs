@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Whose models an agent talks to; the text is ZeroClaw's `PROVIDER` value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
     Openrouter,
@@ -65,7 +66,7 @@ impl Provider {
         }
     }
 
-    /// Ollama runs at home and has no keys; everyone else wants one.
+    /// Ollama runs locally and has no keys; all others want one.
     pub const fn needs_key(self) -> bool {
         !matches!(self, Self::Ollama)
     }
@@ -79,6 +80,7 @@ impl fmt::Display for Provider {
 
 /// Where an agent keeps what it remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum MemoryBackend {
     Sqlite,

@@ -169,33 +169,6 @@ fn pointer(path: &Path) -> String {
     pointer
 }
 
-/// A field of a PATCH: absent stays, `null` is removed, anything else is set.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Patch<T> {
-    #[default]
-    Keep,
-    Remove,
-    Set(T),
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Patch<T> {
-    /// Called only for fields that are there; `#[serde(default)]` does the rest.
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Option::<T>::deserialize(deserializer).map(|value| value.map_or(Self::Remove, Self::Set))
-    }
-}
-
-impl<T> Patch<T> {
-    /// The new value of something that may be absent.
-    pub fn or(self, kept: Option<T>) -> Option<T> {
-        match self {
-            Self::Keep => kept,
-            Self::Remove => None,
-            Self::Set(value) => Some(value),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,22 +225,6 @@ mod tests {
         }
         let problem = problem(&deep);
         assert!(problem["status"] == 400 || problem["status"] == 422, "{problem}");
-    }
-
-    #[test]
-    fn absent_stays_null_removes() {
-        #[derive(Deserialize)]
-        struct Body {
-            #[serde(default)]
-            field: Patch<String>,
-        }
-        for (body, patch) in [
-            ("{}", Patch::Keep),
-            (r#"{"field": null}"#, Patch::Remove),
-            (r#"{"field": "x"}"#, Patch::Set("x".to_owned())),
-        ] {
-            assert_eq!(serde_json::from_str::<Body>(body).unwrap().field, patch, "{body}");
-        }
     }
 
     #[test]

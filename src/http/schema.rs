@@ -2,19 +2,11 @@
 
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
-use crate::domain::{Plan, Provider, Status, UserStatus};
+use crate::domain::{Plan, Status, UserStatus};
 use crate::incident::{Kind, State};
 
 pub fn status() -> Object {
     one_of(Status::ALL.iter().map(|status| status.as_str()))
-}
-
-pub fn provider() -> Object {
-    one_of(Provider::ALL.iter().map(|provider| provider.as_str()))
-}
-
-pub fn memory_backend() -> Object {
-    one_of(["sqlite", "markdown", "none"])
 }
 
 pub fn plan() -> Object {
@@ -48,47 +40,6 @@ fn one_of(values: impl IntoIterator<Item = &'static str>) -> Object {
 /// Shapes that are only documented: what serves them is the domain's own type.
 pub mod shown {
     use utoipa::ToSchema;
-
-    #[derive(ToSchema)]
-    #[schema(rename_all = "camelCase")]
-    #[expect(dead_code, reason = "documentation")]
-    pub struct Channels {
-        #[schema(nullable)]
-        pub telegram: Option<Telegram>,
-        #[schema(nullable)]
-        pub discord: Option<Discord>,
-        #[schema(nullable)]
-        pub slack: Option<Slack>,
-    }
-
-    /// An empty list of users allows everyone.
-    #[derive(ToSchema)]
-    #[schema(rename_all = "camelCase")]
-    #[expect(dead_code, reason = "documentation")]
-    pub struct Telegram {
-        pub bot_token: String,
-        #[schema(required = false)]
-        pub allowed_users: Vec<String>,
-    }
-
-    #[derive(ToSchema)]
-    #[schema(rename_all = "camelCase")]
-    #[expect(dead_code, reason = "documentation")]
-    pub struct Discord {
-        pub bot_token: String,
-        pub guild_id: Option<String>,
-        #[schema(required = false)]
-        pub allowed_users: Vec<String>,
-    }
-
-    #[derive(ToSchema)]
-    #[schema(rename_all = "camelCase")]
-    #[expect(dead_code, reason = "documentation")]
-    pub struct Slack {
-        pub bot_token: String,
-        pub app_token: Option<String>,
-        pub channel_id: Option<String>,
-    }
 
     /// What an agent uses now.
     #[derive(ToSchema)]

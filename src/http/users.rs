@@ -7,14 +7,14 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::body::{JsonBody, Patch};
+use super::body::JsonBody;
 use super::guard::Admitted;
 use super::params::{Params, page_of};
 use super::problem::{Code, Problem};
 use super::schema;
 use super::state::Api;
 use crate::control::{NewUser, UserChange};
-use crate::domain::{Limits, Plan, Problems, Timestamp, UserId, UserStatus};
+use crate::domain::{Limits, Patch, Plan, Problems, Timestamp, UserId, UserStatus};
 use crate::store::UserRecord;
 
 /// A user: plan, what it gives, and how much of it is used.
@@ -234,7 +234,7 @@ impl UserPatchBody {
         let status = self.status.and_then(|status| problems.keep("/status", UserStatus::parse(&status)));
         let limits = match self.limits {
             Patch::Keep => None,
-            Patch::Remove => Some(None),
+            Patch::Clear => Some(None),
             Patch::Set(limits) => Some(limits.check(Some(plan.unwrap_or(user.plan)), &mut problems)),
         };
         if problems.is_empty() { Ok(UserChange { plan, limits, status }) } else { Err(problems.into()) }

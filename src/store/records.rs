@@ -8,7 +8,7 @@ use crate::domain::{
     AgentId, AgentSpec, ChannelKind, HostPort, KeyId, Limits, Plan, Scopes, Slug, Software, Status, Timestamp, UserId,
     UserStatus,
 };
-use crate::lifecycle::AgentState;
+use crate::lifecycle::{AgentState, Cause};
 use crate::vault::Sealed;
 
 /// All of an agent but its port: that is in the table of ports alone, which cannot then disagree with it.
@@ -81,6 +81,23 @@ pub struct LogEntry {
     /// The exit status, where a run that ended is the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
+}
+
+impl LogEntry {
+    /// The line of a transition: from a status to what `record` shows, because of `cause`.
+    pub fn new(from: Status, record: &AgentRecord, cause: &Cause) -> Self {
+        Self {
+            seq: record.state.revision,
+            time: record.updated_at,
+            from,
+            to: record.state.status(),
+            cause: cause.code.as_str().to_owned(),
+            attempt: record.state.attempt,
+            detail: cause.detail.as_ref().map(|detail| detail.to_string()),
+            root: cause.root.map(|code| code.as_str().to_owned()),
+            exit_code: cause.exit_code,
+        }
+    }
 }
 
 /// What became of a request that carried an idempotency key.

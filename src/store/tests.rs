@@ -11,8 +11,7 @@ mod threads;
 use std::sync::Arc;
 
 use crate::domain::{
-    AgentId, AgentSpec, HostPort, KeyId, MemoryBackend, Plan, Provider, Scopes, Slug, Status, Timestamp, UserId,
-    UserStatus,
+    AgentId, AgentSpec, HostPort, KeyId, Plan, Provider, Scopes, Slug, Status, Timestamp, UserId, UserStatus,
 };
 use crate::lifecycle::AgentState;
 
@@ -47,17 +46,9 @@ fn agent(n: u8) -> AgentRecord {
         created_at: at(1),
         updated_at: at(1),
         spec: Arc::new(AgentSpec {
-            name: format!("Agent {n}"),
-            agent_name: "ZeroClaw".into(),
-            user_name: None,
             timezone: "Europe/Zurich".into(),
             communication_style: Some("short \"and\" plain\n".into()),
-            provider: Provider::Ollama,
-            model: "llama3".into(),
-            provider_url: None,
-            temperature: 0.7,
-            memory_backend: MemoryBackend::Sqlite,
-            auto_save: true,
+            ..AgentSpec::new(format!("Agent {n}"), Provider::Ollama, "llama3")
         }),
         api_key: None,
         channels: None,

@@ -72,17 +72,10 @@ pub fn vault() -> Vault {
 /// An agent to be, of this name.
 pub fn new_agent(name: &str) -> NewAgent {
     let spec = AgentSpec {
-        name: name.into(),
         agent_name: "Fake".into(),
-        user_name: None,
-        timezone: "UTC".into(),
-        communication_style: None,
-        provider: Provider::Openai,
-        model: "fake".into(),
-        provider_url: None,
-        temperature: 0.7,
         memory_backend: MemoryBackend::None,
         auto_save: false,
+        ..AgentSpec::new(name, Provider::Openai, "fake")
     };
     NewAgent::new(spec, Credentials { api_key: Some(API_KEY.into()), ..Credentials::default() })
 }

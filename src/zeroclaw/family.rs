@@ -55,17 +55,11 @@ impl ModelFamily {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Problems, SpecDraft};
 
     fn family(provider: &str, url: Option<&str>) -> (&'static str, Option<String>) {
-        let draft = SpecDraft {
-            name: Some("a".into()),
-            provider: Some(provider.into()),
-            model: Some("m".into()),
-            provider_url: url.map(Into::into),
-            ..SpecDraft::default()
-        };
-        let family = ModelFamily::of(&draft.check(&mut Problems::default()).unwrap(), "host.test");
+        let provider = Provider::parse(provider).unwrap();
+        let spec = AgentSpec { provider_url: url.map(Into::into), ..AgentSpec::new("a", provider, "m") };
+        let family = ModelFamily::of(&spec, "host.test");
         (family.name, family.uri)
     }
 

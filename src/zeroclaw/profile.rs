@@ -131,17 +131,11 @@ pub(super) fn provider(spec: &AgentSpec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Discord, Problems, Slack, SpecDraft, Telegram};
+    use crate::domain::{Discord, Slack, Telegram};
 
     fn spec(provider: &str, url: Option<&str>) -> AgentSpec {
-        let draft = SpecDraft {
-            name: Some("a".into()),
-            provider: Some(provider.into()),
-            model: Some("m".into()),
-            provider_url: url.map(Into::into),
-            ..SpecDraft::default()
-        };
-        draft.check(&mut Problems::default()).unwrap()
+        let provider = Provider::parse(provider).unwrap();
+        AgentSpec { provider_url: url.map(Into::into), ..AgentSpec::new("a", provider, "m") }
     }
 
     fn names(profile: Profile, credentials: &Credentials) -> Vec<String> {

@@ -48,16 +48,10 @@ pub fn token_hash(token: &Secret<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Problems, SpecDraft};
+    use crate::domain::Provider;
 
     fn sample(profile: Profile) -> Vec<StagedFile> {
-        let draft = SpecDraft {
-            name: Some("a".into()),
-            provider: Some("openai".into()),
-            model: Some("m".into()),
-            ..SpecDraft::default()
-        };
-        let spec = draft.check(&mut Problems::default()).unwrap();
+        let spec = AgentSpec::new("a", Provider::Openai, "m");
         let credentials = Credentials { api_key: Some("sk-planted".into()), ..Credentials::default() };
         files(profile, &spec, &credentials, &Staging { host: "host.test", token_hash: Some("00ff"), answer_secs: 120 })
     }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder};
 use futures_util::future::join_all;
 use zeroone::control::AgentPatch;
-use zeroone::domain::{AgentSpec, Channels, Status, Telegram};
+use zeroone::domain::{Channels, Status, Telegram};
 use zeroone::testkit;
 
 use crate::model::Model;
@@ -20,7 +20,8 @@ pub(crate) async fn answers_and_takes_every_change(world: &World) {
     assert!(question.contains("\"m-1\"") && question.contains("bearer sk-planted-in-the-testkit"), "{question}");
     let first = agent.view().unwrap();
 
-    let spec = AgentSpec { model: "m-2".into(), ..(*first.record.spec).clone() };
+    let mut spec = (*first.record.spec).clone();
+    spec.model = "m-2".into();
     agent.update(AgentPatch { spec: Some(spec), ..AgentPatch::default() }).await.unwrap();
     let question = service.talk(&agent).await;
     assert!(question.contains("\"m-2\"") && !question.contains("m-1"), "{question}");
@@ -41,7 +42,8 @@ pub(crate) async fn answers_and_takes_every_change(world: &World) {
 
     // Another model server: another provider, as ZeroClaw has it.
     let mut other = Model::new(world).await;
-    let spec = AgentSpec { provider_url: Some(other.url()), ..(*agent.view().unwrap().record.spec).clone() };
+    let mut spec = (*agent.view().unwrap().record.spec).clone();
+    spec.provider_url = Some(other.url());
     agent.update(AgentPatch { spec: Some(spec), ..AgentPatch::default() }).await.unwrap();
     agent.deliver(testkit::message("hi")).await.unwrap();
     assert!(other.question().await.contains("sk-other"));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bollard::query_parameters::InspectContainerOptions;
-use zeroone::domain::{AgentSpec, Channels, Credentials, Problems, Secret, SpecDraft, Telegram};
+use zeroone::domain::{AgentSpec, Channels, Credentials, Provider, Secret, Telegram};
 use zeroone::runtime::docker::DockerRuntime;
 use zeroone::runtime::{ContainerRuntime, ImageChoice, InstanceKey, InstanceSpec, LogQuery, Run, StagedFile};
 use zeroone::zeroclaw::client::{Gateway, HttpGateway, Pairing, SentMark, WebhookCall};
@@ -39,11 +39,10 @@ struct Agent {
 }
 
 impl Agent {
-    async fn new(world: &World, draft: SpecDraft, credentials: Credentials) -> Self {
+    async fn new(world: &World, spec: AgentSpec, credentials: Credentials) -> Self {
         let runtime = world.with(|options| options.image = IMAGE.into());
         let profile = crate::world::software(&runtime, ImageChoice::Default).await.unwrap().profile;
         assert_eq!(profile, Profile::V01);
-        let spec = draft.check(&mut Problems::default()).unwrap();
         let instance = InstanceSpec {
             command: profile.command(&credentials),
             env: profile.env(&spec, &credentials, runtime.caps().host, ANSWER_SECS),
@@ -108,14 +107,10 @@ impl Agent {
     }
 }
 
-fn draft() -> SpecDraft {
-    SpecDraft {
-        name: Some("test".into()),
-        agent_name: Some("Robo \"\"\"\n[gateway]\nrequire_pairing = false".into()),
-        provider: Some("openai".into()),
-        model: Some("m\"\n[gateway]\nrequire_pairing = false".into()),
-        ..SpecDraft::default()
-    }
+fn spec() -> AgentSpec {
+    let mut spec = AgentSpec::new("test", Provider::Openai, "m\"\n[gateway]\nrequire_pairing = false");
+    spec.agent_name = "Robo \"\"\"\n[gateway]\nrequire_pairing = false".into();
+    spec
 }
 
 fn credentials() -> Credentials {
@@ -123,7 +118,7 @@ fn credentials() -> Credentials {
 }
 
 pub(crate) async fn pairs_once_and_keeps_its_token(world: &World) {
-    let mut agent = Agent::new(world, draft(), credentials()).await;
+    let mut agent = Agent::new(world, spec(), credentials()).await;
     let first = agent.launch(None).await;
     let token = agent.pair(&first).await;
     assert!(agent.takes(&first, &token).await);
@@ -179,7 +174,7 @@ async fn crash(world: &World, agent: &Agent) {
 }
 
 pub(crate) async fn a_known_token_needs_no_pairing(world: &World) {
-    let mut agent = Agent::new(world, draft(), credentials()).await;
+    let mut agent = Agent::new(world, spec(), credentials()).await;
     let token: Secret<String> = "zc_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef".into();
     let run = agent.launch(Some(&token)).await;
     assert_eq!(agent.announcement(&run).await, Announcement::Active);
@@ -188,13 +183,10 @@ pub(crate) async fn a_known_token_needs_no_pairing(world: &World) {
 
 pub(crate) async fn answers_through_a_model_of_our_own(world: &World) {
     let mut model = Model::new(world).await;
-    let draft = SpecDraft {
-        agent_name: Some("Robo".into()),
-        model: Some("m-1".into()),
-        provider_url: Some(model.url()),
-        ..draft()
-    };
-    let mut agent = Agent::new(world, draft.clone(), credentials()).await;
+    let mut spec = AgentSpec::new("test", Provider::Openai, "m-1");
+    spec.agent_name = "Robo".into();
+    spec.provider_url = Some(model.url());
+    let mut agent = Agent::new(world, spec, credentials()).await;
     let run = agent.launch(None).await;
     let token = agent.pair(&run).await;
     assert_eq!(ask(&agent, &run, &token).await, model::ANSWER);
@@ -204,8 +196,8 @@ pub(crate) async fn answers_through_a_model_of_our_own(world: &World) {
     assert!(question.contains("\"m-1\"") && question.contains("- Name: Robo"), "{question}");
 
     // A change of model, key and provider takes effect on data that has been paired.
-    let changed = SpecDraft { model: Some("m-2".into()), provider: Some("groq".into()), ..draft };
-    agent.spec = changed.check(&mut Problems::default()).unwrap();
+    agent.spec.model = "m-2".into();
+    agent.spec.provider = Provider::Groq;
     agent.credentials = Credentials { api_key: Some("sk-other".into()), ..Credentials::default() };
     agent.instance.env = agent.profile.env(&agent.spec, &agent.credentials, agent.runtime.caps().host, ANSWER_SECS);
     let run = agent.launch(Some(&token)).await;
@@ -230,7 +222,7 @@ async fn ask(agent: &Agent, run: &Run, token: &Secret<String>) -> String {
 pub(crate) async fn channels_run_in_its_daemon(world: &World) {
     let telegram = Telegram { bot_token: "1:not-a-token".into(), allowed_users: vec![] };
     let channels = Channels { telegram: Some(telegram), ..Channels::default() };
-    let mut agent = Agent::new(world, draft(), Credentials { channels, ..credentials() }).await;
+    let mut agent = Agent::new(world, spec(), Credentials { channels, ..credentials() }).await;
     assert_eq!(agent.instance.command, ["daemon"]);
     let run = agent.launch(None).await;
     let token = agent.pair(&run).await;

@@ -9,7 +9,7 @@ use bollard::query_parameters::{InspectContainerOptions, UploadToContainerOption
 use tempfile::TempDir;
 use zeroone::actor::Settings;
 use zeroone::control::{AgentHandle, ControlPlane, NewAgent, NewUser};
-use zeroone::domain::{AgentId, AgentSpec, HostPort, Plan, PortRange, Slug, Status, UserId};
+use zeroone::domain::{AgentId, HostPort, Plan, PortRange, Slug, Status, UserId};
 use zeroone::lifecycle::Timing;
 use zeroone::runtime::StagedFile;
 use zeroone::runtime::docker::archive;
@@ -64,7 +64,9 @@ impl<'a> Service<'a> {
     async fn create(&self) -> AgentHandle {
         let id = AgentId::new();
         let new = testkit::new_agent("Ada");
-        let spec = AgentSpec { model: "m-1".into(), provider_url: Some(self.model.url()), ..new.spec };
+        let mut spec = new.spec;
+        spec.model = "m-1".into();
+        spec.provider_url = Some(self.model.url());
         // Container names are the engine's, and tests run side by side.
         let slug = Some(Slug::parse(&format!("t-{id}")).unwrap());
         self.plane.create_agent(self.user, NewAgent { id, spec, slug, ..new }).await.unwrap()

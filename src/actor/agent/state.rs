@@ -75,17 +75,7 @@ impl ActorState {
     }
 
     pub(super) async fn commit(&mut self, next: AgentRecord, cause: &Cause) -> Result<(), StoreError> {
-        let entry = LogEntry {
-            seq: next.state.revision,
-            time: next.updated_at,
-            from: self.view.record.state.status(),
-            to: next.state.status(),
-            cause: cause.code.as_str().to_owned(),
-            attempt: next.state.attempt,
-            detail: cause.detail.as_ref().map(|detail| detail.to_string()),
-            root: cause.root.map(|code| code.as_str().to_owned()),
-            exit_code: cause.exit_code,
-        };
+        let entry = LogEntry::new(self.view.record.state.status(), &next, cause);
         self.services.store.commit(Batch::update_agent(&next, Some(&entry))).await?;
         log_transition(&entry);
         if next.token != self.view.record.token {

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::domain::{Exit, Problems, RunId, Slug, SpecDraft};
+use crate::domain::{Exit, RunId, Slug};
 use crate::runtime::{InstanceKey, Run};
 
 fn user(n: u8) -> UserId {
@@ -9,13 +9,7 @@ fn user(n: u8) -> UserId {
 }
 
 fn spec(provider: &str) -> AgentSpec {
-    let draft = SpecDraft {
-        name: Some("Ada".into()),
-        provider: Some(provider.into()),
-        model: Some("m".into()),
-        ..SpecDraft::default()
-    };
-    draft.check(&mut Problems::default()).unwrap()
+    AgentSpec::new("Ada", Provider::parse(provider).unwrap(), "m")
 }
 
 fn running(port: u16) -> InstanceState {

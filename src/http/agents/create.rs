@@ -5,53 +5,41 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::{AgentDetail, answer};
 use crate::accounts::Caller;
 use crate::control::{AgentHandle, NewAgent};
-use crate::domain::{AgentId, AgentSpec, Channels, Credentials, Problems, Secret, Slug, SpecDraft};
+use crate::domain::{AgentId, AppliedPatch, Credentials, SpecPatch};
 use crate::http::body::JsonBody;
 use crate::http::guard::Admitted;
 use crate::http::idempotency::Reserved;
 use crate::http::problem::Problem;
-use crate::http::schema::{self, shown};
 use crate::http::state::Api;
 
-/// What an agent is to be.
-#[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NewAgentBody {
-    #[schema(required = true, min_length = 1, max_length = 50)]
-    name: Option<String>,
-    #[schema(required = true, schema_with = schema::provider)]
-    provider: Option<String>,
-    #[schema(required = true, min_length = 1, max_length = 200)]
-    model: Option<String>,
-    /// Needed by all providers but ollama.
-    #[schema(value_type = Option<String>)]
-    api_key: Option<Secret<String>>,
-    /// Made from the name by default.
-    #[schema(max_length = 40, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
-    slug: Option<String>,
-    /// Instead of the provider's own base URL.
-    provider_url: Option<String>,
-    #[schema(minimum = 0, maximum = 2, default = 0.7)]
-    temperature: Option<f64>,
-    #[schema(default = "ZeroClaw", min_length = 1, max_length = 50)]
-    agent_name: Option<String>,
-    user_name: Option<String>,
-    /// An IANA name.
-    #[schema(default = "UTC")]
-    timezone: Option<String>,
-    #[schema(max_length = 500)]
-    communication_style: Option<String>,
-    #[schema(default = "sqlite")]
-    memory_backend: Option<String>,
-    #[schema(default = true)]
-    auto_save: Option<bool>,
-    #[schema(value_type = Option<shown::Channels>)]
-    channels: Option<Channels>,
+/// What a new agent is to be: the patch that is applied to the defaults.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub struct NewAgentBody(SpecPatch);
+
+/// Fields without a default.
+const REQUIRED: [&str; 3] = ["name", "provider", "model"];
+
+impl PartialSchema for NewAgentBody {
+    fn schema() -> RefOr<Schema> {
+        let mut schema = SpecPatch::schema();
+        if let RefOr::T(Schema::Object(fields)) = &mut schema {
+            fields.required.extend(REQUIRED.map(str::to_owned));
+        }
+        schema
+    }
+}
+
+impl ToSchema for NewAgentBody {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        SpecPatch::schemas(schemas);
+    }
 }
 
 /// Creates an agent. The deployment goes on in the background.
@@ -93,34 +81,9 @@ fn accepted(api: &Api, caller: &Caller, agent: &AgentHandle) -> Result<Response,
 
 impl NewAgentBody {
     fn check(self) -> Result<NewAgent, Problem> {
-        let mut problems = Problems::default();
-        let draft = SpecDraft {
-            name: self.name,
-            agent_name: self.agent_name,
-            user_name: self.user_name,
-            timezone: self.timezone,
-            communication_style: self.communication_style,
-            provider: self.provider,
-            model: self.model,
-            provider_url: self.provider_url,
-            temperature: self.temperature,
-            memory_backend: self.memory_backend,
-            auto_save: self.auto_save,
-        };
-        let provider = draft.provider.as_deref().and_then(|name| crate::domain::Provider::parse(name).ok());
-        let spec = draft.check(&mut problems);
-        if let Some(provider) = provider {
-            AgentSpec::check_key(provider, self.api_key.as_ref(), &mut problems);
-        }
-        let slug = self.slug.and_then(|slug| problems.keep("/slug", Slug::parse(&slug)));
-        let channels = self.channels.unwrap_or_default();
-        channels.check(&mut problems);
-        match spec {
-            Some(spec) if problems.is_empty() => {
-                let credentials = Credentials { api_key: self.api_key, channels };
-                Ok(NewAgent { slug, ..NewAgent::new(spec, credentials) })
-            }
-            _ => Err(problems.into()),
-        }
+        let AppliedPatch { spec, api_key, channels, slug, .. } = self.0.create()?;
+        let credentials =
+            Credentials { api_key: api_key.into_value(), channels: channels.into_value().unwrap_or_default() };
+        Ok(NewAgent { slug, ..NewAgent::new(spec, credentials) })
     }
 }

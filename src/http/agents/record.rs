@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 
 use crate::accounts::Caller;
 use crate::control::AgentHandle;
-use crate::domain::{AgentId, ChannelKind, MemoryBackend, Provider, Scope, Slug, Status, Timestamp, UserId};
-use crate::http::schema::{self, shown};
+use crate::domain::{AgentId, AgentSpec, ChannelKind, Channels, Scope, Slug, Status, Timestamp, UserId};
+use crate::http::schema;
 use crate::http::state::Api;
 use crate::view::AgentView;
 
@@ -19,13 +19,11 @@ pub struct Agent {
     id: AgentId,
     #[schema(value_type = uuid::Uuid)]
     user_id: UserId,
-    name: String,
+    /// Every field of the specification.
+    #[serde(flatten)]
+    spec: AgentSpec,
     #[schema(value_type = String)]
     slug: Slug,
-    agent_name: String,
-    user_name: Option<String>,
-    timezone: String,
-    communication_style: Option<String>,
     /// The engine's own id of the instance.
     container_id: Option<String>,
     container_port: u16,
@@ -33,14 +31,6 @@ pub struct Agent {
     status: Status,
     /// Why it is in its status, where something is to be said.
     status_reason: Option<StatusReason>,
-    #[schema(schema_with = schema::provider)]
-    provider: Provider,
-    model: String,
-    provider_url: Option<String>,
-    temperature: f64,
-    #[schema(schema_with = schema::memory_backend)]
-    memory_backend: MemoryBackend,
-    auto_save: bool,
     /// Public host name, where the service has a domain.
     subdomain: Option<String>,
     memory_mb: Option<f64>,
@@ -54,7 +44,7 @@ pub struct Agent {
     updated_at: Timestamp,
     /// Counts the changes of what the agent is; the ETag.
     generation: u64,
-    /// Restarts that nobody asked for.
+    /// Restarts by the service itself.
     restarts: u64,
     /// When something is tried again by itself.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -80,7 +70,7 @@ pub struct AgentDetail {
     agent: Agent,
     /// With their tokens for the owner's keys with the scope agents:write; else which of them are configured. `null` where
     /// they cannot be opened.
-    #[schema(value_type = Option<shown::Channels>)]
+    #[schema(value_type = Option<Channels>)]
     channels: Option<Value>,
 }
 
@@ -118,18 +108,14 @@ impl AgentSummary {
 
 impl Agent {
     fn of(api: &Api, view: &AgentView) -> Self {
-        let (record, spec, state) = (&view.record, &view.record.spec, &view.record.state);
+        let (record, state) = (&view.record, &view.record.state);
         let vitals = api.plane.agent(record.id).map(|agent| agent.vitals()).unwrap_or_default();
         let engine_id = state.instance.as_ref().map(|instance| instance.engine_id.to_string());
         Self {
             id: record.id,
             user_id: record.user,
-            name: spec.name.clone(),
+            spec: record.spec.shown(),
             slug: record.slug.clone(),
-            agent_name: spec.agent_name.clone(),
-            user_name: spec.user_name.clone(),
-            timezone: spec.timezone.clone(),
-            communication_style: spec.communication_style.clone(),
             container_id: engine_id.filter(|id| !id.is_empty()),
             container_port: view.port.get(),
             status: view.status(),
@@ -137,12 +123,6 @@ impl Agent {
                 .reason
                 .as_ref()
                 .map(|cause| StatusReason { code: cause.code.as_str(), message: cause.message() }),
-            provider: spec.provider,
-            model: spec.model.clone(),
-            provider_url: spec.provider_url.clone(),
-            temperature: spec.temperature,
-            memory_backend: spec.memory_backend,
-            auto_save: spec.auto_save,
             subdomain: api.plane.domain().map(|domain| format!("{}.{domain}", record.slug)),
             memory_mb: vitals.usage.as_ref().map(|usage| usage.memory_mb),
             cpu_percent: vitals.usage.as_ref().map(|usage| usage.cpu_percent),

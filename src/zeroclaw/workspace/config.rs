@@ -6,7 +6,9 @@ mod schema_v3;
 use serde::Serialize;
 
 use super::Staging;
-use crate::domain::{AgentSpec, Channels, Credentials, Discord, Provider, Secret, Slack, Telegram};
+use crate::domain::{
+    AgentSpec, Channels, Credentials, DEFAULT_TEMPERATURE, Discord, Provider, Secret, Slack, Telegram,
+};
 use crate::zeroclaw::family::OLLAMA_PORT;
 use crate::zeroclaw::profile::{self, GATEWAY_HOST, GATEWAY_PORT, Profile};
 
@@ -24,7 +26,8 @@ struct Config<'a> {
     api_url: Option<String>,
     default_provider: &'a str,
     default_model: &'a str,
-    default_temperature: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    default_temperature: Option<f64>,
     memory: Memory,
     gateway: Gateway<'a>,
     channels_config: ChannelsConfig<'a>,
@@ -116,7 +119,11 @@ fn older(profile: Profile, spec: &AgentSpec, configured: &Channels, staging: &St
         api_url: own_ollama.then(|| format!("http://{}:{OLLAMA_PORT}", staging.host)),
         default_provider: &provider,
         default_model: &spec.model,
-        default_temperature: spec.temperature,
+        // ZeroClaw itself does not start without one; our own gateway sends the model only what somebody has set.
+        default_temperature: match profile {
+            Profile::Embedded => spec.temperature,
+            Profile::V01 | Profile::V06 | Profile::V08 => spec.temperature.or(Some(DEFAULT_TEMPERATURE)),
+        },
         memory: Memory { backend: spec.memory_backend.as_str(), auto_save: spec.auto_save },
         gateway: Gateway {
             port: GATEWAY_PORT,
@@ -165,21 +172,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::MemoryBackend;
 
     fn spec(text: &str) -> AgentSpec {
         AgentSpec {
-            name: text.into(),
             agent_name: text.into(),
             user_name: Some(text.into()),
-            timezone: "UTC".into(),
             communication_style: Some(text.into()),
-            provider: Provider::Openai,
-            model: text.into(),
             provider_url: Some(text.into()),
-            temperature: 0.7,
-            memory_backend: MemoryBackend::Sqlite,
-            auto_save: true,
+            temperature: Some(0.7),
+            ..AgentSpec::new(text, Provider::Openai, text)
         }
     }
 
@@ -305,7 +306,7 @@ mod tests {
         };
         let cases: [(&str, Change, &[&str]); 8] = [
             ("model", |spec, _| spec.model = "x".into(), &["providers"]),
-            ("temperature", |spec, _| spec.temperature = 0.1, &["providers"]),
+            ("temperature", |spec, _| spec.temperature = Some(0.1), &["providers"]),
             ("provider", |spec, _| spec.provider = Provider::Ollama, &["agents", "providers"]),
             ("providerUrl", |spec, _| spec.provider_url = Some("http://x/v1".into()), &["providers"]),
             ("memoryBackend", |spec, _| spec.memory_backend = MemoryBackend::Markdown, &["agents", "memory"]),

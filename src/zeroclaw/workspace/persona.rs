@@ -52,21 +52,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{MemoryBackend, Provider};
+    use crate::domain::Provider;
 
     fn spec(name: &str, style: Option<&str>) -> AgentSpec {
         AgentSpec {
-            name: "a".into(),
             agent_name: name.into(),
             user_name: Some(name.into()),
             timezone: "Europe/Zurich".into(),
             communication_style: style.map(Into::into),
-            provider: Provider::Openai,
-            model: "m".into(),
-            provider_url: None,
-            temperature: 0.7,
-            memory_backend: MemoryBackend::Sqlite,
-            auto_save: true,
+            ..AgentSpec::new("a", Provider::Openai, "m")
         }
     }
 

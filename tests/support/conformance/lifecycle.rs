@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::StreamExt;
-use zeroone::domain::{Origin, Problems, SpecDraft, UserId};
+use zeroone::domain::{AgentSpec, Origin, Provider, UserId};
 use zeroone::runtime::{
     DataPolicy, Exit, InstanceSpec, InstanceState, LogQuery, ObservedInstance, Resync, RuntimeError,
 };
@@ -293,13 +293,8 @@ pub(crate) async fn usage_of_what_runs(subject: &dyn Subject) {
 pub(crate) async fn whose_it_is_outlives_everything_else(subject: &dyn Subject) {
     let (runtime, bare) = (subject.runtime(), spec(subject, Act::Count(1)));
     assert_eq!(runtime.origin(&bare.key).await, Err(RuntimeError::NotFound));
-    let draft = SpecDraft {
-        name: Some("Ada \"x\" \u{e9}".into()),
-        provider: Some("openai".into()),
-        model: Some("m".into()),
-        ..SpecDraft::default()
-    };
-    let agent = Arc::new(draft.check(&mut Problems::default()).unwrap());
+
+    let agent = Arc::new(AgentSpec::new("Ada \"x\" \u{e9}", Provider::Openai, "m"));
     let created_at = "2026-11-01T00:00:00Z".parse().unwrap();
     let origin = Origin { user: UserId::new(), created_at, spec: agent, channels: Vec::new() };
     let told = InstanceSpec { origin: Some(Arc::new(origin.clone())), ..bare.clone() };

@@ -52,7 +52,9 @@ struct Model<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     uri: Option<&'a str>,
     model: &'a str,
-    temperature: f64,
+    /// Not sent to the model where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
 }
 
 #[derive(Serialize)]
