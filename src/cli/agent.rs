@@ -92,6 +92,9 @@ pub(super) struct CreateArgs {
     /// 0 to 2.
     #[arg(long)]
     temperature: Option<f64>,
+    /// Longest answer in tokens.
+    #[arg(long, value_name = "TOKENS")]
+    max_tokens: Option<u32>,
     /// What it calls itself.
     #[arg(long)]
     agent_name: Option<String>,
@@ -183,7 +186,7 @@ async fn create(args: CreateArgs, client: &Client, environment: &Environment) ->
     });
     let body = json!({
         "name": args.name, "provider": args.provider, "model": args.model, "apiKey": args.key.read(environment)?,
-        "providerUrl": args.provider_url, "slug": args.slug, "temperature": args.temperature,
+        "providerUrl": args.provider_url, "slug": args.slug, "temperature": args.temperature, "maxTokens": args.max_tokens,
         "agentName": args.agent_name, "userName": args.user_name, "timezone": args.timezone,
         "communicationStyle": args.communication_style, "memoryBackend": args.memory_backend,
         "channels": channels.transpose()?

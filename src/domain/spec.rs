@@ -11,7 +11,6 @@ use super::provider::{MemoryBackend, Provider};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
-#[non_exhaustive]
 pub struct AgentSpec {
     /// Shown in lists, 1 to 50 characters.
     pub name: String,
@@ -32,6 +31,9 @@ pub struct AgentSpec {
     /// leave it to the model.
     #[cfg_attr(feature = "server", schema(value_type = f64))]
     pub temperature: Option<f64>,
+    /// Longest answer in tokens; the provider's own limit where it is absent. ZeroClaw before 0.6 cannot be told.
+    #[serde(default)]
+    pub max_tokens: Option<u32>,
     #[cfg_attr(feature = "server", schema(inline))]
     pub memory_backend: MemoryBackend,
     /// Whether messages are kept in the agent's memory without being asked to.
@@ -54,6 +56,7 @@ impl AgentSpec {
             model: model.into(),
             provider_url: None,
             temperature: None,
+            max_tokens: None,
             memory_backend: MemoryBackend::Sqlite,
             auto_save: true,
         }
@@ -89,6 +92,7 @@ mod tests {
             AgentSpec { model: "o3".into(), ..spec.clone() },
             AgentSpec { provider_url: Some("http://localhost".into()), ..spec.clone() },
             AgentSpec { temperature: Some(0.8), ..spec.clone() },
+            AgentSpec { max_tokens: Some(9), ..spec.clone() },
             AgentSpec { memory_backend: MemoryBackend::None, ..spec.clone() },
             AgentSpec { auto_save: false, ..spec.clone() },
         ] {
@@ -101,6 +105,6 @@ mod tests {
         let stored = r#"{"name":"a","agentName":"b","userName":null,"timezone":"UTC","communicationStyle":null,
             "provider":"openai","model":"m","providerUrl":null,"temperature":0.7,"memoryBackend":"sqlite","autoSave":true}"#;
         let spec: AgentSpec = serde_json::from_str(stored).unwrap();
-        assert_eq!((spec.temperature, spec.provider), (Some(0.7), Provider::Openai));
+        assert_eq!((spec.temperature, spec.max_tokens, spec.provider), (Some(0.7), None, Provider::Openai));
     }
 }

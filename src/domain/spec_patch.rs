@@ -39,6 +39,10 @@ pub struct SpecPatch {
     #[serde(default)]
     #[cfg_attr(feature = "server", schema(value_type = Option<f64>, minimum = 0, maximum = 2, default = 0.7))]
     pub temperature: Patch<f64>,
+    /// Longest answer in tokens. ZeroClaw before 0.6 cannot be told.
+    #[serde(default)]
+    #[cfg_attr(feature = "server", schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000))]
+    pub max_tokens: Patch<u32>,
     /// What the agent calls itself.
     #[serde(default)]
     #[cfg_attr(feature = "server", schema(value_type = Option<String>, min_length = 1, max_length = 50, default = "ZeroClaw"))]
@@ -137,6 +141,7 @@ impl SpecPatch {
         });
         fields.optional("/providerUrl", &mut spec.provider_url, self.provider_url, |v| http_url(v));
         fields.optional("/temperature", &mut spec.temperature, self.temperature, |v| temperature(*v));
+        fields.optional("/maxTokens", &mut spec.max_tokens, self.max_tokens, |v| max_tokens(*v));
         fields.defaulted("/memoryBackend", &mut spec.memory_backend, self.memory_backend, |v| MemoryBackend::parse(v));
         fields.defaulted("/autoSave", &mut spec.auto_save, self.auto_save, |v| Ok(*v));
         if provider_known {
@@ -256,6 +261,10 @@ fn same_recipient(one: &AgentSpec, other: &AgentSpec) -> bool {
 
 fn temperature(value: f64) -> Result<f64, String> {
     if (0.0..=2.0).contains(&value) { Ok(value) } else { Err("must be 0 to 2".into()) }
+}
+
+fn max_tokens(value: u32) -> Result<u32, String> {
+    if (1..=1_000_000).contains(&value) { Ok(value) } else { Err("must be 1 to 1000000".into()) }
 }
 
 fn timezone(name: &str) -> Result<String, String> {

@@ -228,7 +228,7 @@ async fn work(app: &App, ask: Ask, question: &str, deadline: Instant) -> Result<
     let mut turn = Turn {
         messages: vec![Message::system(system)],
         own_tools: own,
-        max_tokens: ask.tuning.max_tokens,
+        max_tokens: ask.tuning.max_tokens.or(config.provider_max_tokens),
         max_tokens_name: if ask.tuning.newer_limit_name { "max_completion_tokens" } else { "max_tokens" },
         options: ask.tuning.options,
         deadline: Some(deadline),

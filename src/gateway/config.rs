@@ -32,6 +32,8 @@ pub(super) struct Config {
     pub(super) default_model: String,
     /// Sent only where it is set: newer models refuse it.
     pub(super) default_temperature: Option<f64>,
+    /// Longest answer in tokens, where a caller does not say; the provider's own limit if left out.
+    pub(super) provider_max_tokens: Option<u32>,
     pub(super) memory: Memory,
     pub(super) gateway: Gateway,
     pub(super) pairing: Pairing,
@@ -234,6 +236,7 @@ impl Default for Config {
             default_provider: None,
             default_model: "anthropic/claude-sonnet-4.6".into(),
             default_temperature: None,
+            provider_max_tokens: None,
             memory: Memory::default(),
             gateway: Gateway::default(),
             pairing: Pairing::default(),

@@ -71,16 +71,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::domain::{Problems, SpecDraft};
+    use crate::domain::Provider;
 
     fn spec() -> AgentSpec {
-        let draft = SpecDraft {
-            name: Some("a".into()),
-            provider: Some("openai".into()),
-            model: Some("m-1".into()),
-            ..SpecDraft::default()
-        };
-        draft.check(&mut Problems::default()).unwrap()
+        AgentSpec::new("a", Provider::Openai, "m-1")
     }
 
     fn objection(status: &Value, config: Option<&Value>, profile: Profile) -> Option<String> {

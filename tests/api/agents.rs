@@ -7,7 +7,7 @@ use zeroone::testkit::GatewayFault;
 
 use crate::world::{World, answer, new_agent};
 
-const RECORD: [&str; 31] = [
+const RECORD: [&str; 32] = [
     "id",
     "userId",
     "name",
@@ -23,6 +23,7 @@ const RECORD: [&str; 31] = [
     "model",
     "providerUrl",
     "temperature",
+    "maxTokens",
     "memoryBackend",
     "autoSave",
     "subdomain",
@@ -196,11 +197,18 @@ async fn a_patch_changes_what_it_names_and_restarts_only_for_what_must_be_seen()
         (json!({"id": "x"}), "/id"),
         (json!({"temperature": 9}), "/temperature"),
         (json!({"temperature": "warm"}), "/temperature"),
+        (json!({"maxTokens": 0}), "/maxTokens"),
+        (json!({"maxTokens": -1}), "/maxTokens"),
+        (json!({"providerUrl": "http://elsewhere.test/v1"}), "/apiKey"),
     ] {
         let refused = world.patch(&path, &body).await;
         refused.problem(422, "invalid");
         assert_eq!(refused.pointers(), [pointer], "{body}");
     }
+    let tuned = world.patch(&path, &json!({"maxTokens": 512, "temperature": 0.1})).await;
+    assert_eq!((&tuned.body["maxTokens"], &tuned.body["temperature"]), (&json!(512), &json!(0.1)), "{tuned:?}");
+    let cleared = world.patch(&path, &json!({"maxTokens": null, "temperature": null})).await;
+    assert_eq!((&cleared.body["maxTokens"], &cleared.body["temperature"]), (&Value::Null, &json!(0.7)), "{cleared:?}");
     let away = world.patch(&path, &json!({"provider": "ollama", "apiKey": null})).await;
     assert_eq!((away.status, &away.body["hasApiKey"]), (200, &json!(false)), "{away:?}");
 }

@@ -72,7 +72,7 @@ pub(crate) async fn each_setting_reaches_the_model_or_the_gateway(world: &World)
 
     let spec = AgentSpec {
         model: "m-2".into(),
-        temperature: 0.25,
+        temperature: Some(0.25),
         provider: Provider::Groq,
         agent_name: "Robo".into(),
         communication_style: Some("In rhymes.".into()),

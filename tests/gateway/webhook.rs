@@ -7,7 +7,7 @@ use super::world::{World, both};
 
 #[tokio::test]
 async fn a_message_reaches_the_model_with_persona_key_and_temperature() {
-    let world = World::paired("default_temperature = 0.25\n").await;
+    let world = World::paired("default_temperature = 0.25\nprovider_max_tokens = 77\n").await;
     std::fs::write(world.workspace().join("IDENTITY.md"), "I am Ada.").unwrap();
     let (status, body) = world.say("hi there").await;
     assert_eq!((status.as_u16(), body), (200, json!({ "model": "m", "response": "echo: hi there" })));
@@ -15,7 +15,7 @@ async fn a_message_reaches_the_model_with_persona_key_and_temperature() {
     assert_eq!(call.path, "/v1/chat/completions");
     assert_eq!(call.header("authorization"), "Bearer sk-planted-key");
     assert_eq!(call.body["model"], "m");
-    assert_eq!(call.body["temperature"], 0.25);
+    assert_eq!((&call.body["temperature"], &call.body["max_tokens"]), (&json!(0.25), &json!(77)));
     assert_eq!(call.body["messages"][0], json!({ "role": "system", "content": "I am Ada." }));
     assert_eq!(call.body["messages"][1], json!({ "role": "user", "content": "hi there" }));
 

@@ -39,6 +39,7 @@ fn all_problems_are_reported_at_once() {
         provider: "OpenAI".into(),
         provider_url: "ftp://host".into(),
         temperature: Patch::Set(2.01),
+        max_tokens: Patch::Set(0),
         memory_backend: "redis".into(),
         slug: "A B".into(),
         ..SpecPatch::default()
@@ -53,6 +54,7 @@ fn all_problems_are_reported_at_once() {
         "/communicationStyle",
         "/providerUrl",
         "/temperature",
+        "/maxTokens",
         "/memoryBackend",
         "/slug",
     ];

@@ -28,6 +28,9 @@ struct Config<'a> {
     default_model: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     default_temperature: Option<f64>,
+    /// Known since 0.6, and to our own gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider_max_tokens: Option<u32>,
     memory: Memory,
     gateway: Gateway<'a>,
     channels_config: ChannelsConfig<'a>,
@@ -124,6 +127,7 @@ fn older(profile: Profile, spec: &AgentSpec, configured: &Channels, staging: &St
             Profile::Embedded => spec.temperature,
             Profile::V01 | Profile::V06 | Profile::V08 => spec.temperature.or(Some(DEFAULT_TEMPERATURE)),
         },
+        provider_max_tokens: spec.max_tokens.filter(|_| profile != Profile::V01),
         memory: Memory { backend: spec.memory_backend.as_str(), auto_save: spec.auto_save },
         gateway: Gateway {
             port: GATEWAY_PORT,
@@ -172,6 +176,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::MemoryBackend;
 
     fn spec(text: &str) -> AgentSpec {
         AgentSpec {
@@ -304,9 +309,10 @@ mod tests {
             change(&mut spec, &mut credentials);
             parsed(Profile::V08, &spec, &credentials, None)
         };
-        let cases: [(&str, Change, &[&str]); 8] = [
+        let cases: [(&str, Change, &[&str]); 9] = [
             ("model", |spec, _| spec.model = "x".into(), &["providers"]),
             ("temperature", |spec, _| spec.temperature = Some(0.1), &["providers"]),
+            ("maxTokens", |spec, _| spec.max_tokens = Some(100), &["providers"]),
             ("provider", |spec, _| spec.provider = Provider::Ollama, &["agents", "providers"]),
             ("providerUrl", |spec, _| spec.provider_url = Some("http://x/v1".into()), &["providers"]),
             ("memoryBackend", |spec, _| spec.memory_backend = MemoryBackend::Markdown, &["agents", "memory"]),

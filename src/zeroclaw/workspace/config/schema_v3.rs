@@ -55,6 +55,8 @@ struct Model<'a> {
     /// Not sent to the model where it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -148,7 +150,12 @@ pub(super) fn render(spec: &AgentSpec, channels: &Channels, staging: &Staging<'_
     let family = ModelFamily::of(spec, staging.host);
     let reference = family.reference();
     let channels = present(channels);
-    let model = Model { uri: family.uri.as_deref(), model: &spec.model, temperature: spec.temperature };
+    let model = Model {
+        uri: family.uri.as_deref(),
+        model: &spec.model,
+        temperature: spec.temperature,
+        max_tokens: spec.max_tokens,
+    };
     let agent = Agent {
         model_provider: &reference,
         risk_profile: ALIAS,
