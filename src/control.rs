@@ -18,6 +18,7 @@ mod accounts;
 mod builder;
 #[cfg(feature = "testkit")]
 mod chaos;
+mod events;
 mod explain;
 mod handle;
 mod message;
@@ -41,6 +42,7 @@ pub use accounts::{AccountError, NewKey, NewUser};
 pub use builder::{Builder, StartError};
 #[cfg(feature = "testkit")]
 pub use chaos::ActorCrash;
+pub use events::{EventStream, EventsError};
 pub use explain::Explanation;
 pub use handle::{AgentHandle, CommandError, CommandOutcome, WaitError};
 pub use message::{DeliveryError, Message};
@@ -129,7 +131,8 @@ impl ControlPlane {
         self.services.counters.now()
     }
 
-    /// Every committed transition from now on.
+    /// Every committed transition from now on, as long as the reader keeps up: for progress on a screen. What must not miss
+    /// anything reads [`ControlPlane::events`].
     pub fn feed(&self) -> broadcast::Receiver<Arc<FeedEntry>> {
         self.services.feed.subscribe()
     }

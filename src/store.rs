@@ -22,6 +22,7 @@ mod codec;
 mod disk;
 mod engine;
 mod error;
+mod event_log;
 mod memory;
 mod place;
 mod queue;
@@ -48,6 +49,7 @@ pub use answer::Answer;
 pub use batch::Batch;
 pub use disk::Disk;
 pub use error::{Conflict, OpenError, StoreError};
+pub use event_log::{Event, EventKind, EventLogBounds, EventPage};
 pub use memory::{CommitFault, Crash, MemoryDisk};
 pub use records::{
     AgentRecord, IdempotencyRecord, IdempotencyState, KeyRecord, LogEntry, Snapshot, StoredAgent, UserRecord,
@@ -61,6 +63,8 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 pub struct StoreOptions {
     /// Entries kept of each agent's timeline: those whose sequence number is within this many of the newest.
     pub events_per_agent: u64,
+    /// How much is kept of the event log of all agents.
+    pub event_log: EventLogBounds,
     /// Verify every page before the store is used. Costs a read of the whole file (30 ms for 10,000 agents) and finds
     /// what decayed before it is taken for data.
     pub check_integrity: bool,
@@ -74,6 +78,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             events_per_agent: 200,
+            event_log: EventLogBounds::default(),
             check_integrity: true,
             installation: InstallationId::new(),
             now: Timestamp::now(),
@@ -153,7 +158,7 @@ impl Store {
             check_integrity: options.check_integrity,
             migrations: schema::MIGRATIONS,
         };
-        Engine::open(place, opening, options.events_per_agent)
+        Engine::open(place, opening, options.events_per_agent, options.event_log)
     }
 
     /// Writes a batch. When this returns `Ok`, the batch is durable.
@@ -197,6 +202,19 @@ impl Store {
     /// As [`Store::load`].
     pub async fn events(&self, agent: AgentId, after_seq: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
         self.read(move |txn| read::events(txn, agent, after_seq, limit)).await
+    }
+
+    /// Up to `limit` lines of the event log of all agents that come after this offset, oldest first.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub async fn event_log(&self, after: u64, limit: usize) -> Result<EventPage, StoreError> {
+        self.read(move |txn| event_log::read(txn, after, limit)).await
+    }
+
+    /// The newest offset of the event log, as it grows.
+    pub(crate) fn appended(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.engine.appended.subscribe()
     }
 
     /// What became of an earlier request with this key. A record that has expired may still be given: the caller has

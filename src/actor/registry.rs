@@ -170,7 +170,7 @@ impl RegistryState {
     }
 
     async fn retire(&mut self, agent: AgentId) -> Result<(), StoreError> {
-        match self.services.store.commit(Batch::remove_agent(agent)).await {
+        match self.services.store.commit(Batch::remove_agent(agent, self.services.clock.now())).await {
             // Removed before: a deletion that was repeated after a crash.
             Ok(()) | Err(StoreError::Rejected(Conflict::NotFound)) => {
                 self.ledger.release(agent);

@@ -39,6 +39,7 @@ pub struct Builder {
 
 /// Why a control plane does not come up.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
     #[error(transparent)]
     Key(#[from] OpenError),
@@ -48,6 +49,9 @@ pub enum StartError {
     Client(#[from] GatewayError),
     #[error("the actors did not start: {0}")]
     Actors(String),
+    /// Supervision needs unwinding: with `panic = "abort"` one agent's panic would end the program.
+    #[error("the program is built with panic = \"abort\"; set panic = \"unwind\" in its Cargo profile")]
+    PanicAborts,
 }
 
 impl Builder {
@@ -110,8 +114,12 @@ impl Builder {
     /// Brings it up: answers when every stored agent has its actor again.
     ///
     /// # Errors
-    /// A master key that is not the store's, a store that cannot be read. Nothing was changed then.
+    /// A master key that is not the store's, a store that cannot be read, a program that aborts on panics. Nothing was
+    /// changed then.
     pub async fn start(self) -> Result<ControlPlane, StartError> {
+        if cfg!(panic = "abort") {
+            return Err(StartError::PanicAborts);
+        }
         self.store.check_key(&self.vault).await?;
         let snapshot = self.store.load().await?;
         let gateway = match self.gateway {

@@ -21,6 +21,10 @@ use crate::zeroclaw::client::{GatewayError, HealthReport};
 /// Pause before an actor that is not up yet is looked for again: it takes microseconds, unless it keeps crashing.
 const ACTOR_PAUSE: Duration = Duration::from_millis(2);
 
+/// How long a command is repeated whose actor was rebuilt in the middle of it.
+const REPEAT_WITHIN: Duration = Duration::from_secs(2);
+const REPEAT_PAUSE: Duration = Duration::from_millis(10);
+
 /// An agent that existed when the handle was made; every call finds out whether it still does.
 #[derive(Clone)]
 pub struct AgentHandle {
@@ -58,7 +62,8 @@ pub enum CommandError {
 pub enum WaitError {
     #[error("not reached in time")]
     TimedOut,
-    /// It cannot be reached any more without a new command.
+    /// It needs a new command, or failed: an agent in ERROR may try again by itself, see
+    /// [`AgentHandle::wait_through_retries`].
     #[error("out of reach: the agent is {0}")]
     OutOfReach(Status),
     #[error("the agent is gone")]
@@ -96,13 +101,13 @@ impl AgentHandle {
     /// # Errors
     /// See [`CommandError`]; the same for all commands.
     pub async fn start(&self) -> Result<CommandOutcome, CommandError> {
-        self.command(Command::Start, None, None).await
+        self.settle(Command::Start, None).await
     }
 
     /// # Errors
     /// See [`CommandError`].
     pub async fn stop(&self) -> Result<CommandOutcome, CommandError> {
-        self.command(Command::Stop, None, None).await
+        self.settle(Command::Stop, None).await
     }
 
     /// Restarts it with a new pairing code and a new token.
@@ -110,7 +115,7 @@ impl AgentHandle {
     /// # Errors
     /// See [`CommandError`].
     pub async fn restart(&self) -> Result<CommandOutcome, CommandError> {
-        self.command(Command::Restart, None, None).await
+        self.settle(Command::Restart, None).await
     }
 
     /// Begins the deletion: instance, data, port and record. [`AgentHandle::gone`] waits for its end.
@@ -118,7 +123,7 @@ impl AgentHandle {
     /// # Errors
     /// See [`CommandError`].
     pub async fn delete(&self) -> Result<CommandOutcome, CommandError> {
-        match self.command(Command::Delete, None, None).await {
+        match self.settle(Command::Delete, None).await {
             Err(CommandError::Gone) => Ok(CommandOutcome::Unchanged),
             outcome => outcome,
         }
@@ -129,7 +134,18 @@ impl AgentHandle {
     /// # Errors
     /// [`CommandError::Stale`] where it has another one, else see [`CommandError`].
     pub async fn delete_if(&self, generation: u64) -> Result<CommandOutcome, CommandError> {
-        self.command(Command::Delete, None, Some(generation)).await
+        self.settle(Command::Delete, Some(generation)).await
+    }
+
+    /// Repeats a command whose outcome is unknown because its actor crashed; commands may be repeated.
+    async fn settle(&self, command: Command, if_generation: Option<u64>) -> Result<CommandOutcome, CommandError> {
+        let deadline = Instant::now() + REPEAT_WITHIN;
+        loop {
+            match self.command(command, None, if_generation).await {
+                Err(CommandError::Unknown(_)) if Instant::now() < deadline => sleep(REPEAT_PAUSE).await,
+                outcome => return outcome,
+            }
+        }
     }
 
     pub(super) async fn command(
@@ -172,11 +188,33 @@ impl AgentHandle {
         }
     }
 
+    /// As [`AgentHandle::wait`], but an ERROR that the agent leaves by itself is not the end: it waits for the next try.
+    ///
+    /// # Errors
+    /// At the timeout, when the agent is gone, or when it needs a command.
+    pub async fn wait_through_retries(
+        &self,
+        statuses: &[Status],
+        within: Duration,
+    ) -> Result<Arc<AgentView>, WaitError> {
+        let retries = |view: &AgentView| view.record.state.next_attempt_at().is_some();
+        self.wait_until(statuses, within, |view| out_of_reach(view, statuses) && !retries(view)).await
+    }
+
     /// Waits until the agent has one of the statuses.
     ///
     /// # Errors
-    /// At the timeout, when the agent is gone, or as soon as none of them can be reached without a new command.
+    /// At the timeout, when the agent is gone, when none of them can be reached without a new command, or at an ERROR.
     pub async fn wait(&self, statuses: &[Status], within: Duration) -> Result<Arc<AgentView>, WaitError> {
+        self.wait_until(statuses, within, |view| out_of_reach(view, statuses)).await
+    }
+
+    async fn wait_until(
+        &self,
+        statuses: &[Status],
+        within: Duration,
+        hopeless: impl Fn(&AgentView) -> bool,
+    ) -> Result<Arc<AgentView>, WaitError> {
         let deadline = Instant::now() + within;
         let mut views = self.plane.services.views.subscribe(self.id).ok_or(WaitError::Gone)?;
         loop {
@@ -184,7 +222,7 @@ impl AgentHandle {
             if statuses.contains(&view.status()) {
                 return Ok(view);
             }
-            if out_of_reach(&view, statuses) {
+            if hopeless(&view) {
                 return Err(WaitError::OutOfReach(view.status()));
             }
             match timeout_at(deadline, views.changed()).await {

@@ -11,7 +11,6 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{Stream, unfold};
 use serde::Serialize;
 use serde_json::json;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
@@ -21,9 +20,9 @@ use super::params::{Params, cursor};
 use super::problem::Problem;
 use super::state::Api;
 use super::{schema, sse};
-use crate::control::AgentHandle;
+use crate::control::{AgentHandle, EventsError};
 use crate::domain::{AgentId, Status, Timestamp};
-use crate::store::LogEntry;
+use crate::store::{Event as LoggedEvent, EventKind, LogEntry};
 use crate::view::AgentView;
 
 /// Entries that a stream reads at once.
@@ -91,27 +90,46 @@ pub async fn agent_events(
     Ok(Json(EventPage { data: entries.into_iter().map(Entry::from).collect(), next_cursor }).into_response())
 }
 
-/// Every transition of the caller's agents from now on. A `gap` event says that some were missed: read the records then.
+/// Every change of the caller's agents: `transition`, and `removed` when one is gone. Ids are offsets of the event log:
+/// a client that comes back with `Last-Event-ID` misses nothing. Where the log does not reach back that far, a `gap` event
+/// says so: read the records then.
 #[utoipa::path(
     get, path = "/api/events", tag = "agents",
+    params(("Last-Event-ID" = Option<u64>, Header, description = "Go on after this event; by default with what comes")),
     responses((status = 200, body = String, content_type = "text/event-stream"))
 )]
-pub async fn all_events(state: State<Api>, caller: Admitted) -> Result<Response, Problem> {
+pub async fn all_events(state: State<Api>, caller: Admitted, headers: HeaderMap) -> Result<Response, Problem> {
     let user = caller.0.user;
-    let events = unfold(state.plane.feed(), move |mut feed| async move {
+    let resumed = sse::last_event_id(&headers).and_then(|id| id.parse().ok());
+    let after = resumed.unwrap_or_else(|| state.plane.newest_event());
+    let start = (state.plane.clone(), state.plane.events(after));
+    let events = unfold(start, move |(plane, mut events)| async move {
         loop {
-            match feed.recv().await {
-                Ok(fed) if fed.user == user => {
-                    let entry = AgentEntry { agent_id: fed.agent, entry: fed.entry.clone().into() };
-                    return Some((sse::event("transition", &entry), feed));
-                }
-                Ok(_) => {}
-                Err(RecvError::Lagged(missed)) => return Some((sse::event("gap", &json!({"missed": missed})), feed)),
-                Err(RecvError::Closed) => return None,
-            }
+            let go_on_after = match events.next().await {
+                Ok(Some(event)) if event.user == user => return Some((line(event), (plane, events))),
+                Ok(Some(_)) => continue,
+                // The client comes back.
+                Ok(None) | Err(EventsError::Store(_)) => return None,
+                Err(EventsError::Expired { oldest }) => oldest.saturating_sub(1),
+                Err(EventsError::Ahead { newest }) => newest,
+            };
+            let gap = sse::event("gap", &json!({"resumedAfter": go_on_after})).id(go_on_after.to_string());
+            let events = plane.events(go_on_after);
+            return Some((gap, (plane, events)));
         }
     });
     sse::answer(&state, &caller.0, events)
+}
+
+fn line(event: LoggedEvent) -> Event {
+    let id = event.offset.to_string();
+    let line = match event.kind {
+        EventKind::Created { entry } | EventKind::Changed { entry } => {
+            sse::event("transition", &AgentEntry { agent_id: event.agent, entry: entry.into() })
+        }
+        EventKind::Removed => sse::event("removed", &json!({"agentId": event.agent, "time": event.time})),
+    };
+    line.id(id)
 }
 
 /// One agent's timeline that goes on. What is new is read from the store, which a change of the agent only says to do:

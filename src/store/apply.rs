@@ -5,11 +5,12 @@
 use redb::{ReadableTable, StorageError};
 use serde::Deserialize;
 
-use crate::domain::{AgentId, HostPort, KeyId, UserId};
+use crate::domain::{AgentId, HostPort, KeyId, Timestamp, UserId};
 
 use super::batch::{AgentRow, Batch, Change, EventRow, IdempotencyRow};
 use super::codec::Place;
 use super::error::{Conflict, StoreError};
+use super::event_log::{Event, EventKind, EventLogBounds};
 use super::records::{IdempotencyRecord, KeyRecord};
 use super::tables::{FIRST, LAST, Tables, agent_place, idempotency_place, joined, key_place};
 
@@ -78,6 +79,9 @@ struct StoredState {
 pub(super) struct Ledger<'txn> {
     pub(super) tables: Tables<'txn>,
     pub(super) events_per_agent: u64,
+    pub(super) event_log: EventLogBounds,
+    /// The offset of the last event that was written here; 0 where there was none.
+    pub(super) newest_event: u64,
 }
 
 impl Ledger<'_> {
@@ -104,7 +108,7 @@ impl Ledger<'_> {
     fn check(&self, change: &Change) -> Outcome {
         match change {
             Change::CreateAgent { agent, port, max_agents, .. } => self.check_create(agent, *port, *max_agents),
-            Change::UpdateAgent { agent, entry } => self.check_update(agent, entry.as_ref()),
+            Change::UpdateAgent { agent, entry } => self.check_update(agent, entry.as_ref().map(|(entry, _)| entry)),
             Change::ResealAgent { agent } => {
                 let stored = self.stored(agent.id)?.ok_or(Conflict::NotFound)?;
                 ensure(agent.revision == stored.state.revision, Conflict::Stale)
@@ -118,7 +122,7 @@ impl Ledger<'_> {
                 let free = from == to || self.tables.ports.get(to.get())?.is_none();
                 ensure(owns && free, Conflict::Port)
             }
-            Change::RemoveAgent(agent) => ensure(self.stored(*agent)?.is_some(), Conflict::NotFound),
+            Change::RemoveAgent { agent, .. } => ensure(self.stored(*agent)?.is_some(), Conflict::NotFound),
             Change::RemoveUser(user) => {
                 ensure(self.tables.users.get(user.as_bytes())?.is_some(), Conflict::NotFound)?;
                 ensure(self.count_agents(*user, 1)? == 0, Conflict::HasAgents)
@@ -175,17 +179,17 @@ impl Ledger<'_> {
 
     fn write(&mut self, change: &Change) -> Outcome {
         match change {
-            Change::CreateAgent { agent, port, entry, .. } => {
+            Change::CreateAgent { agent, port, entry, event, .. } => {
                 let id = agent.id.as_bytes();
                 self.tables.agents.insert(id, agent.value.as_slice())?;
                 self.tables.slugs.insert(agent.slug.as_str(), id)?;
                 self.tables.owners.insert((agent.user.as_bytes(), id), ())?;
                 self.give_port(agent.id, *port)?;
-                self.log(agent.id, entry)
+                self.log(agent.id, entry, event)
             }
             Change::UpdateAgent { agent, entry } => {
                 self.tables.agents.insert(agent.id.as_bytes(), agent.value.as_slice())?;
-                entry.as_ref().map_or(Ok(()), |entry| self.log(agent.id, entry))
+                entry.as_ref().map_or(Ok(()), |(entry, event)| self.log(agent.id, entry, event))
             }
             Change::ResealAgent { agent } => {
                 self.tables.agents.insert(agent.id.as_bytes(), agent.value.as_slice())?;
@@ -196,7 +200,7 @@ impl Ledger<'_> {
                 self.tables.ports.remove(from.get())?;
                 self.give_port(*agent, *to)
             }
-            Change::RemoveAgent(agent) => self.remove_agent(*agent),
+            Change::RemoveAgent { agent, at } => self.remove_agent(*agent, *at),
             Change::PutUser { user, value, .. } => {
                 self.tables.users.insert(user.as_bytes(), value.as_slice())?;
                 Ok(())
@@ -227,22 +231,23 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    /// Keeps the entry, and of the older ones those within the bound.
-    fn log(&mut self, agent: AgentId, entry: &EventRow) -> Outcome {
+    /// Keeps the entry, and of the older ones those within the bound; and the event.
+    fn log(&mut self, agent: AgentId, entry: &EventRow, event: &Event) -> Outcome {
         let id = agent.as_bytes();
         self.tables.events.insert((id, entry.seq), entry.value.as_slice())?;
         if let Some(oldest) = entry.seq.checked_sub(self.events_per_agent) {
             self.tables.events.retain_in((id, 0)..=(id, oldest), |_, _| false)?;
         }
-        Ok(())
+        self.append(event)
     }
 
-    fn remove_agent(&mut self, agent: AgentId) -> Outcome {
+    fn remove_agent(&mut self, agent: AgentId, at: Timestamp) -> Outcome {
         let id = agent.as_bytes();
         if let Some(stored) = self.stored(agent)? {
             self.tables.agents.remove(id)?;
             self.tables.slugs.remove(stored.slug.as_str())?;
             self.tables.owners.remove((stored.user.as_bytes(), id))?;
+            self.append(&Event { offset: 0, time: at, user: stored.user, agent, kind: EventKind::Removed })?;
         }
         if let Some(port) = self.tables.agent_ports.remove(id)? {
             self.tables.ports.remove(port.value())?;

@@ -9,6 +9,7 @@ use crate::domain::{AgentId, HostPort, KeyId, Slug, Timestamp, UserId};
 
 use crate::vault::Sealed;
 
+use super::event_log::{Event, EventKind};
 use super::records::{AgentRecord, IdempotencyRecord, IdempotencyState, KeyRecord, LogEntry, UserRecord};
 use super::tables::{CANARY, agent_place, event_place, idempotency_place, joined, key_place, user_place};
 
@@ -22,12 +23,12 @@ pub struct Batch {
 
 #[derive(Clone)]
 pub(super) enum Change {
-    CreateAgent { agent: AgentRow, port: HostPort, entry: EventRow, max_agents: Option<u32> },
-    UpdateAgent { agent: AgentRow, entry: Option<EventRow> },
+    CreateAgent { agent: AgentRow, port: HostPort, entry: EventRow, event: Event, max_agents: Option<u32> },
+    UpdateAgent { agent: AgentRow, entry: Option<(EventRow, Event)> },
     ResealAgent { agent: AgentRow },
     ResealIdempotency { before: Vec<u8>, row: IdempotencyRow },
     SwapPort { agent: AgentId, from: HostPort, to: HostPort },
-    RemoveAgent(AgentId),
+    RemoveAgent { agent: AgentId, at: Timestamp },
     PutUser { user: UserId, must_exist: bool, value: Vec<u8> },
     RemoveUser(UserId),
     PutKey { user: UserId, key: KeyId, hash: [u8; 32], value: Vec<u8> },
@@ -70,8 +71,9 @@ impl Batch {
     /// `max_agents` is how many agents the user may have with this one; `None` is no limit.
     /// Rejected with `Exists`, `Slug`, `Port` or `Quota`.
     pub fn create_agent(agent: &AgentRecord, port: HostPort, entry: &LogEntry, max_agents: Option<u32>) -> Self {
+        let event = Event::of(agent, entry, |entry| EventKind::Created { entry });
         let (agent, entry) = (AgentRow::of(agent), EventRow::of(agent.id, entry));
-        Self::only(Change::CreateAgent { agent, port, entry, max_agents })
+        Self::only(Change::CreateAgent { agent, port, entry, event, max_agents })
     }
 
     /// The next revision of an agent. Its user and slug never change.
@@ -79,7 +81,9 @@ impl Batch {
     /// Rejected with `NotFound` if it is not there (a removed agent never comes back), `Stale` if its revision, or the
     /// entry's sequence number, is not above the stored one, `Slug` or `Exists` if slug or user differ.
     pub fn update_agent(agent: &AgentRecord, entry: Option<&LogEntry>) -> Self {
-        let entry = entry.map(|entry| EventRow::of(agent.id, entry));
+        let entry = entry.map(|entry| {
+            (EventRow::of(agent.id, entry), Event::of(agent, entry, |entry| EventKind::Changed { entry }))
+        });
         Self::only(Change::UpdateAgent { agent: AgentRow::of(agent), entry })
     }
 
@@ -99,9 +103,9 @@ impl Batch {
         Self::only(Change::SwapPort { agent, from, to })
     }
 
-    /// Removes an agent: record, port, slug, quota and events. Rejected with `NotFound` if it is not there.
-    pub fn remove_agent(agent: AgentId) -> Self {
-        Self::only(Change::RemoveAgent(agent))
+    /// Removes an agent: record, port, slug, quota and timeline. Rejected with `NotFound` if it is not there.
+    pub fn remove_agent(agent: AgentId, at: Timestamp) -> Self {
+        Self::only(Change::RemoveAgent { agent, at })
     }
 
     /// A new user, or a change of one.
@@ -175,6 +179,12 @@ impl AgentRow {
     }
 }
 
+impl Event {
+    fn of(agent: &AgentRecord, entry: &LogEntry, kind: impl FnOnce(LogEntry) -> EventKind) -> Self {
+        Self { offset: 0, time: entry.time, user: agent.user, agent: agent.id, kind: kind(entry.clone()) }
+    }
+}
+
 impl EventRow {
     fn of(agent: AgentId, entry: &LogEntry) -> Self {
         let key = joined(agent.as_bytes(), &entry.seq.to_be_bytes());
@@ -211,7 +221,7 @@ impl fmt::Debug for Batch {
             Some(Change::ResealAgent { agent }) => write!(f, "seal the secrets of agent {} again", agent.id),
             Some(Change::ResealIdempotency { row, .. }) => write!(f, "seal an answer of user {} again", row.user),
             Some(Change::SwapPort { agent, from, to }) => write!(f, "move agent {agent} from port {from} to {to}"),
-            Some(Change::RemoveAgent(agent)) => write!(f, "remove agent {agent}"),
+            Some(Change::RemoveAgent { agent, .. }) => write!(f, "remove agent {agent}"),
             Some(Change::PutUser { user, .. }) => write!(f, "put user {user}"),
             Some(Change::RemoveUser(user)) => write!(f, "remove user {user}"),
             Some(Change::PutKey { key, .. }) => write!(f, "put key {key}"),

@@ -7,11 +7,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::{Database, ReadTransaction, ReadableDatabase};
+use tokio::sync::watch;
 
 use super::apply::{Failure, Ledger};
 use super::batch::Batch;
 use super::disk::Disk;
 use super::error::{OpenError, StoreError, from_redb};
+use super::event_log::{self, EventLogBounds};
 use super::place::{Lock, Opening, Place};
 use super::schema::{self, Identity};
 use super::tables::Tables;
@@ -21,6 +23,9 @@ pub(super) struct Engine {
     pub(super) identity: Identity,
     opening: Opening,
     events_per_agent: u64,
+    event_log: EventLogBounds,
+    /// The newest offset of the event log, for those who wait for the next.
+    pub(super) appended: watch::Sender<u64>,
     gate: RwLock<Gate>,
     lock: Mutex<Option<Lock>>,
     /// Held by whoever writes or opens anew: stores in memory have no single writer's thread.
@@ -45,18 +50,28 @@ enum Broken {
 type Answers = Vec<Result<(), StoreError>>;
 
 impl Engine {
-    pub(super) fn open(place: Place, opening: Opening, events_per_agent: u64) -> Result<Self, OpenError> {
+    pub(super) fn open(
+        place: Place,
+        opening: Opening,
+        events_per_agent: u64,
+        event_log: EventLogBounds,
+    ) -> Result<Self, OpenError> {
         let lock = place.lock()?;
         let (database, identity) = place.open(&opening)?;
-        Ok(Self {
+        let engine = Self {
             place,
             identity,
             opening,
             events_per_agent,
+            event_log,
+            appended: watch::Sender::new(0),
             gate: RwLock::new(Gate::Open(database)),
             lock: Mutex::new(Some(lock)),
             writing: Mutex::new(()),
-        })
+        };
+        // A store whose log cannot be read says so to those who read it.
+        engine.appended.send_replace(engine.read(event_log::newest).unwrap_or(0));
+        Ok(engine)
     }
 
     /// Writes the batches in one durable commit and answers each. If the medium fails, the database is opened anew
@@ -112,6 +127,8 @@ impl Engine {
     /// Closes the database and lets others have it.
     pub(super) fn close(&self) {
         self.shut(Gate::Closed);
+        // Those who wait for events find the store closed.
+        self.appended.send_modify(|_| ());
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
@@ -143,7 +160,8 @@ impl Engine {
     fn commit(&self, database: &Database, batches: &[Batch]) -> Result<Answers, Broken> {
         let txn = schema::begin(database).map_err(before)?;
         let tables = Tables::open(&txn).map_err(before)?;
-        let mut ledger = Ledger { tables, events_per_agent: self.events_per_agent };
+        let mut ledger =
+            Ledger { tables, events_per_agent: self.events_per_agent, event_log: self.event_log, newest_event: 0 };
         let mut answers = Vec::with_capacity(batches.len());
         for batch in batches {
             answers.push(match ledger.apply(batch) {
@@ -152,6 +170,7 @@ impl Engine {
                 Err(Failure::Medium(error)) => return Err(before(error)),
             });
         }
+        let newest_event = ledger.newest_event;
         drop(ledger);
         if answers.iter().all(Result::is_err) {
             txn.abort().map_err(before)?;
@@ -160,6 +179,9 @@ impl Engine {
         self.hook(|disk| disk.before_commit()).map_err(before)?;
         txn.commit().map_err(within)?;
         self.hook(|disk| disk.after_commit()).map_err(within)?;
+        if newest_event > 0 {
+            self.appended.send_replace(newest_event);
+        }
         Ok(answers)
     }
 

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tracing::subscriber::NoSubscriber;
 
 use super::batch::Batch;
 use super::engine::Engine;
@@ -61,9 +62,16 @@ impl Queue {
     pub(super) fn start(engine: Arc<Engine>) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
         let (ends, ended): (SyncSender<()>, _) = sync_channel(0);
+        // A subscriber that is set for the caller's thread alone gets the writer's lines as well.
+        let subscriber = tracing::dispatcher::get_default(Clone::clone);
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
             let _ends = ends;
-            run(&engine, &receiver);
+            if subscriber.is::<NoSubscriber>() {
+                // One that is set for the whole process later must not be hidden.
+                run(&engine, &receiver);
+            } else {
+                tracing::dispatcher::with_default(&subscriber, || run(&engine, &receiver));
+            }
         })?;
         Ok(Self {
             places: Arc::new(Semaphore::new(QUEUE)),

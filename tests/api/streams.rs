@@ -61,6 +61,42 @@ async fn one_stream_tells_of_all_of_the_callers_agents_and_ends_with_the_service
 }
 
 #[tokio::test]
+async fn all_events_resume_after_the_last_id_and_tell_of_a_removal() {
+    let world = World::new(Plan::Pro).await;
+    let mut stream = world.request(Method::GET, "/api/events").send().await.unwrap();
+    let id = world.running("a").await;
+    let mut buffer = String::new();
+    let (kind, first, created) = next_event(&mut stream, &mut buffer).await.unwrap();
+    assert_eq!((&kind[..], &created["cause"], &created["agentId"]), ("transition", &json!("created"), &json!(id)));
+    drop(stream);
+    world.delete(&format!("/api/agents/{id}")).await;
+
+    let resume = |id: String| world.request(Method::GET, "/api/events").header("last-event-id", id).send();
+    let mut stream = resume(first.clone().unwrap()).await.unwrap();
+    let mut buffer = String::new();
+    let (mut seen, mut last) = (Vec::new(), first.unwrap().parse::<u64>().unwrap());
+    loop {
+        let (kind, offset, data) = next_event(&mut stream, &mut buffer).await.unwrap();
+        let offset = offset.unwrap().parse::<u64>().unwrap();
+        assert!(offset > last, "{offset} after {last}");
+        last = offset;
+        assert_eq!(data["agentId"], json!(id));
+        if kind == "removed" {
+            break;
+        }
+        seen.push(data["to"].clone());
+    }
+    for status in ["STARTING", "RUNNING", "STOPPING"] {
+        assert!(seen.contains(&json!(status)), "{status}: {seen:?}");
+    }
+
+    // An id of another store, such as before a backup was restored.
+    let mut stream = resume((last + 1000).to_string()).await.unwrap();
+    let (kind, offset, _) = next_event(&mut stream, &mut String::new()).await.unwrap();
+    assert_eq!((&kind[..], offset), ("gap", Some(last.to_string())));
+}
+
+#[tokio::test]
 async fn logs_come_as_json_as_text_and_by_the_line() {
     let world = World::new(Plan::Pro).await;
     let id = world.running("a").await;

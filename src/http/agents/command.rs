@@ -5,11 +5,10 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use tokio::time::{Instant, sleep};
 
 use super::etag::if_match;
 use super::{AgentDetail, OwnedAgent, answer};
-use crate::control::{AgentHandle, CommandError, CommandOutcome};
+use crate::control::{CommandError, CommandOutcome};
 use crate::http::body::EmptyBody;
 use crate::http::error::stale;
 use crate::http::problem::Problem;
@@ -17,9 +16,6 @@ use crate::http::state::Api;
 
 /// How long the answer to a deletion waits for its end.
 const DELETED_WITHIN: Duration = Duration::from_secs(30);
-/// How long a command is repeated whose actor was rebuilt in the middle of it.
-const UP_WITHIN: Duration = Duration::from_secs(2);
-const UP_POLL: Duration = Duration::from_millis(10);
 
 /// Starts a stopped or failed agent.
 #[utoipa::path(
@@ -29,7 +25,7 @@ const UP_POLL: Duration = Duration::from_millis(10);
 )]
 pub async fn start(state: State<Api>, own: OwnedAgent, _: EmptyBody) -> Result<Response, Problem> {
     let _turn = state.turn().await?;
-    let outcome = Command::Start.settle(&own.handle).await?;
+    let outcome = own.handle.start().await?;
     answer(accepted(outcome), &state, &own.caller, &own.handle)
 }
 
@@ -41,7 +37,7 @@ pub async fn start(state: State<Api>, own: OwnedAgent, _: EmptyBody) -> Result<R
 )]
 pub async fn stop(state: State<Api>, own: OwnedAgent, _: EmptyBody) -> Result<Response, Problem> {
     let _turn = state.turn().await?;
-    let outcome = Command::Stop.settle(&own.handle).await?;
+    let outcome = own.handle.stop().await?;
     answer(accepted(outcome), &state, &own.caller, &own.handle)
 }
 
@@ -53,7 +49,7 @@ pub async fn stop(state: State<Api>, own: OwnedAgent, _: EmptyBody) -> Result<Re
 )]
 pub async fn restart(state: State<Api>, own: OwnedAgent, _: EmptyBody) -> Result<Response, Problem> {
     let _turn = state.turn().await?;
-    let outcome = Command::Restart.settle(&own.handle).await?;
+    let outcome = own.handle.restart().await?;
     answer(accepted(outcome), &state, &own.caller, &own.handle)
 }
 
@@ -68,8 +64,11 @@ pub async fn delete(state: State<Api>, own: OwnedAgent, headers: HeaderMap) -> R
     let wanted = if_match(&headers, generation)?;
     {
         let _turn = state.turn().await?;
-        let command = Command::Delete { if_generation: wanted };
-        match command.settle(&own.handle).await {
+        let asked = match wanted {
+            Some(generation) => own.handle.delete_if(generation).await,
+            None => own.handle.delete().await,
+        };
+        match asked {
             // It was changed after the header was compared with what readers see.
             Err(CommandError::Stale) => {
                 return Err(stale(own.handle.view().map_or(generation, |view| view.record.state.generation)));
@@ -90,36 +89,5 @@ const fn accepted(outcome: CommandOutcome) -> StatusCode {
     match outcome {
         CommandOutcome::Accepted => StatusCode::ACCEPTED,
         CommandOutcome::Unchanged => StatusCode::OK,
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Command {
-    Start,
-    Stop,
-    Restart,
-    Delete { if_generation: Option<u64> },
-}
-
-impl Command {
-    /// Repeats a command whose outcome is unknown because its actor crashed; commands may be repeated.
-    async fn settle(self, agent: &AgentHandle) -> Result<CommandOutcome, CommandError> {
-        let deadline = Instant::now() + UP_WITHIN;
-        loop {
-            match self.send(agent).await {
-                Err(CommandError::Unknown(_)) if Instant::now() < deadline => sleep(UP_POLL).await,
-                outcome => return outcome,
-            }
-        }
-    }
-
-    async fn send(self, agent: &AgentHandle) -> Result<CommandOutcome, CommandError> {
-        match self {
-            Self::Start => agent.start().await,
-            Self::Stop => agent.stop().await,
-            Self::Restart => agent.restart().await,
-            Self::Delete { if_generation: Some(generation) } => agent.delete_if(generation).await,
-            Self::Delete { if_generation: None } => agent.delete().await,
-        }
     }
 }

@@ -93,7 +93,7 @@ async fn one_bad_batch_does_not_harm_those_that_share_its_commit() {
     let disk = MemoryDisk::new();
     let store = open(&disk);
     let before = disk.commits();
-    let batches = [create(1), create(1), create(2), Batch::remove_agent(agent_id(9)), create(3)];
+    let batches = [create(1), create(1), create(2), Batch::remove_agent(agent_id(9), at(9)), create(3)];
     let answers = store.0.engine.write(&batches);
     assert_eq!(answers, [Ok(()), rejected(Conflict::Exists), Ok(()), rejected(Conflict::NotFound), Ok(())]);
     assert_eq!(disk.commits(), before + 1);
@@ -105,7 +105,7 @@ async fn a_group_of_refused_batches_costs_no_commit() {
     let disk = MemoryDisk::new();
     let store = open(&disk);
     let before = disk.commits();
-    assert_eq!(store.commit(Batch::remove_agent(agent_id(1))).await, rejected(Conflict::NotFound));
+    assert_eq!(store.commit(Batch::remove_agent(agent_id(1), at(9))).await, rejected(Conflict::NotFound));
     assert_eq!(disk.commits(), before);
 }
 

@@ -61,6 +61,7 @@ struct Model {
     users: BTreeMap<UserId, UserRecord>,
     keys: BTreeMap<KeyId, KeyRecord>,
     claims: BTreeMap<(UserId, String), IdempotencyRecord>,
+    log: Vec<(AgentId, UserId, EventKind)>,
 }
 
 impl Model {
@@ -77,6 +78,7 @@ impl Model {
             return Err(Conflict::Port);
         }
         self.agents.insert(record.id, (record.clone(), port, vec![entry(1)]));
+        self.log.push((record.id, record.user, EventKind::Created { entry: entry(1) }));
         Ok(())
     }
 
@@ -89,6 +91,7 @@ impl Model {
         *record = next.clone();
         if let Some(log) = log {
             events.push(log.clone());
+            self.log.push((next.id, next.user, EventKind::Changed { entry: log.clone() }));
             events.retain(|entry| entry.seq + EVENTS > log.seq);
         }
         Ok(())
@@ -194,6 +197,11 @@ impl World {
         }
         model.users = snapshot.users.into_iter().map(|user| (user.id, user)).collect();
         model.keys = snapshot.keys.into_iter().map(|key| (key.id, key)).collect();
+        let EventPage::Lines(lines) = engine.read(|txn| event_log::read(txn, 0, usize::MAX))? else {
+            panic!("nothing was pruned")
+        };
+        assert!(lines.iter().zip(1..).all(|(event, offset)| event.offset == offset), "{lines:?}");
+        model.log = lines.into_iter().map(|event| (event.agent, event.user, event.kind)).collect();
         for owner in 1..3 {
             for key in 1..4 {
                 let name = format!("k{key}");
@@ -281,8 +289,10 @@ impl World {
                 let (id, from, to) = (agent_id(agent), port(from), port(to));
                 self.commit(Batch::swap_port(id, from, to), |model| model.swap(id, from, to));
             }
-            Step::Remove(n) => self.commit(Batch::remove_agent(agent_id(n)), |model| {
-                model.agents.remove(&agent_id(n)).map(drop).ok_or(Conflict::NotFound)
+            Step::Remove(n) => self.commit(Batch::remove_agent(agent_id(n), now), |model| {
+                let (record, ..) = model.agents.remove(&agent_id(n)).ok_or(Conflict::NotFound)?;
+                model.log.push((record.id, record.user, EventKind::Removed));
+                Ok(())
             }),
             _ => unreachable!("not a step of an agent"),
         }

@@ -48,12 +48,12 @@ async fn a_removed_agent_leaves_nothing_and_never_comes_back() {
     let before = store.stats().await.unwrap().rows;
     store.commit(create(1)).await.unwrap();
     store.commit(Batch::update_agent(&revised(&agent(1), 2), Some(&entry(2)))).await.unwrap();
-    store.commit(Batch::remove_agent(agent_id(1))).await.unwrap();
+    store.commit(Batch::remove_agent(agent_id(1), at(9))).await.unwrap();
     assert_eq!(store.stats().await.unwrap().rows, before);
     assert!(store.events(agent_id(1), 0, 10).await.unwrap().is_empty());
     let late = Batch::update_agent(&revised(&agent(1), 3), None);
     assert_eq!(store.commit(late).await, rejected(Conflict::NotFound));
-    assert_eq!(store.commit(Batch::remove_agent(agent_id(1))).await, rejected(Conflict::NotFound));
+    assert_eq!(store.commit(Batch::remove_agent(agent_id(1), at(9))).await, rejected(Conflict::NotFound));
     store.commit(create(1)).await.unwrap();
 }
 
@@ -118,7 +118,7 @@ async fn a_user_goes_with_all_keys_but_not_before_the_agents() {
     let stolen = KeyRecord { hash: [1; 32], ..key(4, 2) };
     assert_eq!(store.commit(Batch::put_key(&stolen)).await, rejected(Conflict::Exists));
     assert_eq!(store.commit(Batch::remove_user(user_id(1))).await, rejected(Conflict::HasAgents));
-    store.commit(Batch::remove_agent(agent_id(1))).await.unwrap();
+    store.commit(Batch::remove_agent(agent_id(1), at(9))).await.unwrap();
     store.commit(Batch::remove_user(user_id(1))).await.unwrap();
     let snapshot = store.load().await.unwrap();
     assert_eq!((snapshot.users, snapshot.keys), (vec![user(2)], vec![key(3, 2)]));
@@ -225,4 +225,50 @@ async fn a_store_that_is_closed_says_so() {
     store.close().await;
     assert_eq!(other.commit(Batch::touch()).await, Err(StoreError::Closed));
     assert_eq!(other.load().await, Err(StoreError::Closed));
+}
+
+#[tokio::test]
+async fn event_log_outlives_its_agents_and_goes_on_after_a_reopen() {
+    let disk = MemoryDisk::new();
+    let store = open(&disk);
+    store.commit(create(1)).await.unwrap();
+    store.commit(Batch::update_agent(&revised(&agent(1), 2), Some(&entry(2)))).await.unwrap();
+    store.commit(Batch::remove_agent(agent_id(1), at(9))).await.unwrap();
+    assert_eq!(store.commit(Batch::remove_agent(agent_id(1), at(9))).await, rejected(Conflict::NotFound));
+    assert_eq!(*store.appended().borrow(), 3, "a rejected change is no event");
+    store.close().await;
+    let store = open(&disk.after(Crash::Power));
+    assert_eq!(*store.appended().borrow(), 3);
+    store.commit(create(2)).await.unwrap();
+    let kinds = [
+        (1, EventKind::Created { entry: entry(1) }),
+        (2, EventKind::Changed { entry: entry(2) }),
+        (3, EventKind::Removed),
+        (4, EventKind::Created { entry: entry(1) }),
+    ];
+    let EventPage::Lines(lines) = store.event_log(0, 100).await.unwrap() else { panic!("all of it is kept") };
+    assert!(lines.iter().all(|event| event.user == user_id(1)));
+    assert_eq!(lines.iter().map(|event| (event.offset, event.kind.clone())).collect::<Vec<_>>(), kinds);
+    let EventPage::Lines(rest) = store.event_log(2, 1).await.unwrap() else { panic!("all of it is kept") };
+    assert_eq!(rest, lines[2..3]);
+    assert_eq!(store.event_log(4, 9).await.unwrap(), EventPage::Lines(vec![]));
+    assert_eq!(store.event_log(5, 9).await.unwrap(), EventPage::Ahead { newest: 4 });
+}
+
+#[tokio::test]
+async fn event_log_is_bounded_by_number_and_by_age_and_says_what_is_left() {
+    let bounds = |lines, secs| EventLogBounds { lines, age: std::time::Duration::from_secs(secs) };
+    for (event_log, oldest) in [(bounds(100, 1_000_000), 157), (bounds(1_000_000, 99), 157), (bounds(1, 0), 256)] {
+        let store = Store::in_memory(MemoryDisk::new(), StoreOptions { event_log, ..options() }).unwrap();
+        store.commit(create(1)).await.unwrap();
+        for revision in 2..=256 {
+            let line = LogEntry { time: at(i64::try_from(revision).unwrap()), ..entry(revision) };
+            store.commit(Batch::update_agent(&revised(&agent(1), revision), Some(&line))).await.unwrap();
+        }
+        let Ok(EventPage::Expired { oldest: found }) = store.event_log(0, 9).await else { panic!("{event_log:?}") };
+        // Pruning runs every 64 lines, the last time at 256.
+        assert_eq!(found, oldest, "{event_log:?}");
+        let EventPage::Lines(lines) = store.event_log(found - 1, 1000).await.unwrap() else { panic!("{event_log:?}") };
+        assert_eq!((lines[0].offset, lines.last().unwrap().offset), (found, 256));
+    }
 }
