@@ -8,8 +8,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::runtime::Runtime;
-use zeroone::actor::{Clock, Settings};
-use zeroone::control::{AgentHandle, CommandOutcome, NewUser};
+use zeroone::control::{AgentHandle, Clock, CommandOutcome, NewUser, Settings};
 use zeroone::domain::{Plan, Status};
 use zeroone::testkit::{self, FakeDisk, Fakes, new_agent};
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use zeroone::backoff::RestartPolicy;
+use zeroone::control::RestartPolicy;
 use zeroone::domain::{Exit, RunId, Timestamp};
-use zeroone::lifecycle::{
+use zeroone::internal::lifecycle::{
     AgentState, Context, Event, InstanceRef, Job, Observation, Outcome, Phase, Step, Timing, Transition, step,
 };
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use zeroone::domain::{AgentId, AgentSpec, HostPort, Provider, Secret, Slug, Status, Timestamp, UserId};
-use zeroone::lifecycle::AgentState;
+use zeroone::internal::lifecycle::AgentState;
 use zeroone::store::{AgentRecord, Batch, LogEntry, Store, StoreOptions};
 use zeroone::vault::{Binding, MasterKey, MasterKeySource, Sealed, Vault};
 

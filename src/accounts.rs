@@ -75,7 +75,7 @@ impl Accounts {
     }
 
     /// What the store has. Streams of keys that are still there stay open.
-    pub fn restore(&self, users: Vec<UserRecord>, keys: Vec<KeyRecord>) {
+    pub(crate) fn restore(&self, users: Vec<UserRecord>, keys: Vec<KeyRecord>) {
         let mut inner = self.write();
         inner.users = users.into_iter().map(|user| (user.id, user)).collect();
         let mut before = std::mem::take(&mut inner.keys);

@@ -50,10 +50,12 @@ pub use new_agent::{AgentPatch, CreateError, NewAgent};
 pub use rotate::{KeyFile, RotateError, Rotation};
 
 use crate::accounts::Accounts;
-pub use crate::actor::ActorCounts;
-use crate::actor::{Directory, FeedEntry, Services, SupervisorMsg, ask};
+pub use crate::actor::{ActorCounts, AskError, Clock, FeedEntry, IdempotencyClaim, JobLimits, Orphans, Settings};
+use crate::actor::{Directory, Services, SupervisorMsg, ask};
+pub use crate::backoff::RestartPolicy;
 use crate::domain::{AgentId, Software, Status, UserId};
 use crate::incident::{Kind, Recovery};
+pub use crate::lifecycle::Timing;
 use crate::runtime::{Caps, ImageChoice, RuntimeError};
 use crate::store::Store;
 use crate::vault::Vault;
@@ -78,6 +80,24 @@ pub struct ControlPlane {
     closing: CancellationToken,
     key_file: Option<KeyFile>,
     rotating: Arc<tokio::sync::Mutex<()>>,
+    /// Dropped with the last clone outside of the control plane; its own tasks hold none.
+    _alive: Option<Arc<Alive>>,
+}
+
+/// Ends a control plane that nothing holds any more: its store is free then, as after a crash.
+struct Alive {
+    supervisor: ActorRef<SupervisorMsg>,
+    closing: CancellationToken,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if !self.closing.is_cancelled() {
+            tracing::warn!("a control plane was dropped without a shutdown; its agents run on");
+            self.closing.cancel();
+            self.supervisor.stop(None);
+        }
+    }
 }
 
 impl ControlPlane {
@@ -164,7 +184,30 @@ impl ControlPlane {
         self.services.settings.domain.as_deref()
     }
 
-    /// Ends all actors in order; instances run on. Commits under way are finished. Jobs are asked to end where they
+    /// Stops all agents and waits until they are. Answers how many are not, at the end of `within`.
+    pub async fn stop_all(&self, within: Duration) -> usize {
+        let deadline = tokio::time::Instant::now() + within;
+        let agents: Vec<AgentHandle> =
+            self.services.views.ids().into_iter().map(|id| AgentHandle::new(self.clone(), id)).collect();
+        // One after the other: a stop is a commit, and commits of one store come one after the other anyway.
+        for agent in &agents {
+            if let Err(error) = agent.stop().await {
+                tracing::warn!(agent = %agent.id(), %error, "the agent cannot be stopped");
+            }
+        }
+        let mut left = 0;
+        for agent in &agents {
+            let left_to_wait = deadline.saturating_duration_since(tokio::time::Instant::now());
+            match agent.wait(&[Status::Stopped], left_to_wait).await {
+                Ok(_) | Err(WaitError::Gone) => {}
+                Err(WaitError::TimedOut | WaitError::OutOfReach(_)) => left += 1,
+            }
+        }
+        left
+    }
+
+    /// Ends all actors in order; instances run on: [`ControlPlane::stop_all`] ends them. Closes the store, ends every
+    /// [`EventStream`]. Commits under way are finished. Jobs are asked to end where they
     /// safely can and are dropped after a while, so that a control plane that is started next on the same store never
     /// works on an instance beside them. Messages on hold are refused.
     pub async fn shutdown(&self) {

@@ -10,7 +10,8 @@ mod ports;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-pub use self::ports::PORT_QUARANTINE;
+#[cfg(test)]
+use self::ports::PORT_QUARANTINE;
 use self::ports::Ports;
 use crate::domain::{AgentId, HostPort, Limits, PortRange, Slug, Timestamp, UserId};
 
@@ -138,7 +139,7 @@ impl Ledger {
         }
     }
 
-    /// Another port for an agent that found a stranger on its own, which nobody gets for [`PORT_QUARANTINE`].
+    /// Another port for an agent that found a stranger on its own, which no agent gets for `PORT_QUARANTINE`.
     ///
     /// # Errors
     /// No other port is free, or the agent has no seat.

@@ -13,13 +13,13 @@
 //! # Where things are
 //! | what | where |
 //! |---|---|
-//! | every decision about an agent's life, pure | [`lifecycle`], [`backoff`], [`ledger`] |
-//! | the words that all of it is written in | [`domain`] |
+//! | every decision about an agent, pure | `lifecycle`, `backoff`, `ledger` |
+//! | ids, specifications, plans, secrets: the types of all the rest | [`domain`] |
 //! | secrets at rest | [`vault`] |
 //! | what must not be lost | [`store`] |
 //! | what runs instances | [`runtime`]: the trait, and an implementation for each engine |
 //! | what is known of ZeroClaw | [`zeroclaw`] |
-//! | the actors, thin shells round the decisions | [`actor`] |
+//! | the actors, thin shells round the decisions | `actor` |
 //! | what readers see without asking an actor | [`view`], [`accounts`], [`incident`] |
 //! | what embedders and the HTTP facade hold | [`control`] |
 //! | the agent runtime of our own, a program in itself | `gateway` |
@@ -36,11 +36,16 @@
 //! - Every wait has a deadline, every queue a bound, every retry a budget.
 //!
 //! # Embedding
-//! See [`control::ControlPlane`].
+//! Build a [`control::ControlPlane`] from a [`store::Store`], a [`vault::Vault`] and a [`runtime::ContainerRuntime`], then
+//! create agents and hold them by [`control::AgentHandle`]. `docs/embedding.md` walks through it.
+//!
+//! # Features
+//! `process`, `docker`: runtimes. `server`: the HTTP API as an axum router. `gateway`: the embedded gateway. `cli`: the
+//! program. `testkit`: fakes, fault injection and invariants for tests of one's own. Without any: the supervisor alone.
 
 pub mod accounts;
-pub mod actor;
-pub mod backoff;
+mod actor;
+mod backoff;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cli")]
@@ -52,8 +57,8 @@ pub mod gateway;
 #[cfg(feature = "server")]
 pub mod http;
 pub mod incident;
-pub mod ledger;
-pub mod lifecycle;
+mod ledger;
+mod lifecycle;
 #[cfg(any(feature = "server", feature = "gateway"))]
 mod listen;
 mod plain;
@@ -66,6 +71,14 @@ pub mod testkit;
 pub mod vault;
 pub mod view;
 pub mod zeroclaw;
+
+/// For this crate's own tests and benches. Not part of the API: anything in it may change in any version.
+#[doc(hidden)]
+pub mod internal {
+    pub mod lifecycle {
+        pub use crate::lifecycle::*;
+    }
+}
 
 /// The README's example is compiled with the documentation's.
 #[cfg(doctest)]

@@ -15,7 +15,7 @@
 //! All edges, and no others, are in [`Status::EDGES`](crate::domain::Status::EDGES).
 //!
 //! Within STARTING an attempt goes through steps: *halting* what is left of an older run, *creating* the instance,
-//! *launching* it, *probing* its health, *pairing* with it. A failed attempt backs off or gives up ([`crate::backoff`]).
+//! *launching* it, *probing* its health, *pairing* with it. A failed attempt backs off or gives up (`backoff`).
 //!
 //! [`admit`] says whether a command may be followed; [`step`] turns a [`AgentState`] and an [`Event`] into the next life and
 //! the [`Effect`]s that lead there. The caller commits the new life before it runs the effects. What an event was based

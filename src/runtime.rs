@@ -18,8 +18,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
+pub use futures_util::future::BoxFuture;
+pub use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{AgentId, HostPort, ImageRef, Origin, Secret, Slug, Software, Timestamp};

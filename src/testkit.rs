@@ -48,6 +48,7 @@ use std::sync::Arc;
 use crate::actor::Clock;
 use crate::domain::{InstallationId, Timestamp};
 
+pub use crate::actor::Sabotage;
 pub use behavior::{CodeForm, GatewayBehavior, GatewayFault};
 pub use check::{Inspector, Invariant, Violation, Wish, check};
 pub use disk::{Cut, FakeDisk};

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 pub use self::send_queue::{Held, SendQueue};
 use crate::domain::{AgentId, HostPort, Secret, Status, Timestamp, UserId};
+pub use crate::lifecycle::{AgentState, Cause, Code, Phase};
 use crate::runtime::Usage;
 use crate::store::AgentRecord;
 

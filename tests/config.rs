@@ -1,7 +1,7 @@
 //! The configuration: what wins over what, and what is said about mistakes.
 
-use zeroone::actor::Settings;
 use zeroone::config::{Config, ConfigError, File, Flag, Loaded, RuntimeChoice};
+use zeroone::control::Settings;
 use zeroone::domain::InstallationId;
 use zeroone::runtime::docker::DockerOptions;
 use zeroone::runtime::process::ProcessOptions;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use conformance::{Act, Subject};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use zeroone::actor::Clock;
+use zeroone::control::Clock;
 use zeroone::domain::{HostPort, InstallationId};
 use zeroone::runtime::{ContainerRuntime, InstanceKey, ObservedInstance};
 use zeroone::testkit::{FakeEngine, FakeRuntime, Fakes};

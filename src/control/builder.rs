@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{ControlPlane, KeyFile, reconcile, rotate, users};
+use super::{Alive, ControlPlane, KeyFile, reconcile, rotate, users};
 use crate::accounts::Accounts;
 use crate::actor::{Clock, Counters, JobQueues, Services, Settings, Supervisor, SupervisorArgs};
 use crate::incident::Recoveries;
@@ -159,10 +159,12 @@ impl Builder {
         let registry = registry.await.map_err(|_| StartError::Actors("the supervisor ended".into()))?;
         let closing = CancellationToken::new();
         reconcile::spawn(&services, changes, supervisor.clone(), &closing);
+        let alive = Arc::new(Alive { supervisor: supervisor.clone(), closing: closing.clone() });
         let (key_file, rotating) = (self.key_file, Arc::default());
-        let plane = ControlPlane { services, supervisor, registry, directory, closing, key_file, rotating };
+        let plane =
+            ControlPlane { services, supervisor, registry, directory, closing, key_file, rotating, _alive: None };
         users::spawn(plane.clone());
         rotate::resume(plane.clone());
-        Ok(plane)
+        Ok(ControlPlane { _alive: Some(alive), ..plane })
     }
 }

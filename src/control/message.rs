@@ -32,6 +32,19 @@ pub struct Message {
     pub answer_within: Duration,
 }
 
+impl Message {
+    /// A message of this text, held for at most 30 s while the agent comes up, with two minutes for the answer.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self {
+            body: serde_json::json!({ "message": text.into() }).to_string().into(),
+            request_id: None,
+            traceparent: None,
+            hold: Duration::from_secs(30),
+            answer_within: Duration::from_secs(120),
+        }
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum DeliveryError {

@@ -82,6 +82,18 @@ pub struct ProcessOptions {
 }
 
 impl ProcessOptions {
+    /// Instances of this program, e.g. `zeroone`, whose folders are in `root`; with no environment of the service's.
+    pub fn new(installation: InstallationId, root: impl Into<PathBuf>, program: impl Into<PathBuf>) -> Self {
+        Self {
+            installation,
+            root: root.into(),
+            program: program.into(),
+            args_prefix: Vec::new(),
+            environment: Vec::new(),
+            log_limit_bytes: Self::LOG_LIMIT_BYTES,
+        }
+    }
+
     /// The variables of the service's own environment that instances need too: where programs and certificates are, and
     /// what language and time zone the machine has. Whoever reads the environment puts them into
     /// [`ProcessOptions::environment`].

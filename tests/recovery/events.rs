@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use zeroone::actor::Settings;
-use zeroone::control::{EventsError, NewUser};
+use zeroone::control::{EventsError, NewUser, Settings};
 use zeroone::domain::{AgentId, Plan, Status};
 use zeroone::store::{Event, EventKind, LogEntry};
 use zeroone::testkit::{self, FakeDisk, Fakes, new_agent};

@@ -1,7 +1,6 @@
 //! Lives of the service, one after the other, on one engine and one disk.
 
-use zeroone::actor::Settings;
-use zeroone::control::{ControlPlane, NewAgent, NewUser};
+use zeroone::control::{ControlPlane, NewAgent, NewUser, Settings};
 use zeroone::domain::{AgentId, Plan, Status, UserId};
 use zeroone::testkit::{self, Cut, FakeDisk, Fakes, new_agent};
 

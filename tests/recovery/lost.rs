@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use zeroone::actor::{Orphans, Settings};
 use zeroone::control::recover::{self, RecoverError};
-use zeroone::control::{AgentHandle, AgentPatch};
+use zeroone::control::{AgentHandle, AgentPatch, Orphans, Settings};
 use zeroone::domain::{Credentials, Plan, Provider, Status};
-use zeroone::lifecycle::Code;
+use zeroone::internal::lifecycle::Code;
 use zeroone::store::{Store, StoreOptions};
 use zeroone::testkit::{self, FakeDisk, new_agent};
 

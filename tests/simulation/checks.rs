@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use zeroone::actor::FeedEntry;
-use zeroone::control::DeliveryError;
+use zeroone::control::{DeliveryError, FeedEntry};
 use zeroone::domain::{AgentId, Limits, Plan, RunId, Status, Timestamp, UserId};
-use zeroone::lifecycle::{Phase, Step};
+use zeroone::internal::lifecycle::{Phase, Step};
 use zeroone::runtime::{ContainerRuntime, ObservedInstance};
 use zeroone::store::{LogEntry, Snapshot};
 use zeroone::testkit::{self, Delivery, EPOCH, Guard, Inspector, Invariant, Tally, TestPlane, Violation, Wish, check};

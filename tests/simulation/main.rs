@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use world::{History, run};
-use zeroone::actor::Sabotage;
 use zeroone::testkit::Invariant;
+use zeroone::testkit::Sabotage;
 
 /// How many seeds a plain `cargo test` runs.
 const SEEDS: u64 = 200;

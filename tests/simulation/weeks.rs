@@ -7,11 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use zeroone::actor::Settings;
-use zeroone::backoff::RestartPolicy;
-use zeroone::control::{AgentHandle, ControlPlane, NewUser};
+use zeroone::control::{AgentHandle, ControlPlane, NewUser, RestartPolicy, Settings, Timing};
 use zeroone::domain::{Limits, Plan, Status, UserId};
-use zeroone::lifecycle::Timing;
 use zeroone::store::{Batch, IdempotencyRecord, IdempotencyState};
 use zeroone::testkit::{self, FakeDisk, Fakes, Sequence, check, message, new_agent};
 

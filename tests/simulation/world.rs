@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::sync::broadcast::Receiver;
 use tokio::task::yield_now;
 use tokio::time::sleep;
-use zeroone::actor::{FeedEntry, Sabotage};
-use zeroone::control::{ControlPlane, DeliveryError, NewUser};
+use zeroone::control::{ControlPlane, DeliveryError, FeedEntry, NewUser};
 use zeroone::domain::{AgentId, HostPort, InstallationId, Plan, Slug, Status, UserId};
 use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec};
 use zeroone::store::{Crash, Snapshot, Store, StoreOptions};
+use zeroone::testkit::Sabotage;
 use zeroone::testkit::{
     self, Condition, Cut, FakeDisk, FakeRuntime, Fakes, Faults, GatewayBehavior, GatewayFault, Guard, Image, Inspector,
     Invariant, Odds, Sequence, Tap, Violation, message,
