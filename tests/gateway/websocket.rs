@@ -153,3 +153,29 @@ async fn a_new_socket_goes_on_with_what_its_client_remembers() {
     let asked = world.model.calls()[0].body["messages"].to_string();
     assert!(asked.contains("Hello Ada") && !asked.contains("planted"), "{asked}");
 }
+
+#[tokio::test]
+async fn a_named_session_goes_on_over_sockets_and_restarts() {
+    let mut world = World::paired("[memory]\nauto_save = false\n").await;
+    for (turn, known) in [("my name is Ada", 0), ("what is my name?", 2)] {
+        let query = format!("?token={}&session_id=s-1", world.token());
+        let mut socket = connect(&world, &query, &[]).await.unwrap();
+        let start =
+            json!({ "type": "session_start", "session_id": "s-1", "resumed": known > 0, "message_count": known });
+        assert_eq!(next(&mut socket).await, start);
+        say(&mut socket, turn).await;
+        assert_eq!(answer(&mut socket).await.last().unwrap()["type"], "done");
+        drop(socket);
+        world.restart().await;
+    }
+    let asked = world.model.calls().last().unwrap().body["messages"].clone();
+    let said: Vec<&str> = asked.as_array().unwrap()[1..].iter().map(|m| m["content"].as_str().unwrap()).collect();
+    assert_eq!(said, ["my name is Ada", "echo: my name is Ada", "what is my name?"]);
+    // Another endpoint goes on with the same session; a socket without a name knows nothing of it.
+    world.post("/api/chat").header("X-Session-Id", "s-1").json(&json!({ "message": "more" })).send().await.unwrap();
+    assert_eq!(world.model.calls().last().unwrap().body["messages"].as_array().unwrap().len(), 6);
+    let mut other = connect(&world, &format!("?token={}&session_id=not%20a%20name", world.token()), &[]).await.unwrap();
+    say(&mut other, "hi").await;
+    assert_eq!(answer(&mut other).await.last().unwrap()["type"], "done");
+    assert_eq!(world.model.calls().last().unwrap().body["messages"].as_array().unwrap().len(), 2);
+}

@@ -9,7 +9,8 @@
 //!         {"type":"history","messages":[{"role":"user","content":"…"},{"role":"assistant","content":"…"}]}
 //!                                                        at the start: what was said over an earlier socket
 //! ```
-//! What was said stays in mind until the socket closes. A socket that closes in the middle of an answer ends it.
+//! What was said stays in mind until the socket closes; with `?session_id=` it is that session's and outlives the socket,
+//! which then begins with {"type":"session_start","session_id":"…","resumed":true,"message_count":4}. A socket that closes in the middle of an answer ends it.
 
 use std::time::Duration;
 
@@ -22,9 +23,12 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::webhook::names_a_session;
 use crate::gateway::agent::{self, Answer, Ask, Progress, Source};
 use crate::gateway::auth::bearer;
 use crate::gateway::body::BODY_LIMIT;
+use crate::gateway::conversation;
+use crate::gateway::memory::Owner;
 use crate::gateway::provider::Message;
 use crate::gateway::reply::Refusal;
 use crate::gateway::shared::App;
@@ -44,6 +48,7 @@ const PROTOCOL: &str = "zeroclaw.v1";
 #[derive(Deserialize)]
 pub(super) struct Token {
     token: Option<String>,
+    session_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -88,11 +93,12 @@ pub(super) async fn websocket(
         Some(protocol) if !offered.contains(&PROTOCOL) => upgrade.protocols([(*protocol).to_owned()]),
         _ => upgrade,
     };
+    let session = query.session_id.filter(|name| names_a_session(name));
     Ok(upgrade.on_upgrade(move |socket| async move {
         let stop = app.stop.clone();
         tokio::select! {
             () = stop.cancelled() => {}
-            _ = converse(app, socket) => {}
+            _ = converse(app, socket, session) => {}
         }
     }))
 }
@@ -104,8 +110,15 @@ fn is_foreign(headers: &HeaderMap) -> bool {
 }
 
 /// `None` when the socket is closed.
-async fn converse(app: App, mut socket: WebSocket) -> Option<()> {
+async fn converse(app: App, mut socket: WebSocket, session: Option<String>) -> Option<()> {
     let mut history: Vec<Message> = Vec::new();
+    if let Some(id) = &session {
+        let name = id.clone();
+        let known =
+            conversation::on_disk(&app, move |sessions| sessions.messages(&name)).await.map_or(0, |said| said.len());
+        let start = json!({ "type": "session_start", "session_id": id, "resumed": known > 0, "message_count": known });
+        send(&mut socket, start).await?;
+    }
     loop {
         let text = next_text(&mut socket).await?;
         let Ok(said) = serde_json::from_str::<Said>(&text) else {
@@ -119,7 +132,11 @@ async fn converse(app: App, mut socket: WebSocket) -> Option<()> {
             continue;
         }
         history.push(Message::user(said.content));
-        match answer(&app, &mut socket, history.clone()).await? {
+        // A named session has its own history, which outlives the socket.
+        if session.is_some() {
+            history.drain(..history.len() - 1);
+        }
+        match answer(&app, &mut socket, session.clone(), history.clone()).await? {
             Ended::Stopped => {
                 history.pop();
                 send(&mut socket, json!({ "type": "stopped" })).await?;
@@ -166,11 +183,21 @@ enum Ended {
 }
 
 /// Answers with its pieces on the way.
-async fn answer(app: &App, socket: &mut WebSocket, conversation: Vec<Message>) -> Option<Ended> {
+async fn answer(
+    app: &App,
+    socket: &mut WebSocket,
+    session: Option<String>,
+    conversation: Vec<Message>,
+) -> Option<Ended> {
     let (sender, mut progress) = mpsc::channel(IN_FLIGHT);
     let ask = Ask { conversation, progress: Some(sender), ..Ask::new(Source::WebSocket, "") };
     let worker = app.clone();
-    let work = AbortOnDropHandle::new(tokio::spawn(async move { agent::answer(&worker, ask).await }));
+    let work = AbortOnDropHandle::new(tokio::spawn(async move {
+        match session {
+            Some(id) => conversation::answer(&worker, &id, Ask { owner: Owner::session(&id), ..ask }).await,
+            None => agent::answer(&worker, ask).await,
+        }
+    }));
     loop {
         tokio::select! {
             piece = progress.recv() => match piece {

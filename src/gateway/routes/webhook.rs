@@ -61,10 +61,13 @@ pub(super) async fn webhook(
 
 /// The conversation that a request belongs to. As in ZeroClaw, a name that is none counts as none.
 pub(super) fn session(headers: &HeaderMap) -> Option<&str> {
+    headers.get("x-session-id")?.to_str().ok().filter(|name| names_a_session(name))
+}
+
+pub(super) fn names_a_session(name: &str) -> bool {
     const LONGEST: usize = 128;
-    let name = headers.get("x-session-id")?.to_str().ok()?;
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    (plain && (1..=LONGEST).contains(&name.len())).then_some(name)
+    plain && (1..=LONGEST).contains(&name.len())
 }
 
 async fn answer(app: App, session: Option<String>, message: String) -> Result<Value, Refusal> {
