@@ -19,6 +19,7 @@ use crate::domain::{AgentId, HostPort, Secret, Status, Timestamp, UserId};
 pub use crate::lifecycle::{AgentState, Cause, Code, Phase};
 use crate::runtime::Usage;
 use crate::store::AgentRecord;
+use crate::zeroclaw::client::ModelFailure;
 
 /// One agent at one moment.
 #[derive(Debug, Clone)]
@@ -55,6 +56,8 @@ pub struct Vitals {
     pub usable_at: Option<Timestamp>,
     /// The ZeroClaw that runs, where it tells.
     pub version: Option<String>,
+    /// Why the model gave no answer to the last message; none once it answers again.
+    pub model_failure: Option<ModelFailure>,
 }
 
 struct Entry {

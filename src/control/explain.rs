@@ -28,6 +28,10 @@ pub fn explain(view: &AgentView, vitals: &Vitals) -> Explanation {
         (None, Phase::Running { .. }) => "it runs, and its gateway would answer messages".into(),
         (None, _) => "the deployment goes on".into(),
     };
+    let because = match (&vitals.model_failure, view.status()) {
+        (Some(failure), Status::Running) => format!("it runs, but its model failed: {}", failure.message),
+        _ => because,
+    };
     Explanation {
         status: view.status(),
         because,

@@ -17,7 +17,7 @@ use crate::actor::AgentMsg;
 use crate::domain::Status;
 use crate::lifecycle::allowed;
 use crate::view::{Access, AgentView};
-use crate::zeroclaw::client::{GatewayError, SentMark, WebhookAnswer, WebhookCall};
+use crate::zeroclaw::client::{GatewayError, ModelFailure, SentMark, WebhookAnswer, WebhookCall};
 
 /// A message with how long its sender waits.
 #[derive(Debug, Clone)]
@@ -134,7 +134,10 @@ impl AgentHandle {
                     self.tell(AgentMsg::TokenRefused { attempt: access.attempt });
                 }
                 Ok(answer) if answer.status == 401 => return Err(DeliveryError::Unauthorized),
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.note_model(&answer);
+                    return Ok(answer);
+                }
                 Err(GatewayError::NotSent(_)) if Instant::now() < deadline => {
                     self.tell(AgentMsg::Resync);
                     sleep(RESEND_PAUSE).await;
@@ -151,6 +154,25 @@ impl AgentHandle {
         match self.view() {
             Some(view) => DeliveryError::NotReady { status: view.status(), held: message.hold },
             None => DeliveryError::Gone,
+        }
+    }
+
+    /// Keeps why the model failed, for those who ask why the agent does not answer.
+    fn note_model(&self, answer: &WebhookAnswer) {
+        let failure = ModelFailure::read(answer);
+        let views = &self.plane.services.views;
+        match failure {
+            Some(failure) => {
+                tracing::warn!(
+                    agent = %self.id(), reason = failure.class(), status = failure.status, message = failure.message,
+                    "the agent's model failed"
+                );
+                views.update_vitals(self.id(), |vitals| vitals.model_failure = Some(failure));
+            }
+            None if answer.status == 200 && views.vitals(self.id()).model_failure.is_some() => {
+                views.update_vitals(self.id(), |vitals| vitals.model_failure = None);
+            }
+            None => {}
         }
     }
 

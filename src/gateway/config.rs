@@ -76,6 +76,11 @@ pub(super) struct Gateway {
     pub(super) trusted_proxies: Vec<Network>,
     /// Believes the `X-Forwarded-For` of every peer.
     pub(super) trust_forwarded_headers: bool,
+    /// Pages in a browser that may call this gateway: origins such as `https://chat.example.org`, or `*`.
+    #[serde(alias = "cors_allowed_origins", alias = "allowed_origins")]
+    pub(super) cors_origins: Vec<String>,
+    /// Names under which this gateway is reached, beside those of this machine; `.example.org` means all below it.
+    pub(super) allowed_hosts: Vec<String>,
     /// How many client addresses the limits remember.
     pub(super) rate_limit_max_keys: usize,
     /// Longest time for an answer without tools; then 408.
@@ -272,6 +277,8 @@ impl Default for Gateway {
             webhook_rate_limit_per_minute: 60,
             trusted_proxies: Vec::new(),
             trust_forwarded_headers: false,
+            cors_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
             rate_limit_max_keys: 10_000,
             request_timeout_secs: 120,
             session_persistence: true,

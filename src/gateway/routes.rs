@@ -23,6 +23,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 
+use super::front;
 use super::incoming;
 use super::reply::Refusal;
 use super::shared::App;
@@ -75,6 +76,7 @@ pub(super) fn router(app: App) -> Router {
         .route("/api/events", get(events::events))
         .route("/_app/{file}", get(dashboard::asset))
         .fallback(dashboard::fallback)
+        .layer(middleware::from_fn_with_state(app.clone(), front::check))
         .layer(middleware::from_fn_with_state(app.clone(), count))
         .with_state(app)
 }

@@ -12,7 +12,7 @@ use crate::control::{AccountError, CommandError, CreateError, DeliveryError, Rot
 use crate::domain::Status;
 use crate::runtime::RuntimeError;
 use crate::store::StoreError;
-use crate::zeroclaw::client::{GatewayError, WebhookAnswer};
+use crate::zeroclaw::client::{GatewayError, ModelFailure, WebhookAnswer};
 
 /// When an agent that comes up is worth another try: a start takes about that long.
 const READY_RETRY_SECS: u64 = 2;
@@ -232,6 +232,9 @@ impl From<DeliveryError> for Problem {
 
 /// What a gateway's answer to a message that is no success means.
 pub fn gateway_refusal(answer: &WebhookAnswer) -> Problem {
+    if let Some(failure) = ModelFailure::read(answer) {
+        return model_error(&failure).with("gatewayStatus", answer.status);
+    }
     match StatusCode::from_u16(answer.status) {
         Ok(StatusCode::REQUEST_TIMEOUT) => {
             Problem::new(Code::GatewayTimeout, "The agent's model did not answer in time.")
@@ -245,6 +248,17 @@ pub fn gateway_refusal(answer: &WebhookAnswer) -> Problem {
         _ => Problem::new(Code::GatewayError, format!("The agent's gateway answered {}.", answer.status)),
     }
     .with("gatewayStatus", answer.status)
+}
+
+/// The model failed, with whether a retry can help.
+fn model_error(failure: &ModelFailure) -> Problem {
+    let problem = Problem::new(Code::ModelError, format!("The agent's model failed: {}", failure.message))
+        .with("model", failure.to_json())
+        .with("retryable", failure.retryable);
+    match failure.retry_after {
+        Some(secs) => problem.retry_after(secs),
+        None => problem,
+    }
 }
 
 #[derive(serde::Deserialize)]

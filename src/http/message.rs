@@ -17,6 +17,7 @@ use super::problem::{Code, FieldError, Problem};
 use super::request::Trace;
 use super::state::Api;
 use crate::control::Message;
+use crate::zeroclaw::client::ModelFailure;
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -66,6 +67,9 @@ pub async fn message(
     let answer = own.handle.deliver(message).await?;
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     if !status.is_success() {
+        if let Some(failure) = ModelFailure::read(&answer) {
+            state.metrics.model_failed(failure.class());
+        }
         return Err(gateway_refusal(&answer));
     }
     let kind = answer.content_type.as_deref().unwrap_or("application/json");

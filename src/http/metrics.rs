@@ -51,12 +51,18 @@ struct By {
     cause: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelFailed {
+    reason: &'static str,
+}
+
 type Histograms = Family<Timed, Histogram, fn() -> Histogram>;
 
 pub struct Metrics {
     registry: Registry,
     requests: Family<Requested, Counter>,
     durations: Histograms,
+    models_failed: Family<ModelFailed, Counter>,
     agents: Family<Of, Gauge>,
     restarts: Gauge,
     orphans: Gauge,
@@ -74,6 +80,7 @@ impl Default for Metrics {
         let metrics = Self {
             requests: Family::default(),
             durations,
+            models_failed: Family::default(),
             agents: Family::default(),
             restarts: Gauge::default(),
             orphans: Gauge::default(),
@@ -91,6 +98,7 @@ impl Default for Metrics {
             Unit::Seconds,
             metrics.durations.clone(),
         );
+        registry.register("model_errors", "Messages whose model failed", metrics.models_failed.clone());
         registry.register("agents", "Agents in each status", metrics.agents.clone());
         registry.register(
             "agent_restarts",
@@ -119,6 +127,11 @@ impl Metrics {
         let timed = Timed { method: method.clone(), route: route.clone(), class: class(status) };
         self.durations.get_or_create(&timed).observe(took.as_secs_f64());
         self.requests.get_or_create(&Requested { method, route, status: status.as_u16() }).inc();
+    }
+
+    /// A message without an answer because its model failed, by a reason of a fixed set.
+    pub fn model_failed(&self, reason: &'static str) {
+        self.models_failed.get_or_create(&ModelFailed { reason }).inc();
     }
 
     /// Everything as text, with what is known of agents and store at this moment.

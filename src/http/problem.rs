@@ -65,6 +65,7 @@ codes! {
     RateLimited = TOO_MANY_REQUESTS "rate-limited" true, "Too many requests";
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE "headers-too-large" false, "Headers too large";
     Internal = INTERNAL_SERVER_ERROR "internal" false, "The service failed";
+    ModelError = BAD_GATEWAY "model-error" true, "The agent's model failed";
     GatewayError = BAD_GATEWAY "gateway-error" true, "The agent failed";
     DeliveryUnknown = BAD_GATEWAY "delivery-unknown" false, "Whether the message arrived is unknown";
     AgentNotReady = SERVICE_UNAVAILABLE "agent-not-ready" true, "The agent is not ready";
@@ -74,6 +75,18 @@ codes! {
     NoCapacity = SERVICE_UNAVAILABLE "no-capacity" true, "No capacity";
     Overloaded = SERVICE_UNAVAILABLE "overloaded" true, "Overloaded";
     GatewayTimeout = GATEWAY_TIMEOUT "gateway-timeout" true, "The agent did not answer in time";
+}
+
+/// Why a model failed, as far as its gateway tells.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelProblem {
+    /// What the model's server answered.
+    pub status: Option<u16>,
+    pub code: Option<String>,
+    pub message: String,
+    /// Seconds until a retry makes sense.
+    pub retry_after: Option<u64>,
 }
 
 /// One thing that is wrong with a request: where it is, and how to mend it.

@@ -124,6 +124,10 @@ const fn explained(code: Code) -> (&'static str, &'static str) {
             "The service failed inside. That is a bug, or damaged data.",
             "The operator's log has the cause under the requestId.",
         ),
+        Code::ModelError => (
+            "The agent works, and its model gave no answer: a wrong key, an unknown model, no credit, a server that is away.",
+            "Do what `detail` says; `model` has the server's status and code. Send it again only where `retryable` is true.",
+        ),
         Code::GatewayError => {
             ("The agent's gateway failed, or its answer cannot be used.", "Look at the agent's explain and logs.")
         }

@@ -89,6 +89,9 @@ pub mod shown {
         /// The commands that are possible, of `illegal-transition`.
         #[schema(required = false)]
         pub allowed: Vec<String>,
+        /// Why the model failed, of `model-error`: `status`, `code`, `message`, `retryAfter`.
+        #[schema(required = false)]
+        pub model: super::super::problem::ModelProblem,
         /// What the agent's gateway answered, of `gateway-error`.
         #[schema(required = false)]
         pub gateway_status: u16,

@@ -2,6 +2,7 @@
 
 mod handover;
 mod http;
+mod model_failure;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use super::usability::SelfReport;
 use crate::domain::Secret;
 
 pub use http::HttpGateway;
+pub use model_failure::ModelFailure;
 
 /// A running instance's gateway. Object-safe, so that tests can put one in memory behind it.
 pub trait Gateway: Send + Sync + 'static {

@@ -50,7 +50,7 @@ async fn what_the_gateway_says_is_told_honestly() {
     for (gateway_fault, status, code) in [
         (GatewayFault::Fails(408), 504, "gateway-timeout"),
         (GatewayFault::Fails(429), 429, "rate-limited"),
-        (GatewayFault::Fails(500), 502, "gateway-error"),
+        (GatewayFault::Fails(500), 502, "model-error"),
         (GatewayFault::Fails(413), 413, "too-large"),
         (GatewayFault::HangsUp, 502, "delivery-unknown"),
         (GatewayFault::Garbage, 502, "gateway-error"),
@@ -60,6 +60,9 @@ async fn what_the_gateway_says_is_told_honestly() {
         refused.problem(status, code);
         assert_eq!(status == 429, refused.headers.contains_key("retry-after"), "{refused:?}");
         world.reach(&id, "RUNNING").await;
+        if code == "model-error" {
+            assert!(refused.body["model"]["message"].as_str().unwrap().contains("model failed"), "{refused:?}");
+        }
     }
     world.fakes.engine().set_gateway_fault_of(agent, None);
     world.reach(&id, "RUNNING").await;

@@ -230,3 +230,54 @@ async fn a_message_sent_twice_at_once_is_answered_once() {
     }
     assert_eq!(world.model.calls().len(), 1);
 }
+
+#[tokio::test]
+async fn browsers_may_call_from_the_listed_origins_alone() {
+    let world = World::paired("[gateway]\ncors_origins = [\"https://chat.example\"]\n").await;
+    let ask = async |origin: &str, path: &str| {
+        let request = world.http.request(reqwest::Method::OPTIONS, world.url(path)).header("Origin", origin);
+        let request = request.header("Access-Control-Request-Method", "POST");
+        request.header("Access-Control-Request-Headers", "authorization,content-type").send().await.unwrap()
+    };
+    for path in ["/v1/chat/completions", "/api/chat", "/v1/models"] {
+        let allowed = ask("https://chat.example", path).await;
+        assert_eq!(allowed.status(), 204);
+        assert_eq!(allowed.headers()["access-control-allow-origin"], "https://chat.example");
+        assert_eq!(allowed.headers()["access-control-allow-headers"], "authorization,content-type");
+        let (status, body) = both(ask("https://other.example", path).await).await;
+        assert_eq!(status, 403);
+        assert!(body["error"].as_str().unwrap().contains("cors_origins"), "{body}");
+    }
+    let answer = world.get("/v1/models").header("Origin", "https://chat.example").send().await.unwrap();
+    assert_eq!(answer.headers()["access-control-allow-origin"], "https://chat.example");
+    assert_eq!(
+        (&answer.headers()["cache-control"], &answer.headers()["x-content-type-options"]),
+        (&"no-store".parse().unwrap(), &"nosniff".parse().unwrap())
+    );
+    let other = world.get("/v1/models").header("Origin", "https://other.example").send().await.unwrap();
+    assert!(other.headers().get("access-control-allow-origin").is_none());
+}
+
+#[tokio::test]
+async fn a_foreign_name_reads_nothing_where_no_token_is_needed() {
+    let open = World::new("[gateway]\nrequire_pairing = false\nallowed_hosts = [\"ada.example.org\"]\n").await;
+    for (host, status) in [("localhost", 200), ("ada.example.org", 200), ("evil.example", 403)] {
+        assert_eq!(open.get("/api/status").header("Host", host).send().await.unwrap().status(), status, "{host}");
+    }
+    let paired = World::new("").await;
+    assert_eq!(paired.get("/metrics").send().await.unwrap().status(), 200);
+    assert_eq!(paired.get("/metrics").header("Host", "evil.example").send().await.unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_form_that_is_asked_for() {
+    let world = World::paired("").await;
+    let get = async |accept: &str| world.get("/metrics").header("Accept", accept).send().await.unwrap();
+    let text = get("text/plain; version=0.0.4").await;
+    assert!(text.headers()["content-type"].to_str().unwrap().starts_with("text/plain"));
+    let text = text.text().await.unwrap();
+    assert!(text.contains("# TYPE zeroone_gateway_http_requests_total counter") && !text.contains("# EOF"), "{text}");
+    let open = get("application/openmetrics-text; version=1.0.0").await;
+    assert!(open.text().await.unwrap().ends_with("# EOF\n"));
+    assert_eq!(get("application/json").await.status(), 406);
+}

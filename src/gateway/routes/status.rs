@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -12,10 +12,10 @@ use super::on_disk;
 use crate::gateway::agent::today;
 use crate::gateway::auth::Paired;
 use crate::gateway::client::Client;
+use crate::gateway::exposition;
+use crate::gateway::front;
 use crate::gateway::reply::Refusal;
 use crate::gateway::shared::App;
-
-const PROMETHEUS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Open to all: says that the gateway lives, and nothing that is worth stealing.
 pub(super) async fn health(State(app): State<App>) -> Json<Value> {
@@ -31,13 +31,20 @@ pub(super) async fn health(State(app): State<App>) -> Json<Value> {
 pub(super) async fn metrics(
     State(app): State<App>,
     client: Client,
+    headers: HeaderMap,
     paired: Result<Paired, Refusal>,
 ) -> Result<Response, Refusal> {
-    if !client.address.to_canonical().is_loopback() {
+    // A page of another server can make its own name mean this machine, and would be local then.
+    let local_name = front::is_own_host(&app.config().gateway, &headers);
+    if !local_name || !client.address.to_canonical().is_loopback() {
         paired?;
     }
     let text = app.metrics.render(app.health.snapshot().uptime_seconds);
-    Ok(([(header::CONTENT_TYPE, PROMETHEUS)], text).into_response())
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    Ok(match exposition::in_form(accept, text) {
+        Some((kind, text)) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
+        None => StatusCode::NOT_ACCEPTABLE.into_response(),
+    })
 }
 
 pub(super) async fn status(_: Paired, State(app): State<App>) -> Json<Value> {

@@ -1,0 +1,135 @@
+//! What a gateway's refusal of a message says about the model behind it.
+//!
+//! The embedded gateway tells the reason (502 with a member `model`). ZeroClaw says only that the model failed (500,
+//! `LLM request failed`); its log has more.
+
+use serde_json::{Value, json};
+
+use super::WebhookAnswer;
+
+/// As much of a gateway's words as is passed on, in characters.
+const LONGEST: usize = 600;
+/// The codes of the embedded gateway for what has no status.
+const OWN_CODES: [&str; 12] = [
+    "dns",
+    "unreachable",
+    "tls",
+    "proxy",
+    "connection_broken",
+    "web_page",
+    "unreadable_answer",
+    "empty_answer",
+    "content_filter",
+    "unsupported_parameter",
+    "not_configured",
+    "timeout",
+];
+
+/// The model gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFailure {
+    /// What the model's server answered, where it answered.
+    pub status: Option<u16>,
+    pub code: Option<String>,
+    /// A sentence with the remedy; the gateway has taken keys out of it.
+    pub message: String,
+    /// Seconds until a retry makes sense.
+    pub retry_after: Option<u64>,
+    /// Whether the same message may be answered later.
+    pub retryable: bool,
+}
+
+impl ModelFailure {
+    /// `None` for an answer that does not tell of the model.
+    pub fn read(answer: &WebhookAnswer) -> Option<Self> {
+        let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        match answer.status {
+            502 if body["model"].is_object() => Some(Self::told(&body["model"])),
+            500 if body["error"].as_str().is_some_and(|error| error.starts_with("LLM request failed")) => Some(Self {
+                status: None,
+                code: None,
+                message: "the model failed; this version of the gateway does not say why, its log may".into(),
+                retry_after: None,
+                retryable: true,
+            }),
+            _ => None,
+        }
+    }
+
+    fn told(model: &Value) -> Self {
+        let text = |name: &str| model[name].as_str().map(|text| text.chars().take(LONGEST).collect::<String>());
+        let status = model["status"].as_u64().and_then(|status| u16::try_from(status).ok());
+        let passes = !matches!(status, Some(400..=407 | 410..=424 | 426..=428));
+        Self {
+            status,
+            code: text("code"),
+            message: text("message").unwrap_or_else(|| "the model failed".into()),
+            retry_after: model["retryAfter"].as_u64(),
+            retryable: model["retryable"].as_bool().unwrap_or(passes),
+        }
+    }
+
+    /// The reason in one word of a fixed set, to count by.
+    pub fn class(&self) -> &'static str {
+        let code = self.code.as_deref().unwrap_or_default();
+        if code.contains("quota") {
+            return "insufficient_quota";
+        }
+        match self.status {
+            Some(401 | 403) => "invalid_api_key",
+            Some(402) => "insufficient_quota",
+            Some(404) => "not_found",
+            Some(429) => "rate_limited",
+            Some(500..) => "server_error",
+            Some(_) => "invalid_request",
+            None => OWN_CODES.into_iter().find(|own| *own == code).unwrap_or("unknown"),
+        }
+    }
+
+    pub fn to_json(&self) -> Value {
+        json!({
+            "status": self.status, "code": self.code, "message": self.message, "retryAfter": self.retry_after,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &Value) -> WebhookAnswer {
+        WebhookAnswer { status, content_type: None, body: body.to_string().into() }
+    }
+
+    #[test]
+    fn the_reason_is_read_with_whether_a_retry_helps() {
+        for (model, class, retryable) in [
+            (
+                json!({ "status": 401, "code": "invalid_api_key", "message": "m", "retryable": false }),
+                "invalid_api_key",
+                false,
+            ),
+            (json!({ "status": 429, "code": "rate_limit", "message": "m", "retryAfter": 7 }), "rate_limited", true),
+            (json!({ "status": 429, "code": "insufficient_quota", "retryable": false }), "insufficient_quota", false),
+            (json!({ "status": 404 }), "not_found", false),
+            (json!({ "status": 503 }), "server_error", true),
+            (json!({ "status": null, "code": "dns" }), "dns", true),
+            (json!({ "status": null, "code": "made up by somebody" }), "unknown", true),
+        ] {
+            let failure = ModelFailure::read(&answer(502, &json!({ "error": "e", "model": model }))).unwrap();
+            assert_eq!((failure.class(), failure.retryable), (class, retryable), "{model}");
+        }
+    }
+
+    #[test]
+    fn zeroclaws_own_words_are_known_and_other_answers_are_no_failure_of_the_model() {
+        assert!(ModelFailure::read(&answer(500, &json!({ "error": "LLM request failed" }))).unwrap().retryable);
+        for (status, body) in
+            [(500, json!({ "error": "disk" })), (502, json!({})), (408, Value::Null), (200, json!({ "model": {} }))]
+        {
+            assert_eq!(ModelFailure::read(&answer(status, &body)), None);
+        }
+        let long = json!({ "model": { "message": "x".repeat(9000) } });
+        assert!(ModelFailure::read(&answer(502, &long)).unwrap().message.len() <= LONGEST);
+    }
+}
