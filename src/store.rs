@@ -16,6 +16,7 @@
 //! when the call returns, so that simulations are reproducible.
 
 mod answer;
+mod append;
 mod apply;
 mod batch;
 mod codec;
@@ -158,7 +159,10 @@ impl Store {
             check_integrity: options.check_integrity,
             migrations: schema::MIGRATIONS,
         };
-        Engine::open(place, opening, options.events_per_agent, options.event_log)
+        let engine = Engine::open(place, opening, options.events_per_agent, options.event_log)?;
+        // A store whose log cannot be read says so to those who read it.
+        engine.appended.send_replace(engine.read(read::newest_event).unwrap_or(0));
+        Ok(engine)
     }
 
     /// Writes a batch. When this returns `Ok`, the batch is durable.
@@ -209,7 +213,7 @@ impl Store {
     /// # Errors
     /// As [`Store::load`].
     pub async fn event_log(&self, after: u64, limit: usize) -> Result<EventPage, StoreError> {
-        self.read(move |txn| event_log::read(txn, after, limit)).await
+        self.read(move |txn| read::event_log(txn, after, limit)).await
     }
 
     /// The newest offset of the event log, as it grows.

@@ -13,7 +13,7 @@ use super::apply::{Failure, Ledger};
 use super::batch::Batch;
 use super::disk::Disk;
 use super::error::{OpenError, StoreError, from_redb};
-use super::event_log::{self, EventLogBounds};
+use super::event_log::EventLogBounds;
 use super::place::{Lock, Opening, Place};
 use super::schema::{self, Identity};
 use super::tables::Tables;
@@ -58,7 +58,7 @@ impl Engine {
     ) -> Result<Self, OpenError> {
         let lock = place.lock()?;
         let (database, identity) = place.open(&opening)?;
-        let engine = Self {
+        Ok(Self {
             place,
             identity,
             opening,
@@ -68,10 +68,7 @@ impl Engine {
             gate: RwLock::new(Gate::Open(database)),
             lock: Mutex::new(Some(lock)),
             writing: Mutex::new(()),
-        };
-        // A store whose log cannot be read says so to those who read it.
-        engine.appended.send_replace(engine.read(event_log::newest).unwrap_or(0));
-        Ok(engine)
+        })
     }
 
     /// Writes the batches in one durable commit and answers each. If the medium fails, the database is opened anew

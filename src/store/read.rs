@@ -8,10 +8,11 @@ use crate::vault::{RingKeyId, Sealed};
 use super::codec::Place;
 use super::engine::ReadError;
 use super::error::StoreError;
+use super::event_log::{Event, EventPage, log_place};
 use super::records::{AgentRecord, IdempotencyRecord, IdempotencyState, LogEntry, Snapshot, StoredAgent};
 use super::tables::{
-    AGENT_PORTS, AGENTS, CANARY, EVENTS, IDEMPOTENCY, Id, KEYS, META, OWNERS, PORTS, SLUGS, USERS, agent_place,
-    event_place, idempotency_place, joined, key_place, user_place,
+    AGENT_PORTS, AGENTS, CANARY, EVENT_LOG, EVENTS, IDEMPOTENCY, Id, KEYS, META, OWNERS, PORTS, SLUGS, USERS,
+    agent_place, event_place, idempotency_place, joined, key_place, user_place,
 };
 
 type Read<T> = Result<T, ReadError>;
@@ -54,6 +55,31 @@ pub(super) fn events(txn: &ReadTransaction, agent: AgentId, after: u64, limit: u
         entries.push(event_place(&place).decode(value.value())?);
     }
     Ok(entries)
+}
+
+/// Up to `limit` lines after this offset.
+pub(super) fn event_log(txn: &ReadTransaction, after: u64, limit: usize) -> Read<EventPage> {
+    let table = txn.open_table(EVENT_LOG)?;
+    let newest = table.last()?.map_or(0, |(offset, _)| offset.value());
+    if after > newest {
+        return Ok(EventPage::Ahead { newest });
+    }
+    match table.first()?.map(|(offset, _)| offset.value()) {
+        Some(oldest) if oldest > after + 1 => return Ok(EventPage::Expired { oldest }),
+        Some(_) | None => {}
+    }
+    let mut lines = Vec::new();
+    for row in table.range(after + 1..)?.take(limit) {
+        let (offset, value) = row?;
+        let event: Event = log_place(&offset.value().to_be_bytes()).decode(value.value())?;
+        lines.push(Event { offset: offset.value(), ..event });
+    }
+    Ok(EventPage::Lines(lines))
+}
+
+/// The newest offset; 0 where nothing was written yet.
+pub(super) fn newest_event(txn: &ReadTransaction) -> Read<u64> {
+    Ok(txn.open_table(EVENT_LOG)?.last()?.map_or(0, |(offset, _)| offset.value()))
 }
 
 pub(super) fn idempotency(txn: &ReadTransaction, user: UserId, key: &str) -> Read<Option<IdempotencyRecord>> {

@@ -197,7 +197,7 @@ impl World {
         }
         model.users = snapshot.users.into_iter().map(|user| (user.id, user)).collect();
         model.keys = snapshot.keys.into_iter().map(|key| (key.id, key)).collect();
-        let EventPage::Lines(lines) = engine.read(|txn| event_log::read(txn, 0, usize::MAX))? else {
+        let EventPage::Lines(lines) = engine.read(|txn| read::event_log(txn, 0, usize::MAX))? else {
             panic!("nothing was pruned")
         };
         assert!(lines.iter().zip(1..).all(|(event, offset)| event.offset == offset), "{lines:?}");
