@@ -17,6 +17,7 @@ mod clock;
 mod counters;
 mod job_queue;
 mod jobs;
+mod lease;
 mod protocol;
 mod registry;
 mod services;
@@ -28,6 +29,7 @@ pub use clock::Clock;
 pub use counters::{ActorCounts, Counters};
 pub use job_queue::JobQueues;
 pub use jobs::{API_KEY_FIELD, CHANNELS_FIELD, RETIRED_FIELD, key_of, open_credentials, open_retired};
+pub use lease::Lease;
 pub use protocol::{
     AgentMsg, Change, CommandMsg, CommandReply, CreateRefusal, Creation, Directory, IdempotencyClaim, RegistryMsg,
     RegistrySlot, SupervisorMsg,

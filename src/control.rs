@@ -21,6 +21,7 @@ mod chaos;
 mod events;
 mod explain;
 mod handle;
+mod lease;
 mod message;
 mod new_agent;
 mod reconcile;
@@ -80,6 +81,7 @@ pub struct ControlPlane {
     closing: CancellationToken,
     key_file: Option<KeyFile>,
     rotating: Arc<tokio::sync::Mutex<()>>,
+    claimant: Arc<lease::Claimant>,
     /// Dropped with the last clone outside of the control plane; its own tasks hold none.
     _alive: Option<Arc<Alive>>,
 }
@@ -222,6 +224,12 @@ impl ControlPlane {
         if timeout(SHUTDOWN_PATIENCE, self.services.tasks.wait()).await.is_err() {
             tracing::warn!("a task of the control plane did not end in time");
         }
+        self.claimant.release(&self.services).await;
         self.services.store.close().await;
+    }
+
+    /// Waits until another control plane has taken this installation; tells which one. This one shuts itself down then.
+    pub async fn superseded(&self) -> String {
+        lease::in_use(&self.services.lease.lost().await)
     }
 }

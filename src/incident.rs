@@ -67,8 +67,7 @@ impl Kind {
             | Code::PairingRefused
             | Code::PairingLocked
             | Code::PairingDisabled => Self::Token,
-            Code::PortTaken
-            | Code::NoFreePort
+            Code::NoFreePort
             | Code::StartFailed
             | Code::CannotRun
             | Code::NoCapacity
@@ -78,8 +77,10 @@ impl Kind {
             Code::InstanceGone | Code::RestartedOutside => Self::Operator,
             // A crash loop has a root; one whose root nobody knows any more is at least a failure of its own.
             Code::CrashLoop | Code::SecretsUnreadable | Code::SecretsMissing | Code::Internal => Self::Service,
-            // One missed check may be a hiccup: only a row of them is trouble.
-            Code::HealthMissed | Code::HealthBack => return None,
+            // One missed check may be a hiccup: only several in a row are trouble.
+            Code::HealthMissed | Code::HealthBack | Code::EndpointMoved => return None,
+            // The agent gets another port at once. If there is none, or the start fails, that is the trouble.
+            Code::PortTaken => return None,
             Code::Created
             | Code::StartRequested
             | Code::StopRequested

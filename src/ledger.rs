@@ -1,4 +1,4 @@
-//! Who has how many agents, which slug is whose, which port is whose: pure bookkeeping, without clock or I/O.
+//! How many agents a user has, and which agent has which slug and port: pure bookkeeping, without clock or I/O.
 //!
 //! One ledger knows all agents of an installation, and one owner asks it, one question after the other: so "is there
 //! room" and "take it" are one step, and a thousand creates at once can't get past a quota. The store is the truth; the
@@ -56,8 +56,8 @@ pub enum Refusal {
     SlugTaken,
     #[error("no host port is free")]
     NoFreePort,
-    #[error("the agent holds no seat")]
-    NoSeat,
+    #[error("the agent has no allocation")]
+    NotAllocated,
 }
 
 /// Why stored claims can't all be true: the store contradicts itself.
@@ -75,6 +75,13 @@ impl Ledger {
     /// An empty one that gives out these ports. What was claimed before may lie outside of them and stays where it is.
     pub fn new(ports: PortRange) -> Self {
         Self { ports: Ports::of(ports), ..Self::default() }
+    }
+
+    /// The same, with a first port that differs from installation to installation.
+    #[must_use]
+    pub fn beginning_at(mut self, seed: u64) -> Self {
+        self.ports.begin_at(seed);
+        self
     }
 
     /// Takes up a stored claim. Quotas are not asked: what was granted stays granted, whatever became of the plan.
@@ -96,7 +103,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Gives an agent its seat. One that has a seat keeps it, whatever is wished for.
+    /// Gives an agent its allocation. One that has one keeps it, whatever is asked for.
     ///
     /// # Errors
     /// The user's quota is used up, the slug is taken, or no port is free.
@@ -139,12 +146,12 @@ impl Ledger {
         }
     }
 
-    /// Another port for an agent that found a stranger on its own, which no agent gets for `PORT_QUARANTINE`.
+    /// Another port for an agent whose own is used by another program. That one is not given out for `PORT_QUARANTINE`.
     ///
     /// # Errors
-    /// No other port is free, or the agent has no seat.
+    /// No other port is free, or the agent has no allocation.
     pub fn swap_port(&mut self, agent: AgentId, now: Timestamp) -> Result<HostPort, Refusal> {
-        let claim = self.claims.get_mut(&agent).ok_or(Refusal::NoSeat)?;
+        let claim = self.claims.get_mut(&agent).ok_or(Refusal::NotAllocated)?;
         let port = self.ports.take(now).ok_or(Refusal::NoFreePort)?;
         self.ports.quarantine(claim.allocation.port, now);
         claim.allocation.port = port;

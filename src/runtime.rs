@@ -9,6 +9,7 @@
 #[cfg(feature = "docker")]
 pub mod docker;
 pub mod fault;
+pub mod lease;
 #[cfg(any(feature = "docker", feature = "process"))]
 mod lines;
 #[cfg(feature = "process")]
@@ -22,6 +23,7 @@ pub use futures_util::future::BoxFuture;
 pub use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
+pub use self::lease::{LeaseAnswer, LeasePurpose, LeaseRecord, LeaseRequest};
 use crate::domain::{AgentId, HostPort, ImageRef, Origin, Secret, Slug, Software, Timestamp};
 pub use crate::domain::{Exit, RunId, StagedFile};
 
@@ -339,6 +341,18 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// What the instance was told about its agent when it was made; at the most as new as the last
     /// [`ContainerRuntime::ensure_created`]. `None` where it tells nothing, or nothing that can be read.
     fn origin<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Origin>>>;
+
+    /// Claims, renews or releases the installation on this engine, by the rule of [`lease::decide`]: of any number of
+    /// control planes with the same installation id one gets [`LeaseAnswer::Held`]. The record is kept by the engine, beside
+    /// the instances, and outlives the control plane. A runtime whose engine no other process can reach may keep this
+    /// default, which always grants.
+    fn lease<'a>(&'a self, request: &'a LeaseRequest) -> BoxFuture<'a, RuntimeResult<LeaseAnswer>> {
+        let epoch = match request.purpose {
+            LeasePurpose::Claim { .. } => 1,
+            LeasePurpose::Renew { epoch } | LeasePurpose::Release { epoch } => epoch,
+        };
+        Box::pin(std::future::ready(Ok(LeaseAnswer::Held { epoch })))
+    }
 
     /// Wake-ups. The stream goes on for ever: an engine that went away shows as a [`Resync::All`] when it is back.
     fn watch(&self) -> BoxStream<'static, Resync>;

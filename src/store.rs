@@ -200,6 +200,14 @@ impl Store {
         self.read(move |txn| read::agent(txn, id)).await
     }
 
+    /// Whether this store had the agent and deleted it.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub async fn was_deleted(&self, id: AgentId) -> Result<bool, StoreError> {
+        self.read(move |txn| read::was_deleted(txn, id)).await
+    }
+
     /// Up to `limit` entries of an agent's timeline that come after `after_seq`, oldest first.
     ///
     /// # Errors
@@ -286,6 +294,14 @@ impl Store {
 
     pub fn installation(&self) -> InstallationId {
         self.0.engine.identity.installation
+    }
+
+    /// Tells this store from a copy of it: the same over restarts, another one for a file that was copied.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn identity(&self) -> std::io::Result<String> {
+        self.0.engine.place.identity()
     }
 
     /// When the store was made.

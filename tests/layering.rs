@@ -1,11 +1,15 @@
-//! The house keeps its floors: imports run strictly downwards, and each library is known to one room alone.
+//! Imports run strictly downwards, files of a module do not use each other in circles, and each library is named in one
+//! module alone.
+
+#[path = "layering/circles.rs"]
+mod circles;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Rooms by floor, lowest first. A room may use rooms of its own floor only where [`SAME_FLOOR`] says so.
-const FLOORS: [&[&str]; 9] = [
+/// Modules by layer, lowest first. A module may use those of lower layers.
+const LAYERS: [&[&str]; 9] = [
     &["domain", "listen", "plain"],
     &["backoff", "ledger"],
     &["lifecycle"],
@@ -18,7 +22,7 @@ const FLOORS: [&[&str]; 9] = [
     &["control"],
 ];
 
-/// Rooms above the control plane: programs and facades, which the rooms below know nothing of.
+/// Modules above the control plane: programs and facades, which no module below uses.
 const ABOVE: [&str; 7] = ["http", "cli", "config", "telemetry", "testkit", "proxy", "gateway"];
 
 /// Which library may be named where.
@@ -29,6 +33,64 @@ const KEPT: [(&str, &[&str]); 5] = [
     ("axum", &["http", "gateway", "proxy"]),
     ("rusqlite", &["gateway"]),
 ];
+
+/// Circles of files that are there, and why. A circle that is part of one of these is accepted.
+const CIRCLES: [(&str, &[&str]); 6] = [
+    // Routes hold the shared application, which holds what they use. To be untied from the top.
+    ("gateway", &["gateway"]),
+    ("http", &["http"]),
+    // A level of the log is checked where the configuration is read, by the parser that applies it.
+    ("config and telemetry", &["config/sections", "telemetry"]),
+    // A descriptor is opened by what the process table shows, and the table is read for a descriptor's process.
+    ("processes", &["runtime/process/pidfd", "runtime/process/table"]),
+    // The fake engine and the state that it locks.
+    ("fake engine", &["testkit/engine", "testkit/state"]),
+    // The commands of the program and the service that two of them start.
+    ("command line", &["cli"]),
+];
+
+#[test]
+fn files_do_not_use_each_other_in_circles() {
+    let sources = sources().into_iter().filter(|(file, _)| !is_test(file) && file != Path::new("main.rs"));
+    let sources: circles::Sources = sources.map(|(file, text)| (module_path(&file), text)).collect();
+    let accepted = |circle: &[String]| {
+        let within = |name: &String, base: &str| name == base || name.starts_with(&format!("{base}/"));
+        CIRCLES.iter().any(|(_, bases)| circle.iter().all(|name| bases.iter().any(|base| within(name, base))))
+    };
+    let found = circles::circles(&sources).into_iter().map(|circle| circle.iter().map(|m| m.join("/")).collect());
+    let broken: Vec<Vec<String>> = found.filter(|circle: &Vec<String>| !accepted(circle)).collect();
+    assert_eq!(broken, Vec::<Vec<String>>::new());
+}
+
+#[test]
+fn a_circle_is_found_through_groups_re_exports_and_parents() {
+    let source = |module: &str, text: &str| (module.split('/').map(str::to_owned).collect(), text.to_owned());
+    let sources: circles::Sources = [
+        source("a", "mod one; mod two; mod three; pub use two::Second;"),
+        source("a/one", "use super::{Second, three::Third};"),
+        source("a/two", "use crate::{b, a::three};"),
+        source("a/three", "fn f() { super::one::g() }"),
+        source("b", "use crate::a::Second as S;"),
+    ]
+    .into();
+    let circle: Vec<_> = circles::circles(&sources).concat().iter().map(|module| module.join("/")).collect();
+    assert_eq!(circle, ["a/one", "a/three", "a/two", "b"]);
+    let cut: circles::Sources = sources
+        .into_iter()
+        .map(|(module, text)| (module, text.replace("three::Third", "One").replace("Second as S", "One")))
+        .collect();
+    assert_eq!(
+        circles::circles(&cut),
+        [["a/one", "a/three", "a/two"].map(|m| m.split('/').map(str::to_owned).collect::<Vec<_>>())]
+    );
+}
+
+fn module_path(file: &Path) -> circles::Module {
+    if file == Path::new("lib.rs") {
+        return Vec::new();
+    }
+    file.with_extension("").components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect()
+}
 
 fn sources() -> BTreeMap<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -56,7 +118,7 @@ fn without_tests(text: &str) -> String {
     product.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-fn room(file: &Path) -> String {
+fn module_of(file: &Path) -> String {
     let name = file.to_string_lossy();
     if let Some(engine) = ["runtime/docker", "runtime/process"].into_iter().find(|engine| name.starts_with(engine)) {
         return engine.to_owned();
@@ -69,7 +131,7 @@ fn is_test(file: &Path) -> bool {
     file.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs")))
 }
 
-/// The rooms of this crate that a source names.
+/// The modules of this crate that a source names.
 fn used(text: &str) -> Vec<String> {
     text.match_indices("crate::")
         .map(|(at, name)| {
@@ -81,15 +143,15 @@ fn used(text: &str) -> Vec<String> {
 
 #[test]
 fn imports_run_strictly_downwards() {
-    let floor_of = |room: &str| FLOORS.iter().position(|rooms| rooms.contains(&room));
+    let layer_of = |module: &str| LAYERS.iter().position(|modules| modules.contains(&module));
     let mut broken = Vec::new();
     for (file, text) in sources() {
-        let room = room(&file);
-        let Some(floor) = floor_of(&room).filter(|_| !is_test(&file)) else { continue };
+        let module = module_of(&file);
+        let Some(layer) = layer_of(&module).filter(|_| !is_test(&file)) else { continue };
         for other in used(&text) {
-            // A room with a wall in it is one room all the same for those inside.
-            let home = room.split('/').next() == Some(other.as_str());
-            let upwards = !home && floor_of(&other).is_some_and(|there| there >= floor);
+            // A module of two layers is one module for the files inside.
+            let home = module.split('/').next() == Some(other.as_str());
+            let upwards = !home && layer_of(&other).is_some_and(|there| there >= layer);
             if upwards || ABOVE.contains(&other.as_str()) {
                 broken.push(format!("{} uses {other}", file.display()));
             }
@@ -102,7 +164,7 @@ fn imports_run_strictly_downwards() {
 fn the_embedded_gateway_shares_nothing_but_the_domain() {
     let mut broken = Vec::new();
     for (file, text) in sources() {
-        if room(&file) == "gateway" {
+        if module_of(&file) == "gateway" {
             let foreign =
                 used(&text).into_iter().filter(|other| !["domain", "gateway", "listen"].contains(&other.as_str()));
             broken.extend(foreign.map(|other| format!("{} uses {other}", file.display())));
@@ -112,12 +174,12 @@ fn the_embedded_gateway_shares_nothing_but_the_domain() {
 }
 
 #[test]
-fn each_library_is_known_to_its_room_alone() {
+fn each_library_is_named_in_its_module_alone() {
     let mut broken = Vec::new();
     for (file, text) in sources() {
         let name = file.to_string_lossy().trim_end_matches(".rs").to_owned();
-        for (library, rooms) in KEPT {
-            let at_home = rooms.iter().any(|room| name == *room || name.starts_with(&format!("{room}/")));
+        for (library, modules) in KEPT {
+            let at_home = modules.iter().any(|module| name == *module || name.starts_with(&format!("{module}/")));
             if !at_home && !is_test(&file) && text.contains(&format!("{library}::")) {
                 broken.push(format!("{} names {library}", file.display()));
             }
@@ -127,11 +189,11 @@ fn each_library_is_known_to_its_room_alone() {
 }
 
 #[test]
-fn no_room_stands_outside_the_plan() {
-    let known: Vec<&str> = FLOORS.concat().into_iter().chain(ABOVE).chain(["lib", "main"]).collect();
+fn every_module_has_a_layer() {
+    let known: Vec<&str> = LAYERS.concat().into_iter().chain(ABOVE).chain(["lib", "main"]).collect();
     for file in sources().keys() {
-        let room = room(file);
-        assert!(known.contains(&room.as_str()), "{room} has no floor: give it one in {}", file!());
+        let module = module_of(file);
+        assert!(known.contains(&module.as_str()), "{module} has no layer: give it one in {}", file!());
     }
 }
 

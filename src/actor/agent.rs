@@ -119,7 +119,7 @@ impl ActorState {
             AgentMsg::Observed { revision, observation, run } => {
                 self.observation = None;
                 if std::mem::replace(&mut self.observing, ObserveState::Idle) == ObserveState::RunningThenAgain {
-                    self.look(myself.clone());
+                    self.start_observation(myself.clone());
                 }
                 if revision == self.view.record.state.revision && run.is_some() && run != self.run {
                     self.run = run;

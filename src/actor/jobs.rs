@@ -40,7 +40,7 @@ pub struct JobInput {
     pub run: Option<Run>,
 }
 
-/// How a job report, with what it learnt.
+/// How a job ended, with what it learnt.
 pub struct JobReport {
     pub outcome: Outcome,
     pub run: Option<Run>,
@@ -80,6 +80,10 @@ pub async fn run(services: Arc<Services>, job: Job, input: JobInput, cancel: Can
         // A token is tried, or a code is waited for and redeemed; then the gateway is asked whether it is usable.
         Job::Pair => limits.pairing * 3 + limits.health,
     };
+    if changes_instance(job) && !services.lease.is_held() {
+        let cause = Cause::because(Code::RuntimeUnavailable, "the lease of the installation is not held at present");
+        return failed(FailureKind::EngineAway, cause);
+    }
     let work = AssertUnwindSafe(perform(&services, job, &input, &cancel)).catch_unwind();
     match timeout(limit, work).await {
         Ok(Ok(Ok(report))) => report,
@@ -89,6 +93,14 @@ pub async fn run(services: Arc<Services>, job: Job, input: JobInput, cancel: Can
             let cause = Cause::because(Code::RuntimeUnavailable, format!("no answer within {} s", limit.as_secs()));
             failed(FailureKind::EngineAway, cause)
         }
+    }
+}
+
+/// Whether only the one control plane that holds the lease may do it.
+const fn changes_instance(job: Job) -> bool {
+    match job {
+        Job::Kill | Job::Create | Job::Launch | Job::Stop | Job::Remove => true,
+        Job::Rebind | Job::Probe | Job::Pair => false,
     }
 }
 
@@ -152,7 +164,7 @@ async fn create(services: &Services, input: &JobInput, cancel: &CancellationToke
     let seen = services.runtime.ensure_created(&spec).await.map_err(|error| runtime_failure(&error))?;
     let run = seen.run().cloned();
     if run.is_none() && input.stage && !seen.created_now {
-        // A paused or hung run has its files open: it is report first.
+        // A paused or hung run has its files open: it is ended first.
         if matches!(seen.state, InstanceState::Paused(_)) {
             services.runtime.kill(&spec.key).await.map_err(|error| runtime_failure(&error))?;
         }
@@ -279,24 +291,31 @@ fn runtime_failure(error: &RuntimeError) -> Failure {
     Failure { kind, cause: Cause::because(code, error.to_string()) }
 }
 
-/// Asks the engine what there is of the instance.
-pub async fn look(
+/// Asks the engine what there is of the instance, whose run was `known` so far.
+pub async fn observe(
     services: &Services,
     agent: AgentId,
     key: &InstanceKey,
+    known: Option<&Run>,
 ) -> (crate::lifecycle::Observation, Option<Run>) {
     use crate::lifecycle::Observation;
+    // In its turn: after a gap every agent is observed, and the engine must not be asked for all of them at once.
+    let permit = services.engine_calls.acquire().await;
     let seen = timeout(services.settings.limits.engine_call, services.runtime.observe(key)).await;
-    let known = matches!(seen, Ok(Ok(_)));
+    drop(permit);
+    let answered = matches!(seen, Ok(Ok(_)));
     let now = services.clock.now();
     services.views.update_vitals(agent, |vitals| {
-        vitals.unknown_since = if known { None } else { vitals.unknown_since.or(Some(now)) };
+        vitals.unknown_since = if answered { None } else { vitals.unknown_since.or(Some(now)) };
     });
     match seen {
         Ok(Ok(None)) => (Observation::Absent, None),
         Ok(Ok(Some(seen))) => match seen.state {
             InstanceState::Created => (Observation::Down(crate::domain::Exit::default()), None),
-            InstanceState::Running(run) => (Observation::Up { run_id: run.run_id.clone(), died: seen.died }, Some(run)),
+            InstanceState::Running(run) => {
+                let moved = known.is_some_and(|known| known.run_id == run.run_id && known.endpoint != run.endpoint);
+                (Observation::Up { run_id: run.run_id.clone(), died: seen.died, moved }, Some(run))
+            }
             InstanceState::Paused(run) => (Observation::Paused, Some(run)),
             InstanceState::Exited(exit) => (Observation::Down(exit), None),
         },
@@ -320,7 +339,9 @@ pub async fn check_health(services: &Services, agent: AgentId, key: &InstanceKey
     if !alive {
         return HealthCheck::Missed;
     }
+    let permit = services.engine_calls.acquire().await;
     let usage = timeout(limits.health, services.runtime.usage(key)).await;
+    drop(permit);
     let now = services.clock.now();
     let mut deep = false;
     services.views.update_vitals(agent, |vitals| {

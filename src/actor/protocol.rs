@@ -141,6 +141,8 @@ pub struct Creation {
     pub slug: SlugRequest,
     /// Written in the same transaction, so that a retry after a crash finds the agent.
     pub idempotency: Option<IdempotencyClaim>,
+    /// Its instance exists already and no record knows it: it is recorded beyond any quota.
+    pub adopted: bool,
 }
 
 /// What is written beside a new agent about the request that made it.

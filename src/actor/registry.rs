@@ -43,7 +43,7 @@ impl Actor for RegistryActor {
         args: RegistryArgs,
     ) -> Result<RegistryState, ActorProcessingErr> {
         let RegistryArgs { services, supervisor, snapshot } = args;
-        let mut ledger = Ledger::new(services.settings.ports);
+        let mut ledger = Ledger::new(services.settings.ports).beginning_at(services.store.installation().seed());
         for agent in snapshot.agents {
             let record = agent.record;
             // The store keeps the same claims in one transaction with the record: a clash means that it is damaged.
@@ -118,19 +118,25 @@ impl NoPort {
 
 impl RegistryState {
     async fn create(&mut self, creation: Creation) -> Result<Arc<AgentView>, CreateRefusal> {
-        let Creation { mut record, slug, idempotency } = creation;
+        let Creation { mut record, slug, idempotency, adopted } = creation;
         let user = self.services.accounts.user(record.user).filter(|user| user.status == UserStatus::Active);
         let user = user.ok_or(CreateRefusal::NoSuchUser)?;
         if self.ledger.allocation(record.id).is_some() {
             // A create that is repeated. What is not claimed here must not be given back when the store refuses it.
             return Err(StoreError::from(Conflict::Exists).into());
         }
-        let limits: Limits = user.effective_limits();
+        let mut limits: Limits = user.effective_limits();
+        if adopted {
+            // It exists already: a full quota is no reason to leave it without a record.
+            limits.max_agents = None;
+        }
         let now = self.services.clock.now();
         let allocation = self.ledger.claim(record.id, record.user, &limits, slug, now)?;
         record.slug = allocation.slug;
         record.updated_at = now;
-        let entry = LogEntry::new(Status::Pending, &record, &Cause::new(Code::Created));
+        // What was adopted says so, and why it does not run.
+        let cause = record.state.reason.clone().unwrap_or_else(|| Cause::new(Code::Created));
+        let entry = LogEntry::new(Status::Pending, &record, &cause);
         let mut batch = Batch::create_agent(&record, allocation.port, &entry, limits.max_agents);
         if let Some(claim) = &idempotency {
             batch = batch.with_idempotency(record.user, &claim.key, &claim.record);
@@ -139,7 +145,7 @@ impl RegistryState {
             self.ledger.release(record.id);
             return Err(error.into());
         }
-        tracing::info!(agent = %record.id, slug = %record.slug, port = %allocation.port, "created");
+        tracing::info!(agent = %record.id, slug = %record.slug, port = %allocation.port, cause = entry.cause, "created");
         let view = Arc::new(AgentView { record, port: allocation.port, access: None });
         self.services.views.put(Arc::clone(&view));
         // The supervisor ends only with the whole service; the store has the agent for the next one.

@@ -5,10 +5,10 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 use tokio_util::task::TaskTracker;
 
-use super::{Clock, Counters, JobQueues};
+use super::{Clock, Counters, JobQueues, Lease};
 use crate::accounts::Accounts;
 use crate::backoff::RestartPolicy;
 use crate::domain::{AgentId, PortRange, UserId};
@@ -36,7 +36,10 @@ pub struct Services {
     pub recoveries: Recoveries,
     /// Instances of ours that belong to no agent, as the last sweep left them.
     pub orphans: AtomicU64,
+    /// Bounds observations, figures and lists that are asked of the engine at the same time; first come, first served.
+    pub engine_calls: Semaphore,
     pub counters: Counters,
+    pub lease: Lease,
     pub clock: Clock,
     pub settings: Settings,
     /// A planted bug, to show that the simulation finds it.
@@ -44,6 +47,12 @@ pub struct Services {
     pub sabotage: Option<Sabotage>,
     /// Every committed transition, as it happens. Slow listeners lose the oldest and are told so.
     pub feed: broadcast::Sender<Arc<FeedEntry>>,
+}
+
+impl Services {
+    /// Calls that only read, at once. An engine serves them from one process; more would only wait in its socket, and
+    /// time out there. Jobs are not counted: there is one for each agent, and engines bound starts by themselves.
+    pub const ENGINE_CALLS: usize = 16;
 }
 
 /// Bugs to be planted: a check that finds none of them would prove nothing.
@@ -87,15 +96,17 @@ pub struct Settings {
     pub orphans: Orphans,
 }
 
-/// What becomes of instances of this installation that belong to no agent.
+/// What happens to instances of this installation that belong to no agent. What this store deleted is always removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Orphans {
-    /// They are removed with their data, after a grace period.
+    /// One that tells its owner and its configuration gets a record, with its secrets missing. Others are reported.
     #[default]
-    Remove,
-    /// They are counted and told of in the log, and left as they are.
+    Adopt,
+    /// They are counted and logged, and left as they are.
     Report,
+    /// They are removed with their data, after a grace period. A store that is older than its instances destroys them.
+    Remove,
 }
 
 /// How long the jobs of an agent may take. Every job ends within its limit, whatever the engine does.

@@ -69,7 +69,7 @@ fn configuration(folder: &Path) -> Result<Loaded, Failure> {
 }
 
 async fn demo(args: &DemoArgs, loaded: &Loaded, environment: &Environment) -> Result<(), Failure> {
-    let service = Service::start(loaded, environment).await?;
+    let service = Service::start(loaded, environment, false).await?;
     let (url, plane, closing) = (service.url(), service.plane.clone(), service.closing.clone());
     // A signal ends the demo, and only then the service: it has to remove the agents first.
     let asked_to_end = CancellationToken::new();

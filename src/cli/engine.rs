@@ -264,7 +264,7 @@ async fn process(
         None if config.process.command.as_os_str().is_empty() => Profile::Embedded,
         None => ask_version(&options).await?,
     };
-    Ok((Arc::new(ProcessRuntime::open(options)?), profile))
+    Ok((Arc::new(ProcessRuntime::open_unclaimed(options)?), profile))
 }
 
 /// Asks a program which ZeroClaw it is.

@@ -24,19 +24,22 @@ pub(super) struct ServeArgs {
     /// Listen on an address that other machines can reach.
     #[arg(long)]
     public_bind: bool,
+    /// Take the installation from another service that seems to live, e.g. on a machine that is lost.
+    #[arg(long)]
+    take_over: bool,
 }
 
 pub(super) fn run(args: ServeArgs, environment: &Environment) -> Result<(), Failure> {
     let loaded = load(&args.installation.file, environment, &args.flags()?)?;
     telemetry::init(&loaded.config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(serve(&loaded, environment));
+    let outcome = runtime.block_on(serve(&loaded, environment, args.take_over));
     runtime.shutdown_timeout(LEFTOVERS);
     outcome.map_err(Failure::from)
 }
 
-async fn serve(loaded: &Loaded, environment: &Environment) -> anyhow::Result<()> {
-    let service = Service::start(loaded, environment).await?;
+async fn serve(loaded: &Loaded, environment: &Environment, take_over: bool) -> anyhow::Result<()> {
+    let service = Service::start(loaded, environment, take_over).await?;
     signals::close_on_signal(service.closing.clone())?;
     line(&format!("agents run as: {}", service.runtime));
     if let Some(path) = &service.new_master_key {

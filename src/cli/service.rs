@@ -46,7 +46,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub(super) async fn start(loaded: &Loaded, environment: &Environment) -> anyhow::Result<Self> {
+    pub(super) async fn start(loaded: &Loaded, environment: &Environment, take_over: bool) -> anyhow::Result<Self> {
         let config = &loaded.config;
         make_folder(&config.data)?;
         let (store, vault, new_master_key) = open_store(loaded).await?;
@@ -56,7 +56,10 @@ impl Service {
         let Engine { runtime, profile, why } = engine::choose(config, store.installation(), environment).await?;
         let runtime_name = format!("{} ({why})", runtime.caps().name);
         tracing::info!(runtime = runtime_name, %profile, "runtime chosen");
-        let mut builder = ControlPlane::builder(store, vault, runtime).settings(config.settings()).profile(profile);
+        let mut builder = ControlPlane::builder(store, vault, runtime)
+            .settings(config.settings())
+            .profile(profile)
+            .take_over(take_over);
         if let Some(file) = loaded.master_key_file() {
             builder = builder.key_file(file);
         }
@@ -83,8 +86,19 @@ impl Service {
     /// Serves until `closing` is cancelled, lets requests end, ends the actors in order. Agents run on.
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let router = http::router(self.plane.clone(), self.http);
-        let served = http::serve(self.listener, router, self.closing, self.serve).await;
+        let serving = http::serve(self.listener, router, self.closing.clone(), self.serve);
+        tokio::pin!(serving);
+        let (served, superseded_by) = tokio::select! {
+            served = &mut serving => (served, None),
+            by = self.plane.superseded() => {
+                self.closing.cancel();
+                (serving.await, Some(by))
+            }
+        };
         self.plane.shutdown().await;
+        if let Some(by) = superseded_by {
+            anyhow::bail!("installation-in-use: another control plane has taken this installation ({by})");
+        }
         served.context("the service stopped serving")
     }
 }

@@ -5,15 +5,16 @@ use std::sync::atomic::AtomicU64;
 
 use dashmap::DashMap;
 use ractor::Actor;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{Semaphore, broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::lease::{self, ClaimError, Claimant};
 use super::{Alive, ControlPlane, KeyFile, reconcile, rotate, users};
 use crate::accounts::Accounts;
-use crate::actor::{Clock, Counters, JobQueues, Services, Settings, Supervisor, SupervisorArgs};
+use crate::actor::{Clock, Counters, JobQueues, Lease, Services, Settings, Supervisor, SupervisorArgs};
 use crate::incident::Recoveries;
-use crate::runtime::ContainerRuntime;
+use crate::runtime::{ContainerRuntime, LeaseRecord, RuntimeError};
 use crate::store::{OpenError, Store, StoreError};
 use crate::vault::Vault;
 use crate::view::Views;
@@ -33,6 +34,8 @@ pub struct Builder {
     settings: Settings,
     clock: Clock,
     key_file: Option<KeyFile>,
+    holder: Option<String>,
+    take_over: bool,
     #[cfg(feature = "testkit")]
     sabotage: Option<crate::actor::Sabotage>,
 }
@@ -52,6 +55,24 @@ pub enum StartError {
     /// Supervision needs unwinding: with `panic = "abort"` one agent's panic would end the program.
     #[error("the program is built with panic = \"abort\"; set panic = \"unwind\" in its Cargo profile")]
     PanicAborts,
+    /// Another control plane has this installation on the engine: this store is a copy, or the other one's is.
+    #[error(
+        "installation-in-use: another control plane has this installation ({}); end it, or give this one a data folder \
+         of its own. If it is gone for good, start with --take-over",
+        lease::in_use(.0)
+    )]
+    InUse(LeaseRecord),
+    #[error("the lease of the installation: {0}")]
+    Lease(RuntimeError),
+}
+
+impl From<ClaimError> for StartError {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::InUse(holder) => Self::InUse(holder),
+            ClaimError::Engine(error) => Self::Lease(error),
+        }
+    }
 }
 
 impl Builder {
@@ -65,6 +86,8 @@ impl Builder {
             settings: Settings::default(),
             clock: Clock::System,
             key_file: None,
+            holder: None,
+            take_over: false,
             #[cfg(feature = "testkit")]
             sabotage: None,
         }
@@ -111,16 +134,34 @@ impl Builder {
         self
     }
 
+    /// What tells this control plane from another one with the same installation id. By default the place of the store,
+    /// which is the same after a restart and another one for a copy of the store.
+    #[must_use]
+    pub fn lease_holder(mut self, holder: impl Into<String>) -> Self {
+        self.holder = Some(holder.into());
+        self
+    }
+
+    /// Takes the installation from a control plane that seems to live. To be set where an administrator says so.
+    #[must_use]
+    pub const fn take_over(mut self, take_over: bool) -> Self {
+        self.take_over = take_over;
+        self
+    }
+
     /// Brings it up: answers when every stored agent has its actor again.
     ///
     /// # Errors
-    /// A master key that is not the store's, a store that cannot be read, a program that aborts on panics. Nothing was
-    /// changed then.
+    /// A master key that is not the store's, a store that cannot be read, an installation that another control plane has, a
+    /// program that aborts on panics. Nothing was changed then.
     pub async fn start(self) -> Result<ControlPlane, StartError> {
         if cfg!(panic = "abort") {
             return Err(StartError::PanicAborts);
         }
         self.store.check_key(&self.vault).await?;
+        let claimant = self.claimant()?;
+        let lease = Lease::default();
+        claimant.claim(&*self.runtime, &lease).await?;
         let snapshot = self.store.load().await?;
         let gateway = match self.gateway {
             Some(gateway) => gateway,
@@ -138,7 +179,9 @@ impl Builder {
             accounts: Accounts::default(),
             recoveries: Recoveries::default(),
             orphans: AtomicU64::default(),
+            engine_calls: Semaphore::new(Services::ENGINE_CALLS),
             counters: Counters::default(),
+            lease,
             clock: self.clock,
             settings: self.settings,
             #[cfg(feature = "testkit")]
@@ -158,13 +201,41 @@ impl Builder {
             Supervisor::spawn(None, Supervisor, args).await.map_err(|error| StartError::Actors(error.to_string()))?;
         let registry = registry.await.map_err(|_| StartError::Actors("the supervisor ended".into()))?;
         let closing = CancellationToken::new();
-        reconcile::spawn(&services, changes, supervisor.clone(), &closing);
+        reconcile::spawn(&services, changes, (supervisor.clone(), Arc::clone(&registry)), &closing);
+        services.tasks.spawn(claimant.clone().keep(Arc::clone(&services), closing.clone()));
         let alive = Arc::new(Alive { supervisor: supervisor.clone(), closing: closing.clone() });
-        let (key_file, rotating) = (self.key_file, Arc::default());
-        let plane =
-            ControlPlane { services, supervisor, registry, directory, closing, key_file, rotating, _alive: None };
+        let (key_file, rotating, claimant) = (self.key_file, Arc::default(), Arc::new(claimant));
+        let plane = ControlPlane {
+            services,
+            supervisor,
+            registry,
+            directory,
+            closing,
+            key_file,
+            rotating,
+            claimant,
+            _alive: None,
+        };
         users::spawn(plane.clone());
         rotate::resume(plane.clone());
+        tokio::spawn(end_without_lease(plane.clone()));
         Ok(ControlPlane { _alive: Some(alive), ..plane })
+    }
+
+    fn claimant(&self) -> Result<Claimant, StoreError> {
+        let unreadable = |error: std::io::Error| StoreError::Unavailable(error.to_string().into());
+        let place = self.store.identity().map_err(unreadable)?;
+        let description = format!("process {}, store {place}", std::process::id());
+        let holder = self.holder.clone().unwrap_or(place);
+        Ok(Claimant { holder, description, take_over: self.take_over })
+    }
+}
+
+/// A control plane that lost its lease must not decide anything more: what it knows is outdated.
+async fn end_without_lease(plane: ControlPlane) {
+    tokio::select! {
+        biased;
+        () = plane.closing.cancelled() => {}
+        _ = plane.services.lease.lost() => plane.shutdown().await,
     }
 }

@@ -1,7 +1,7 @@
 //! Why an agent is in its status, what happens next, and what can be done.
 
 use crate::domain::{Status, Timestamp};
-use crate::lifecycle::{AfterStop, Phase, RetryTarget, Step, allowed};
+use crate::lifecycle::{AfterStop, AgentState, Cause, Phase, RetryTarget, Step, allowed};
 use crate::view::{AgentView, Vitals};
 
 /// An answer in words and in data.
@@ -20,17 +20,12 @@ pub struct Explanation {
     pub allowed: Vec<&'static str>,
 }
 
-/// Pure: from what is seen to what is said.
+/// Pure: from what is known to what is said.
 pub fn explain(view: &AgentView, vitals: &Vitals) -> Explanation {
     let state = &view.record.state;
-    let because = match (&state.reason, &state.phase) {
-        (Some(reason), _) => reason.message(),
-        (None, Phase::Running { .. }) => "it runs, and its gateway would answer messages".into(),
-        (None, _) => "the deployment goes on".into(),
-    };
     let because = match (&vitals.model_failure, view.status()) {
         (Some(failure), Status::Running) => format!("it runs, but its model failed: {}", failure.message),
-        _ => because,
+        (_, _) => because(state),
     };
     Explanation {
         status: view.status(),
@@ -41,6 +36,28 @@ pub fn explain(view: &AgentView, vitals: &Vitals) -> Explanation {
         restarts: state.restart_count,
         unknown_since: vitals.unknown_since,
         allowed: allowed(&state.phase),
+    }
+}
+
+/// STARTING has three meanings, told apart here: a deployment, a wait between two attempts, and a new pairing with an
+/// instance that is up.
+fn because(state: &AgentState) -> String {
+    let reason = state.reason.as_ref().map(Cause::message);
+    match (&state.phase, reason) {
+        (Phase::Starting { step: Step::BackingOff { .. }, away_since: Some(_), .. }, Some(reason)) => {
+            format!("waiting for the engine: {reason}")
+        }
+        (Phase::Starting { step: Step::BackingOff { .. }, .. }, Some(reason)) => {
+            format!("waiting before the next attempt: {reason}")
+        }
+        (Phase::Starting { step: Step::Pairing, .. }, Some(reason)) => {
+            format!("pairing again with the running instance: {reason}")
+        }
+        (Phase::Starting { .. }, Some(reason)) => format!("starting again: {reason}"),
+        (_, Some(reason)) => reason,
+        (Phase::Running { .. }, None) => "it runs, and its gateway would answer messages".into(),
+        (Phase::Pending | Phase::Starting { .. }, None) => "the deployment is under way".into(),
+        (Phase::Stopping { .. } | Phase::Stopped | Phase::Failed { .. }, None) => "no reason was recorded".into(),
     }
 }
 
@@ -77,5 +94,34 @@ impl super::AgentHandle {
     /// Why it is as it is; `None` once it is gone.
     pub fn explain(&self) -> Option<Explanation> {
         self.view().map(|view| explain(&view, &self.vitals()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::Code;
+
+    fn said(step: Step, away_since: Option<Timestamp>, reason: Option<Cause>) -> String {
+        let phase = Phase::Starting { step, stage: false, rebinds: 0, away_since };
+        because(&AgentState { phase, reason, ..AgentState::new() })
+    }
+
+    #[test]
+    fn the_meanings_of_starting_are_told_apart() {
+        let at = Timestamp::UNIX_EPOCH;
+        let back_off = Step::BackingOff { until: at, kill: false };
+        let exited = || Some(Cause::because(Code::Exited, "exit code 1"));
+        let texts = [
+            said(Step::Creating, None, None),
+            said(Step::Creating, None, exited()),
+            said(back_off.clone(), None, exited()),
+            said(back_off, Some(at), Some(Cause::new(Code::RuntimeUnavailable))),
+            said(Step::Pairing, None, Some(Cause::new(Code::TokenRefused))),
+        ];
+        for (n, text) in texts.iter().enumerate() {
+            assert!(!texts[..n].contains(text), "{text}");
+        }
+        assert_eq!(texts[2], "waiting before the next attempt: the instance ended by itself: exit code 1");
     }
 }

@@ -277,7 +277,9 @@ impl AgentHandle {
     /// [`RuntimeError::NotFound`] when it does not run.
     pub async fn usage(&self) -> RuntimeResult<Usage> {
         let view = self.view().ok_or(RuntimeError::NotFound)?;
+        let permit = self.plane.services.engine_calls.acquire().await;
         let usage = self.plane.services.runtime.usage(&key_of(&view.record)).await?;
+        drop(permit);
         self.plane.services.views.update_vitals(self.id, |vitals| vitals.usage = Some(usage.clone()));
         Ok(usage)
     }

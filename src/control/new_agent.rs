@@ -69,8 +69,8 @@ impl From<CreateRefusal> for CreateError {
         match refusal {
             CreateRefusal::Ledger(Refusal::Quota { limit, used }) => Self::Quota { limit, used },
             CreateRefusal::Ledger(Refusal::SlugTaken) => Self::SlugTaken,
-            // A seat is missing only where one is to be changed.
-            CreateRefusal::Ledger(Refusal::NoFreePort | Refusal::NoSeat) => Self::NoFreePort,
+            // An allocation is missing only where one is to be changed.
+            CreateRefusal::Ledger(Refusal::NoFreePort | Refusal::NotAllocated) => Self::NoFreePort,
             CreateRefusal::NoSuchUser => Self::NoSuchUser,
             CreateRefusal::Store(error) => Self::Store(error),
         }
@@ -107,7 +107,7 @@ impl ControlPlane {
             retired: None,
             state: AgentState::new(),
         };
-        let creation = Box::new(Creation { record, slug: wish, idempotency });
+        let creation = Box::new(Creation { record, slug: wish, idempotency, adopted: false });
         let registry = self.registry.load_full();
         let view = ask(&registry, |reply| RegistryMsg::Create { creation, reply }, ACTOR_PATIENCE).await??;
         Ok(AgentHandle::new(self.clone(), view.record.id))

@@ -14,9 +14,11 @@ use ractor::ActorRef;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::actor::{Orphans, Services, SupervisorMsg};
+use super::{ACTOR_PATIENCE, recover};
+use crate::actor::{Creation, Orphans, RegistryMsg, RegistrySlot, Services, SupervisorMsg, ask};
 use crate::domain::AgentId;
-use crate::runtime::{DataPolicy, InstanceKey, Resync};
+use crate::ledger::SlugRequest;
+use crate::runtime::{DataPolicy, InstanceKey, ObservedInstance, Resync};
 
 /// How often instances are compared with records. Events do the daily work; this finds what no event told of.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -26,11 +28,11 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 pub fn spawn(
     services: &Arc<Services>,
     changes: BoxStream<'static, Resync>,
-    supervisor: ActorRef<SupervisorMsg>,
+    (supervisor, registry): (ActorRef<SupervisorMsg>, RegistrySlot),
     closing: &CancellationToken,
 ) {
     services.tasks.spawn(closing.clone().run_until_cancelled_owned(watch(Arc::clone(services), changes, supervisor)));
-    services.tasks.spawn(closing.clone().run_until_cancelled_owned(sweep(Arc::clone(services))));
+    services.tasks.spawn(closing.clone().run_until_cancelled_owned(sweep(Arc::clone(services), registry)));
 }
 
 /// A stream that ends breaks its promise; the health checks and the sweep still find what happens.
@@ -49,13 +51,13 @@ async fn watch(services: Arc<Services>, mut changes: BoxStream<'static, Resync>,
     }
 }
 
-async fn sweep(services: Arc<Services>) {
+async fn sweep(services: Arc<Services>, registry: RegistrySlot) {
     let mut ticks = interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut orphans = HashMap::new();
     loop {
         ticks.tick().await;
-        orphans = clear_orphans(&services, orphans).await;
+        orphans = clear_orphans(&services, &registry, orphans).await;
         services.orphans.store(confirmed(&orphans), Ordering::Relaxed);
     }
 }
@@ -73,7 +75,7 @@ async fn attach(services: &Services) {
 /// How sure it is that an instance of ours belongs to no agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Orphan {
-    /// Seen for the first time: its record may be a moment younger than our look at the records.
+    /// Seen for the first time: its record may be a moment younger than the list of records.
     Suspect,
     /// It was there in the sweep before, and the store does not know it.
     Confirmed,
@@ -83,35 +85,57 @@ fn confirmed(orphans: &HashMap<AgentId, Orphan>) -> u64 {
     orphans.values().filter(|orphan| **orphan == Orphan::Confirmed).count() as u64
 }
 
-/// Removes instances of ours that no record knows, or only tells of them, as the settings have it. Gives those that are
-/// still there.
-async fn clear_orphans(services: &Services, before: HashMap<AgentId, Orphan>) -> HashMap<AgentId, Orphan> {
+/// What to do with a confirmed orphan. Data is removed only where this store deleted the agent or an administrator chose so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Treatment {
+    Remove,
+    Adopt,
+    Report,
+}
+
+const fn treatment(deleted_here: bool, policy: Orphans) -> Treatment {
+    match (deleted_here, policy) {
+        (true, _) | (false, Orphans::Remove) => Treatment::Remove,
+        (false, Orphans::Adopt) => Treatment::Adopt,
+        (false, Orphans::Report) => Treatment::Report,
+    }
+}
+
+/// Deals with instances of ours that no record knows. Gives those that are still there.
+async fn clear_orphans(
+    services: &Services,
+    registry: &RegistrySlot,
+    before: HashMap<AgentId, Orphan>,
+) -> HashMap<AgentId, Orphan> {
     let limit = services.settings.limits.engine_call;
+    let permit = services.engine_calls.acquire().await;
     let Ok(Ok(found)) = timeout(limit, services.runtime.list_owned()).await else { return before };
+    drop(permit);
     let mut orphans = HashMap::new();
     for instance in found {
         let agent = instance.key.agent;
-        if services.views.get(agent).is_some() {
+        if services.views.get(agent).is_some() || !services.lease.is_held() {
             continue;
         }
         let Some(known) = before.get(&agent) else {
             orphans.insert(agent, Orphan::Suspect);
             continue;
         };
-        // Read from the store, not from memory, before anything is destroyed.
-        if !matches!(services.store.agent(agent).await, Ok(None)) {
+        // Read from the store, not from memory, before anything is changed.
+        let (Ok(None), Ok(deleted_here)) = (services.store.agent(agent).await, services.store.was_deleted(agent).await)
+        else {
             continue;
-        }
-        let gone = match services.settings.orphans {
-            Orphans::Remove => remove(services, &instance.key).await,
-            Orphans::Report => {
-                if *known == Orphan::Suspect {
-                    tracing::warn!(%agent, slug = %instance.key.slug, "an instance belongs to no agent; it is left as it is");
-                }
-                false
-            }
         };
-        if !gone {
+        let key = instance.key.clone();
+        let settled = match treatment(deleted_here, services.settings.orphans) {
+            Treatment::Remove => remove(services, &key).await,
+            Treatment::Adopt => adopt(services, registry, instance).await,
+            Treatment::Report => false,
+        };
+        if !settled {
+            if *known == Orphan::Suspect {
+                tracing::warn!(%agent, slug = %key.slug, "an instance belongs to no agent; it is left as it is");
+            }
             orphans.insert(agent, Orphan::Confirmed);
         }
     }
@@ -122,4 +146,29 @@ async fn remove(services: &Services, key: &InstanceKey) -> bool {
     tracing::warn!(agent = %key.agent, slug = %key.slug, "removing an instance that belongs to no agent");
     let removed = timeout(services.settings.limits.engine_call, services.runtime.remove(key, DataPolicy::Remove)).await;
     matches!(removed, Ok(Ok(())))
+}
+
+/// Records an instance that is newer than the store, e.g. after yesterday's backup was restored. Its data is used as it is;
+/// secrets that only its owner has are missing. False where it does not tell whose it is.
+async fn adopt(services: &Services, registry: &RegistrySlot, seen: ObservedInstance) -> bool {
+    let (agent, slug) = (seen.key.agent, seen.key.slug.clone());
+    let origin = timeout(services.settings.limits.engine_call, services.runtime.origin(&seen.key)).await;
+    let Ok(Ok(Some(origin))) = origin else { return false };
+    let record = recover::adopted(seen, origin, services.clock.now());
+    let creation = Creation { record, slug: SlugRequest::Suggested(slug.clone()), idempotency: None, adopted: true };
+    let create = |reply| RegistryMsg::Create { creation: Box::new(creation), reply };
+    match ask(&registry.load_full(), create, ACTOR_PATIENCE).await {
+        Ok(Ok(_view)) => {
+            tracing::warn!(%agent, %slug, "an instance that no record knew was adopted; its secrets are missing");
+            true
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%agent, %slug, %error, "an instance that no record knows cannot be adopted");
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%agent, %slug, %error, "an instance that no record knows is not adopted yet");
+            false
+        }
+    }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::domain::{
-    AgentId, AgentSpec, ChannelKind, HostPort, Origin, Plan, Provider, Status, Timestamp, UserId, UserStatus,
+    AgentId, AgentSpec, ChannelKind, HostPort, Origin, Plan, Provider, Slug, Status, Timestamp, UserId, UserStatus,
 };
 use crate::ledger::{Allocation, Ledger, Refusal, SlugRequest};
 use crate::lifecycle::{AgentState, Cause, Code, InstanceRef, Phase, RetryTarget};
@@ -154,45 +154,57 @@ fn port_of(seen: &ObservedInstance) -> Option<HostPort> {
     Some(run.endpoint).filter(|at| at.ip().is_loopback()).and_then(|at| HostPort::try_from(at.port()).ok())
 }
 
+/// The record of an instance that a running control plane adopts; the registry assigns its slug and port.
+pub(super) fn adopted(seen: ObservedInstance, origin: Origin, now: Timestamp) -> AgentRecord {
+    let (user, slug) = (origin.user, seen.key.slug.clone());
+    record(Found { seen, origin: Some(origin) }, user, slug, now).0
+}
+
 impl RecoveredAgent {
     fn of(found: Found, user: UserId, allocation: Allocation, now: Timestamp) -> Self {
-        let missing = missing(found.origin.as_ref());
-        let run = match &found.seen.state {
-            InstanceState::Running(run) | InstanceState::Paused(run) => Some(run.run_id.clone()),
-            InstanceState::Created | InstanceState::Exited(_) => None,
-        };
-        let (phase, reason) = if !missing.is_empty() {
-            let remedy = format!("supply {} by PATCH, then start the agent", missing.join(", "));
-            let phase = Phase::Failed { resume: RetryTarget::Start, retry_at: None };
-            (phase, Cause::because(Code::SecretsMissing, remedy))
-        } else if run.is_some() {
-            (Phase::Pending, Cause::new(Code::Recovered))
-        } else {
-            (Phase::Stopped, Cause::new(Code::Recovered))
-        };
-        let instance = InstanceRef { engine_id: found.seen.engine_id.into(), run_id: run };
-        let state = AgentState { phase, reason: Some(reason), instance: Some(Arc::new(instance)), ..AgentState::new() };
-        let (created_at, spec) = match found.origin {
-            Some(origin) => (origin.created_at, origin.spec),
-            None => (now, Arc::new(unknown(allocation.slug.as_str()))),
-        };
-        let record = AgentRecord {
-            id: found.seen.key.agent,
-            user,
-            slug: allocation.slug,
-            created_at,
-            updated_at: now,
-            spec,
-            api_key: None,
-            channels: None,
-            channel_kinds: Vec::<ChannelKind>::new(),
-            token: None,
-            software: None,
-            retired: None,
-            state,
-        };
+        let (record, missing) = record(found, user, allocation.slug, now);
         Self { record, port: allocation.port, missing }
     }
+}
+
+/// With what its owner has to supply.
+fn record(found: Found, user: UserId, slug: Slug, now: Timestamp) -> (AgentRecord, Vec<&'static str>) {
+    let missing = missing(found.origin.as_ref());
+    let run = match &found.seen.state {
+        InstanceState::Running(run) | InstanceState::Paused(run) => Some(run.run_id.clone()),
+        InstanceState::Created | InstanceState::Exited(_) => None,
+    };
+    let (phase, reason) = if !missing.is_empty() {
+        let remedy = format!("supply {} by PATCH, then start the agent", missing.join(", "));
+        let phase = Phase::Failed { resume: RetryTarget::Start, retry_at: None };
+        (phase, Cause::because(Code::SecretsMissing, remedy))
+    } else if run.is_some() {
+        (Phase::Pending, Cause::new(Code::Recovered))
+    } else {
+        (Phase::Stopped, Cause::new(Code::Recovered))
+    };
+    let instance = InstanceRef { engine_id: found.seen.engine_id.into(), run_id: run };
+    let state = AgentState { phase, reason: Some(reason), instance: Some(Arc::new(instance)), ..AgentState::new() };
+    let (created_at, spec) = match found.origin {
+        Some(origin) => (origin.created_at, origin.spec),
+        None => (now, Arc::new(unknown(slug.as_str()))),
+    };
+    let record = AgentRecord {
+        id: found.seen.key.agent,
+        user,
+        slug,
+        created_at,
+        updated_at: now,
+        spec,
+        api_key: None,
+        channels: None,
+        channel_kinds: Vec::<ChannelKind>::new(),
+        token: None,
+        software: None,
+        retired: None,
+        state,
+    };
+    (record, missing)
 }
 
 /// What only its owner knows. The token is not in it: the agent pairs anew.
@@ -203,8 +215,7 @@ fn missing(origin: Option<&Origin>) -> Vec<&'static str> {
     key.into_iter().chain(channels).collect()
 }
 
-/// The specification of an agent that does not tell its own: a place for what its owner supplies. Without a record it would
-/// be nobody's instance, and be removed with its data.
+/// The specification of an agent whose instance does not tell its own: a place for what its owner supplies.
 fn unknown(name: &str) -> AgentSpec {
     // A provider that needs a key, so that nothing runs before its owner looked at it.
     AgentSpec::new(name, Provider::Openai, "unknown")

@@ -70,6 +70,14 @@ identifier!(
     InstallationId
 );
 
+impl InstallationId {
+    /// A number that differs from installation to installation.
+    pub fn seed(&self) -> u64 {
+        let (_, random) = self.0.as_u64_pair();
+        random
+    }
+}
+
 impl AgentId {
     /// A number that differs from agent to agent, for jitter: agents that die together must not restart together.
     pub fn seed(&self) -> u64 {

@@ -33,10 +33,19 @@ impl Default for Ports {
 }
 
 impl Ports {
-    /// Gives out these, from the lowest on.
+    /// Gives out these, from the lowest on unless [`Ports::begin_at`] says otherwise.
     pub(super) fn of(range: PortRange) -> Self {
         let ring = range.indexes();
         Self { all: HostPort::all().map(|port| (port, State::Free)).collect(), next: ring.start, ring }
+    }
+
+    /// Begins somewhere in the range: two installations of one machine, or one and its copy, then rarely try the same
+    /// ports one after the other.
+    pub(super) fn begin_at(&mut self, seed: u64) {
+        let length = self.ring.len() as u64;
+        if length > 0 {
+            self.next = self.ring.start + (seed % length) as usize;
+        }
     }
 
     /// The next free port, held from now on. Costs a step for each neighbour in use, and never allocates.

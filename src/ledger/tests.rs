@@ -140,7 +140,7 @@ fn a_port_with_a_stranger_on_it_is_left_alone_for_a_while() {
     assert_eq!(ledger.swap_port(agent(1), at(609)), Err(Refusal::NoFreePort));
     assert_eq!(ledger.allocation(agent(1)).unwrap().port, new, "a refused swap changes nothing");
     assert_eq!(ledger.claim(agent(2), user(1), &FREE, exact("eve"), at(610)).unwrap().port, old);
-    assert_eq!(ledger.swap_port(agent(9), at(0)), Err(Refusal::NoSeat));
+    assert_eq!(ledger.swap_port(agent(9), at(0)), Err(Refusal::NotAllocated));
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn apply(ledger: &mut Ledger, model: &mut Model, act: Act) -> Result<(), TestCas
                 model.strangers.insert(old.port, now);
                 set_port(model, agent(a), new);
             }
-            (Err(Refusal::NoSeat), None) => {}
+            (Err(Refusal::NotAllocated), None) => {}
             (Err(Refusal::NoFreePort), Some(_)) => prop_assert!(!model.any_port_left()),
             (answer, allocation) => prop_assert!(false, "{answer:?} with {allocation:?}"),
         },
@@ -327,5 +327,22 @@ proptest! {
             let slugs: HashSet<_> = model.agents.iter().map(|(.., allocation)| &allocation.slug).collect();
             prop_assert_eq!((ports.len(), slugs.len()), (model.agents.len(), model.agents.len()));
         }
+    }
+}
+
+#[test]
+fn installations_begin_at_different_ports_and_give_out_all_of_them() {
+    let range = PortRange::from(port(40_000), 4).unwrap();
+    for seed in 0..8 {
+        let mut ledger = Ledger::new(range).beginning_at(seed);
+        let mut given: Vec<u16> = (0..4)
+            .map(|n| {
+                let wish = SlugRequest::Suggested(slug("a"));
+                ledger.claim(agent(n), user(1), &ENTERPRISE, wish, Timestamp::UNIX_EPOCH).unwrap().port.get()
+            })
+            .collect();
+        assert_eq!(u64::from(given[0]), 40_000 + seed % 4);
+        given.sort_unstable();
+        assert_eq!(given, [40_000, 40_001, 40_002, 40_003]);
     }
 }

@@ -10,7 +10,7 @@ pub struct Cause {
     pub code: Code,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Arc<str>>,
-    /// What led to it, where the code tells only what came of it in the end.
+    /// The first cause, where the code tells only the final result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<Code>,
     /// The exit status, where a run that ended is the reason.
@@ -31,7 +31,7 @@ impl Cause {
         Self { exit_code, ..self }
     }
 
-    /// What comes of this in the end; says why, and keeps the facts.
+    /// The final result of this; keeps the reason and the facts.
     pub fn come_to(&self, code: Code) -> Self {
         Self {
             root: Some(self.root.unwrap_or(self.code)),
@@ -81,14 +81,14 @@ codes! {
     RestartRequested = "restart-requested", "a restart was asked for";
     DeleteRequested = "delete-requested", "the deletion was asked for";
     SpecChanged = "spec-changed", "the configuration was changed";
-    Deploying = "deploying", "the deployment goes on";
+    Deploying = "deploying", "the deployment is under way";
     InstanceCreated = "instance-created", "the instance exists";
     InstanceStarted = "instance-started", "the instance was started";
     InstanceHealthy = "instance-healthy", "the gateway answers";
     Paired = "paired", "paired with the gateway";
     TokenValid = "token-valid", "the gateway takes the token";
     Stopped = "stopped", "the instance has stopped";
-    Recovered = "recovered", "the record was made anew from what the runtime had";
+    Recovered = "recovered", "the record was rebuilt from what the runtime had";
     ServiceRestarted = "service-restarted", "the service was restarted";
     RetryDue = "retry-due", "the time to try again has come";
     Exited = "exited", "the instance ended by itself";
@@ -97,6 +97,7 @@ codes! {
     RestartedOutside = "restarted-outside", "the instance was restarted from outside";
     HealthMissed = "health-missed", "the gateway did not answer a health check";
     HealthBack = "health-back", "the gateway answers again";
+    EndpointMoved = "endpoint-moved", "the gateway is reached by another address";
     HealthLost = "health-lost", "the gateway stopped answering";
     HealthTimeout = "health-timeout", "the gateway did not answer in time after the start";
     TokenRefused = "token-refused", "the gateway refused the token";
@@ -104,7 +105,7 @@ codes! {
     PairingRefused = "pairing-refused", "the gateway refused the pairing code";
     PairingLocked = "pairing-locked", "the gateway accepts no pairing for now";
     PairingDisabled = "pairing-disabled", "the gateway does not ask for pairing";
-    PortTaken = "port-taken", "the port is used by someone else";
+    PortTaken = "port-taken", "another program uses the port";
     NoFreePort = "no-free-port", "no port is free";
     StartFailed = "start-failed", "the instance could not be started";
     Unusable = "unusable", "the gateway is healthy, but could answer no message";

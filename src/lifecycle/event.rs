@@ -1,4 +1,4 @@
-//! What can happen to an agent, and what can be done about it.
+//! What can happen to an agent, and what is done then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub enum Command {
     Stop,
     Restart,
     Delete,
-    /// The spec was changed; `inside` when a running instance must be started anew to see it.
+    /// The spec was changed; `inside` when a running instance must be restarted to see it.
     Update {
         inside: bool,
     },
@@ -30,7 +30,7 @@ pub enum Event {
         job: Job,
         outcome: Outcome,
     },
-    /// The engine was asked for the instance when the life had this revision.
+    /// The engine was asked for the instance when the state had this revision.
     Observed {
         revision: u64,
         observation: Observation,
@@ -73,7 +73,7 @@ pub enum Job {
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Halt, Rebind, Probe, Stop, Remove: done.
+    /// Kill, Rebind, Probe, Stop, Remove: done.
     Done,
     /// The instance exists; `up` when it runs already.
     Created {
@@ -114,6 +114,9 @@ pub enum Observation {
         run_id: RunId,
         /// How the run before it ended, if by itself and if the engine told.
         died: Option<Exit>,
+        /// The run is the known one, and its gateway is reached by another address than before: what was missed under
+        /// the old one says nothing about it.
+        moved: bool,
     },
     Paused,
     /// The engine did not answer.

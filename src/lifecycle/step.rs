@@ -1,4 +1,4 @@
-//! One event, one life, the next life: the only place where an agent's fate is decided.
+//! One event and one state give the next state: the only place where something is decided about an agent.
 //!
 //! [`step`] sorts events: what a user asked for ([`command`]), how a job ended ([`start`], [`stop`]), what was seen from
 //! outside ([`observe`]), and what time or a new actor takes up again ([`resume`]).
@@ -8,6 +8,7 @@ mod observe;
 mod resume;
 mod start;
 mod stop;
+mod timers;
 
 use std::time::Duration;
 

@@ -33,7 +33,7 @@ fn failure(kind: FailureKind, code: Code) -> Outcome {
 }
 
 fn up(name: &str) -> Observation {
-    Observation::Up { run_id: run_id(name), died: None }
+    Observation::Up { run_id: run_id(name), died: None, moved: false }
 }
 
 fn down(code: i32) -> Observation {

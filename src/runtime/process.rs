@@ -29,6 +29,7 @@ mod fault_injector;
 mod folder;
 mod instance;
 mod launch;
+mod lease;
 mod live;
 mod logs;
 mod marker;
@@ -44,6 +45,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -57,12 +59,13 @@ pub use self::fault_injector::ProcessFaultInjector;
 use self::folder::Folder;
 use self::instance::{Host, Instance, Turn, end, kill_stray};
 use self::launch::Program;
+use self::lease::LeaseFile;
 use self::output_watch::OutputWatch;
 use super::{
-    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, ObservedInstance, Progress,
-    Resync, Run, RunId, RuntimeError, RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LeaseAnswer, LeasePurpose, LeaseRequest, LogLine,
+    LogQuery, ObservedInstance, Progress, Resync, Run, RunId, RuntimeError, RuntimeResult, StagedFile, Usage,
 };
-use crate::domain::{AgentId, InstallationId, Origin};
+use crate::domain::{AgentId, InstallationId, Origin, Timestamp};
 
 /// What a [`ProcessRuntime`] runs, and where.
 #[derive(Debug, Clone)]
@@ -114,28 +117,37 @@ struct Inner {
     host: Host,
     root: PathBuf,
     instances: Mutex<HashMap<AgentId, Arc<Instance>>>,
+    lease: Mutex<LeaseFile>,
+    /// Whether leftovers of earlier runs were ended.
+    cleaned: AtomicBool,
 }
 
 impl ProcessRuntime {
-    /// Opens the folder, adopts the instances that run, and ends what dead ones left behind. Must be called inside a
-    /// tokio runtime; reads the process table once.
+    /// Opens the folder, adopts the instances that run, and ends what dead ones left behind. For a caller who knows that
+    /// no other control plane has this installation. Must be called inside a tokio runtime; reads the process table once.
     ///
     /// # Errors
     /// The folder cannot be made or read, the kernel has no room for another watcher, or there is no tokio runtime.
     pub fn open(options: ProcessOptions) -> RuntimeResult<Self> {
+        let runtime = Self::open_unclaimed(options)?;
+        runtime.0.clean()?;
+        Ok(runtime)
+    }
+
+    /// The same without changing anything: neither a folder nor a process, until [`ContainerRuntime::lease`] has said that
+    /// this installation is ours alone.
+    ///
+    /// # Errors
+    /// The kernel has no room for another watcher, or there is no tokio runtime.
+    pub fn open_unclaimed(options: ProcessOptions) -> RuntimeResult<Self> {
         tokio::runtime::Handle::try_current().map_err(|error| RuntimeError::Invalid(error.to_string()))?;
         let root = std::path::absolute(&options.root).map_err(failed("cannot find the agents' folder"))?;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&root)
-            .and_then(|()| Folder::sweep(&root))
-            .map_err(failed("cannot open the agents' folder"))?;
         let program = Program {
             path: absolute_if_path(options.program).map_err(failed("cannot find the program"))?,
             arguments: options.args_prefix,
             environment: options.environment,
         };
+        let lease = Mutex::new(LeaseFile::of(options.installation));
         let host = Host {
             installation: options.installation,
             program,
@@ -145,9 +157,8 @@ impl ProcessRuntime {
             output_watch: OutputWatch::new().map_err(failed("cannot watch the agents' output"))?,
             launching: Mutex::default(),
         };
-        let runtime = Self(Arc::new(Inner { host, root, instances: Mutex::default() }));
-        runtime.0.discover(kill_stray)?;
-        Ok(runtime)
+        let (instances, cleaned) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Self(Arc::new(Inner { host, root, instances, lease, cleaned })))
     }
 
     /// The installations that have instances in this folder, and how many each. Whose run is not looked at: instances
@@ -195,6 +206,30 @@ impl Inner {
         drop(instance);
     }
 
+    /// Makes the folder ready, adopts what runs and ends what earlier runs left behind; once.
+    fn clean(&self) -> RuntimeResult<()> {
+        if self.cleaned.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.root)
+            .and_then(|()| Folder::sweep(&self.root))
+            .map_err(failed("cannot open the agents' folder"))?;
+        self.discover(kill_stray)?;
+        self.cleaned.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn lease(&self, request: &LeaseRequest) -> RuntimeResult<LeaseAnswer> {
+        let answer = self.lease.lock().unwrap_or_else(PoisonError::into_inner).ask(request, Timestamp::now())?;
+        if matches!((request.purpose, &answer), (LeasePurpose::Claim { .. }, LeaseAnswer::Held { .. })) {
+            self.clean()?;
+        }
+        Ok(answer)
+    }
+
     /// Adopts every instance that runs and that we do not know, and gives what dead ones left behind to `stray`.
     fn discover(&self, stray: impl Fn(&table::Marked) -> io::Result<()>) -> RuntimeResult<()> {
         let marked = table::marked(self.host.installation).map_err(failed("cannot read the process table"))?;
@@ -217,7 +252,10 @@ impl Inner {
 
     fn list(&self) -> RuntimeResult<Vec<ObservedInstance>> {
         self.discover(|_| Ok(()))?;
-        let mut agents = Folder::agents(&self.root).map_err(failed("cannot list the agents' folder"))?;
+        let mut agents = match Folder::agents(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            agents => agents.map_err(failed("cannot list the agents' folder"))?,
+        };
         agents.extend(self.instances().keys());
         agents.sort_unstable();
         agents.dedup();
@@ -362,6 +400,11 @@ impl ContainerRuntime for ProcessRuntime {
             Ok(record.origin.and_then(|origin| Origin::parse(&origin.to_json())))
         })
         .boxed()
+    }
+
+    fn lease<'a>(&'a self, request: &'a LeaseRequest) -> BoxFuture<'a, RuntimeResult<LeaseAnswer>> {
+        let (inner, request) = (Arc::clone(&self.0), request.clone());
+        blocking(move || inner.lease(&request)).boxed()
     }
 
     fn watch(&self) -> BoxStream<'static, Resync> {

@@ -2,7 +2,7 @@
 //!
 //! The order matters: batches share a transaction, so one that is rejected must not have written anything.
 
-use redb::{ReadableTable, StorageError};
+use redb::{ReadableTable, ReadableTableMetadata, StorageError};
 use serde::Deserialize;
 
 use crate::domain::{AgentId, HostPort, KeyId, Timestamp, UserId};
@@ -20,6 +20,9 @@ const PRUNED_PER_CLAIM: usize = 8;
 pub(super) const IDEMPOTENCY_BYTES: u64 = 32 * 1024 * 1024;
 /// Idempotency records that a user may have; beyond, the oldest one goes. More than one request every two seconds, all day.
 pub(super) const IDEMPOTENCY_ROWS: u64 = 50_000;
+
+/// Deleted agents that are remembered: 24 bytes each. Leftovers show within a minute, or when an engine comes back.
+const MAX_DELETED: u64 = 100_000;
 
 /// Why a batch was not applied.
 #[derive(Debug)]
@@ -243,6 +246,11 @@ impl Ledger<'_> {
 
     fn remove_agent(&mut self, agent: AgentId, at: Timestamp) -> Outcome {
         let id = agent.as_bytes();
+        self.tables.deleted.insert(id, at.as_millisecond())?;
+        if self.tables.deleted.len()? > MAX_DELETED {
+            // Ids begin with the time at which they were made, so this is an old one.
+            self.tables.deleted.pop_first()?;
+        }
         if let Some(stored) = self.stored(agent)? {
             self.tables.agents.remove(id)?;
             self.tables.slugs.remove(stored.slug.as_str())?;

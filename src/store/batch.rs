@@ -103,7 +103,8 @@ impl Batch {
         Self::only(Change::SwapPort { agent, from, to })
     }
 
-    /// Removes an agent: record, port, slug, quota and timeline. Rejected with `NotFound` if it is not there.
+    /// Removes an agent: record, port, slug, quota and timeline, and notes when, so that what an engine still shows of it
+    /// is known to be deleted. Rejected with `NotFound` if it is not there.
     pub fn remove_agent(agent: AgentId, at: Timestamp) -> Self {
         Self::only(Change::RemoveAgent { agent, at })
     }

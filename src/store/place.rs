@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -147,6 +147,17 @@ impl Place {
         match self {
             Self::File(path) => Ok(fs::metadata(path)?.len()),
             Self::Memory(disk) => disk.len(),
+        }
+    }
+
+    /// Tells this store from a copy of it: the same over restarts, another one for a file that was copied.
+    pub(super) fn identity(&self) -> io::Result<String> {
+        match self {
+            Self::Memory(_) => Ok("memory".to_owned()),
+            Self::File(path) => {
+                let file = fs::metadata(path)?;
+                Ok(format!("{}:{}:{}", fs::canonicalize(path)?.display(), file.dev(), file.ino()))
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reading: each function is one transaction, so what it gives belongs together.
 
-use redb::{ReadTransaction, ReadableTable};
+use redb::{ReadTransaction, ReadableTable, TableError};
 
 use crate::domain::{AgentId, HostPort, UserId};
 use crate::vault::{RingKeyId, Sealed};
@@ -11,7 +11,7 @@ use super::error::StoreError;
 use super::event_log::{Event, EventPage, log_place};
 use super::records::{AgentRecord, IdempotencyRecord, IdempotencyState, LogEntry, Snapshot, StoredAgent};
 use super::tables::{
-    AGENT_PORTS, AGENTS, CANARY, EVENT_LOG, EVENTS, IDEMPOTENCY, Id, KEYS, META, OWNERS, PORTS, SLUGS, USERS,
+    AGENT_PORTS, AGENTS, CANARY, DELETED, EVENT_LOG, EVENTS, IDEMPOTENCY, Id, KEYS, META, OWNERS, PORTS, SLUGS, USERS,
     agent_place, event_place, idempotency_place, joined, key_place, user_place,
 };
 
@@ -43,6 +43,15 @@ pub(super) fn agent(txn: &ReadTransaction, id: AgentId) -> Read<Option<StoredAge
     let Some(value) = agents.get(id.as_bytes())? else { return Ok(None) };
     let record = agent_place(id.as_bytes()).decode(value.value())?;
     Claims::open(txn)?.complete(record).map(Some)
+}
+
+pub(super) fn was_deleted(txn: &ReadTransaction, id: AgentId) -> Read<bool> {
+    match txn.open_table(DELETED) {
+        Ok(deleted) => Ok(deleted.get(id.as_bytes())?.is_some()),
+        // It is made by the first write of a program that knows it.
+        Err(TableError::TableDoesNotExist(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 pub(super) fn events(txn: &ReadTransaction, agent: AgentId, after: u64, limit: usize) -> Read<Vec<LogEntry>> {

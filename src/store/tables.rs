@@ -8,6 +8,7 @@
 //! owners        (user, agent)    → ()            counts a user's agents
 //! events        (agent, seq)     → log entry     the newest of each agent
 //! event-log     offset           → event         of all agents, those that are gone as well
+//! deleted       agent            → ms            when its deletion ended: what is left of it may be removed
 //! users         user             → record
 //! keys          key hash         → record
 //! user-keys     (user, key)      → key hash
@@ -34,6 +35,7 @@ pub(super) const SLUGS: Definition<&str, Id> = TableDefinition::new("slugs/v1");
 pub(super) const OWNERS: Definition<(Id, Id), ()> = TableDefinition::new("owners/v1");
 pub(super) const EVENTS: Definition<(Id, u64), Value> = TableDefinition::new("events/v1");
 pub(super) const EVENT_LOG: Definition<u64, Value> = TableDefinition::new("event-log/v1");
+pub(super) const DELETED: Definition<Id, i64> = TableDefinition::new("deleted/v1");
 pub(super) const USERS: Definition<Id, Value> = TableDefinition::new("users/v1");
 pub(super) const KEYS: Definition<Hash, Value> = TableDefinition::new("keys/v1");
 pub(super) const USER_KEYS: Definition<(Id, Id), Hash> = TableDefinition::new("user-keys/v1");
@@ -82,6 +84,7 @@ tables! {
     owners: OWNERS((Id, Id), ()),
     events: EVENTS((Id, u64), Value),
     event_log: EVENT_LOG(u64, Value),
+    deleted: DELETED(Id, i64),
     users: USERS(Id, Value),
     keys: KEYS(Hash, Value),
     user_keys: USER_KEYS((Id, Id), Hash),

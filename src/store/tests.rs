@@ -3,6 +3,7 @@
 mod decay;
 mod failures;
 mod files;
+mod fixtures;
 mod keys;
 mod model;
 mod rules;

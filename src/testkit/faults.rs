@@ -13,8 +13,8 @@ use tokio::time::{sleep, timeout};
 use super::random::Sequence;
 use crate::domain::{Origin, Secret};
 use crate::runtime::{
-    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, ObservedInstance, Progress,
-    Resync, Run, RuntimeCall, RuntimeError, RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogLine, LogQuery,
+    ObservedInstance, Progress, Resync, Run, RuntimeCall, RuntimeError, RuntimeResult, StagedFile, Usage,
 };
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
 
@@ -54,6 +54,8 @@ pub enum Fault {
     Repeat,
     /// It has its effect, and its answer is lost.
     LoseAnswer,
+    /// It panics, as foreign code may.
+    Panic,
 }
 
 /// How often what goes wrong, in permille of calls and events.
@@ -181,6 +183,7 @@ impl FaultyRuntime {
             None => work().await,
             Some(Fault::Fail) => Err(RuntimeError::Unavailable("a fault".into())),
             Some(Fault::Hang) => pending().await,
+            Some(Fault::Panic) => panic!("a fault"),
             Some(Fault::DelayCall(delay)) => {
                 sleep(delay).await;
                 work().await
@@ -260,6 +263,10 @@ impl ContainerRuntime for FaultyRuntime {
         self.through(Call::Observe, || self.inner.origin(key)).boxed()
     }
 
+    fn lease<'a>(&'a self, request: &'a LeaseRequest) -> BoxFuture<'a, RuntimeResult<LeaseAnswer>> {
+        self.inner.lease(request)
+    }
+
     fn watch(&self) -> BoxStream<'static, Resync> {
         let faults = self.faults.clone();
         let repeated = move |change: Resync| stream::iter(vec![change; faults.events()]);
@@ -299,6 +306,7 @@ impl FaultyGateway {
                 None | Some(Fault::Repeat) => work().await,
                 Some(Fault::Fail) => Err(GatewayError::NotSent("a fault".into())),
                 Some(Fault::Hang) => pending().await,
+                Some(Fault::Panic) => panic!("a fault"),
                 Some(Fault::DelayCall(delay)) => {
                     sleep(delay).await;
                     work().await

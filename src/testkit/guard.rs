@@ -13,8 +13,8 @@ use super::check::{Invariant, Violation};
 use crate::domain::{AgentId, Origin};
 use crate::lifecycle::{AfterStop, AgentState, Phase, RetryTarget};
 use crate::runtime::{
-    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, ObservedInstance, Progress,
-    Resync, Run, RuntimeCall, RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogLine, LogQuery,
+    ObservedInstance, Progress, Resync, Run, RuntimeCall, RuntimeResult, StagedFile, Usage,
 };
 use crate::store::Store;
 
@@ -177,6 +177,10 @@ impl ContainerRuntime for Guard {
 
     fn origin<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Origin>>> {
         self.inner.origin(key)
+    }
+
+    fn lease<'a>(&'a self, request: &'a LeaseRequest) -> BoxFuture<'a, RuntimeResult<LeaseAnswer>> {
+        self.inner.lease(request)
     }
 
     fn watch(&self) -> BoxStream<'static, Resync> {

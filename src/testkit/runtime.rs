@@ -14,8 +14,8 @@ use super::engine::{FakeEngine, Image};
 use super::state::{Instance, InstancePhase, Line, State, Volume};
 use crate::domain::{AgentId, Exit, InstallationId, Origin, RunId, Timestamp};
 use crate::runtime::{
-    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LogLine, LogQuery, ObservedInstance, Progress,
-    Resync, Run, RuntimeError, RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogLine, LogQuery,
+    ObservedInstance, Progress, Resync, Run, RuntimeError, RuntimeResult, StagedFile, Usage, lease,
 };
 
 /// One installation's view of a [`FakeEngine`], with all the rules of [`ContainerRuntime`].
@@ -290,6 +290,16 @@ impl ContainerRuntime for FakeRuntime {
         self.call(|state| {
             let instance = owned(state, self.installation, key)?.ok_or(RuntimeError::NotFound)?;
             Ok(instance.origin.as_deref().cloned())
+        })
+        .boxed()
+    }
+
+    fn lease<'a>(&'a self, request: &'a LeaseRequest) -> BoxFuture<'a, RuntimeResult<LeaseAnswer>> {
+        self.call(|state| {
+            let now = state.now();
+            let (written, answer) = lease::decide(state.leases.get(&self.installation), request, now);
+            state.leases.extend(written.map(|record| (self.installation, record)));
+            Ok(answer)
         })
         .boxed()
     }

@@ -14,7 +14,9 @@ use super::process::Process;
 use super::random::Sequence;
 use crate::actor::Clock;
 use crate::domain::{AgentId, Exit, HostPort, InstallationId, Origin, RunId, Timestamp, later};
-use crate::runtime::{InstanceKey, InstanceState, LogLine, LogStream, ObservedInstance, Run, RuntimeError};
+use crate::runtime::{
+    InstanceKey, InstanceState, LeaseRecord, LogLine, LogStream, ObservedInstance, Run, RuntimeError,
+};
 
 /// Lines kept of each instance, the newest.
 const LOG_LINES: usize = 2048;
@@ -32,6 +34,7 @@ impl State {
             instances: BTreeMap::new(),
             on_port: BTreeMap::new(),
             volumes: BTreeMap::new(),
+            leases: BTreeMap::new(),
             behavior: Arc::new(GatewayBehavior::default()),
             habits_of: BTreeMap::new(),
             gateway_fault: GatewayFault::Well,
@@ -57,6 +60,7 @@ pub(super) struct State {
     pub(super) on_port: BTreeMap<HostPort, BTreeSet<AgentId>>,
     /// Data by instance; it may outlive the instance.
     pub(super) volumes: BTreeMap<AgentId, Volume>,
+    pub(super) leases: BTreeMap<InstallationId, LeaseRecord>,
     pub(super) behavior: Arc<GatewayBehavior>,
     pub(super) habits_of: BTreeMap<AgentId, Arc<GatewayBehavior>>,
     pub(super) gateway_fault: GatewayFault,

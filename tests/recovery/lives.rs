@@ -1,7 +1,8 @@
 //! Lives of the service, one after the other, on one engine and one disk.
 
-use zeroone::control::{ControlPlane, NewAgent, NewUser, Settings};
+use zeroone::control::{AgentPatch, ControlPlane, NewAgent, NewUser, Settings};
 use zeroone::domain::{AgentId, Plan, Status, UserId};
+use zeroone::lifecycle::Code;
 use zeroone::testkit::{self, Cut, FakeDisk, Fakes, new_agent};
 
 use crate::{PATIENCE, answered, status, until};
@@ -153,7 +154,7 @@ fn a_service_that_is_cut_off_in_any_commit_of_a_deployment_goes_on_where_it_was(
 }
 
 #[test]
-fn yesterdays_store_takes_up_what_it_knows_and_removes_what_it_does_not() {
+fn yesterdays_store_takes_up_what_it_knows_and_adopts_what_is_newer() {
     let (fakes, mut disk) = (Fakes::new(32), FakeDisk::new());
     let (user, kept) = lives(&fakes, &mut disk, async |plane| a_user_and_an_agent(&plane, "Kept").await);
     let deleted = lives(&fakes, &mut disk, async |plane| {
@@ -177,10 +178,21 @@ fn yesterdays_store_takes_up_what_it_knows_and_removes_what_it_does_not() {
             answered(&plane.agent(id).unwrap(), "who am I?").await;
         }
         assert!(plane.agent(made).is_none());
-        until("the orphan is gone", || fakes.engine().observed(made).is_none()).await;
+        until("what is newer is adopted", || plane.agent(made).is_some()).await;
+        let adopted = plane.agent(made).unwrap();
+        until("its key is missing", || {
+            let state = &adopted.view().unwrap().record.state;
+            let reason = state.reason.as_ref().map(|reason| reason.code);
+            (state.status(), reason) == (Status::Error, Some(Code::SecretsMissing))
+        })
+        .await;
+        let key = AgentPatch { api_key: Some(Some(testkit::API_KEY.into())), ..AgentPatch::default() };
+        adopted.update(key).await.unwrap();
+        adopted.start().await.unwrap();
+        answered(&adopted, "who am I?").await;
         let seen = testkit::check(&plane, &*fakes.runtime(), true).await;
         assert_eq!(seen, Ok(Vec::new()));
     });
     assert_eq!(fakes.engine().tally(kept).starts.len(), starts, "what is known is not started twice");
-    assert!(!fakes.engine().volumes().contains(&made));
+    assert!(fakes.engine().volumes().contains(&made), "on its own data");
 }

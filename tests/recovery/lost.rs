@@ -58,8 +58,8 @@ async fn a_lost_store_is_made_anew_from_what_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn orphans_are_removed_or_only_told_of() {
-    for (orphans, left) in [(Orphans::Remove, 0), (Orphans::Report, 1)] {
+async fn orphans_of_an_unknown_owner_are_kept_unless_an_administrator_wants_them_removed() {
+    for (orphans, left) in [(Orphans::Remove, 0), (Orphans::Report, 1), (Orphans::Adopt, 1)] {
         let world = testkit::plane(32, Plan::Pro).await;
         world.running("Ada").await;
         world.plane.shutdown().await;

@@ -2,8 +2,10 @@
 #![cfg(feature = "testkit")]
 
 mod events;
+mod lease;
 mod lives;
 mod lost;
+mod seams;
 mod unusable;
 
 use std::collections::BTreeSet;

@@ -23,7 +23,7 @@ impl ActorState {
     pub(super) fn act(&mut self, myself: &ActorRef<AgentMsg>, effect: Effect) {
         match effect {
             Effect::Run(job) => self.run_job(myself.clone(), job),
-            Effect::Observe => self.look(myself.clone()),
+            Effect::Observe => self.start_observation(myself.clone()),
             Effect::CheckHealth(delay) => self.check_health(myself.clone(), delay),
             Effect::WakeAt(at) => self.wake_at(myself.clone(), at),
             Effect::End => myself.stop(Some(GONE.into())),
@@ -62,7 +62,7 @@ impl ActorState {
         });
     }
 
-    pub(super) fn look(&mut self, myself: ActorRef<AgentMsg>) {
+    pub(super) fn start_observation(&mut self, myself: ActorRef<AgentMsg>) {
         if self.observing != ObserveState::Idle {
             self.observing = ObserveState::RunningThenAgain;
             return;
@@ -71,9 +71,10 @@ impl ActorState {
         let services = Arc::clone(&self.services);
         let (agent, revision) = (self.view.record.id, self.view.record.state.revision);
         let key = jobs::key_of(&self.view.record);
+        let known = self.run.clone();
         let unknown = AgentMsg::Observed { revision, observation: Observation::Unknown, run: None };
         self.observation = Some(self.report(myself, unknown, async move {
-            let (observation, run) = jobs::look(&services, agent, &key).await;
+            let (observation, run) = jobs::observe(&services, agent, &key, known.as_ref()).await;
             AgentMsg::Observed { revision, observation, run }
         }));
     }

@@ -97,7 +97,7 @@ async fn await_code(services: &Services, input: &JobInput) -> Result<Secret<Stri
                 None => {}
             },
             Ok(Some(Err(error))) => return Err(runtime_failure(&error)),
-            Ok(None) => return Err(missing("the log report before a code appeared")),
+            Ok(None) => return Err(missing("the log ended before a code appeared")),
             Err(_elapsed) => return Err(missing("no code appeared in the log")),
         }
     }

@@ -1,6 +1,7 @@
 //! What users ask for. [`admit`](super::super::admit()) let it through already.
 
-use super::{Context, Transition, resume, start};
+use super::timers::timers;
+use super::{Context, Transition, start, stop};
 use crate::lifecycle::cause::{Cause, Code};
 use crate::lifecycle::event::{Command, Effect, Job};
 use crate::lifecycle::phase::{AfterStop, AgentState, Phase, Step};
@@ -9,8 +10,8 @@ pub(super) fn follow(state: &AgentState, command: Command, context: &Context<'_>
     match command {
         Command::Start => begin_anew(state, Code::StartRequested, context),
         Command::Restart => restart(state, context).forgetting_token(),
-        Command::Stop => stop(state, AfterStop::Stay, Code::StopRequested, context),
-        Command::Delete => stop(state, AfterStop::Delete, Code::DeleteRequested, context),
+        Command::Stop => stop::begin(state, AfterStop::Stay, Code::StopRequested, context),
+        Command::Delete => stop::begin(state, AfterStop::Delete, Code::DeleteRequested, context),
         Command::Update { inside } => update(state, inside, context),
     }
 }
@@ -24,7 +25,7 @@ fn begin_anew(state: &AgentState, code: Code, context: &Context<'_>) -> Transiti
         return start::deploy(next, Cause::new(code));
     }
     next.phase = Phase::Pending;
-    let effects = resume::timers(&next, context);
+    let effects = timers(&next, context);
     Transition::to(next, Cause::new(code), effects)
 }
 
@@ -32,27 +33,15 @@ fn restart(state: &AgentState, context: &Context<'_>) -> Transition {
     match &state.phase {
         Phase::Stopped | Phase::Failed { .. } => begin_anew(state, Code::RestartRequested, context),
         Phase::Starting { .. } | Phase::Running { .. } => {
-            stop(state, AfterStop::Restart, Code::RestartRequested, context)
+            stop::begin(state, AfterStop::Restart, Code::RestartRequested, context)
         }
         // It starts with new files anyway: what is left to do is to forget the token.
         Phase::Pending | Phase::Stopping { .. } => {
             let next = state.next();
-            let effects = resume::timers(&next, context);
+            let effects = timers(&next, context);
             Transition::to(next, Cause::new(Code::RestartRequested), effects)
         }
     }
-}
-
-/// Ends what runs. Also used where time asks for it again.
-pub(super) fn stop(state: &AgentState, then: AfterStop, code: Code, context: &Context<'_>) -> Transition {
-    let cause = Cause::new(code);
-    let mut next = state.next();
-    next.phase = Phase::Stopping { then, since: context.now, retry_at: None };
-    next.reason = Some(cause.clone());
-    // A stop that is under way goes on, only what follows it changes; a removal is another job.
-    let under_way = matches!(&state.phase, Phase::Stopping { retry_at: None, .. }) && then != AfterStop::Delete;
-    let effects = if under_way { Vec::new() } else { vec![Effect::Run(then.job())] };
-    Transition::to(next, cause, effects)
 }
 
 fn update(state: &AgentState, inside: bool, context: &Context<'_>) -> Transition {
@@ -73,7 +62,7 @@ fn update(state: &AgentState, inside: bool, context: &Context<'_>) -> Transition
         | Phase::Stopping { .. }
         | Phase::Stopped
         | Phase::Failed { .. } => {
-            let effects = resume::timers(&next, context);
+            let effects = timers(&next, context);
             Transition::to(next, cause, effects)
         }
     }

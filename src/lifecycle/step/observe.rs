@@ -1,19 +1,20 @@
-//! What is seen from outside, against what is wanted: the engine's view, the gateway's health, a refused token.
+//! What is observed, against what is wanted: the engine's view, the gateway's health, a refused token.
 
 use std::sync::Arc;
 
-use super::{Context, Transition, resume, start};
+use super::timers::ask_again;
+use super::{Context, Transition, start};
 use crate::backoff::Decision;
 use crate::domain::{Exit, RunId};
 use crate::lifecycle::cause::{Cause, Code};
 use crate::lifecycle::event::{Effect, Failure, FailureKind, Job, Observation};
 use crate::lifecycle::phase::{AgentState, Phase, Step};
 
-/// The engine's view, no older than the life.
+/// The engine's view, no older than the state.
 pub(super) fn see(state: &AgentState, observation: Observation, context: &Context<'_>) -> Transition {
     match (&state.phase, observation) {
         // An engine that is away says nothing about the agent. Phases without a job or timer of their own ask again.
-        (Phase::Stopped | Phase::Failed { retry_at: None, .. }, Observation::Unknown) => resume::ask_again(context),
+        (Phase::Stopped | Phase::Failed { retry_at: None, .. }, Observation::Unknown) => ask_again(context),
         (_, Observation::Unknown) => Transition::nothing(),
 
         (Phase::Running { .. }, Observation::Down(exit)) => died(state, false, false, exit_cause(&exit), context),
@@ -21,10 +22,11 @@ pub(super) fn see(state: &AgentState, observation: Observation, context: &Contex
         (Phase::Running { .. }, Observation::Absent) => {
             died(state, true, false, Cause::new(Code::InstanceGone), context)
         }
-        (Phase::Running { .. }, Observation::Up { run_id, died }) if state.run_id() != Some(&run_id) => {
+        (Phase::Running { .. }, Observation::Up { run_id, died, .. }) if state.run_id() != Some(&run_id) => {
             restarted_outside(state, run_id, died.as_ref(), context)
         }
-        // There, but deaf for too long.
+        (Phase::Running { misses }, Observation::Up { moved: true, .. }) => moved(state, *misses, context),
+        // There, but it has not answered for too long.
         (Phase::Running { misses }, Observation::Up { .. } | Observation::Paused) if *misses >= tolerated(context) => {
             died(state, false, true, Cause::new(Code::HealthLost), context)
         }
@@ -37,7 +39,7 @@ pub(super) fn see(state: &AgentState, observation: Observation, context: &Contex
         (Phase::Starting { step: Step::Probing | Step::Pairing, .. }, Observation::Absent) => {
             start::failed(state, transient(Cause::new(Code::InstanceGone)), context)
         }
-        (Phase::Starting { step: Step::Probing | Step::Pairing, .. }, Observation::Up { run_id, died })
+        (Phase::Starting { step: Step::Probing | Step::Pairing, .. }, Observation::Up { run_id, died, .. })
             if state.run_id() != Some(&run_id) =>
         {
             restarted_outside(state, run_id, died.as_ref(), context)
@@ -53,6 +55,18 @@ pub(super) fn see(state: &AgentState, observation: Observation, context: &Contex
 
         (Phase::Pending | Phase::Stopping { .. }, _) => Transition::nothing(),
     }
+}
+
+/// Asked for its health at once, by the new address, with nothing missed so far.
+fn moved(state: &AgentState, misses: u8, context: &Context<'_>) -> Transition {
+    let effects = vec![Effect::CheckHealth(context.timing.health_retry)];
+    if misses == 0 {
+        return Transition::only(effects);
+    }
+    let mut next = state.next();
+    next.phase = Phase::Running { misses: 0 };
+    next.reason = None;
+    Transition::to(next, Cause::new(Code::EndpointMoved), effects)
 }
 
 /// A health check of the run came back.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Context, Transition, WRONG_OUTCOME, resume};
+use super::timers::{patience, timers};
+use super::{Context, Transition, WRONG_OUTCOME};
 use crate::backoff::Decision;
 use crate::domain::{RunId, Timestamp, elapsed, later};
 use crate::lifecycle::cause::{Cause, Code};
@@ -52,7 +53,7 @@ pub(super) fn back_off(
     }
     let step = Step::BackingOff { until: later(context.now, delay), kill };
     next.phase = Phase::Starting { step, stage, rebinds: 0, away_since: None };
-    let effects = resume::timers(&next, context);
+    let effects = timers(&next, context);
     Transition::to(next, cause, effects)
 }
 
@@ -66,7 +67,7 @@ fn give_up(mut next: AgentState, retry_at: Option<Timestamp>, cause: Cause, cont
     next.phase = Phase::Failed { resume: RetryTarget::Start, retry_at };
     next.reason = Some(cause.clone());
     let mut effects = vec![Effect::Run(Job::Kill)];
-    effects.extend(resume::timers(&next, context));
+    effects.extend(timers(&next, context));
     Transition::to(next, cause, effects)
 }
 
@@ -193,9 +194,9 @@ fn await_engine(
     if waited >= context.timing.engine_patience {
         return give_up(next, Some(later(context.now, context.restart.rest)), cause, context);
     }
-    let step = Step::BackingOff { until: later(context.now, resume::patience(waited)), kill };
+    let step = Step::BackingOff { until: later(context.now, patience(waited)), kill };
     next.phase = Phase::Starting { step, stage, rebinds: 0, away_since: Some(since) };
     next.reason = Some(cause.clone());
-    let effects = resume::timers(&next, context);
+    let effects = timers(&next, context);
     Transition::to(next, cause, effects)
 }

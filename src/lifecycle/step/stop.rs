@@ -1,10 +1,23 @@
-//! The way from STOPPING to STOPPED, back to STARTING, or out of this world.
+//! The way from STOPPING to STOPPED, back to STARTING, or to the end of a deletion.
 
-use super::{Context, Transition, WRONG_OUTCOME, resume, start};
+use super::timers::{patience, timers};
+use super::{Context, Transition, WRONG_OUTCOME, start};
 use crate::domain::{elapsed, later};
 use crate::lifecycle::cause::{Cause, Code};
 use crate::lifecycle::event::{Effect, Outcome};
 use crate::lifecycle::phase::{AfterStop, AgentState, Phase, RetryTarget};
+
+/// Ends what runs, because a user asked for it or a retry is due.
+pub(super) fn begin(state: &AgentState, then: AfterStop, code: Code, context: &Context<'_>) -> Transition {
+    let cause = Cause::new(code);
+    let mut next = state.next();
+    next.phase = Phase::Stopping { then, since: context.now, retry_at: None };
+    next.reason = Some(cause.clone());
+    // A stop that is under way goes on, only what follows it changes; a removal is another job.
+    let under_way = matches!(&state.phase, Phase::Stopping { retry_at: None, .. }) && then != AfterStop::Delete;
+    let effects = if under_way { Vec::new() } else { vec![Effect::Run(then.job())] };
+    Transition::to(next, cause, effects)
+}
 
 /// The job of the stop ended.
 pub(super) fn finish(state: &AgentState, then: AfterStop, outcome: Outcome, context: &Context<'_>) -> Transition {
@@ -45,7 +58,7 @@ fn failed(state: &AgentState, then: AfterStop, cause: Cause, context: &Context<'
     let since = (*since).min(context.now);
     let waited = elapsed(since, context.now);
     let cause = if waited < context.timing.stop_patience {
-        let retry_at = Some(later(context.now, resume::patience(waited)));
+        let retry_at = Some(later(context.now, patience(waited)));
         next.phase = Phase::Stopping { then, since, retry_at };
         cause
     } else {
@@ -58,6 +71,6 @@ fn failed(state: &AgentState, then: AfterStop, cause: Cause, context: &Context<'
         cause.come_to(code)
     };
     next.reason = Some(cause.clone());
-    let effects = resume::timers(&next, context);
+    let effects = timers(&next, context);
     Transition::to(next, cause, effects)
 }

@@ -224,7 +224,21 @@ fn a_run_that_the_engine_replaced_is_told_by_how_it_died() {
     ];
     for (died, code) in table {
         let mut story = running();
-        let effects = story.seen(Observation::Up { run_id: run_id("b2"), died });
+        let effects = story.seen(Observation::Up { run_id: run_id("b2"), died, moved: false });
         assert_eq!((effects, story.cause), (run(Job::Probe), Some(code)), "the run that is there is taken up");
     }
+}
+
+#[test]
+fn misses_under_an_old_address_are_forgotten_when_the_gateway_moved() {
+    let mut story = running();
+    let tolerated = 3;
+    for _ in 0..tolerated {
+        story.health(false);
+    }
+    let moved = Observation::Up { run_id: run_id("b1"), died: None, moved: true };
+    assert_eq!(story.seen(moved), [RETRY], "it is asked by its new address before anything is killed");
+    assert_eq!((story.state.phase.clone(), story.reason()), (Phase::Running { misses: 0 }, None));
+    story.health(false);
+    assert_eq!(story.state.phase, Phase::Running { misses: 1 });
 }

@@ -1,0 +1,67 @@
+//! Whether this control plane may change anything on its engine.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::runtime::LeaseRecord;
+use crate::runtime::lease::LEASE_STALE_AFTER;
+
+/// A renewal counts for half of the time after which another control plane may take the lease: one that slept, or whose
+/// engine was away, asks again before it changes anything.
+const GOOD_FOR: Duration = Duration::from_secs(LEASE_STALE_AFTER.as_secs() / 2);
+
+/// The lease as the actors see it.
+#[derive(Debug)]
+pub struct Lease {
+    renewed: Mutex<Option<(u64, Instant)>>,
+    /// Who took it from us.
+    lost: watch::Sender<Option<LeaseRecord>>,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self { renewed: Mutex::new(None), lost: watch::Sender::new(None) }
+    }
+}
+
+impl Lease {
+    /// Claimed or renewed just now.
+    pub fn renew(&self, epoch: u64) {
+        *self.renewed() = Some((epoch, Instant::now()));
+    }
+
+    /// Another control plane has the installation.
+    pub fn lose(&self, to: LeaseRecord) {
+        *self.renewed() = None;
+        self.lost.send_replace(Some(to));
+    }
+
+    /// The epoch of the last claim, whether it still counts or not.
+    pub fn epoch(&self) -> Option<u64> {
+        self.renewed().map(|(epoch, _)| epoch)
+    }
+
+    /// Whether instances may be changed now.
+    pub fn is_held(&self) -> bool {
+        self.renewed().is_some_and(|(_, at)| at.elapsed() < GOOD_FOR)
+    }
+
+    /// Waits until another control plane has taken the lease.
+    pub async fn lost(&self) -> LeaseRecord {
+        let mut lost = self.lost.subscribe();
+        loop {
+            if let Some(to) = lost.borrow_and_update().clone() {
+                return to;
+            }
+            // The sender is ours, so it is not closed.
+            let _ = lost.changed().await;
+        }
+    }
+
+    fn renewed(&self) -> MutexGuard<'_, Option<(u64, Instant)>> {
+        self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,279 @@
+//! What happens between two parts of the control plane: calls that hang, panic or come late, and commits that fail.
+
+use std::time::Duration;
+
+use zeroone::control::{AgentPatch, CommandError, ControlPlane, DeliveryError, NewUser};
+use zeroone::domain::{AgentId, Plan, Status, UserId};
+use zeroone::store::{CommitFault, Store, StoreOptions};
+use zeroone::testkit::{self, Call, FakeDisk, Fakes, Fault, Faults, GatewayBehavior, Image, message, new_agent};
+
+use crate::{PATIENCE, answered, status, until};
+
+/// Stop grace and one engine call.
+const STOPPED_WITHIN: Duration = Duration::from_secs(2);
+
+struct Faulty {
+    fakes: Fakes,
+    faults: Faults,
+    disk: FakeDisk,
+    plane: ControlPlane,
+    user: UserId,
+}
+
+async fn faulty(seed: u64, plan: Plan) -> Faulty {
+    let (fakes, faults, disk) = (Fakes::new(seed), Faults::new(seed), FakeDisk::new());
+    let options = StoreOptions { installation: fakes.installation(), now: fakes.engine().now(), ..Default::default() };
+    let store = Store::in_memory(disk.clone(), options).unwrap();
+    let plane = ControlPlane::builder(store, testkit::vault(), faults.runtime(fakes.runtime()))
+        .gateway(faults.gateway(fakes.gateway()))
+        .clock(fakes.clock())
+        .start()
+        .await
+        .unwrap();
+    let user = NewUser { email: "ada@example.com".into(), plan, limits: None };
+    let user = plane.create_user(user).await.unwrap().id;
+    Faulty { fakes, faults, disk, plane, user }
+}
+
+impl Faulty {
+    async fn running(&self, name: &str) -> zeroone::control::AgentHandle {
+        let agent = self.plane.create_agent(self.user, new_agent(name)).await.unwrap();
+        agent.wait(&[Status::Running], PATIENCE).await.unwrap();
+        agent
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_is_noticed_at_once_while_the_list_of_instances_hangs() {
+    let world = faulty(101, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    world.faults.next(Call::List, Fault::Hang);
+    let before = world.faults.injected();
+    while world.faults.injected() == before {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let starts = world.fakes.engine().tally(agent.id()).starts.len();
+    assert!(world.fakes.engine().crash(agent.id()));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.fakes.engine().tally(agent.id()).starts.len(), starts + 1);
+    assert_eq!(status(&agent), Some(Status::Running));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observation_that_panics_does_not_blind_the_agent() {
+    let world = faulty(102, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    world.faults.next(Call::Observe, Fault::Panic);
+    assert!(world.fakes.engine().crash(agent.id()));
+    until("the panic", || world.plane.actor_counts().task_panics == 1).await;
+    answered(&agent, "are you there?").await;
+    assert_eq!(world.plane.actor_counts().panicked, 0, "its actor lives");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_within_the_start_call_has_its_own_reason() {
+    let world = faulty(103, Plan::Free).await;
+    world.faults.next(Call::Start, Fault::DelayAnswer(Duration::from_secs(2)));
+    let agent = world.plane.create_agent(world.user, new_agent("Ada")).await.unwrap();
+    until("it runs", || world.fakes.engine().observed(agent.id()).is_some_and(|seen| seen.run().is_some())).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(world.fakes.engine().crash(agent.id()));
+    agent.wait(&[Status::Running], PATIENCE).await.unwrap();
+    let causes: Vec<_> = agent.events(0, usize::MAX).await.unwrap().into_iter().map(|entry| entry.cause).collect();
+    assert!(causes.contains(&"exited".to_owned()), "{causes:?}");
+    assert!(!causes.contains(&"health-timeout".to_owned()), "{causes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_was_certainly_not_written_is_repeated_by_the_same_actor() {
+    let world = faulty(104, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    for commit in 1..=3 {
+        world.disk.memory().fail_commit(commit, CommitFault::Before);
+    }
+    assert!(world.fakes.engine().crash(agent.id()));
+    answered(&agent, "are you there?").await;
+    let counts = world.plane.actor_counts();
+    assert_eq!((counts.failed, counts.panicked, counts.killed), (0, 0, 0), "the actor was not rebuilt");
+    assert_eq!(agent.view().unwrap().record.state.restart_count, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_follows_only_when_the_one_before_is_on_its_way() {
+    let world = faulty(105, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    world.faults.next(Call::Webhook, Fault::DelayCall(Duration::from_millis(500)));
+    let sent: Vec<_> = (0..3)
+        .map(|n| {
+            let agent = agent.clone();
+            tokio::spawn(async move { agent.deliver(message(&format!("{n}"))).await })
+        })
+        .collect();
+    for answer in sent {
+        assert_eq!(answer.await.unwrap().unwrap().status, 200);
+    }
+    let read = world.fakes.engine().tally(agent.id()).messages;
+    let texts: Vec<_> = read.iter().map(|message| String::from_utf8(message.body.to_vec()).unwrap()).collect();
+    assert_eq!(texts, (0..3).map(|n| format!("{{\"message\":\"{n}\"}}")).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_wait_for_the_step_that_it_supersedes() {
+    let slow_boot = GatewayBehavior { boots_in: Duration::from_secs(20), ..GatewayBehavior::zeroclaw() };
+    let late_code = GatewayBehavior { prints_code_after: Duration::from_secs(10), ..GatewayBehavior::zeroclaw() };
+    let well = GatewayBehavior::zeroclaw();
+    let cases = [(slow_boot, Image::Present), (late_code, Image::Present), (well, Image::Slow(PATIENCE))];
+    for (behavior, image) in cases {
+        let world = faulty(106, Plan::Free).await;
+        world.fakes.engine().set_behavior(behavior);
+        world.fakes.engine().set_image(image);
+        let agent = world.plane.create_agent(world.user, new_agent("Ada")).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(status(&agent), Some(Status::Starting));
+        agent.stop().await.unwrap();
+        agent.wait(&[Status::Stopped], STOPPED_WITHIN).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_changes_at_once_none_is_lost() {
+    let world = faulty(107, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    let spec = (*agent.view().unwrap().record.spec).clone();
+    let mut renamed = spec.clone();
+    renamed.name = "Grace".into();
+    let mut warmer = spec;
+    warmer.temperature = 1.1;
+    let patch = |spec| AgentPatch { if_generation: Some(1), spec: Some(spec), ..AgentPatch::default() };
+    let (first, second) = tokio::join!(agent.update(patch(renamed)), agent.update(patch(warmer)));
+    assert_eq!([&first, &second].into_iter().filter(|outcome| outcome.is_ok()).count(), 1, "{first:?} {second:?}");
+    assert!([first, second].contains(&Err(CommandError::Stale)));
+    assert_eq!(agent.view().unwrap().record.state.generation, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_of_a_known_generation_loses_against_a_change() {
+    let world = faulty(108, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    let mut spec = (*agent.view().unwrap().record.spec).clone();
+    spec.name = "Grace".into();
+    let patch = AgentPatch { spec: Some(spec), ..AgentPatch::default() };
+    let (changed, deleted) = tokio::join!(agent.update(patch), agent.delete_if(1));
+    changed.unwrap();
+    assert_eq!(deleted, Err(CommandError::Stale));
+    agent.delete_if(2).await.unwrap();
+    assert!(agent.gone(PATIENCE).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_was_not_stored_takes_nothing() {
+    let world = faulty(109, Plan::Free).await;
+    for fault in [CommitFault::Before, CommitFault::Before] {
+        world.disk.memory().fail_commit(1, fault);
+        assert!(world.plane.create_agent(world.user, new_agent("Ada")).await.is_err());
+        assert_eq!(world.plane.used(world.user).await, Ok(0));
+    }
+    world.running("Ada").await;
+    assert_eq!(world.plane.used(world.user).await, Ok(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_beyond_the_queue_of_an_agent_are_refused() {
+    let world = faulty(110, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    let slow = GatewayBehavior { boots_in: Duration::from_secs(5), ..GatewayBehavior::zeroclaw() };
+    world.fakes.engine().set_behavior(slow);
+    agent.restart().await.unwrap();
+    let sent: Vec<_> = (0..300)
+        .map(|n| {
+            let agent = agent.clone();
+            tokio::spawn(async move { agent.deliver(message(&format!("{n}"))).await })
+        })
+        .collect();
+    let mut refused = 0;
+    for answer in sent {
+        match answer.await.unwrap() {
+            Ok(answer) => assert_eq!(answer.status, 200),
+            Err(error) => {
+                assert_eq!(error, DeliveryError::QueueFull);
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(refused, 44);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_is_not_given_to_a_user_who_was_removed_meanwhile() {
+    let world = faulty(111, Plan::Free).await;
+    let (removed, changed) =
+        tokio::join!(world.plane.remove_user(world.user), world.plane.set_plan(world.user, Plan::Pro, None));
+    removed.unwrap();
+    assert!(changed.is_err());
+    assert!(world.plane.accounts().user(world.user).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_ends_jobs_and_refuses_messages_on_hold() {
+    let world = faulty(112, Plan::Free).await;
+    world.fakes.engine().set_image(Image::Slow(Duration::from_secs(600)));
+    let agent = world.plane.create_agent(world.user, new_agent("Ada")).await.unwrap();
+    let held = {
+        let agent = agent.clone();
+        tokio::spawn(async move { agent.deliver(message("hi")).await })
+    };
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = tokio::time::Instant::now();
+    world.plane.shutdown().await;
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(held.await.unwrap().err(), Some(DeliveryError::Closing));
+    let creates = world.fakes.engine().tally(agent.id()).creates;
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    assert_eq!(world.fakes.engine().tally(agent.id()).creates, creates, "nothing goes on");
+}
+
+/// Of an agent that a user removed, as an engine shows it that carries out a late call.
+async fn shown_again(fakes: &Fakes, agent: AgentId) -> bool {
+    use zeroone::runtime::ContainerRuntime as _;
+    fakes.runtime().list_owned().await.unwrap().iter().any(|seen| seen.key.agent == agent)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_this_store_deleted_is_removed_under_every_policy() {
+    use std::sync::Arc;
+    use zeroone::control::{Orphans, Settings};
+    use zeroone::domain::HostPort;
+    use zeroone::runtime::{ContainerRuntime as _, InstanceKey, InstanceSpec};
+
+    let (fakes, disk) = (Fakes::new(113), FakeDisk::new());
+    let settings = Settings { orphans: Orphans::Report, ..Settings::default() };
+    let plane = testkit::start(&fakes, &disk, settings).await.unwrap();
+    let user = NewUser { email: "ada@example.com".into(), plan: Plan::Free, limits: None };
+    let user = plane.create_user(user).await.unwrap().id;
+    let agent = plane.create_agent(user, new_agent("Ada")).await.unwrap();
+    let view = agent.wait(&[Status::Running], PATIENCE).await.unwrap();
+    agent.delete().await.unwrap();
+    assert!(agent.gone(PATIENCE).await);
+    let late = |agent: AgentId| InstanceSpec {
+        key: InstanceKey { agent, slug: view.record.slug.clone() },
+        generation: 1,
+        image: None,
+        command: vec!["gateway".into()],
+        env: Vec::new(),
+        files: Vec::new(),
+        port: HostPort::try_from(49_999).unwrap(),
+        cpu: 0.5,
+        memory_mb: 128,
+        host_name: None,
+        origin: None,
+    };
+    // A call of a dead service lands late; and an instance that this store never had.
+    let unknown = AgentId::new();
+    let runtime = Arc::new(fakes.runtime());
+    runtime.ensure_created(&late(agent.id())).await.unwrap();
+    runtime.ensure_created(&late(unknown)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(!shown_again(&fakes, agent.id()).await, "its deletion was asked for");
+    assert!(shown_again(&fakes, unknown).await, "data that may be someone's is kept");
+    assert_eq!(plane.orphans(), 1);
+}
