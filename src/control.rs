@@ -14,6 +14,7 @@
 //! All calls go by messages to actors, or read the views; none needs a lock of the caller's. Two control planes in one
 //! process know nothing of each other.
 
+mod access;
 mod accounts;
 mod builder;
 #[cfg(feature = "testkit")]
@@ -54,7 +55,7 @@ use crate::accounts::Accounts;
 pub use crate::actor::{ActorCounts, AskError, Clock, FeedEntry, IdempotencyClaim, JobLimits, Orphans, Settings};
 use crate::actor::{Directory, Services, SupervisorMsg, ask};
 pub use crate::backoff::RestartPolicy;
-use crate::domain::{AgentId, Software, Status, UserId};
+use crate::domain::{AgentId, Slug, Software, Status, UserId};
 use crate::incident::{Kind, Recovery};
 pub use crate::lifecycle::Timing;
 use crate::runtime::{Caps, ImageChoice, RuntimeError};
@@ -110,6 +111,12 @@ impl ControlPlane {
     /// The agent, if there is one.
     pub fn agent(&self, id: AgentId) -> Option<AgentHandle> {
         self.services.views.get(id).map(|_| AgentHandle::new(self.clone(), id))
+    }
+
+    /// The agent with this slug, if there is one.
+    pub fn agent_by_slug(&self, slug: &str) -> Option<AgentHandle> {
+        let slug = Slug::parse(slug).ok()?;
+        self.services.views.by_slug(&slug).and_then(|id| self.agent(id))
     }
 
     /// Agents in order of creation: one user's, or all.

@@ -10,12 +10,14 @@
 
 mod account;
 mod admin;
+mod agent_host;
 mod agents;
 mod body;
 mod cors;
 mod error;
 mod events;
 mod explain;
+mod gateway;
 mod guard;
 mod health;
 mod host;
@@ -27,6 +29,7 @@ mod load;
 mod logs;
 mod message;
 mod metrics;
+mod openai;
 mod openapi;
 mod params;
 mod problem;
@@ -74,6 +77,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(plane: ControlPlane, options: Ht
     router
         .fallback(request::no_such_path)
         .method_not_allowed_fallback(request::no_such_method)
+        .layer(from_fn_with_state(api.clone(), agent_host::by_host_name))
         .layer(Extension(document))
         .layer(option_layer(cors))
         .layer(from_fn_with_state(api.clone(), request::observe))
@@ -106,10 +110,16 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::READ_AGENT, routes!(stats::stats)),
         (Rule::READ_AGENT, routes!(health::health)),
         (Rule::SEND, routes!(message::message)),
+        (Rule::PASSED, routes!(gateway::gateway)),
+        (Rule::PASSED, routes!(gateway::gateway_root)),
         (Rule::READ_AGENT, routes!(events::agent_events)),
         (Rule::READ, routes!(events::all_events)),
         (Rule::READ_AGENT, routes!(explain::explain)),
         (Rule::READ_AGENT, routes!(incidents::incidents)),
+        (Rule::READ, routes!(openai::models)),
+        (Rule::READ, routes!(openai::model)),
+        (Rule::SEND_PASSED, routes!(openai::chat)),
+        (Rule::SEND_PASSED, routes!(openai::responses)),
         (Rule::ANY_KEY, routes!(account::me)),
         (Rule::READ, routes!(keys::list_keys)),
         (Rule::WRITE, routes!(keys::create_key)),

@@ -22,6 +22,7 @@
 //! | the actors, thin shells round the decisions | `actor` |
 //! | what readers see without asking an actor | [`view`], [`accounts`], [`incident`] |
 //! | what embedders and the HTTP facade hold | [`control`] |
+//! | the data path to an agent's own gateway | `proxy` |
 //! | the agent runtime of our own, a program in itself | `gateway` |
 //!
 //! Imports run strictly downwards; a test holds them to it.
@@ -62,6 +63,8 @@ mod lifecycle;
 #[cfg(any(feature = "server", feature = "gateway"))]
 mod listen;
 mod plain;
+#[cfg(feature = "server")]
+pub mod proxy;
 pub mod runtime;
 pub mod store;
 #[cfg(feature = "cli")]

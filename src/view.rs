@@ -15,7 +15,7 @@ use dashmap::DashMap;
 use tokio::sync::watch;
 
 pub use self::send_queue::{Held, SendQueue};
-use crate::domain::{AgentId, HostPort, Secret, Status, Timestamp, UserId};
+use crate::domain::{AgentId, HostPort, Secret, Slug, Status, Timestamp, UserId};
 pub use crate::lifecycle::{AgentState, Cause, Code, Phase};
 use crate::runtime::Usage;
 use crate::store::AgentRecord;
@@ -71,6 +71,7 @@ struct Entry {
 pub struct Views {
     entries: DashMap<AgentId, Entry>,
     order: RwLock<Order>,
+    slugs: DashMap<Slug, AgentId>,
 }
 
 /// Agents by owner, in the order of creation, which is that of their ids.
@@ -91,12 +92,13 @@ pub struct Page {
 impl Views {
     /// Puts a view in place of the one before it.
     pub fn put(&self, view: Arc<AgentView>) {
-        let (id, user) = (view.record.id, view.record.user);
+        let (id, user, slug) = (view.record.id, view.record.user, view.record.slug.clone());
         if let Some(entry) = self.entries.get(&id) {
             entry.view.send_replace(view);
             return;
         }
         let entry = Entry { view: watch::Sender::new(view), vitals: Arc::default(), send_queue: Arc::default() };
+        self.slugs.insert(slug, id);
         self.entries.insert(id, entry);
         let mut order = self.order.write().unwrap_or_else(PoisonError::into_inner);
         order.all.insert(id);
@@ -106,7 +108,11 @@ impl Views {
     /// Forgets an agent; its subscribers see the end.
     pub fn remove(&self, id: AgentId) {
         let Some((_, entry)) = self.entries.remove(&id) else { return };
-        let user = entry.view.borrow().record.user;
+        let (user, slug) = {
+            let view = entry.view.borrow();
+            (view.record.user, view.record.slug.clone())
+        };
+        self.slugs.remove_if(&slug, |_, owner| *owner == id);
         let mut order = self.order.write().unwrap_or_else(PoisonError::into_inner);
         order.all.remove(&id);
         if let Some(theirs) = order.by_user.get_mut(&user) {
@@ -119,6 +125,11 @@ impl Views {
 
     pub fn get(&self, id: AgentId) -> Option<Arc<AgentView>> {
         self.entries.get(&id).map(|entry| Arc::clone(&entry.view.borrow()))
+    }
+
+    /// The agent with this slug.
+    pub fn by_slug(&self, slug: &Slug) -> Option<AgentId> {
+        self.slugs.get(slug).map(|id| *id.value())
     }
 
     pub fn subscribe(&self, id: AgentId) -> Option<watch::Receiver<Arc<AgentView>>> {

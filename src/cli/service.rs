@@ -142,6 +142,7 @@ fn http_options(config: &Config, closing: &CancellationToken) -> HttpOptions {
         provider_urls: config.agents.provider_urls(),
         cors_origins: config.server.cors_origins.clone(),
         hosts: config.server.hosts.clone(),
+        proxy: config.proxy.options(),
         ..HttpOptions::default()
     }
 }

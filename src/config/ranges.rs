@@ -4,7 +4,7 @@ use super::layers::Layers;
 
 /// Smallest and largest value of every number. The upper ends are no recommendation: they keep sums within their types
 /// and tell a slipped digit from a wish.
-const RANGES: [(&str, i64, i64); 31] = [
+const RANGES: &[(&str, i64, i64)] = &[
     ("server.max_connections", 1, 1_000_000),
     ("server.connections_per_address", 0, 1_000_000),
     ("server.answer_secs", 1, 3_600),
@@ -36,12 +36,16 @@ const RANGES: [(&str, i64, i64); 31] = [
     ("docker.start_throttle", 1, 64),
     ("docker.pull_deadline_secs", 1, DAY),
     ("docker.log_files", 1, 100),
+    ("proxy.open_per_agent", 1, 100_000),
+    ("proxy.open_per_user", 1, 1_000_000),
+    ("proxy.idle_secs", 1, DAY),
+    ("proxy.max_body_mb", 1, 10_240),
 ];
 
 const DAY: i64 = 86_400;
 
 pub(super) fn check(layers: &Layers, problems: &mut Vec<String>) {
-    for (key, least, most) in RANGES {
+    for &(key, least, most) in RANGES {
         let value = layers.get(key).and_then(toml::Value::as_integer);
         if value.is_some_and(|value| !(least..=most).contains(&value)) {
             problems.push(format!("{key}{} must be {least} to {most}", layers.from(key)));

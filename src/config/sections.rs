@@ -11,6 +11,7 @@ use crate::backoff::RestartPolicy;
 use crate::domain::{InstallationId, PortRange};
 use crate::http::ProviderUrls;
 use crate::lifecycle::Timing;
+use crate::proxy::ProxyOptions;
 use crate::runtime::process::ProcessOptions;
 use crate::zeroclaw::profile::Profile;
 
@@ -152,6 +153,10 @@ enum Reach {
 #[serde(deny_unknown_fields)]
 pub struct Proxy {
     domain: String,
+    open_per_agent: usize,
+    open_per_user: usize,
+    idle_secs: u64,
+    max_body_mb: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -359,6 +364,17 @@ impl Proxy {
     /// Agents' host names are below it; `None` where they have none.
     pub fn domain(&self) -> Option<&str> {
         (!self.domain.is_empty()).then_some(self.domain.as_str())
+    }
+
+    /// How the data path to agents' gateways behaves.
+    pub fn options(&self) -> ProxyOptions {
+        ProxyOptions {
+            per_agent: self.open_per_agent,
+            per_user: self.open_per_user,
+            idle: secs(self.idle_secs),
+            max_body: self.max_body_mb * 1024 * 1024,
+            ..ProxyOptions::default()
+        }
     }
 
     fn check(&self) -> Result<(), String> {

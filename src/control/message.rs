@@ -75,7 +75,7 @@ pub enum DeliveryError {
 }
 
 /// Messages that may wait for one agent or be under way to it. More would only wait to fail.
-const MAX_HELD: u32 = 256;
+pub(super) const MAX_HELD: u32 = 256;
 /// Pause before a message that could not be sent is tried again: by then a death is noticed, or the gateway is back.
 const RESEND_PAUSE: Duration = Duration::from_millis(10);
 
@@ -105,7 +105,7 @@ impl AgentHandle {
                 () = self.plane.closing.cancelled() => return Err(DeliveryError::Closing),
                 waited = timeout_at(deadline, wait) => match waited {
                     Ok(access) => access?,
-                    Err(_elapsed) => return Err(self.not_ready(&message)),
+                    Err(_elapsed) => return Err(self.not_ready(message.hold)),
                 },
             };
             let mark = SentMark::default();
@@ -142,7 +142,7 @@ impl AgentHandle {
                     self.tell(AgentMsg::Resync);
                     sleep(RESEND_PAUSE).await;
                 }
-                Err(GatewayError::NotSent(_)) => return Err(self.not_ready(&message)),
+                Err(GatewayError::NotSent(_)) => return Err(self.not_ready(message.hold)),
                 Err(GatewayError::Unknown(reason)) => return Err(DeliveryError::Unknown(reason)),
                 Err(GatewayError::TimedOut) => return Err(DeliveryError::TimedOut),
                 Err(GatewayError::Garbage(reason)) => return Err(DeliveryError::Garbage(reason)),
@@ -150,9 +150,10 @@ impl AgentHandle {
         }
     }
 
-    fn not_ready(&self, message: &Message) -> DeliveryError {
+    /// What is said of an agent that did not become ready within `held`.
+    pub(crate) fn not_ready(&self, held: Duration) -> DeliveryError {
         match self.view() {
-            Some(view) => DeliveryError::NotReady { status: view.status(), held: message.hold },
+            Some(view) => DeliveryError::NotReady { status: view.status(), held },
             None => DeliveryError::Gone,
         }
     }
@@ -182,7 +183,7 @@ impl AgentHandle {
     }
 
     /// Waits for a way to the gateway, of a later attempt than `after`.
-    async fn ready(&self, after: Option<u64>) -> Result<Arc<Access>, DeliveryError> {
+    pub(super) async fn ready(&self, after: Option<u64>) -> Result<Arc<Access>, DeliveryError> {
         let mut views = self.plane.services.views.subscribe(self.id()).ok_or(DeliveryError::Gone)?;
         loop {
             {
@@ -198,7 +199,7 @@ impl AgentHandle {
         }
     }
 
-    fn tell(&self, message: AgentMsg) {
+    pub(super) fn tell(&self, message: AgentMsg) {
         if let Some(actor) = self.plane.directory.get(&self.id()) {
             // An actor that is being rebuilt looks for itself when it is up.
             let _ = actor.value().cast(message);

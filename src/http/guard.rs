@@ -25,6 +25,7 @@ use super::request::peer_of;
 use super::state::Api;
 use crate::accounts::{Caller, Refused};
 use crate::domain::Scope;
+use crate::proxy::socket_credential;
 
 /// Who may call a route, and what a retry of it means.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +63,12 @@ impl Rule {
         Self::Key(KeyRule { scope, or_admin: false, retry: Retry::Repeat })
     }
 
+    /// Passed on to an agent: the handler asks for the scope that the request needs.
+    pub const PASSED: Self = Self::Key(KeyRule { scope: None, or_admin: false, retry: Retry::PassedOn });
+    /// A message that is passed on; its answer is streamed and cannot be kept for a retry.
+    pub const SEND_PASSED: Self =
+        Self::Key(KeyRule { scope: Some(Scope::MessagesSend), or_admin: false, retry: Retry::PassedOn });
+
     const fn of_agent(scope: Scope, retry: Retry) -> Self {
         Self::Key(KeyRule { scope: Some(scope), or_admin: true, retry })
     }
@@ -93,7 +100,9 @@ struct Pass {
 }
 
 async fn admit(State(Pass { api, rule }): State<Pass>, mut request: Request, next: Next) -> Response {
-    let caller = match authenticate(&api, &request) {
+    let passed_on = matches!(rule.retry, Retry::PassedOn);
+    let caller = match authenticate(&api, &request).or_else(|refused| socket_caller(&api, &request, passed_on, refused))
+    {
         Ok(caller) => caller,
         Err(refused) => return refusal(&api, refused, &request).into_response(),
     };
@@ -116,7 +125,7 @@ async fn admit(State(Pass { api, rule }): State<Pass>, mut request: Request, nex
     };
     let mut response = if let Some(scope) = rule.missing(&caller) {
         Problem::new(Code::Forbidden, format!("The key lacks the scope {}.", scope.as_str())).into_response()
-    } else if request.method() == Method::POST {
+    } else if request.method() == Method::POST && !passed_on {
         request.extensions_mut().insert(caller.clone());
         idempotency::run(&api, &caller, rule.retry, request, next).await
     } else {
@@ -156,6 +165,16 @@ pub fn authenticate(api: &Api, request: &Request) -> Result<Caller, Refused> {
         return Err(Refused::Unknown);
     }
     api.plane.accounts().authenticate(key.trim(), api.plane.now())
+}
+
+/// Who opens a WebSocket to an agent, where the client can set no headers: browsers cannot.
+fn socket_caller(api: &Api, request: &Request, passed_on: bool, refused: Refused) -> Result<Caller, Refused> {
+    let upgrade = request.headers().get(header::UPGRADE);
+    let websocket = upgrade.is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    match socket_credential(request.headers(), request.uri().query()) {
+        Some(key) if passed_on && websocket => api.plane.accounts().authenticate(key.expose(), api.plane.now()),
+        Some(_) | None => Err(refused),
+    }
 }
 
 fn refusal(api: &Api, refused: Refused, request: &Request) -> Problem {

@@ -57,6 +57,8 @@ pub enum Retry {
     FindAgent(FindAgent),
     /// It may have been sent, and must not be sent again.
     Never,
+    /// The agent's gateway decides: keys are passed on to it.
+    PassedOn,
 }
 
 /// The id that a new agent gets, with the claim that is stored together with it.
@@ -165,7 +167,9 @@ impl Keyed {
                 (Retry::FindAgent(find), Some(agent)) => {
                     Ok(Some(self.conclude(find(&self.api, &self.caller, agent)).await))
                 }
-                (Retry::Never, _) => Ok(Some(self.conclude(delivery_unknown().into_response()).await)),
+                (Retry::Never | Retry::PassedOn, _) => {
+                    Ok(Some(self.conclude(delivery_unknown().into_response()).await))
+                }
             },
         }
     }

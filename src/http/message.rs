@@ -105,7 +105,7 @@ impl MessageBody {
 }
 
 /// `Prefer: wait=N`. A preference that is none is left alone, as RFC 7240 wants it.
-fn hold_secs(headers: &HeaderMap) -> u64 {
+pub fn hold_secs(headers: &HeaderMap) -> u64 {
     let preferences = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
     let wait = preferences.flat_map(|value| value.split([',', ';'])).find_map(|preference| {
         let (name, value) = preference.split_once('=')?;

@@ -22,6 +22,7 @@ use crate::domain::Status;
     tags(
         (name = "agents", description = "Agents, their lifecycle and their messages"),
         (name = "account", description = "The caller and their keys"),
+        (name = "openai", description = "Agents as OpenAI's clients see models"),
         (name = "admin", description = "Users and the installation"),
         (name = "service", description = "Health, metrics and this document")
     )
@@ -41,6 +42,9 @@ pub fn document(table: Vec<(Rule, UtoipaMethodRouter<Api>)>) -> serde_json::Valu
             router.routes((schemas, paths, methods))
         })
         .into_openapi();
+    // axum's name for a parameter that takes the rest of the path; OpenAPI has none for it.
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("zo_…").build();
     document
         .components

@@ -52,6 +52,7 @@ codes! {
     MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed" false, "Method not allowed";
     Timeout = REQUEST_TIMEOUT "timeout" true, "Timed out";
     IllegalTransition = CONFLICT "illegal-transition" false, "Not possible in this status";
+    ConfigurationManaged = CONFLICT "configuration-managed" false, "The configuration is managed by zeroone";
     NameTaken = CONFLICT "name-taken" false, "The name is taken";
     InProgress = CONFLICT "in-progress" true, "A request with this key is in progress";
     InUse = CONFLICT "in-use" false, "Still in use";
@@ -63,6 +64,7 @@ codes! {
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" false, "Not JSON";
     Invalid = UNPROCESSABLE_ENTITY "invalid" false, "Not valid";
     RateLimited = TOO_MANY_REQUESTS "rate-limited" true, "Too many requests";
+    TooManyStreams = TOO_MANY_REQUESTS "too-many-streams" true, "Too many open streams";
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE "headers-too-large" false, "Headers too large";
     Internal = INTERNAL_SERVER_ERROR "internal" false, "The service failed";
     ModelError = BAD_GATEWAY "model-error" true, "The agent's model failed";
@@ -158,9 +160,25 @@ impl Problem {
         (self.code.as_str(), &self.detail)
     }
 
-    #[cfg(test)]
     pub const fn code(&self) -> Code {
         self.code
+    }
+
+    /// The body in OpenAI's form, for the endpoints below `/v1`.
+    pub fn openai_body(&self) -> Value {
+        let kind = match self.code.status() {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::FORBIDDEN => "permission_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
+        let code = self.members.get("openaiCode").cloned().unwrap_or_else(|| match self.code {
+            Code::Unauthorized => "invalid_api_key".into(),
+            code => code.as_str().replace('-', "_").into(),
+        });
+        let param = self.members.get("param").cloned().unwrap_or_default();
+        json!({"error": {"message": self.detail, "type": kind, "param": param, "code": code}})
     }
 
     /// The body, with what only the request knows.

@@ -119,6 +119,14 @@ const fn explained(code: Code) -> (&'static str, &'static str) {
             "Too many requests, streams or messages at once.",
             "Wait for Retry-After, or close streams that are not needed.",
         ),
+        Code::ConfigurationManaged => (
+            "The agent's configuration is managed by zeroone, so the gateway's own way to change it is closed.",
+            "Change the agent by PATCH /api/agents/{id}.",
+        ),
+        Code::TooManyStreams => (
+            "Too many requests, streams and WebSockets are open to the agent's gateway, or to all agents of the user.",
+            "Close some, or wait; the [proxy] section of the configuration has the bounds.",
+        ),
         Code::HeadersTooLarge => ("The request's headers are larger than allowed.", "Send fewer or smaller headers."),
         Code::Internal => (
             "The service failed inside. That is a bug, or damaged data.",

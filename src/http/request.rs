@@ -127,9 +127,13 @@ pub fn panicked() -> Response {
 /// Gives a problem its body; other answers stay as they are.
 pub fn render(mut response: Response, path: &str, trace: &Trace) -> Response {
     let Some(problem) = response.extensions_mut().remove::<Problem>() else { return response };
-    let body = problem.body(path, &trace.request_id).to_string();
-    *response.body_mut() = body.into();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
+    let (body, media_type) = if path.starts_with("/v1/") {
+        (problem.openai_body(), "application/json")
+    } else {
+        (problem.body(path, &trace.request_id), problem::MEDIA_TYPE)
+    };
+    *response.body_mut() = body.to_string().into();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     // Set for the empty body that was there before.
     response.headers_mut().remove(header::CONTENT_LENGTH);
     response

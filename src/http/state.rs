@@ -20,6 +20,7 @@ use super::readiness::Readiness;
 use crate::accounts::Caller;
 use crate::control::ControlPlane;
 use crate::domain::{KeyId, UserId, elapsed};
+use crate::proxy::{Proxy, ProxyOptions};
 
 /// How the facade behaves.
 #[derive(Debug, Clone)]
@@ -47,6 +48,8 @@ pub struct HttpOptions {
     pub answer_within: Duration,
     /// Ends the streams that would else go on for ever: the same token that ends [`super::serve`].
     pub closing: CancellationToken,
+    /// The data path to agents' own gateways.
+    pub proxy: ProxyOptions,
 }
 
 impl Default for HttpOptions {
@@ -63,6 +66,7 @@ impl Default for HttpOptions {
             trust_callers: false,
             answer_within: Duration::from_secs(120),
             closing: CancellationToken::new(),
+            proxy: ProxyOptions::default(),
         }
     }
 }
@@ -95,6 +99,7 @@ pub struct Shared {
     pub in_flight: InFlight,
     pub metrics: Metrics,
     pub readiness: Readiness,
+    pub proxy: Proxy,
     commands: Semaphore,
 }
 
@@ -108,6 +113,7 @@ impl Api {
             requests: Load::new(options.requests_per_user, usize::MAX),
             streams: Load::new(options.streams_per_user, options.max_streams),
             in_flight: InFlight::default(),
+            proxy: Proxy::new(ProxyOptions { answer_within: options.answer_within, ..options.proxy.clone() }),
             metrics: Metrics::default(),
             readiness: Readiness::default(),
             commands: Semaphore::new(MAX_COMMANDS),

@@ -5,11 +5,13 @@ mod account;
 mod administration;
 mod agents;
 mod connections;
+mod gateway;
 #[path = "../support/http_client.rs"]
 mod http_client;
 mod idempotency;
 mod keys;
 mod messages;
+mod openai;
 mod problems;
 mod rotation;
 mod service;

@@ -1,6 +1,7 @@
 //! A service on a loopback port, and a client that is used to it.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, Response};
@@ -9,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zeroone::control::{ControlPlane, NewKey, NewUser, Settings};
-use zeroone::domain::{ApiKey, Plan, Scope, Scopes, UserId};
+use zeroone::domain::{ApiKey, HostPort, Plan, PortRange, Scope, Scopes, UserId};
 use zeroone::http::{HttpOptions, ServeOptions, router, serve};
 use zeroone::testkit::{self, FakeDisk, Fakes};
 
@@ -22,6 +23,7 @@ const POLL: Duration = Duration::from_millis(10);
 pub struct World {
     pub fakes: Fakes,
     disk: FakeDisk,
+    ports: PortRange,
     pub plane: ControlPlane,
     options: HttpOptions,
     server: JoinHandle<std::io::Result<()>>,
@@ -49,14 +51,23 @@ impl World {
     }
 
     pub async fn with(plan: Plan, options: HttpOptions) -> Self {
+        Self::on(PortRange::default(), plan, options).await
+    }
+
+    /// Its agents get ports on which a test can listen in their place.
+    pub async fn with_free_ports(options: HttpOptions) -> Self {
+        Self::on(free_ports(), Plan::Pro, options).await
+    }
+
+    async fn on(ports: PortRange, plan: Plan, options: HttpOptions) -> Self {
         let (fakes, disk) = (Fakes::new(7), FakeDisk::new());
-        let plane = testkit::start(&fakes, &disk, settings()).await.unwrap();
+        let plane = testkit::start(&fakes, &disk, settings(ports)).await.unwrap();
         let operator = user(&plane, "root@example.org", Plan::Enterprise).await;
         let admin = key(&plane, operator, Scopes::all()).await;
         let user = user(&plane, "ada@example.org", plan).await;
         let own = key(&plane, user, Scopes::user()).await;
         let (at, server) = listen(&plane, &options).await;
-        Self { fakes, disk, plane, options, server, at, http: http_client(PATIENCE), admin, user, key: own }
+        Self { fakes, disk, ports, plane, options, server, at, http: http_client(PATIENCE), admin, user, key: own }
     }
 
     /// Ends the service and starts it again on the same store and engine.
@@ -65,7 +76,7 @@ impl World {
         self.plane.shutdown().await;
         (&mut self.server).await.unwrap().unwrap();
         self.options.closing = CancellationToken::new();
-        self.plane = testkit::start(&self.fakes, &self.disk, settings()).await.unwrap();
+        self.plane = testkit::start(&self.fakes, &self.disk, settings(self.ports)).await.unwrap();
         (self.at, self.server) = listen(&self.plane, &self.options).await;
         self.http = http_client(PATIENCE);
     }
@@ -230,8 +241,21 @@ async fn listen(plane: &ControlPlane, options: &HttpOptions) -> (SocketAddr, Joi
     (at, tokio::spawn(serve(listener, app, options.closing.clone(), serving)))
 }
 
-fn settings() -> Settings {
-    Settings { domain: Some("agents.example.org".into()), ..Settings::default() }
+fn settings(ports: PortRange) -> Settings {
+    Settings { domain: Some("agents.example.org".into()), ports, ..Settings::default() }
+}
+
+/// A few ports that nobody listens on, other ones with every call: tests run side by side.
+fn free_ports() -> PortRange {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let spread = u16::try_from(std::process::id() % 200).unwrap() * 20;
+    loop {
+        let first = 45_000 + (spread + 2 * NEXT.fetch_add(1, Ordering::Relaxed)) % 5_000;
+        let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        if [first, first + 1].iter().all(free) {
+            return PortRange::from(HostPort::try_from(first).unwrap(), 2).unwrap();
+        }
+    }
 }
 
 async fn user(plane: &ControlPlane, email: &str, plan: Plan) -> UserId {

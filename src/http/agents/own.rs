@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 
 use crate::accounts::Caller;
@@ -25,7 +25,9 @@ impl FromRequestParts<Api> for OwnedAgent {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let id = Path::<String>::from_request_parts(parts, api).await.map_err(|_| Problem::not_found())?;
+        // By name: some routes have more parameters than this one.
+        let params = RawPathParams::from_request_parts(parts, api).await.map_err(|_| Problem::not_found())?;
+        let id = params.iter().find(|(name, _)| *name == "id").map(|(_, id)| id).ok_or_else(Problem::not_found)?;
         let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(Problem::not_found)?;
         let handle = id.parse::<AgentId>().ok().and_then(|id| api.plane.agent(id)).ok_or_else(Problem::not_found)?;
         let may = |view: &AgentView| view.record.user == caller.user || caller.may(Scope::Admin);

@@ -1,0 +1,63 @@
+//! The way to an agent's gateway, for those who talk to it directly.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::message::MAX_HELD;
+use super::{AgentHandle, DeliveryError};
+use crate::actor::AgentMsg;
+use crate::view::Access;
+use crate::zeroclaw::profile::Profile;
+
+impl AgentHandle {
+    /// Address and token of the agent's gateway as soon as it runs, of a later attempt than `after`. Waits until
+    /// `deadline`, which was `hold` away when the call came; at once where the agent will not run by itself.
+    ///
+    /// # Errors
+    /// See [`DeliveryError`]: nothing was sent.
+    pub async fn access(
+        &self,
+        deadline: Instant,
+        hold: Duration,
+        after: Option<u64>,
+    ) -> Result<Arc<Access>, DeliveryError> {
+        let view = self.view().ok_or(DeliveryError::Gone)?;
+        if let Some(access) = view.access.as_ref().filter(|access| Some(access.attempt) > after) {
+            return Ok(Arc::clone(access));
+        }
+        // Those who wait are counted together with waiting messages: more would only wait to fail.
+        let queue = self.plane.services.views.send_queue(self.id()).ok_or(DeliveryError::Gone)?;
+        let _waiting = queue.enter(MAX_HELD).ok_or(DeliveryError::QueueFull)?;
+        tokio::select! {
+            biased;
+            () = self.plane.closing.cancelled() => Err(DeliveryError::Closing),
+            waited = timeout_at(deadline, self.ready(after)) => match waited {
+                Ok(access) => access,
+                Err(_elapsed) => Err(self.not_ready(hold)),
+            },
+        }
+    }
+
+    /// What is known of the versions that this agent's gateway may have.
+    pub fn profile(&self) -> Profile {
+        self.plane.services.profile
+    }
+
+    /// Whether the gateway takes this token no longer. If so the agent is paired once more by itself.
+    pub async fn is_token_refused(&self, access: &Access) -> bool {
+        let within = self.plane.services.settings.limits.health;
+        let gateway = &self.plane.services.gateway;
+        let refused = matches!(gateway.accepts_token(access.endpoint, &access.token, within).await, Ok(false));
+        if refused {
+            self.tell(AgentMsg::TokenRefused { attempt: access.attempt });
+        }
+        refused
+    }
+
+    /// Says that no connection to the gateway could be opened: the agent is looked at.
+    pub fn report_unreachable(&self) {
+        self.tell(AgentMsg::Resync);
+    }
+}

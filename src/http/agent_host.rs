@@ -1,0 +1,142 @@
+//! `<slug>.<domain>`: a host name of its own for each agent's gateway, before any route of ours.
+//!
+//! The gateway is reached as it is: no token is added, so whoever comes needs one of its own. An unknown name is a plain
+//! 404, whatever else it may be. This works behind any proxy that ends TLS and keeps the `Host`.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::gateway::{client, refused};
+use super::problem::{Code, Problem};
+use super::request::peer_of;
+use super::state::Api;
+use crate::control::{AgentHandle, DeliveryError};
+use crate::proxy::{self, Call, ForwardError, Mount};
+
+/// A visitor waits for an agent that comes up by loading again, not by an open connection.
+const HOLD: Duration = Duration::from_secs(1);
+/// When a visitor's browser asks again.
+const RELOAD_SECS: u64 = 3;
+/// The page that waits: no script, nothing from elsewhere.
+const WAITING: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+<title>Starting</title><body><p>The agent is not ready yet. This page reloads by itself.</p></body></html>";
+
+/// Sends requests for an agent's own host name to its gateway, and all others on to our routes.
+pub async fn by_host_name(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let Some(slug) = api.plane.domain().and_then(|domain| slug_of(&request, domain)) else {
+        return next.run(request).await;
+    };
+    let visitor = wants_page(request.headers());
+    let Some(agent) = api.plane.agent_by_slug(&slug) else { return unknown() };
+    match pass(&api, agent, request).await {
+        Ok(response) => response,
+        Err(problem) if problem.code() == Code::AgentNotReady && visitor => waiting(),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn pass(api: &Api, agent: AgentHandle, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    proxy::judge_open(&parts.method, parts.uri.path()).map_err(refused)?;
+    let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let call = Call {
+        agent,
+        path,
+        body,
+        client: client(&parts.headers, peer_of(&parts.extensions)),
+        mount: Mount::Host,
+        hold: HOLD,
+        until: Box::pin(api.options.closing.clone().cancelled_owned()),
+        parts,
+    };
+    match api.proxy.forward(call).await {
+        Ok(response) => Ok(response),
+        // To a stranger a stopped agent is one that is not ready: why is for its owner.
+        Err(ForwardError::Delivery(DeliveryError::NotRunning { .. } | DeliveryError::NotReady { .. })) => {
+            Err(Problem::new(Code::AgentNotReady, "The agent is not ready.").retry_after(RELOAD_SECS))
+        }
+        Err(ForwardError::Delivery(DeliveryError::Gone)) => Err(Problem::not_found()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The first label of a host name directly below the domain. The name stands in the target of an HTTP/2 request, and of
+/// an HTTP/1.1 request to a proxy; there it counts more than the header.
+fn slug_of(request: &Request, domain: &str) -> Option<String> {
+    let host = match request.uri().host() {
+        Some(host) => host,
+        None => request.headers().get(header::HOST)?.to_str().ok()?,
+    };
+    let name = without_port(host).trim_end_matches('.').to_ascii_lowercase();
+    let slug = name.strip_suffix(&domain.to_ascii_lowercase())?.strip_suffix('.')?;
+    (!slug.is_empty() && !slug.contains('.')).then(|| slug.to_owned())
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !name.ends_with(':') && port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+fn wants_page(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/html"))
+}
+
+fn unknown() -> Response {
+    Problem::new(Code::NotFound, "Nothing is served under this name.").into_response()
+}
+
+fn waiting() -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (header::RETRY_AFTER, HeaderValue::from(RELOAD_SECS)),
+        (HeaderName::from_static("refresh"), HeaderValue::from(RELOAD_SECS)),
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'")),
+    ];
+    (StatusCode::SERVICE_UNAVAILABLE, headers, WAITING).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn slug(uri: &str, host: Option<&str>) -> Option<String> {
+        let mut request = axum::http::Request::builder().uri(uri);
+        if let Some(host) = host {
+            request = request.header(header::HOST, host);
+        }
+        slug_of(&request.body(Body::empty()).unwrap(), "agents.test")
+    }
+
+    #[test]
+    fn only_a_name_directly_below_the_domain_is_an_agents() {
+        for (host, found) in [
+            ("ada.agents.test", Some("ada")),
+            ("ADA.Agents.Test:8443", Some("ada")),
+            ("ada.agents.test.", Some("ada")),
+            ("agents.test", None),
+            (".agents.test", None),
+            ("x.ada.agents.test", None),
+            ("adaagents.test", None),
+            ("ada.agents.test.evil", None),
+            ("127.0.0.1:3001", None),
+            ("[::1]:3001", None),
+            ("", None),
+        ] {
+            assert_eq!(slug("/", Some(host)).as_deref(), found, "{host}");
+        }
+        assert_eq!(slug("/", None), None);
+        assert_eq!(slug("http://bob.agents.test/", Some("ada.agents.test")).as_deref(), Some("bob"));
+    }
+}

@@ -1,0 +1,160 @@
+//! `/api/agents/{id}/gateway/{path}`: everything that the agent's own gateway can do, for its owner.
+//!
+//! Who may call is decided here, the rest by [`crate::proxy`]. An idempotency key is passed on like any other header: what
+//! it means is the gateway's business, and an answer that is streamed cannot be kept.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+
+use super::agents::OwnedAgent;
+use super::guard::Admitted;
+use super::message::hold_secs;
+use super::problem::{Code, Problem};
+use super::request::peer_of;
+use super::state::Api;
+use crate::domain::Scope;
+use crate::proxy::{self, Call, Client, ForwardError, LimitScope, Mount, Refused, Route};
+
+/// When a place may be free again that streams hold.
+const PLACE_RETRY_SECS: u64 = 5;
+
+/// Passes a request on to the agent's gateway: method, query, body and answer as they are, streamed both ways, event
+/// streams and WebSockets included. The agent's token is put in. Pairing, administration and self-upgrade are refused, and
+/// so are writes of the configuration: PATCH the agent instead. Reading needs `agents:read`, everything else
+/// `messages:send`. A WebSocket may also present the key as query parameter `token` or as subprotocol `bearer.…`.
+#[utoipa::path(
+    method(get, head, post, put, patch, delete, options),
+    path = "/api/agents/{id}/gateway/{*path}", tag = "agents",
+    params(
+        ("id" = uuid::Uuid, Path),
+        ("path" = String, Path, description = "The gateway's own path, e.g. `api/memory`"),
+        ("Prefer" = Option<String>, Header, description = "`wait=N`: hold it up to N seconds while the agent comes up, 30 by default, at most 120")
+    ),
+    responses((status = 200, description = "The gateway's answer, whatever its status"))
+)]
+pub async fn gateway(
+    state: State<Api>,
+    own: OwnedAgent,
+    caller: Admitted,
+    request: Request,
+) -> Result<Response, Problem> {
+    let prefix = format!("/api/agents/{}/gateway", own.handle.id());
+    let path = below(request.uri().path(), "/gateway").unwrap_or("/");
+    let path = with_query(path, request.uri().query())?;
+    let (parts, body) = request.into_parts();
+    let websocket = proxy::is_websocket(&parts);
+    let route = proxy::judge(&parts.method, path.path(), websocket).map_err(refused)?;
+    let scope = match route {
+        Route::Read => Scope::AgentsRead,
+        Route::Act => Scope::MessagesSend,
+    };
+    if !caller.0.may(scope) && !caller.0.may(Scope::Admin) {
+        return Err(Problem::new(Code::Forbidden, format!("The key lacks the scope {}.", scope.as_str())));
+    }
+    let call = Call {
+        agent: own.handle,
+        path,
+        body,
+        client: client(&parts.headers, peer_of(&parts.extensions)),
+        mount: Mount::Path(prefix),
+        hold: Duration::from_secs(hold_secs(&parts.headers)),
+        until: Box::pin(state.over(caller.0)),
+        parts,
+    };
+    Ok(state.proxy.forward(call).await?)
+}
+
+/// The gateway's first page.
+#[utoipa::path(
+    method(get, head, post, put, patch, delete, options),
+    path = "/api/agents/{id}/gateway/", tag = "agents",
+    params(("id" = uuid::Uuid, Path)),
+    responses((status = 200, description = "The gateway's answer, whatever its status"))
+)]
+pub async fn gateway_root(
+    state: State<Api>,
+    own: OwnedAgent,
+    caller: Admitted,
+    request: Request,
+) -> Result<Response, Problem> {
+    gateway(state, own, caller, request).await
+}
+
+/// What follows the first occurrence of `marker` in the path as it was sent.
+fn below<'a>(path: &'a str, marker: &str) -> Option<&'a str> {
+    let rest = &path[path.find(marker)? + marker.len()..];
+    (!rest.is_empty()).then_some(rest)
+}
+
+fn with_query(path: &str, query: Option<&str>) -> Result<PathAndQuery, Problem> {
+    let text = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    PathAndQuery::try_from(text).map_err(|_| Problem::new(Code::Malformed, "The path cannot be passed on."))
+}
+
+/// Who calls, for the gateway's `Forwarded` headers.
+pub fn client(headers: &HeaderMap, address: Option<SocketAddr>) -> Client {
+    let https = headers.get("x-forwarded-proto").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https"));
+    Client { address, host: headers.get(header::HOST).cloned(), scheme: if https { "https" } else { "http" } }
+}
+
+/// Why a path is not passed on.
+pub fn refused(refused: Refused) -> Problem {
+    match refused {
+        Refused::Ambiguous => Problem::new(
+            Code::Malformed,
+            "Send the gateway's path without dot segments, empty segments, backslashes and encoded separators.",
+        ),
+        Refused::Reserved => Problem::new(
+            Code::Forbidden,
+            "Pairing, administration and upgrades of an agent's gateway belong to zeroone: use the agent's own commands.",
+        ),
+        Refused::Configuration => Problem::new(
+            Code::ConfigurationManaged,
+            "The agent's configuration is managed by zeroone: change it by PATCH /api/agents/{id}.",
+        ),
+        Refused::Method => Problem::new(Code::MethodNotAllowed, "This method is not passed on to gateways.")
+            .header(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")),
+    }
+}
+
+impl From<ForwardError> for Problem {
+    fn from(error: ForwardError) -> Self {
+        match error {
+            ForwardError::Delivery(error) => error.into(),
+            ForwardError::Limited(limited) => {
+                let whose = match limited.scope {
+                    LimitScope::Agent => "this agent",
+                    LimitScope::User => "your agents",
+                };
+                let detail =
+                    format!("{} requests and streams to {whose} are open already; close some, or wait.", limited.limit);
+                Self::new(Code::TooManyStreams, detail).with("limit", limited.limit).retry_after(PLACE_RETRY_SECS)
+            }
+            ForwardError::TooLarge(max) => Self::new(Code::TooLarge, format!("The body may have at most {max} bytes.")),
+            ForwardError::BrokenBody => Self::new(Code::Malformed, "The body ended before its end."),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gateways_path_is_what_follows_ours_as_it_was_sent() {
+        for (path, rest) in [
+            ("/api/agents/1/gateway", None),
+            ("/api/agents/1/gateway/", Some("/")),
+            ("/api/agents/1/gateway/gateway/x", Some("/gateway/x")),
+            ("/api/agents/1/gateway/a%20b/", Some("/a%20b/")),
+            ("/api/agents/1/gateway//pair", Some("//pair")),
+        ] {
+            assert_eq!(below(path, "/gateway"), rest, "{path}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The data path to an agent's own gateway: whole HTTP requests, event streams and WebSockets, passed on as they are.
+//!
+//! ```text
+//! request ─► route: may this path pass? ─► headers: ours off, the agent's token on
+//!              └─► limits: a place for the stream ─► forward: wait until the agent runs ─► pool: a connection
+//!                                                       └─ not sent: wait and try again      └─► answer, streamed
+//! ```
+//! Nothing is buffered whole but small request bodies, which may have to be sent a second time. A request that was
+//! certainly not sent is held and tried again until its wait is over; one that may have been read is never sent twice.
+//!
+//! It knows agents and HTTP, and neither keys nor problems: the facade decides who may call, and what an error looks like.
+
+mod body;
+mod forward;
+mod headers;
+mod limits;
+mod pool;
+mod route;
+mod tunnel;
+
+use std::time::Duration;
+
+pub use self::body::MAX_REPLAYED;
+pub use self::forward::{Call, ForwardError, is_websocket};
+pub use self::headers::{Client, Mount, socket_credential};
+pub use self::limits::{Limited, Scope as LimitScope};
+pub use self::route::{Refused, Route, judge, judge_open};
+
+use self::limits::Limits;
+use self::pool::Pool;
+
+/// How the data path behaves. All of it is configuration.
+#[derive(Debug, Clone)]
+pub struct ProxyOptions {
+    /// Requests, streams and WebSockets that may be open to one agent.
+    pub per_agent: usize,
+    /// The same for all agents of one user.
+    pub per_user: usize,
+    /// A stream or a WebSocket in which nothing moves for this long is closed.
+    pub idle: Duration,
+    /// The largest request body, in bytes.
+    pub max_body: u64,
+    /// How long the gateway may take until its answer begins.
+    pub answer_within: Duration,
+}
+
+impl Default for ProxyOptions {
+    fn default() -> Self {
+        Self {
+            per_agent: 128,
+            per_user: 512,
+            idle: Duration::from_secs(900),
+            max_body: 64 * 1024 * 1024,
+            answer_within: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Connections to gateways and the bounds on them. One for each facade.
+pub struct Proxy {
+    pool: Pool,
+    limits: Limits,
+    options: ProxyOptions,
+}
+
+impl Proxy {
+    pub fn new(options: ProxyOptions) -> Self {
+        Self { pool: Pool::default(), limits: Limits::new(options.per_agent, options.per_user), options }
+    }
+
+    pub const fn options(&self) -> &ProxyOptions {
+        &self.options
+    }
+
+    /// Requests, streams and WebSockets that are open now.
+    pub fn open(&self) -> usize {
+        self.limits.open()
+    }
+
+    /// Calls that were refused because too many were open, since the start.
+    pub fn refused(&self) -> u64 {
+        self.limits.refused()
+    }
+}

@@ -1,0 +1,267 @@
+//! One request through to a gateway, and its answer back.
+//!
+//! ```text
+//! wait until RUNNING ──► a connection ──► send ──► answer begins: streamed from here on
+//!       ▲                     │ none        │ certainly not sent
+//!       └─────────────────────┴─────────────┘        otherwise: unknown, never again
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use futures_util::future::BoxFuture;
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::body::{Answer, Ends, Outgoing, Unusable};
+use super::headers::{self, Client, Mount, SwappedProtocol};
+use super::limits::{Limited, Place};
+use super::pool::Lease;
+use super::{Proxy, tunnel};
+use crate::control::{AgentHandle, DeliveryError};
+use crate::view::Access;
+
+/// Pause before a request that could not be sent is tried again: by then a death is noticed, or the gateway is back.
+const RESEND_PAUSE: Duration = Duration::from_millis(10);
+
+/// A request on its way to an agent.
+pub struct Call {
+    pub agent: AgentHandle,
+    /// Method and headers as they came; an upgrade of theirs is still in the extensions.
+    pub parts: Parts,
+    /// Where it goes, as the gateway sees it.
+    pub path: PathAndQuery,
+    pub body: Body,
+    pub client: Client,
+    pub mount: Mount,
+    /// How long it may wait for an agent that comes up.
+    pub hold: Duration,
+    /// Ends streams and WebSockets that would else go on for ever: the caller's key is revoked, or the service ends.
+    pub until: BoxFuture<'static, ()>,
+}
+
+/// Why a request got no answer of the gateway.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// It says whether the request was sent.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
+    #[error(transparent)]
+    Limited(#[from] Limited),
+    #[error("the body may have at most {0} bytes")]
+    TooLarge(u64),
+    #[error("the body ended before its end")]
+    BrokenBody,
+}
+
+impl Proxy {
+    /// Passes the request on and gives the gateway's answer, whatever its status. Dropping the future, or the answer's
+    /// body before its end, cancels the call at the gateway.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub async fn forward(&self, call: Call) -> Result<Response<Body>, ForwardError> {
+        let user = call.agent.view().ok_or(DeliveryError::Gone)?.record.user;
+        let place = self.limits.enter(call.agent.id(), user)?;
+        let websocket = is_websocket(&call.parts);
+        let max = self.options.max_body;
+        let announced =
+            call.parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let Call { agent, mut parts, path, body, client, mount, hold, until } = call;
+        let caller = websocket.then(|| parts.extensions.remove::<hyper::upgrade::OnUpgrade>()).flatten();
+        let outgoing =
+            if websocket { Ok(Outgoing::Whole(bytes::Bytes::new())) } else { Outgoing::of(body, announced, max).await };
+        let mut outgoing = outgoing.map_err(|unusable| match unusable {
+            Unusable::TooLarge => ForwardError::TooLarge(max),
+            Unusable::Broken => ForwardError::BrokenBody,
+        })?;
+        let way = Way { proxy: self, agent: &agent, deadline: Instant::now() + hold, hold };
+        let mut refused_in = None;
+        loop {
+            let (access, lease) = way.connection(refused_in).await?;
+            let Some(body) = outgoing.take() else {
+                return Err(DeliveryError::Unknown("the body was given away".into()).into());
+            };
+            let (request, swapped) = outbound(&parts, &path, &client, &mount, &access, websocket, body);
+            match way.send(lease, request).await {
+                Sent::Answered(response, _)
+                    if response.status() == StatusCode::UNAUTHORIZED
+                        && matches!(mount, Mount::Path(_))
+                        && agent.is_token_refused(&access).await =>
+                {
+                    // The agent's own token was refused, the request unread: one new pairing, then once more.
+                    if refused_in.is_some() || !outgoing.can_repeat() {
+                        return Err(DeliveryError::Unauthorized.into());
+                    }
+                    refused_in = Some(access.attempt);
+                }
+                Sent::Answered(response, lease) => {
+                    let onward =
+                        Onward { lease, place, caller, swapped, mount, access, idle: self.options.idle, until };
+                    return Ok(onward.answer(response));
+                }
+                Sent::Not(unsent) => {
+                    outgoing.put_back(unsent);
+                    way.pause().await?;
+                }
+                Sent::Late => return Err(DeliveryError::TimedOut.into()),
+                Sent::Unknown(_) if outgoing.overran() => return Err(ForwardError::TooLarge(max)),
+                Sent::Unknown(why) => return Err(DeliveryError::Unknown(why).into()),
+            }
+        }
+    }
+
+    /// Forgets the connections of an agent that is gone.
+    pub fn forget(&self, agent: crate::domain::AgentId) {
+        self.pool.forget(agent);
+    }
+}
+
+/// How a try went.
+enum Sent {
+    Answered(Response<Incoming>, Lease),
+    /// Certainly nothing of it reached the gateway.
+    Not(Body),
+    Unknown(String),
+    Late,
+}
+
+/// The way to one agent's gateway, with how long may be waited for it.
+struct Way<'a> {
+    proxy: &'a Proxy,
+    agent: &'a AgentHandle,
+    deadline: Instant,
+    hold: Duration,
+}
+
+impl Way<'_> {
+    /// A connection to the agent as soon as it runs, of a later attempt than `after`.
+    async fn connection(&self, after: Option<u64>) -> Result<(Arc<Access>, Lease), DeliveryError> {
+        loop {
+            let access = self.agent.access(self.deadline, self.hold, after).await?;
+            match self.proxy.pool.lease(self.agent.id(), &access).await {
+                Ok(lease) => return Ok((access, lease)),
+                Err(error) => {
+                    tracing::debug!(%error, "no connection to a gateway");
+                    self.pause().await?;
+                }
+            }
+        }
+    }
+
+    /// Waits a moment for an agent that could not be reached, unless its time is over.
+    async fn pause(&self) -> Result<(), DeliveryError> {
+        self.agent.report_unreachable();
+        if Instant::now() >= self.deadline {
+            return Err(self.agent.not_ready(self.hold));
+        }
+        sleep(RESEND_PAUSE).await;
+        Ok(())
+    }
+
+    async fn send(&self, mut lease: Lease, request: Request<Body>) -> Sent {
+        match timeout(self.proxy.options.answer_within, lease.sender.try_send_request(request)).await {
+            Ok(Ok(response)) => Sent::Answered(response, lease),
+            Ok(Err(mut error)) => match error.take_message() {
+                Some(request) => Sent::Not(request.into_body()),
+                None => Sent::Unknown(reason(&error.into_error())),
+            },
+            Err(_elapsed) => Sent::Late,
+        }
+    }
+}
+
+fn reason(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// The request as the gateway gets it.
+fn outbound(
+    parts: &Parts,
+    path: &PathAndQuery,
+    client: &Client,
+    mount: &Mount,
+    access: &Access,
+    websocket: bool,
+    body: Body,
+) -> (Request<Body>, Option<SwappedProtocol>) {
+    let mut request = Request::new(body);
+    *request.method_mut() = parts.method.clone();
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = parts.headers.clone();
+    let headers = request.headers_mut();
+    headers::to_gateway(headers, client, mount, access.endpoint, &access.token);
+    let mut path = path.clone();
+    let mut swapped = None;
+    if websocket {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        if matches!(mount, Mount::Path(_)) {
+            (path, swapped) = headers::replace_socket_token(headers, &path, &access.token);
+        }
+    }
+    *request.uri_mut() = Uri::from(path);
+    (request, swapped)
+}
+
+/// What becomes of a gateway's answer.
+struct Onward {
+    lease: Lease,
+    place: Place,
+    /// The caller's end of an upgrade.
+    caller: Option<hyper::upgrade::OnUpgrade>,
+    swapped: Option<SwappedProtocol>,
+    mount: Mount,
+    access: Arc<Access>,
+    idle: Duration,
+    until: BoxFuture<'static, ()>,
+}
+
+impl Onward {
+    fn answer(self, mut response: Response<Incoming>) -> Response<Body> {
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let gateway = upgraded.then(|| hyper::upgrade::on(&mut response));
+        let (mut parts, body) = response.into_parts();
+        headers::to_client(&mut parts.headers, &self.mount, self.access.endpoint);
+        let (Some(gateway), Some(caller)) = (gateway, self.caller) else {
+            if upgraded {
+                // The gateway changed the protocol although nobody asked it to.
+                parts.status = StatusCode::BAD_GATEWAY;
+                return Response::from_parts(parts, Body::empty());
+            }
+            let events = parts
+                .headers
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+            let body = Answer::new(body, self.lease, self.place, Ends { idle: self.idle, until: self.until }, events);
+            return Response::from_parts(parts, Body::new(body));
+        };
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        if let Some(swapped) = &self.swapped {
+            swapped.restore(&mut parts.headers);
+        }
+        tunnel::open(caller, gateway, self.place, self.idle, self.until);
+        Response::from_parts(parts, Body::empty())
+    }
+}
+
+/// Whether the caller asks for a WebSocket. Other upgrades are not passed on: the request goes on without them.
+pub fn is_websocket(parts: &Parts) -> bool {
+    let names = |name: &header::HeaderName, wanted: &str| {
+        let values = parts.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(wanted))
+    };
+    parts.method == http::Method::GET
+        && parts.version == Version::HTTP_11
+        && names(&header::CONNECTION, "upgrade")
+        && names(&header::UPGRADE, "websocket")
+}

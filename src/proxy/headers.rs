@@ -1,0 +1,318 @@
+//! Headers on their way to a gateway and back. Pure.
+//!
+//! Headers of one connection end with it (RFC 9110, 7.6.1). What the caller presented to us is taken off, what the gateway
+//! wants is put on. What the gateway says about the place where it believes to be is moved to the place where it is.
+
+use std::net::SocketAddr;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+
+use crate::domain::Secret;
+
+/// The cookie of our own sign-in, which no agent may see.
+const SESSION_COOKIE: &str = "zeroone_session";
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+/// The way in which a browser's script, which cannot set headers, presents a token for a WebSocket.
+const BEARER_PROTOCOL: &str = "bearer.";
+
+/// Of one connection only.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+/// What a gateway below our own origin may not say in its name.
+const OF_THE_ORIGIN: [&str; 6] = [
+    "strict-transport-security",
+    "clear-site-data",
+    "alt-svc",
+    "service-worker-allowed",
+    "content-security-policy",
+    "content-security-policy-report-only",
+];
+
+/// Who calls, as the gateway is told.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub address: Option<SocketAddr>,
+    /// The `Host` that it asked for.
+    pub host: Option<HeaderValue>,
+    /// `http` or `https`, as the outermost proxy saw it.
+    pub scheme: &'static str,
+}
+
+/// Where a gateway appears to its callers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mount {
+    /// Below a path of ours, without a slash at its end. The agent's token is put in.
+    Path(String),
+    /// At the root of a host name of its own: it is passed on as it is, no token added.
+    Host,
+}
+
+/// Makes a request's headers those of a request to the gateway at `to`.
+pub(super) fn to_gateway(
+    headers: &mut HeaderMap,
+    client: &Client,
+    mount: &Mount,
+    to: SocketAddr,
+    token: &Secret<String>,
+) {
+    let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    remove_hop_by_hop(headers);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+    // Answered by ourselves: our server asks for a body when the gateway's connection does.
+    headers.remove(header::EXPECT);
+    hide_session(headers);
+    forwarded(headers, client, mount);
+    match mount {
+        Mount::Path(_) => {
+            headers.remove(header::AUTHORIZATION);
+            if let Some(bearer) = bearer(token) {
+                headers.insert(header::AUTHORIZATION, bearer);
+            }
+            // The gateway compares the two, and the browser's page is ours.
+            headers.remove(header::ORIGIN);
+            set_host(headers, to);
+        }
+        Mount::Host => {
+            // As it is: links, cookies and checks of the origin go by the name that the browser shows.
+            if !headers.contains_key(header::HOST) {
+                set_host(headers, to);
+            }
+        }
+    }
+}
+
+fn set_host(headers: &mut HeaderMap, to: SocketAddr) {
+    if let Ok(host) = HeaderValue::try_from(to.to_string()) {
+        headers.insert(header::HOST, host);
+    }
+}
+
+fn bearer(token: &Secret<String>) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose())).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Makes an answer's headers those of an answer of ours. An upgrade's own headers stay where `upgraded` says so.
+pub(super) fn to_client(headers: &mut HeaderMap, mount: &Mount, from: SocketAddr) {
+    remove_hop_by_hop(headers);
+    let Mount::Path(prefix) = mount else { return };
+    for name in OF_THE_ORIGIN {
+        headers.remove(name);
+    }
+    let cors: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
+    for name in cors {
+        headers.remove(name);
+    }
+    for name in [header::LOCATION, header::CONTENT_LOCATION] {
+        if let Some(moved) = headers.get(&name).and_then(|value| moved(value, prefix, from)) {
+            headers.insert(name, moved);
+        }
+    }
+    let cookies: Vec<HeaderValue> =
+        headers.get_all(header::SET_COOKIE).iter().filter_map(|cookie| kept_below(cookie, prefix)).collect();
+    headers.remove(header::SET_COOKIE);
+    for cookie in cookies {
+        headers.append(header::SET_COOKIE, cookie);
+    }
+    // A page of an agent is shown without our origin's rights: it may be an answer that somebody made a model write.
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+}
+
+/// Headers of one connection, and those that `Connection` names.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        // These say what the request is; a caller who lists them wants to make them vanish.
+        .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::AUTHORIZATION | header::COOKIE))
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// Takes our session out of `Cookie`; the agent's own cookies stay.
+fn hide_session(headers: &mut HeaderMap) {
+    let theirs: Vec<String> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .map(str::trim)
+        .filter(|pair| !pair.is_empty() && pair.split('=').next().map(str::trim) != Some(SESSION_COOKIE))
+        .map(ToOwned::to_owned)
+        .collect();
+    headers.remove(header::COOKIE);
+    if let Some(value) = Some(theirs.join("; ")).filter(|joined| !joined.is_empty())
+        && let Ok(value) = HeaderValue::try_from(value)
+    {
+        headers.insert(header::COOKIE, value);
+    }
+}
+
+/// Says who calls. What the caller itself claims is replaced: nobody checked it.
+fn forwarded(headers: &mut HeaderMap, client: &Client, mount: &Mount) {
+    for name in [&FORWARDED, &FORWARDED_FOR, &FORWARDED_HOST, &FORWARDED_PROTO, &FORWARDED_PREFIX] {
+        headers.remove(name);
+    }
+    let mut elements = Vec::new();
+    if let Some(address) = client.address {
+        let ip = address.ip();
+        elements.push(if ip.is_ipv6() { format!("for=\"[{ip}]\"") } else { format!("for={ip}") });
+        insert(headers, FORWARDED_FOR, ip.to_string());
+    }
+    if let Some(host) = client.host.as_ref().and_then(|host| host.to_str().ok()).filter(|host| is_host(host)) {
+        elements.push(format!("host=\"{host}\""));
+        insert(headers, FORWARDED_HOST, host.to_owned());
+    }
+    elements.push(format!("proto={}", client.scheme));
+    insert(headers, FORWARDED_PROTO, client.scheme.to_owned());
+    insert(headers, FORWARDED, elements.join(";"));
+    if let Mount::Path(prefix) = mount {
+        insert(headers, FORWARDED_PREFIX, prefix.clone());
+    }
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
+}
+
+/// A redirect of the gateway's, below the prefix. One to somewhere else stays as it is.
+fn moved(value: &HeaderValue, prefix: &str, from: SocketAddr) -> Option<HeaderValue> {
+    let text = value.to_str().ok()?;
+    let path = match text.strip_prefix("http://") {
+        Some(rest) => {
+            let path = rest.strip_prefix(&from.to_string())?;
+            if path.is_empty() { "/" } else { path }
+        }
+        // `//host/…` names another host.
+        None if text.starts_with("//") => return None,
+        None => text,
+    };
+    path.starts_with('/').then(|| HeaderValue::try_from(format!("{prefix}{path}")).ok()).flatten()
+}
+
+/// A cookie of the gateway's that comes back to the gateway alone; none in the name of our own session.
+fn kept_below(cookie: &HeaderValue, prefix: &str) -> Option<HeaderValue> {
+    let text = cookie.to_str().ok()?;
+    let mut parts = text.split(';').map(str::trim);
+    let pair = parts.next()?;
+    if pair.split('=').next().map(str::trim) == Some(SESSION_COOKIE) {
+        return None;
+    }
+    let named =
+        |part: &str, name: &str| part.split('=').next().is_some_and(|found| found.trim().eq_ignore_ascii_case(name));
+    let mut path = "/".to_owned();
+    let mut kept = vec![pair.to_owned()];
+    for part in parts {
+        if named(part, "path") {
+            path = part.split_once('=').map_or("/", |(_, path)| path.trim()).to_owned();
+        } else if !named(part, "domain") {
+            kept.push(part.to_owned());
+        }
+    }
+    let path = if path.starts_with('/') { path } else { "/".to_owned() };
+    kept.push(format!("Path={prefix}{path}"));
+    HeaderValue::try_from(kept.join("; ")).ok()
+}
+
+/// Puts the agent's token in the place of the caller's key, wherever a WebSocket's client may have put that: the query
+/// parameter `token`, or a subprotocol `bearer.…`. Gives the path for the gateway, and the subprotocol that was replaced.
+pub(super) fn replace_socket_token(
+    headers: &mut HeaderMap,
+    path: &PathAndQuery,
+    token: &Secret<String>,
+) -> (PathAndQuery, Option<SwappedProtocol>) {
+    let swapped = swap_protocol(headers, token);
+    let mut query: Vec<&str> =
+        path.query().unwrap_or("").split('&').filter(|pair| !pair.is_empty() && !is_token(pair)).collect();
+    // The oldest gateways read the token from here alone.
+    let given = format!("token={}", token.expose());
+    query.push(&given);
+    let replaced = PathAndQuery::try_from(format!("{}?{}", path.path(), query.join("&")));
+    (replaced.unwrap_or_else(|_| path.clone()), swapped)
+}
+
+/// A subprotocol that stood for a credential, as the caller knows it and as the gateway does.
+#[derive(Debug, Clone)]
+pub(super) struct SwappedProtocol {
+    caller: String,
+    gateway: Secret<String>,
+}
+
+fn swap_protocol(headers: &mut HeaderMap, token: &Secret<String>) -> Option<SwappedProtocol> {
+    let offered = protocols(headers);
+    let caller = offered.iter().find(|protocol| protocol.starts_with(BEARER_PROTOCOL))?.clone();
+    let gateway = Secret::new(format!("{BEARER_PROTOCOL}{}", token.expose()));
+    let replaced: Vec<&str> =
+        offered.iter().map(|protocol| if *protocol == caller { gateway.expose().as_str() } else { protocol }).collect();
+    headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
+    if let Ok(mut value) = HeaderValue::try_from(replaced.join(", ")) {
+        value.set_sensitive(true);
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+    }
+    Some(SwappedProtocol { caller, gateway })
+}
+
+impl SwappedProtocol {
+    /// The gateway's choice of a subprotocol in the caller's words: the agent's token never reaches the caller.
+    pub(super) fn restore(&self, headers: &mut HeaderMap) {
+        let chosen = headers.get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
+        if chosen == Some(self.gateway.expose().as_str())
+            && let Ok(value) = HeaderValue::try_from(&self.caller)
+        {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+        }
+    }
+}
+
+fn protocols(headers: &HeaderMap) -> Vec<String> {
+    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(|protocol| protocol.trim().to_owned()).collect()
+}
+
+fn is_token(pair: &str) -> bool {
+    pair.split('=').next() == Some("token")
+}
+
+/// The credential that a WebSocket's client presents without a header of its own.
+pub fn socket_credential(headers: &HeaderMap, query: Option<&str>) -> Option<Secret<String>> {
+    let in_protocol = protocols(headers)
+        .iter()
+        .find_map(|protocol| protocol.strip_prefix(BEARER_PROTOCOL).map(|key| Secret::new(key.to_owned())));
+    let in_query = || {
+        let pair = query?.split('&').find(|pair| is_token(pair))?;
+        pair.split_once('=').map(|(_, key)| Secret::new(key.to_owned()))
+    };
+    in_protocol.or_else(in_query)
+}
+
+#[cfg(test)]
+mod tests;
