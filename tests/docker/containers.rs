@@ -299,7 +299,7 @@ pub(crate) async fn a_missing_image_is_told_with_its_remedy(world: &World) {
     assert!(said.contains(&format!("pulling image {image}")), "{said:?}");
     assert_error!(runtime.ensure_created(&spec(&["gateway"])).await, RuntimeError::Failed(_));
     assert_eq!(runtime.list_owned().await.unwrap(), []);
-    assert_error!(software(&runtime, ImageChoice::Default).await, RuntimeError::Invalid(_));
+    assert_error!(software(&runtime, ImageChoice::Default).await, RuntimeError::Failed(_));
     let labelled = software(&world.runtime, ImageChoice::Default).await.unwrap();
     assert_eq!(labelled.profile, Profile::V01, "by its label");
 
