@@ -10,8 +10,6 @@ mod ports;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-#[cfg(test)]
-use self::ports::PORT_QUARANTINE;
 use self::ports::Ports;
 use crate::domain::{AgentId, HostPort, Limits, PortRange, Slug, Timestamp, UserId};
 

@@ -2,7 +2,7 @@
 
 use zeroone::control::{AgentPatch, ControlPlane, NewAgent, NewUser, Settings};
 use zeroone::domain::{AgentId, Plan, Status, UserId};
-use zeroone::lifecycle::Code;
+use zeroone::internal::lifecycle::Code;
 use zeroone::testkit::{self, Cut, FakeDisk, Fakes, new_agent};
 
 use crate::{PATIENCE, answered, status, until};

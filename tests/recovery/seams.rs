@@ -143,7 +143,7 @@ async fn of_two_changes_at_once_none_is_lost() {
     let mut renamed = spec.clone();
     renamed.name = "Grace".into();
     let mut warmer = spec;
-    warmer.temperature = 1.1;
+    warmer.temperature = Some(1.1);
     let patch = |spec| AgentPatch { if_generation: Some(1), spec: Some(spec), ..AgentPatch::default() };
     let (first, second) = tokio::join!(agent.update(patch(renamed)), agent.update(patch(warmer)));
     assert_eq!([&first, &second].into_iter().filter(|outcome| outcome.is_ok()).count(), 1, "{first:?} {second:?}");
