@@ -123,9 +123,14 @@ async fn the_environment_is_the_specs_and_the_runtimes_and_nothing_else() {
         format!("HOME={}", data.display()),
         format!("PATH={}", std::env::var("PATH").unwrap()),
         "PROVIDER=openai".to_owned(),
+        format!("ZEROCLAW_CONFIG_DIR={}", data.join(".zeroclaw").display()),
         "ZEROCLAW_GATEWAY_HOST=127.0.0.1".to_owned(),
         format!("ZEROCLAW_GATEWAY_PORT={}", spec.port),
         format!("ZEROCLAW_WORKSPACE={}", data.join("workspace").display()),
+        // The same for ZeroClaw from 0.8 on, which reads other names.
+        "ZEROCLAW_gateway__allow_public_bind=false".to_owned(),
+        "ZEROCLAW_gateway__host=127.0.0.1".to_owned(),
+        format!("ZEROCLAW_gateway__port={}", spec.port),
     ];
     expected.sort_unstable();
     assert_eq!(environment, expected);

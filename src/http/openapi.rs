@@ -57,9 +57,13 @@ pub fn document(table: Vec<(Rule, UtoipaMethodRouter<Api>)>) -> serde_json::Valu
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
-    let PathItem { get, post, patch, put, delete, .. } = item;
-    let methods = [Method::GET, Method::POST, Method::PATCH, Method::PUT, Method::DELETE];
-    methods.into_iter().zip([get, post, patch, put, delete]).filter_map(|(method, it)| Some((method, it.as_mut()?)))
+    let PathItem { get, head, options, post, patch, put, delete, .. } = item;
+    let methods =
+        [Method::GET, Method::HEAD, Method::OPTIONS, Method::POST, Method::PATCH, Method::PUT, Method::DELETE];
+    methods
+        .into_iter()
+        .zip([get, head, options, post, patch, put, delete])
+        .filter_map(|(method, it)| Some((method, it.as_mut()?)))
 }
 
 /// Who may call it, how a POST is repeated, and which problems it may answer.

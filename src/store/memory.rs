@@ -99,6 +99,11 @@ impl MemoryDisk {
         image.faults.insert(at, fault);
     }
 
+    /// Forgets the failures that have not come yet.
+    pub fn clear_faults(&self) {
+        self.lock().faults.clear();
+    }
+
     /// Fills the disk: it takes only `bytes` more, in blocks of 4 KiB, and then writes fail. `None` makes room again.
     ///
     /// As on a real disk, the file may be lengthened all the same, and what was written once can be written again.

@@ -24,6 +24,8 @@ const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Files below this size are left alone.
 const COMPACTED_ABOVE: u64 = 32 * 1024 * 1024;
+/// Far more rounds than any file needs; a start must not go on compacting for ever.
+const COMPACTION_ROUNDS: usize = 32;
 
 #[derive(Debug, Clone)]
 pub(super) enum Place {
@@ -90,9 +92,17 @@ impl Place {
 
     fn compacted(&self, mut database: Database, opening: &Opening) -> Result<(Database, Identity), OpenError> {
         let before = self.bytes().unwrap_or_default();
-        // Each step of a compaction is a commit, so one that fails leaves a store that is whole.
-        if let Err(error) = database.compact() {
-            tracing::warn!(store = %self, %error, "the store could not be compacted");
+        // Each step of a compaction is a commit, so one that fails leaves a store that is whole. A call moves what it can
+        // move at once; what was in its way is free for the next one.
+        for _ in 0..COMPACTION_ROUNDS {
+            match database.compact() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(store = %self, %error, "the store could not be compacted");
+                    break;
+                }
+            }
         }
         drop(database);
         tracing::info!(store = %self, before, after = self.bytes().unwrap_or_default(), "compacted the store");

@@ -85,6 +85,12 @@ impl FakeDisk {
         self.after(Crash::Process)
     }
 
+    /// A copy of the disk as it is now, as an operator makes one: the original goes on.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        Self { memory: self.memory.after(Crash::Process), ..Self::default() }
+    }
+
     /// The disk as it is found after this crash.
     #[must_use]
     pub fn after(&self, crash: Crash) -> Self {

@@ -17,6 +17,7 @@ use crate::runtime::{
     ObservedInstance, Progress, Resync, Run, RuntimeCall, RuntimeError, RuntimeResult, StagedFile, Usage,
 };
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
+use crate::zeroclaw::usability::SelfReport;
 
 /// A call that can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -338,6 +339,15 @@ impl Gateway for FaultyGateway {
         within: Duration,
     ) -> BoxFuture<'a, Result<bool, GatewayError>> {
         self.through(Call::Token, within, move || self.inner.accepts_token(at, token, within)).boxed()
+    }
+
+    fn self_report<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<SelfReport, GatewayError>> {
+        self.inner.self_report(at, token, within)
     }
 
     fn pair<'a>(

@@ -233,9 +233,16 @@ impl Gateway for FakeGateway {
         let call = async move {
             let line = self.heard(at).await?;
             self.think(&line, Duration::ZERO).await?;
-            self.inside(&line, |_, up| match line.gateway_fault {
+            self.inside(&line, |state, up| match line.gateway_fault {
                 GatewayFault::Garbage => Err(GatewayError::Garbage("no HTTP at all".into())),
-                gateway_fault => Ok(gateway(up)?.takes(token, gateway_fault)),
+                gateway_fault => {
+                    let accepted = gateway(up)?.takes(token, gateway_fault);
+                    if !accepted {
+                        let at = state.now();
+                        state.tally(line.agent).refusals.push(at);
+                    }
+                    Ok(accepted)
+                }
             })?
         };
         within(limit, call).boxed()

@@ -130,7 +130,7 @@ pub struct Tally {
     pub failed_pairings: u64,
     /// Times that a lockout began.
     pub lockouts: u64,
-    /// When the gateway refused a message's token.
+    /// When the gateway refused a token, of a message or of a check.
     pub refusals: Vec<Timestamp>,
     /// Messages that the gateway read, in order.
     pub messages: Vec<Delivery>,

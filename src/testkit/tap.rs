@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 
 use crate::domain::Secret;
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
+use crate::zeroclaw::usability::SelfReport;
 
 /// Any gateway, with a note of every message that is handed over to it and of every pairing that is tried. Clones share
 /// the notes.
@@ -48,6 +49,15 @@ impl Gateway for Tap {
         within: Duration,
     ) -> BoxFuture<'a, Result<bool, GatewayError>> {
         self.inner.accepts_token(at, token, within)
+    }
+
+    fn self_report<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<SelfReport, GatewayError>> {
+        self.inner.self_report(at, token, within)
     }
 
     fn pair<'a>(

@@ -27,7 +27,7 @@ fn in_use(started: &Result<ControlPlane, StartError>) -> bool {
 async fn original(seed: u64) -> (TestPlane, FakeDisk) {
     let world = testkit::plane(seed, Plan::Pro).await;
     world.running("Old").await;
-    let copied = world.disk.next_life();
+    let copied = world.disk.copied();
     world.running("New").await;
     (world, copied)
 }

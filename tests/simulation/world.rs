@@ -192,6 +192,8 @@ impl World {
         match started {
             Ok(plane) => {
                 self.note("the service started");
+                // It claims its lease first, for as long as the engine may take: only from here on it can be in time.
+                self.inspector.new_life(self.fakes.engine().now());
                 Some(Service { feed: plane.feed(), plane, disk: disk.clone(), guard, tap, seen: None })
             }
             // A store that fails while it starts ends the service: the next life tries again.

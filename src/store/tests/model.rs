@@ -117,6 +117,7 @@ impl Model {
         }
         self.users.remove(&id);
         self.keys.retain(|_, key| key.user != id);
+        self.claims.retain(|(owner, _), _| *owner != id);
         Ok(())
     }
 

@@ -153,7 +153,10 @@ fn is_for(bot: &Bot, message: &Value, spoken: &str) -> bool {
     let replies = replied_to["from"]["id"].as_i64() == Some(bot.id) && replied_to.get("forum_topic_created").is_none();
     let entities = ["entities", "caption_entities"].map(|key| message[key].as_array().into_iter().flatten());
     let named = entities.into_iter().flatten().any(|entity| entity["user"]["id"].as_i64() == Some(bot.id));
-    replies || named || (!bot.username.is_empty() && mentions(spoken, &at_name))
+    // `/ask@bot`: in groups a command names the bot that it is for.
+    let commanded = spoken.split_whitespace().next().and_then(|word| word.strip_prefix('/')?.split_once('@'));
+    let commanded = commanded.is_some_and(|(_, name)| name.eq_ignore_ascii_case(&bot.username));
+    replies || named || (!bot.username.is_empty() && (commanded || mentions(spoken, &at_name)))
 }
 
 /// What a message replies to or quotes, unless the bot said it: that is in the conversation already.
