@@ -23,7 +23,9 @@ mod registry;
 mod services;
 mod supervisor;
 
-pub use account_change::{AccountChange, AccountRefusal, KEYS_PER_USER, UserChange};
+#[cfg(feature = "server")]
+pub use account_change::KEYS_PER_USER;
+pub use account_change::{AccountChange, AccountRefusal, UserChange};
 pub use ask::{AskError, ask};
 pub use clock::Clock;
 pub use counters::{ActorCounts, Counters};

@@ -75,7 +75,7 @@ pub struct Fakes {
 
 impl Fakes {
     /// Fakes whose choices come from `seed`; their time begins at [`EPOCH`] and goes with tokio's, or
-    /// stands still until a [`state`] where no tokio runtime is.
+    /// stands still until [`run_until_killed`] where no tokio runtime is.
     pub fn new(seed: u64) -> Self {
         let fakes = Self::with_clock(seed, Clock::tokio(EPOCH));
         if tokio::runtime::Handle::try_current().is_err() {

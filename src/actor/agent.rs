@@ -20,8 +20,7 @@ use super::jobs;
 use super::protocol::{AgentMsg, CommandMsg, CommandReply, GONE, RegistrySlot};
 use crate::domain::Secret;
 use crate::lifecycle::{
-    Admission, Command, Context, Effect, Event, Failure, FailureKind, Job, Outcome, Phase, Transition, admit, allowed,
-    step,
+    Admission, Context, Effect, Event, Failure, FailureKind, Job, Outcome, Phase, Transition, admit, allowed, step,
 };
 #[cfg(feature = "testkit")]
 use crate::store::AgentRecord;
@@ -299,7 +298,8 @@ impl ActorState {
         }
         let _ = reply.send(CommandReply::Done);
         #[cfg(feature = "testkit")]
-        if command == Command::Delete && self.services.is_sabotaged(super::Sabotage::ReleasePortEarly) {
+        if command == crate::lifecycle::Command::Delete && self.services.is_sabotaged(super::Sabotage::ReleasePortEarly)
+        {
             effects::retire(&self.services, &self.registry, self.view.record.id).await;
         }
         for effect in transition.effects {

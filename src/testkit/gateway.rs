@@ -22,7 +22,7 @@ use crate::zeroclaw::workspace::{self, CONFIG_PATH};
 /// The gateways inside a [`FakeEngine`]'s instances, as a client reaches them.
 ///
 /// They answer messages with `echo: ` and the message, and keep ZeroClaw's rules: one-time codes, tokens known by their
-/// hash, a lockout after wrong codes. [`GatewayBehavior`](super::Habits) and [`GatewayFault`] make them different, or difficult.
+/// hash, a lockout after wrong codes. [`GatewayBehavior`](super::GatewayBehavior) and [`GatewayFault`] make them different, or difficult.
 #[derive(Clone)]
 pub struct FakeGateway {
     engine: FakeEngine,
