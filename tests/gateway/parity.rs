@@ -232,7 +232,10 @@ async fn the_same_request_has_the_same_status_and_shape() {
         side.model.script((0..9).map(|_| Reply::Status(400, vec![], "{}")));
     }
     let failing = send("POST", "/webhook", json!({ "message": "fail" }));
-    assert_eq!(theirs.send(&failing).await, ours.send(&failing).await);
+    // On purpose: ZeroClaw hides why its model failed behind a 500, ours tells it.
+    let (their_answer, our_answer) = (theirs.send(&failing).await, ours.send(&failing).await);
+    assert_eq!(their_answer, (500, json!({ "error": "LLM request failed" })));
+    assert_eq!((our_answer.0, &our_answer.1["model"]["status"]), (502, &json!(400)));
     for authorization in ["", "bearer x", "Bearer zc_wrong"] {
         let ask = |side: &Side<'_>| {
             side.http.get(format!("{}/api/status", side.url)).header("Authorization", authorization).send()
