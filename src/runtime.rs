@@ -344,15 +344,10 @@ pub trait ContainerRuntime: Send + Sync + 'static {
 
     /// Claims, renews or releases the installation on this engine, by the rule of [`lease::decide`]: of any number of
     /// control planes with the same installation id one gets [`LeaseAnswer::Held`]. The record is kept by the engine, beside
-    /// the instances, and outlives the control plane. A runtime whose engine no other process can reach may keep this
-    /// default, which always grants.
-    fn lease<'a>(&'a self, request: &'a LeaseRequest) -> BoxFuture<'a, RuntimeResult<LeaseAnswer>> {
-        let epoch = match request.purpose {
-            LeasePurpose::Claim { .. } => 1,
-            LeasePurpose::Renew { epoch } | LeasePurpose::Release { epoch } => epoch,
-        };
-        Box::pin(std::future::ready(Ok(LeaseAnswer::Held { epoch })))
-    }
+    /// the instances, and outlives the control plane. Without a default on purpose: an engine whose runtime forgot it would
+    /// let a copied store destroy the original's agents. A runtime whose engine no other process can reach answers with
+    /// [`LeaseRequest::granted`].
+    fn lease<'a>(&'a self, request: &'a LeaseRequest) -> BoxFuture<'a, RuntimeResult<LeaseAnswer>>;
 
     /// Wake-ups. The stream goes on for ever: an engine that went away shows as a [`Resync::All`] when it is back.
     fn watch(&self) -> BoxStream<'static, Resync>;

@@ -17,6 +17,8 @@ mod containers;
 mod faults;
 #[path = "support/http_client.rs"]
 mod http_client;
+#[path = "docker/lease.rs"]
+mod lease;
 #[path = "docker/matrix.rs"]
 mod matrix;
 #[path = "docker/model.rs"]
@@ -157,6 +159,10 @@ fn main() {
         Standin refusals::refused_events_are_asked_for_less_and_less_often;
         Standin refusals::a_name_that_only_the_engine_knows_is_told;
         Standin refusals::an_outage_during_a_pull_passes_and_a_verdict_stays;
+        Standin lease::is_refused_to_a_second_holder_until_it_is_given_back_or_taken_over;
+        Standin lease::has_one_holder_of_many_who_claim_at_once;
+        Standin lease::is_renewed_many_times_and_after_a_prune;
+        RealZeroClaw lease::keeps_a_copied_store_from_starting;
         Standin compose::its_filter_lets_through_what_is_asked_and_little_else;
         RealZeroClaw real::pairs_once_and_keeps_its_token;
         RealZeroClaw real::a_known_token_needs_no_pairing;

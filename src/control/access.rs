@@ -40,9 +40,10 @@ impl AgentHandle {
         }
     }
 
-    /// What is known of the versions that this agent's gateway may have.
+    /// What is known of the version that this agent's gateway has: its own image's, where that is known.
     pub fn profile(&self) -> Profile {
-        self.plane.services.profile
+        let software = self.view().and_then(|view| view.record.software.clone());
+        software.map_or(self.plane.services.profile, |software| software.profile)
     }
 
     /// Whether the gateway takes this token no longer. If so the agent is paired once more by itself.

@@ -1,6 +1,6 @@
 //! Numbers for Prometheus. Each control plane has its own: nothing is global.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,8 +15,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::control::ControlPlane;
+use crate::control::{ActorCounts, ControlPlane};
 use crate::incident::{BOUNDS, Kind, Recovery};
+use crate::proxy::Proxy;
 use crate::store::StoreStats;
 
 /// Upper bounds in seconds: reads take less than a millisecond, messages as long as a model thinks.
@@ -52,6 +53,11 @@ struct By {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    how: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ModelFailed {
     reason: &'static str,
 }
@@ -71,6 +77,12 @@ pub struct Metrics {
     store_bytes: Gauge<i64>,
     store_queued: Gauge<i64>,
     cpu: Gauge<f64, AtomicU64>,
+    actor_ends: Family<Ended, Counter>,
+    task_panics: Counter,
+    commands: Counter,
+    commands_waited: Counter<f64, AtomicU64>,
+    proxy_open: Gauge,
+    proxy_refused: Counter,
 }
 
 impl Default for Metrics {
@@ -89,6 +101,12 @@ impl Default for Metrics {
             store_bytes: Gauge::default(),
             store_queued: Gauge::default(),
             cpu: Gauge::default(),
+            actor_ends: Family::default(),
+            task_panics: Counter::default(),
+            commands: Counter::default(),
+            commands_waited: Counter::default(),
+            proxy_open: Gauge::default(),
+            proxy_refused: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("http_requests", "Answered requests", metrics.requests.clone());
@@ -115,6 +133,29 @@ impl Default for Metrics {
             "Processor use of all agents, percent of one core",
             metrics.cpu.clone(),
         );
+        registry.register(
+            "actor_crashes",
+            "Actors that were rebuilt from the store, by how they ended",
+            metrics.actor_ends.clone(),
+        );
+        registry.register(
+            "task_panics",
+            "Jobs, observations and health checks that panicked",
+            metrics.task_panics.clone(),
+        );
+        registry.register("commands", "Commands that agents' actors took up", metrics.commands.clone());
+        registry.register_with_unit(
+            "commands_waited",
+            "How long commands waited in the mailboxes, all together",
+            Unit::Seconds,
+            metrics.commands_waited.clone(),
+        );
+        registry.register(
+            "proxy_open",
+            "Requests and streams that are open to agents' gateways",
+            metrics.proxy_open.clone(),
+        );
+        registry.register("proxy_refused", "Requests to gateways that met a bound", metrics.proxy_refused.clone());
         Self { registry, ..metrics }
     }
 }
@@ -134,8 +175,26 @@ impl Metrics {
         self.models_failed.get_or_create(&ModelFailed { reason }).inc();
     }
 
+    /// Takes over what the actors have counted themselves.
+    fn count_actors(&self, counts: &ActorCounts) {
+        for (how, count) in [("panic", counts.panicked), ("failed", counts.failed), ("killed", counts.killed)] {
+            self.actor_ends.get_or_create(&Ended { how }).inner().store(count, Ordering::Relaxed);
+        }
+        self.task_panics.inner().store(counts.task_panics, Ordering::Relaxed);
+        self.commands.inner().store(counts.commands, Ordering::Relaxed);
+        self.commands_waited.inner().store(counts.waited.as_secs_f64().to_bits(), Ordering::Relaxed);
+    }
+
     /// Everything as text, with what is known of agents and store at this moment.
-    pub fn text(&self, plane: &ControlPlane, stats: Option<&StoreStats>) -> Result<String, std::fmt::Error> {
+    pub fn text(
+        &self,
+        plane: &ControlPlane,
+        proxy: &Proxy,
+        stats: Option<&StoreStats>,
+    ) -> Result<String, std::fmt::Error> {
+        self.count_actors(&plane.actor_counts());
+        self.proxy_open.set(number(proxy.open() as u64));
+        self.proxy_refused.inner().store(proxy.refused(), Ordering::Relaxed);
         for (status, count) in plane.count_by_status() {
             self.agents.get_or_create(&Of { status: status.as_str() }).set(number(count as u64));
         }

@@ -100,7 +100,7 @@ pub async fn metrics(state: State<Api>, request: Request) -> Result<Response, Pr
         return Err(host::unknown());
     }
     let stats = state.plane.store().stats().await.ok();
-    let text = state.metrics.text(&state.plane, stats.as_ref()).map_err(|error| {
+    let text = state.metrics.text(&state.plane, &state.proxy, stats.as_ref()).map_err(|error| {
         tracing::error!(%error, "metrics cannot be encoded");
         Problem::new(Code::Internal, "The metrics cannot be written.")
     })?;

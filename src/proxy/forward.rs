@@ -115,11 +115,6 @@ impl Proxy {
             }
         }
     }
-
-    /// Forgets the connections of an agent that is gone.
-    pub fn forget(&self, agent: crate::domain::AgentId) {
-        self.pool.forget(agent);
-    }
 }
 
 /// How a try went.

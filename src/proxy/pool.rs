@@ -30,6 +30,8 @@ const SETTLE: Duration = Duration::from_millis(5);
 #[derive(Default)]
 pub(super) struct Pool {
     agents: DashMap<AgentId, Arc<Mutex<Idle>>>,
+    /// When unused agents were forgotten last.
+    swept: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -63,13 +65,23 @@ impl Pool {
                 return Ok(Lease { sender, attempt: access.attempt, idle });
             }
         }
+        self.forget_unused();
         let sender = connect(access.endpoint).await?;
         Ok(Lease { sender, attempt: access.attempt, idle })
     }
 
-    /// Forgets an agent that is gone.
-    pub(super) fn forget(&self, agent: AgentId) {
-        self.agents.remove(&agent);
+    /// Forgets agents to which nothing was sent lately, those that are gone among them. Only before a connection is opened,
+    /// which takes far longer, and at most once in [`IDLE`].
+    fn forget_unused(&self) {
+        let now = Instant::now();
+        {
+            let mut last = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.is_some_and(|last| now.duration_since(last) < IDLE) {
+                return;
+            }
+            *last = Some(now);
+        }
+        self.agents.retain(|_, idle| Arc::strong_count(idle) > 1 || has_fresh(idle, now));
     }
 }
 
@@ -80,6 +92,12 @@ impl Lease {
             idle.parked.push(Parked { sender: self.sender, since: Instant::now() });
         }
     }
+}
+
+fn has_fresh(idle: &Mutex<Idle>, now: Instant) -> bool {
+    let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+    idle.parked.retain(|parked| now.duration_since(parked.since) < IDLE);
+    !idle.parked.is_empty()
 }
 
 /// The connection that was used last: the others grow old and are dropped.

@@ -28,6 +28,7 @@ mod failure;
 mod fault_injector;
 mod image;
 mod instance;
+mod lease;
 mod logs;
 mod network;
 mod observe;
@@ -61,10 +62,10 @@ use self::software::Clues;
 use self::suspects::Suspects;
 use self::usage::Samples;
 use super::{
-    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LogLine, LogQuery, ObservedInstance,
-    Progress, Resync, Run, RuntimeCall, RuntimeError, RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogLine,
+    LogQuery, ObservedInstance, Progress, Resync, Run, RuntimeCall, RuntimeError, RuntimeResult, StagedFile, Usage,
 };
-use crate::domain::{InstallationId, Origin, Software};
+use crate::domain::{InstallationId, Origin, Software, Timestamp};
 
 /// A Docker engine as a runtime for agents.
 pub struct DockerRuntime {
@@ -138,6 +139,10 @@ impl ContainerRuntime for DockerRuntime {
             self.images.ensure(&self.engine, &self.options, &self.options.image, &progress).await
         }
         .boxed()
+    }
+
+    fn lease<'a>(&'a self, request: &'a LeaseRequest) -> BoxFuture<'a, RuntimeResult<LeaseAnswer>> {
+        lease::ask(&self.engine, self.options.installation, request, Timestamp::now()).boxed()
     }
 
     fn attach(&self) -> BoxFuture<'_, RuntimeResult<()>> {

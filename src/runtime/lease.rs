@@ -49,6 +49,17 @@ pub enum LeasePurpose {
     Release { epoch: u64 },
 }
 
+impl LeaseRequest {
+    /// The answer of an engine that no other control plane can reach.
+    pub const fn granted(&self) -> LeaseAnswer {
+        let epoch = match self.purpose {
+            LeasePurpose::Claim { .. } => 1,
+            LeasePurpose::Renew { epoch } | LeasePurpose::Release { epoch } => epoch,
+        };
+        LeaseAnswer::Held { epoch }
+    }
+}
+
 /// The engine's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseAnswer {

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::usability::SelfReport;
@@ -30,15 +29,14 @@ pub trait Gateway: Send + Sync + 'static {
         within: Duration,
     ) -> BoxFuture<'a, Result<bool, GatewayError>>;
 
-    /// What the gateway says about itself to a paired client. By default nothing, as for a gateway that cannot tell.
+    /// What the gateway says about itself to a paired client; nothing where it cannot tell. Without a default on purpose: what
+    /// wraps another gateway and forgot to ask it would hide that it is unusable.
     fn self_report<'a>(
         &'a self,
-        _at: SocketAddr,
-        _token: &'a Secret<String>,
-        _within: Duration,
-    ) -> BoxFuture<'a, Result<SelfReport, GatewayError>> {
-        std::future::ready(Ok(SelfReport::default())).boxed()
-    }
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<SelfReport, GatewayError>>;
 
     /// `POST /pair` with a one-time code. Sent once, never again by itself: failures count towards a lockout.
     fn pair<'a>(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{InspectContainerOptions, UploadToContainerOptionsBuilder};
 use tempfile::TempDir;
-use zeroone::control::{AgentHandle, ControlPlane, NewAgent, NewUser, Settings, Timing};
+use zeroone::control::{AgentHandle, ControlPlane, NewAgent, NewUser, Settings, StartError, Timing};
 use zeroone::domain::{AgentId, HostPort, Plan, PortRange, Slug, Status, UserId};
 use zeroone::runtime::StagedFile;
 use zeroone::runtime::docker::archive;
@@ -57,6 +57,14 @@ impl<'a> Service<'a> {
         store.close().await;
         drop(store);
         self.plane = start(self.world, self.image, &self.data, &self.gateway, self.ports).await;
+    }
+
+    /// Starts another service on a copy of the data folder, beside this one.
+    pub(crate) async fn start_copy(&self) -> Result<ControlPlane, StartError> {
+        let copy = TempDir::new().unwrap();
+        let file = "zeroone.redb";
+        std::fs::copy(self.data.path().join(file), copy.path().join(file)).unwrap();
+        try_start(self.world, self.image, &copy, &self.gateway, self.ports).await
     }
 
     async fn create(&self) -> AgentHandle {
@@ -126,6 +134,16 @@ fn store(world: &World, data: &TempDir) -> Store {
 }
 
 async fn start(world: &World, image: &str, data: &TempDir, gateway: &Tap, ports: PortRange) -> ControlPlane {
+    try_start(world, image, data, gateway, ports).await.unwrap()
+}
+
+async fn try_start(
+    world: &World,
+    image: &str,
+    data: &TempDir,
+    gateway: &Tap,
+    ports: PortRange,
+) -> Result<ControlPlane, StartError> {
     let runtime = Arc::new(world.with(|options| options.image = image.into()));
     // A hang is noticed in seconds, so that its test takes no longer.
     let timing = Timing { health_interval: Duration::from_secs(1), ..Timing::default() };
@@ -134,7 +152,6 @@ async fn start(world: &World, image: &str, data: &TempDir, gateway: &Tap, ports:
         .settings(Settings { timing, ports, ..Settings::default() })
         .start()
         .await
-        .unwrap()
 }
 
 pub(crate) fn container_name(agent: &AgentHandle) -> String {

@@ -136,6 +136,11 @@ impl World {
         let others = self.others.lock().unwrap().clone();
         for installation in others.into_iter().chain([self.options.installation]) {
             labels.push(format!("zeroone.installation={installation}"));
+            // The lease is of the installation and of none of its agents.
+            for slot in 0..8 {
+                let force = RemoveVolumeOptionsBuilder::default().force(true).build();
+                let _ = docker.remove_volume(&format!("zeroclaw-{installation}-{slot}"), Some(force)).await;
+            }
         }
         for label in labels {
             let filter = HashMap::from([("label", vec![label])]);
