@@ -103,6 +103,9 @@ pub struct ObservedInstance {
     pub died: Option<Exit>,
     /// Set by [`ContainerRuntime::ensure_created`] when that very call created it and so staged its files.
     pub created_now: bool,
+    /// Set by the same call when it also made the place of its data, because there was none. Where the agent had data
+    /// before, it was lost.
+    pub data_created_now: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,10 +172,17 @@ pub enum LogStream {
     Stderr,
 }
 
+/// A place in an instance's output, right behind a line. Opaque: only the runtime that gave it out can read it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LogCursor(pub Arc<str>);
+
 /// One whole line of an instance's output, without its line break, at most [`LogLine::MAX`] bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
+    /// For people; clocks are set back and lines without a time of their own have that of another. What to go on from is
+    /// the cursor.
     pub time: Timestamp,
+    pub cursor: LogCursor,
     pub stream: LogStream,
     pub text: String,
 }
@@ -189,6 +199,8 @@ pub struct LogQuery {
     pub run_id: Option<RunId>,
     /// Only lines at or after this time, exact to the nanosecond.
     pub since: Option<Timestamp>,
+    /// Only lines behind this place. One that cannot be read is as if it were not there.
+    pub after: Option<LogCursor>,
     /// Only the last so many lines; `None` for all that is kept.
     pub tail: Option<usize>,
     /// Go on with new lines. The stream ends when the run ends.

@@ -163,6 +163,10 @@ async fn create(services: &Services, input: &JobInput, cancel: &CancellationToke
     let spec = instance_spec(services, input, &credentials, software.as_ref());
     let seen = services.runtime.ensure_created(&spec).await.map_err(|error| runtime_failure(&error))?;
     let run = seen.run().cloned();
+    // A token shows that the agent ran before.
+    if seen.data_created_now && input.token.is_some() {
+        tracing::warn!(%agent, slug = %spec.key.slug, "the agent's data is gone: somebody removed it; it starts with an empty memory");
+    }
     if run.is_none() && input.stage && !seen.created_now {
         // A paused or hung run has its files open: it is ended first.
         if matches!(seen.state, InstanceState::Paused(_)) {

@@ -217,16 +217,16 @@ async fn logs(client: &Client, agent: &str, tail: u32, follow: bool) -> Result<(
     let path = path(client, agent, "/logs").await?;
     let print = |line: &Value| {
         if client.output.json {
-            output::line(&line.to_string());
+            output::line_read(&line.to_string())
         } else {
-            output::line(&format!("{}  {}", cell(&line["time"]), cell(&line["text"])));
+            output::line_read(&format!("{}  {}", cell(&line["time"]), cell(&line["text"])))
         }
     };
     if follow {
         return client.follow(&format!("{path}?tail={tail}&follow=true"), |line| print(&line)).await;
     }
     let answer = client.get(&format!("{path}?tail={tail}")).await?;
-    answer["lines"].as_array().into_iter().flatten().for_each(print);
+    let _ = answer["lines"].as_array().into_iter().flatten().all(print);
     Ok(())
 }
 
@@ -237,7 +237,7 @@ async fn events(client: &Client, agent: &str, follow: bool) -> Result<(), Failur
     }
     let print = |event: Value| {
         let cells = ["seq", "time", "from", "to", "cause"].map(|at| client.output.status(&cell(&event[at])));
-        output::line(&if client.output.json { event.to_string() } else { cells.join("  ") });
+        output::line_read(&if client.output.json { event.to_string() } else { cells.join("  ") })
     };
     client.follow(&path, print).await
 }

@@ -141,7 +141,7 @@ impl Client {
     }
 
     /// Gives the data of each event of a stream to `each`, until the service ends it.
-    pub(super) async fn follow(&self, path: &str, mut each: impl FnMut(Value)) -> Result<(), Failure> {
+    pub(super) async fn follow(&self, path: &str, mut each: impl FnMut(Value) -> bool) -> Result<(), Failure> {
         let request = self.request(Method::GET, path).header("accept", "text/event-stream");
         let mut pieces = self.send(request).await?.bytes_stream();
         let mut rest = Vec::new();
@@ -151,8 +151,8 @@ impl Client {
                 let line: Vec<u8> = rest.drain(..=end).collect();
                 let line = String::from_utf8_lossy(&line);
                 let data = line.strip_prefix("data:").and_then(|data| serde_json::from_str(data.trim()).ok());
-                if let Some(data) = data {
-                    each(data);
+                if data.is_some_and(|data| !each(data)) {
+                    return Ok(());
                 }
             }
             if rest.len() > ANSWER_LIMIT {

@@ -18,10 +18,15 @@ pub(super) struct Output {
 /// A column of a table: its head, and where in a row's JSON it is.
 pub(super) type Column = (&'static str, &'static str);
 
-/// One line on stdout. A reader that went away is not told about it.
+/// One line on stdout. A reader that went away is no error.
 pub(super) fn line(text: &str) {
+    let _ = line_read(text);
+}
+
+/// The same; `false` where the reader went away, as `head` does: whoever follows something has no reason to go on.
+pub(super) fn line_read(text: &str) -> bool {
     let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_ok()
 }
 
 /// A value as JSON on stdout.

@@ -26,16 +26,15 @@ use super::state::Api;
 use super::{schema, sse};
 use crate::control::AgentHandle;
 use crate::domain::{RunId, Timestamp};
-use crate::runtime::{LogLine, LogQuery, LogStream, RuntimeError, RuntimeResult};
+use crate::runtime::{LogCursor, LogLine, LogQuery, LogStream, RuntimeError, RuntimeResult};
 use crate::view::AgentView;
 
 const DEFAULT_TAIL: usize = 200;
 const MAX_TAIL: usize = 5000;
 /// How long the reading of what is there already may take.
 const READ_WITHIN: Duration = Duration::from_secs(10);
-/// Pause before a followed log that ended is opened again: by then it is known whether the agent runs anew.
+/// Pause before a followed log that ended is opened again: by then it is known whether the agent runs again.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
-const NANOSECOND: Duration = Duration::from_nanos(1);
 
 #[derive(Serialize, ToSchema)]
 pub struct Logs {
@@ -74,11 +73,15 @@ pub async fn logs(
     let since = params.time("since");
     let follow = params.boolean("follow") || sse::is_wanted(&headers);
     params.finish()?;
-    let resumed = sse::last_event_id(&headers).and_then(|id| id.parse::<Timestamp>().ok());
     if follow {
-        let since = resumed.and_then(after).or(since);
-        let lines = read(&own.handle, tail, since).await?;
-        return sse::answer(&state, &own.caller, FollowedLog::new(own.handle, lines, since).events());
+        let resumed = sse::last_event_id(&headers).map(|id| LogCursor(id.into()));
+        // Whoever resumes misses no line, however many there were.
+        let query = match resumed {
+            Some(after) => LogQuery { after: Some(after), tail: Some(MAX_TAIL), ..LogQuery::default() },
+            None => LogQuery { since, tail: Some(tail), ..LogQuery::default() },
+        };
+        let lines = read_by(&own.handle, query.clone()).await?;
+        return sse::answer(&state, &own.caller, FollowedLog::new(own.handle, lines, query).events());
     }
     let secrets = Secrets::of(&own.handle);
     let lines = read(&own.handle, tail, since).await?;
@@ -92,8 +95,12 @@ pub async fn logs(
 
 /// The last lines that there are by now; none of an agent that never ran.
 pub async fn read(agent: &AgentHandle, tail: usize, since: Option<Timestamp>) -> RuntimeResult<Vec<LogLine>> {
+    read_by(agent, LogQuery { since, tail: Some(tail), ..LogQuery::default() }).await
+}
+
+async fn read_by(agent: &AgentHandle, query: LogQuery) -> RuntimeResult<Vec<LogLine>> {
+    let tail = query.tail.unwrap_or(MAX_TAIL);
     let reading = async {
-        let query = LogQuery { run_id: None, since, tail: Some(tail), follow: false };
         let mut stream = match agent.logs(query).await {
             Err(RuntimeError::NotFound) => return Ok(Vec::new()),
             stream => stream?,
@@ -128,17 +135,20 @@ struct FollowedLog {
     /// The run that is read, or was read last.
     run_id: Option<RunId>,
     open: Option<BoxStream<'static, RuntimeResult<LogLine>>>,
-    /// Lines before this one were sent.
+    /// What is wanted before any line was sent.
     since: Option<Timestamp>,
+    /// The last line that was sent. Lines are told apart by their place: their times may be equal, or go back.
+    after: Option<LogCursor>,
 }
 
 impl FollowedLog {
-    fn new(agent: AgentHandle, lines: Vec<LogLine>, since: Option<Timestamp>) -> Self {
+    fn new(agent: AgentHandle, lines: Vec<LogLine>, query: LogQuery) -> Self {
         Self {
             changes: agent.changes(),
             secrets: Secrets::of(&agent),
             run_id: agent.view().and_then(|view| view.record.state.run_id().cloned()),
-            since: lines.last().and_then(|line| after(line.time)).or(since),
+            after: lines.last().map(|line| line.cursor.clone()).or(query.after),
+            since: query.since,
             waiting: lines.into(),
             open: None,
             agent,
@@ -169,8 +179,11 @@ impl FollowedLog {
                 continue;
             };
             let another = self.run_id.as_ref().is_some_and(|known| *known != run_id);
-            let since = if another { None } else { self.since };
-            let query = LogQuery { run_id: Some(run_id.clone()), since, tail: None, follow: true };
+            let mut query = LogQuery { run_id: Some(run_id.clone()), follow: true, ..LogQuery::default() };
+            if !another {
+                query.after = self.after.clone();
+                query.since = self.since.filter(|_| self.after.is_none());
+            }
             let Ok(open) = self.agent.logs(query).await else {
                 self.pause().await?;
                 continue;
@@ -186,8 +199,8 @@ impl FollowedLog {
     }
 
     fn line(&mut self, line: LogLine) -> Event {
-        self.since = after(line.time);
-        let id = line.time.to_string();
+        self.after = Some(line.cursor.clone());
+        let id = line.cursor.0.to_string();
         sse::event("line", &Line::of(line, &self.secrets)).id(id)
     }
 
@@ -198,9 +211,4 @@ impl FollowedLog {
             Ok(Ok(())) | Err(_) => Some(()),
         }
     }
-}
-
-/// The first moment after that.
-fn after(time: Timestamp) -> Option<Timestamp> {
-    time.checked_add(NANOSECOND).ok()
 }

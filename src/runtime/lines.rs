@@ -3,24 +3,30 @@
 use super::LogLine;
 use crate::plain::plain;
 
-/// Cuts a stream of bytes into lines of plain text.
+/// Splits a stream of bytes into lines of plain text.
 ///
 /// A line is whole or it is not given out: the rest of one that was too long, or whose beginning is lost, never shows as
 /// a line of its own. Otherwise whoever can make an agent print a long line could choose what the next one says.
 #[derive(Debug, Default)]
-pub(crate) struct LineCutter {
+pub(crate) struct LineSplitter {
     partial: Vec<u8>,
     /// The beginning of the current line is missing.
-    beheaded: bool,
+    missing_head: bool,
 }
 
-impl LineCutter {
+impl LineSplitter {
     /// Takes the next bytes and hands each line that they complete to `sink`.
     pub(crate) fn push(&mut self, bytes: &[u8], mut sink: impl FnMut(String)) {
+        self.push_counted(bytes, |text, _| sink(text));
+    }
+
+    /// The same, with the number of these bytes that are used up with each line.
+    pub(crate) fn push_counted(&mut self, bytes: &[u8], mut sink: impl FnMut(String, usize)) {
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             self.keep(&rest[..end]);
-            self.finish(&mut sink);
+            let used = bytes.len() - rest.len() + end + 1;
+            self.finish(&mut |text| sink(text, used));
             rest = &rest[end + 1..];
         }
         self.keep(rest);
@@ -35,9 +41,9 @@ impl LineCutter {
 
     /// Bytes are missing here: what was begun is dropped, and what follows up to the next line break.
     #[cfg_attr(not(feature = "process"), allow(dead_code, reason = "an engine's log loses none"))]
-    pub(crate) fn lose(&mut self) {
+    pub(crate) fn discard_partial(&mut self) {
         self.partial.clear();
-        self.beheaded = true;
+        self.missing_head = true;
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -46,7 +52,7 @@ impl LineCutter {
     }
 
     fn finish(&mut self, sink: &mut impl FnMut(String)) {
-        if !std::mem::take(&mut self.beheaded) {
+        if !std::mem::take(&mut self.missing_head) {
             let mut text = plain(&String::from_utf8_lossy(&self.partial)).into_owned();
             // Replacement characters are longer than what they replace.
             text.truncate(text.floor_char_boundary(LogLine::MAX));
@@ -61,11 +67,11 @@ mod tests {
     use super::*;
 
     fn cut(chunks: &[&[u8]]) -> Vec<String> {
-        let (mut cutter, mut lines) = (LineCutter::default(), Vec::new());
+        let (mut splitter, mut lines) = (LineSplitter::default(), Vec::new());
         for chunk in chunks {
-            cutter.push(chunk, |line| lines.push(line));
+            splitter.push(chunk, |line| lines.push(line));
         }
-        cutter.end(|line| lines.push(line));
+        splitter.end(|line| lines.push(line));
         lines
     }
 
@@ -87,10 +93,10 @@ mod tests {
 
     #[test]
     fn a_line_that_lost_bytes_is_dropped() {
-        let (mut cutter, mut lines) = (LineCutter::default(), Vec::new());
-        cutter.push(b"begun ", |line| lines.push(line));
-        cutter.lose();
-        cutter.push(b"Send: POST /pair\nwhole\n", |line| lines.push(line));
+        let (mut splitter, mut lines) = (LineSplitter::default(), Vec::new());
+        splitter.push(b"begun ", |line| lines.push(line));
+        splitter.discard_partial();
+        splitter.push(b"Send: POST /pair\nwhole\n", |line| lines.push(line));
         assert_eq!(lines, ["whole"]);
     }
 

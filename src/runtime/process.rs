@@ -423,7 +423,7 @@ impl ContainerRuntime for ProcessRuntime {
             if sources.is_empty() && query.run_id.is_none() && instance.observe(host)?.is_none() {
                 return Err(RuntimeError::NotFound);
             }
-            logs::read(sources, query.since, query.tail, query.follow)
+            logs::read(sources, &query)
         })
         .boxed()
     }

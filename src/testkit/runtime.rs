@@ -14,8 +14,8 @@ use super::engine::{FakeEngine, Image};
 use super::state::{Instance, InstancePhase, Line, State, Volume};
 use crate::domain::{AgentId, Exit, InstallationId, Origin, RunId, Timestamp};
 use crate::runtime::{
-    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogLine, LogQuery,
-    ObservedInstance, Progress, Resync, Run, RuntimeError, RuntimeResult, StagedFile, Usage, lease,
+    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogCursor, LogLine,
+    LogQuery, ObservedInstance, Progress, Resync, Run, RuntimeError, RuntimeResult, StagedFile, Usage, lease,
 };
 
 /// One installation's view of a [`FakeEngine`], with all the rules of [`ContainerRuntime`].
@@ -362,7 +362,9 @@ impl ContainerRuntime for FakeRuntime {
 }
 
 fn wanted(line: &Line, query: &LogQuery) -> bool {
+    let number = |cursor: &LogCursor| cursor.0.parse::<u64>().ok();
     query.run_id.as_ref().is_none_or(|run_id| *run_id == line.run_id)
+        && query.after.as_ref().and_then(number).is_none_or(|after| number(&line.line.cursor) > Some(after))
         && query.since.is_none_or(|since| line.line.time >= since)
 }
 

@@ -15,7 +15,7 @@ use super::random::Sequence;
 use crate::actor::Clock;
 use crate::domain::{AgentId, Exit, HostPort, InstallationId, Origin, RunId, Timestamp, later};
 use crate::runtime::{
-    InstanceKey, InstanceState, LeaseRecord, LogLine, LogStream, ObservedInstance, Run, RuntimeError,
+    InstanceKey, InstanceState, LeaseRecord, LogCursor, LogLine, LogStream, ObservedInstance, Run, RuntimeError,
 };
 
 /// Lines kept of each instance, the newest.
@@ -274,6 +274,7 @@ impl Instance {
             spec_hash: self.spec_hash.clone(),
             died: self.died.clone(),
             created_now: false,
+            data_created_now: false,
         }
     }
 
@@ -300,6 +301,7 @@ impl Instance {
             self.lines.pop_front();
             self.first_line += 1;
         }
-        self.lines.push_back(Line { run_id, line: LogLine { time, stream, text } });
+        let cursor = LogCursor((self.first_line + self.lines.len() as u64).to_string().into());
+        self.lines.push_back(Line { run_id, line: LogLine { time, cursor, stream, text } });
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use bollard::errors::Error;
 use bollard::exec::StartExecOptions;
 use bollard::models::{ContainerCreateBody, ExecConfig, HostConfig, Mount, MountType};
 use bollard::query_parameters::{
@@ -180,7 +181,11 @@ pub(crate) async fn comes_back_from_a_removal_by_hand(world: &World) {
 
 async fn remove(service: &Service<'_>, agent: &AgentHandle) {
     let options = RemoveContainerOptionsBuilder::default().force(true).build();
-    service.world.docker.remove_container(&container_name(agent), Some(options)).await.unwrap();
+    match service.world.docker.remove_container(&container_name(agent), Some(options)).await {
+        // The service is about to make it anew, so there is nothing to remove.
+        Ok(()) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
 }
 
 pub(crate) async fn comes_back_from_a_pause_by_hand(world: &World) {

@@ -72,7 +72,8 @@ macro_rules! behaviours {
             created_once, started_once, nothing_to_do_is_success, another_hash_makes_it_anew, the_same_hash_is_adopted,
             files_are_staged_between_runs, what_is_not_there_cannot_start, every_start_has_a_boot_id_of_its_own,
             exits_have_codes, grace_has_an_end, a_paused_instance_shows_and_can_be_killed, a_taken_port_is_named,
-            a_crash_wakes_the_watch, logs_of_one_run_only, logs_by_tail_and_time, followed_lines_come_once_until_the_end,
+            a_crash_wakes_the_watch, logs_of_one_run_only, logs_by_tail_and_time, a_log_is_resumed_behind_any_line,
+            followed_lines_come_once_until_the_end,
             another_installation_is_left_alone, removal_keeps_data_or_not, a_reopened_runtime_goes_on,
             starts_at_once_are_one, usage_of_what_runs, whose_it_is_outlives_everything_else
         }

@@ -78,7 +78,8 @@ async fn requires_pairing(services: &Services, at: SocketAddr) -> bool {
 /// The pairing code in the log of exactly this run.
 async fn await_code(services: &Services, input: &JobInput) -> Result<Secret<String>, Failure> {
     let Some(run) = &input.run else { return Err(no_endpoint()) };
-    let query = LogQuery { run_id: Some(run.run_id.clone()), since: Some(run.started_at), tail: None, follow: true };
+    let query =
+        LogQuery { run_id: Some(run.run_id.clone()), since: Some(run.started_at), follow: true, ..LogQuery::default() };
     let deadline = Instant::now() + services.settings.limits.pairing;
     let missing = |detail: &'static str| Failure {
         kind: FailureKind::Transient,

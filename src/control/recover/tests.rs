@@ -19,8 +19,15 @@ fn running(port: u16) -> InstanceState {
 
 fn found(n: u8, slug: &str, state: InstanceState, origin: Option<Origin>) -> Found {
     let key = InstanceKey { agent: AgentId::from_bytes([n; 16]), slug: Slug::parse(slug).unwrap() };
-    let seen =
-        ObservedInstance { key, state, engine_id: "e".into(), spec_hash: "h".into(), died: None, created_now: false };
+    let seen = ObservedInstance {
+        key,
+        state,
+        engine_id: "e".into(),
+        spec_hash: "h".into(),
+        died: None,
+        created_now: false,
+        data_created_now: false,
+    };
     Found { seen, origin }
 }
 

@@ -126,7 +126,7 @@ impl DockerRuntime {
 
     async fn create(&self, spec: &InstanceSpec) -> RuntimeResult<ObservedInstance> {
         let docker = self.engine.docker().await?;
-        let ((), network) = tokio::try_join!(
+        let (data_created_now, network) = tokio::try_join!(
             self.ensure_volume(&spec.key),
             self.networks.ensure(&self.engine, &self.options, &spec.key),
         )?;
@@ -161,7 +161,7 @@ impl DockerRuntime {
             Err(failure) => return Err(failure.into()),
         };
         let (found, ()) = tokio::try_join!(self.get(&spec.key), self.upload(&id, &spec.files))?;
-        Ok(ObservedInstance { created_now: true, ..found.observed })
+        Ok(ObservedInstance { created_now: true, data_created_now, ..found.observed })
     }
 
     /// What the container is made from: the image's name where it still means the same content, else its id.
@@ -191,15 +191,16 @@ impl DockerRuntime {
         })
     }
 
-    /// The engine answers a creation of what exists with what exists.
-    async fn ensure_volume(&self, key: &InstanceKey) -> RuntimeResult<()> {
+    /// The engine answers a creation of what exists with what exists. `true`: it did not exist.
+    async fn ensure_volume(&self, key: &InstanceKey) -> RuntimeResult<bool> {
         let name = container::volume_name(key.agent);
+        let is_new = self.engine.volume(&name).await?.is_none();
         let labels = container::owner_labels(self.options.installation, key);
         let request = VolumeCreateRequest { name: Some(name.clone()), labels: Some(labels), ..Default::default() };
         let docker = self.engine.docker().await?;
         let volume = change(CHANGE, "creating the volume", docker.create_volume(request)).await?;
         if container::owned_by(self.options.installation, Some(key.agent), &volume.labels) {
-            Ok(())
+            Ok(is_new)
         } else {
             Err(RuntimeError::NotOwned(format!("the volume {name}")))
         }

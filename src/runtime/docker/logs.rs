@@ -17,7 +17,7 @@ use bollard::query_parameters::LogsOptionsBuilder;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
 
-use self::pieces::{Assembly, Seen, drop_beheaded};
+use self::pieces::{Assembly, Seen, behind, drop_headless};
 use super::engine::{Engine, READ};
 use super::failure::Failure;
 use super::observe::{self, Found};
@@ -80,7 +80,8 @@ impl Span {
     /// # Errors
     /// [`RuntimeError::NotFound`] where the run was another container's.
     fn of(found: &Found, query: &LogQuery) -> RuntimeResult<Option<Self>> {
-        let mut span = Self { from: query.since.unwrap_or(Timestamp::UNIX_EPOCH), until: None };
+        let from = query.since.max(query.after.as_ref().and_then(behind));
+        let mut span = Self { from: from.unwrap_or(Timestamp::UNIX_EPOCH), until: None };
         let Some(run_id) = &query.run_id else { return Ok(Some(span)) };
         let (container, run_id) = Boot::parse(run_id).ok_or(RuntimeError::NotFound)?;
         if container != found.id {
@@ -233,7 +234,7 @@ impl Reader {
             pass.held.extend(unfinished);
             if pieces == Some(pass.pieces) {
                 // It may begin in the middle of a line, whose rest must not pass for a line of its own.
-                drop_beheaded(&mut pass.held);
+                drop_headless(&mut pass.held);
                 if pass.held.len() < lines {
                     return self.begin(pass.aim.further()).await;
                 }

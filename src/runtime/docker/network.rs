@@ -229,7 +229,8 @@ fn check_isolation(network: &Network) -> RuntimeResult<()> {
         return Ok(());
     }
     Err(RuntimeError::Invalid(format!(
-        "the network {} lets agents reach each other: remove it, or make it with the option {ICC}=false",
+        "the network {} lets agents reach each other: remove it, or make it with the option {ICC}=false; on an engine \
+         that knows no such option, as Podman, set docker.isolation = \"per-agent\"",
         network.name
     )))
 }

@@ -115,6 +115,7 @@ pub(super) fn found(
             spec_hash: spec,
             died: None,
             created_now: false,
+            data_created_now: false,
         },
         id,
     }))

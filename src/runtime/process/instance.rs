@@ -324,7 +324,15 @@ impl Instance {
 
     fn observed(&self, slug: &Slug, spec_hash: &str, engine_id: String, state: InstanceState) -> ObservedInstance {
         let key = InstanceKey { agent: self.agent, slug: slug.clone() };
-        ObservedInstance { key, state, engine_id, spec_hash: spec_hash.to_owned(), died: None, created_now: false }
+        ObservedInstance {
+            key,
+            state,
+            engine_id,
+            spec_hash: spec_hash.to_owned(),
+            died: None,
+            created_now: false,
+            data_created_now: false,
+        }
     }
 
     /// The state of an instance that does not run.

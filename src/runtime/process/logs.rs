@@ -14,8 +14,8 @@ use super::live::LiveRun;
 use super::output::Output;
 use super::output_watch::SAFETY_NET;
 use crate::domain::Timestamp;
-use crate::runtime::lines::LineCutter;
-use crate::runtime::{LogLine, LogStream, RuntimeError, RuntimeResult};
+use crate::runtime::lines::LineSplitter;
+use crate::runtime::{LogCursor, LogLine, LogQuery, LogStream, RuntimeError, RuntimeResult};
 
 /// Where a run's output is read from.
 #[derive(Debug, Clone)]
@@ -41,14 +41,41 @@ const CHUNK: usize = 64 * 1024;
 struct Reader {
     source: Source,
     offset: u64,
-    lines: LineCutter,
+    /// Where the line begins that is read now.
+    line_start: u64,
+    lines: LineSplitter,
     time: Timestamp,
 }
 
+/// Which file of an agent, by the start of its run, and how much of it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    started: Timestamp,
+    offset: u64,
+}
+
+impl Place {
+    fn cursor(self) -> LogCursor {
+        LogCursor(format!("{}.{}", self.started.as_nanosecond(), self.offset).into())
+    }
+
+    fn parse(cursor: &LogCursor) -> Option<Self> {
+        let (started, offset) = cursor.0.split_once('.')?;
+        let started = Timestamp::from_nanosecond(started.parse().ok()?).ok()?;
+        Some(Self { started, offset: offset.parse().ok()? })
+    }
+}
+
 impl Reader {
-    fn new(source: Source) -> Self {
+    /// Reads on from a place in this run or in an earlier one; `None` where it is in a later one.
+    fn new(source: Source, after: Option<Place>) -> Option<Self> {
         let time = source.output().started;
-        Self { source, offset: 0, lines: LineCutter::default(), time }
+        let offset = match after {
+            Some(after) if after.started > time => return None,
+            Some(after) if after.started == time => after.offset,
+            Some(_) | None => 0,
+        };
+        Some(Self { source, offset, line_start: offset, lines: LineSplitter::default(), time })
     }
 
     /// Reads on and gives each whole line to `sink`. `false` at the end of what is written so far.
@@ -58,7 +85,7 @@ impl Reader {
         let lost = if self.offset > output.len()? { Some(0) } else { None };
         if let Some(offset) = lost.or_else(|| behind(output, self.offset)) {
             self.offset = offset;
-            self.lines.lose();
+            self.lines.discard_partial();
         }
         let mut chunk = vec![0; CHUNK];
         let count = output.read_at(&mut chunk, self.offset)?;
@@ -66,16 +93,24 @@ impl Reader {
             // Given back while we read, so this may be zeros. The next call goes on behind it.
             return Ok(true);
         }
+        let (started, begin) = (output.started, self.offset);
         self.offset += count as u64;
-        let (time, now) = (&mut self.time, Timestamp::now());
-        self.lines.push(&chunk[..count], |text| sink(timed(text, time, now)));
+        let (time, line_start, now) = (&mut self.time, &mut self.line_start, Timestamp::now());
+        self.lines.push_counted(&chunk[..count], |text, used| {
+            *line_start = begin + used as u64;
+            sink(timed(text, time, now, Place { started, offset: *line_start }));
+        });
         Ok(count > 0)
     }
 
-    /// The run is over and read: its last line may have no line break.
+    /// The run is over and read, or no more is wanted: its last line may have no line break. Where it gets one later, the
+    /// whole line comes behind this cursor.
     fn end(&mut self, mut sink: impl FnMut(LogLine)) {
+        let over = self.is_over();
+        let place =
+            Place { started: self.source.output().started, offset: if over { self.offset } else { self.line_start } };
         let (time, now) = (&mut self.time, Timestamp::now());
-        self.lines.end(|text| sink(timed(text, time, now)));
+        self.lines.end(|text| sink(timed(text, time, now, place)));
     }
 
     fn is_over(&self) -> bool {
@@ -93,11 +128,11 @@ fn behind(output: &Output, offset: u64) -> Option<u64> {
 }
 
 /// Gives a line its time. Times never go back, and never beyond `now`: a line may claim anything.
-fn timed(text: String, latest: &mut Timestamp, now: Timestamp) -> LogLine {
+fn timed(text: String, latest: &mut Timestamp, now: Timestamp, place: Place) -> LogLine {
     if let Some(own) = leading_time(&text) {
         *latest = own.min(now).max(*latest);
     }
-    LogLine { time: *latest, stream: LogStream::Stdout, text }
+    LogLine { time: *latest, cursor: place.cursor(), stream: LogStream::Stdout, text }
 }
 
 fn leading_time(text: &str) -> Option<Timestamp> {
@@ -107,17 +142,16 @@ fn leading_time(text: &str) -> Option<Timestamp> {
     if dated { word.parse().ok() } else { None }
 }
 
-/// Lines from `since` on of these runs, oldest first: the last `tail` of them, and then what comes. With `follow` the
+/// The lines of these runs that a query asks for, oldest first: the last ones, and then what comes. With `follow` the
 /// stream goes on until the last run ends.
 pub(super) fn read(
     sources: Vec<Source>,
-    since: Option<Timestamp>,
-    tail: Option<usize>,
-    follow: bool,
+    query: &LogQuery,
 ) -> RuntimeResult<BoxStream<'static, RuntimeResult<LogLine>>> {
-    let readers = sources.into_iter().map(Reader::new).collect();
-    let mut reading = Reading { readers, ready: VecDeque::new(), since, follow };
-    if let Some(count) = tail {
+    let after = query.after.as_ref().and_then(Place::parse);
+    let readers = sources.into_iter().filter_map(|source| Reader::new(source, after)).collect();
+    let mut reading = Reading { readers, ready: VecDeque::new(), since: query.since, follow: query.follow };
+    if let Some(count) = query.tail {
         reading.skip_to(count).map_err(unreadable)?;
     }
     Ok(unfold(Some(reading), |reading| async move {
@@ -243,6 +277,11 @@ mod tests {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let now = at("2026-11-22T20:00:00Z");
         let mut latest = at("2026-11-22T19:00:00Z");
+        let place = Place { started: latest, offset: 7 };
+        assert_eq!(Place::parse(&place.cursor()), Some(place));
+        for odd in ["", "7", "x.7", "7.x", "2026-11-22T19:00:00Z"] {
+            assert_eq!(Place::parse(&LogCursor(odd.into())), None, "{odd}");
+        }
         for (text, time) in [
             ("banner", "2026-11-22T19:00:00Z"),
             ("2026-11-22T19:00:01.123456789Z  INFO up", "2026-11-22T19:00:01.123456789Z"),
@@ -253,7 +292,7 @@ mod tests {
             ("2026-99-22T19:00:01Z no date", "2026-11-22T20:00:00Z"),
             ("ä€ä€ä€ä€ä€ä€ä€", "2026-11-22T20:00:00Z"),
         ] {
-            assert_eq!(timed(text.into(), &mut latest, now).time, at(time), "{text}");
+            assert_eq!(timed(text.into(), &mut latest, now, place).time, at(time), "{text}");
         }
     }
 }

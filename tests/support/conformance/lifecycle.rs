@@ -18,7 +18,7 @@ pub(crate) async fn created_once(subject: &dyn Subject) {
     assert!(first.created_now);
     assert_eq!((&first.key, &first.state, &first.spec_hash), (&spec.key, &InstanceState::Created, &spec.hash()));
     let again = runtime.ensure_created(&spec).await.unwrap();
-    assert_eq!(again, ObservedInstance { created_now: false, ..first });
+    assert_eq!(again, ObservedInstance { created_now: false, data_created_now: false, ..first });
     assert_eq!(runtime.observe(&spec.key).await.unwrap(), Some(again.clone()));
     assert_eq!(runtime.list_owned().await.unwrap(), [again]);
     assert_eq!(subject.read(&spec.key, "workspace/FIRST.md").await.as_deref(), Some(&b"first"[..]));

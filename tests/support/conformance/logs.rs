@@ -46,6 +46,31 @@ pub(crate) async fn logs_by_tail_and_time(subject: &dyn Subject) {
     end(subject, &spec.key).await;
 }
 
+/// B7: by place, not by time: these lines have no times of their own on the process runtime.
+pub(crate) async fn a_log_is_resumed_behind_any_line(subject: &dyn Subject) {
+    let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(20)));
+    runtime.ensure_created(&spec).await.unwrap();
+    let run = runtime.start(&spec.key).await.unwrap();
+    printed(&*runtime, &spec.key, &run, "line 20").await;
+    let of_run = || LogQuery { run_id: Some(run.run_id.clone()), ..LogQuery::default() };
+    let all = lines(&*runtime, &spec.key, of_run()).await;
+    for (index, line) in all.iter().enumerate() {
+        let after = LogQuery { after: Some(line.cursor.clone()), ..of_run() };
+        let rest = texts(&*runtime, &spec.key, after).await;
+        assert_eq!(rest, all[index + 1..].iter().map(|line| line.text.clone()).collect::<Vec<_>>());
+    }
+    let follow = LogQuery { after: Some(all[17].cursor.clone()), follow: true, ..of_run() };
+    let mut stream = runtime.logs(&spec.key, follow).await.unwrap();
+    for expected in counted(19..=20) {
+        let line = tokio::time::timeout(PATIENCE, stream.next()).await.expect("lines go on").expect("no end yet");
+        assert_eq!(line.unwrap().text, expected);
+    }
+    runtime.kill(&spec.key).await.unwrap();
+    let rest = tokio::time::timeout(PATIENCE, stream.count()).await.expect("the stream ends with the run");
+    assert_eq!(rest, 0);
+    end(subject, &spec.key).await;
+}
+
 pub(crate) async fn followed_lines_come_once_until_the_end(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(300)));
     runtime.ensure_created(&spec).await.unwrap();

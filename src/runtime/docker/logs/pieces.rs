@@ -3,8 +3,8 @@
 use bollard::container::LogOutput;
 
 use crate::domain::Timestamp;
-use crate::runtime::lines::LineCutter;
-use crate::runtime::{LogLine, LogStream};
+use crate::runtime::lines::LineSplitter;
+use crate::runtime::{LogCursor, LogLine, LogStream};
 
 /// Up to where the lines are known. For each of the two streams, since only within one of them times always grow.
 #[derive(Default)]
@@ -54,7 +54,7 @@ pub(super) struct Assembly {
 struct Partial {
     /// Time of the line's first piece.
     time: Option<Timestamp>,
-    cutter: LineCutter,
+    splitter: LineSplitter,
 }
 
 impl Assembly {
@@ -67,7 +67,7 @@ impl Assembly {
         };
         let time = *partial.time.get_or_insert(time);
         let mut line = None;
-        partial.cutter.push(bytes, |text| line = Some(LogLine { time, stream, text }));
+        partial.splitter.push(bytes, |text| line = Some(LogLine { time, cursor: cursor(time), stream, text }));
         if line.is_some() {
             partial.time = None;
         }
@@ -79,7 +79,7 @@ impl Assembly {
         let mut lines = Vec::new();
         for (stream, partial) in [(LogStream::Stdout, &mut self.stdout), (LogStream::Stderr, &mut self.stderr)] {
             if let Some(time) = partial.time.take() {
-                partial.cutter.end(|text| lines.push(LogLine { time, stream, text }));
+                partial.splitter.end(|text| lines.push(LogLine { time, cursor: cursor(time), stream, text }));
             }
         }
         lines.into_iter()
@@ -100,8 +100,18 @@ fn piece(frame: &LogOutput) -> Option<(LogStream, Timestamp, &[u8])> {
     Some((stream, time, &message[space + 1..]))
 }
 
+/// The engine numbers no lines; its times are exact to the nanosecond, and grow while its clock does.
+fn cursor(time: Timestamp) -> LogCursor {
+    LogCursor(time.to_string().into())
+}
+
+/// The first moment after a cursor's line.
+pub(super) fn behind(cursor: &LogCursor) -> Option<Timestamp> {
+    cursor.0.parse::<Timestamp>().ok()?.checked_add(std::time::Duration::from_nanos(1)).ok()
+}
+
 /// Removes the first line of each stream, which may be the rest of one.
-pub(super) fn drop_beheaded(lines: &mut Vec<LogLine>) {
+pub(super) fn drop_headless(lines: &mut Vec<LogLine>) {
     for stream in [LogStream::Stdout, LogStream::Stderr] {
         if let Some(first) = lines.iter().position(|line| line.stream == stream) {
             lines.remove(first);
@@ -135,7 +145,10 @@ mod tests {
         let err = LogOutput::StdErr { message: "2026-11-22T19:51:02.634846000Z err\n".into() };
         assert_eq!(assembly.push(&err).map(|line| (line.stream, line.text)), Some((LogStream::Stderr, "err".into())));
         let line = assembly.push(&frame(3, b"two\r\n")).unwrap();
-        assert_eq!(line, LogLine { time: time(1), stream: LogStream::Stdout, text: "one two".into() });
+        assert_eq!(
+            line,
+            LogLine { time: time(1), cursor: cursor(time(1)), stream: LogStream::Stdout, text: "one two".into() }
+        );
         assert_eq!(assembly.push(&frame(4, b"\n")).unwrap().text, "");
         assert_eq!(assembly.push(&frame(5, b"unfinished")), None);
         assert_eq!(assembly.finish().map(|line| line.text).collect::<Vec<_>>(), ["unfinished"]);
@@ -157,7 +170,8 @@ mod tests {
 
     #[test]
     fn a_pass_joins_what_is_known_or_is_made_longer() {
-        let line = |second, stream| LogLine { time: time(second), stream, text: String::new() };
+        let line =
+            |second, stream| LogLine { time: time(second), cursor: cursor(time(second)), stream, text: String::new() };
         let mut seen = Seen::default();
         assert!(!seen.knows(&frame(1, b"x\n")), "nothing is known yet");
         assert!(seen.note(&line(5, LogStream::Stdout)));
@@ -170,9 +184,9 @@ mod tests {
 
     #[test]
     fn what_may_be_cut_is_left_out() {
-        let line = |stream, text: &str| LogLine { time: time(1), stream, text: text.into() };
+        let line = |stream, text: &str| LogLine { time: time(1), cursor: cursor(time(1)), stream, text: text.into() };
         let mut lines = vec![line(LogStream::Stderr, "a"), line(LogStream::Stdout, "b"), line(LogStream::Stdout, "c")];
-        drop_beheaded(&mut lines);
+        drop_headless(&mut lines);
         assert_eq!(lines, [line(LogStream::Stdout, "c")]);
     }
 }
