@@ -16,6 +16,7 @@ mod demo;
 mod descriptors;
 mod engine;
 mod first_start;
+mod message;
 mod model_key;
 mod outcome;
 mod output;

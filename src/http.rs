@@ -13,6 +13,7 @@ mod admin;
 mod agent_host;
 mod agents;
 mod body;
+mod conversation;
 mod cors;
 mod error;
 mod events;
@@ -32,9 +33,12 @@ mod metrics;
 mod openai;
 mod openapi;
 mod params;
+mod pieces;
+mod prefer;
 mod problem;
 mod problem_page;
 mod provider_urls;
+mod question;
 mod rate;
 mod readiness;
 mod redact;
@@ -42,6 +46,7 @@ mod request;
 mod schema;
 mod serve;
 mod service;
+mod sessions;
 mod sse;
 mod state;
 mod stats;
@@ -110,6 +115,9 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::READ_AGENT, routes!(stats::stats)),
         (Rule::READ_AGENT, routes!(health::health)),
         (Rule::SEND, routes!(message::message)),
+        (Rule::READ_AGENT, routes!(sessions::list)),
+        (Rule::READ_AGENT, routes!(sessions::get)),
+        (Rule::SEND, routes!(sessions::delete)),
         (Rule::PASSED, routes!(gateway::gateway)),
         (Rule::PASSED, routes!(gateway::gateway_root)),
         (Rule::READ_AGENT, routes!(events::agent_events)),
@@ -118,8 +126,8 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::READ_AGENT, routes!(incidents::incidents)),
         (Rule::READ, routes!(openai::models)),
         (Rule::READ, routes!(openai::model)),
-        (Rule::SEND_PASSED, routes!(openai::chat)),
-        (Rule::SEND_PASSED, routes!(openai::responses)),
+        (Rule::SEND_OWN, routes!(openai::chat)),
+        (Rule::SEND_OWN, routes!(openai::responses)),
         (Rule::ANY_KEY, routes!(account::me)),
         (Rule::READ, routes!(keys::list_keys)),
         (Rule::WRITE, routes!(keys::create_key)),

@@ -16,6 +16,7 @@ mod headers;
 mod limits;
 mod pool;
 mod route;
+mod socket;
 mod tunnel;
 
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub use self::forward::{Call, ForwardError, is_websocket};
 pub use self::headers::{Client, Mount, socket_credential};
 pub use self::limits::{Limited, Scope as LimitScope};
 pub use self::route::{Refused, Route, judge, judge_open};
+pub use self::socket::Socket;
 
 use self::limits::Limits;
 use self::pool::Pool;

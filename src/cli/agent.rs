@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Environment;
 use super::account::{created, given};
 use super::client::{ANSWER, Client};
+use super::message::{self, MessageArgs};
 use super::model_key::ModelKeyArgs;
 use super::outcome::Failure;
 use super::output::{self, Column, cell, plain};
@@ -46,11 +47,7 @@ pub(super) enum AgentVerb {
         follow: bool,
     },
     /// Send a message and print the answer. One that is on its way up is waited for.
-    Message {
-        agent: String,
-        #[arg(required = true)]
-        text: Vec<String>,
-    },
+    Message(MessageArgs),
     /// Wait until it has one of the statuses.
     Wait {
         agent: String,
@@ -119,8 +116,6 @@ pub(super) struct CreateArgs {
 
 /// Longest wait of `create --wait`, in seconds: with a cold image it takes minutes.
 const CREATE_WAIT_SECS: u64 = 300;
-/// Longest time that a message may take: what the service may be configured to hold and to wait for.
-const MESSAGE_PATIENCE: Duration = Duration::from_secs(3720);
 
 const AGENTS: [Column; 7] = [
     ("ID", "id"),
@@ -159,11 +154,9 @@ pub(super) async fn run(verb: AgentVerb, client: &Client, environment: &Environm
             Ok(())
         }
         AgentVerb::Logs { agent, tail, follow } => logs(client, &agent, tail, follow).await,
-        AgentVerb::Message { agent, text } => {
-            let body = json!({ "message": text.join(" ") });
-            let path = path(client, &agent, "/message").await?;
-            let answer = client.post_within(&path, &body, MESSAGE_PATIENCE).await?;
-            if client.output.json { output::json(&answer) } else { said(&answer) }
+        AgentVerb::Message(args) => {
+            let path = path(client, &args.agent, "/message").await?;
+            message::send(&args, client, &path).await
         }
         AgentVerb::Wait { agent, status, timeout } => {
             let record = wait(client, &path(client, &agent, "").await?, &status, timeout).await?;
@@ -240,16 +233,6 @@ async fn events(client: &Client, agent: &str, follow: bool) -> Result<(), Failur
         output::line_read(&if client.output.json { event.to_string() } else { cells.join("  ") })
     };
     client.follow(&path, print).await
-}
-
-/// The agent's words, as every gateway of this kind has them; else the whole answer.
-fn said(answer: &Value) -> Result<(), Failure> {
-    match answer["response"].as_str() {
-        // Line breaks are the answer's own; nothing else may command the terminal.
-        Some(text) => text.lines().for_each(|line| output::line(&plain(line))),
-        None => return output::json(answer),
-    }
-    Ok(())
 }
 
 /// `/api/agents/{id}` of an agent by id, slug or name, and what follows it.

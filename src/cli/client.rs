@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt as _;
+use reqwest::header::ACCEPT;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use serde_json::Value;
@@ -18,6 +19,7 @@ use super::output::{Output, plain};
 const DEFAULT_URL: &str = "http://127.0.0.1:3001";
 /// Where the key is looked for when nobody gives one: what `zeroone serve` made in this folder.
 const DEFAULT_KEY_FILE: &str = "./zeroone-data/admin.key";
+const EVENTS: &str = "text/event-stream";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For calls that the service answers from memory or with one commit, a deletion's 30 s included.
 pub(super) const ANSWER: Duration = Duration::from_secs(60);
@@ -140,26 +142,22 @@ impl Client {
         }
     }
 
-    /// Gives the data of each event of a stream to `each`, until the service ends it.
+    /// Gives the data of each event of a stream to `each`, until that is `false` or the service ends it.
     pub(super) async fn follow(&self, path: &str, mut each: impl FnMut(Value) -> bool) -> Result<(), Failure> {
-        let request = self.request(Method::GET, path).header("accept", "text/event-stream");
-        let mut pieces = self.send(request).await?.bytes_stream();
-        let mut rest = Vec::new();
-        while let Some(piece) = pieces.next().await {
-            rest.extend_from_slice(&piece.map_err(|error| Failure::of(error.without_url()))?);
-            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = rest.drain(..=end).collect();
-                let line = String::from_utf8_lossy(&line);
-                let data = line.strip_prefix("data:").and_then(|data| serde_json::from_str(data.trim()).ok());
-                if data.is_some_and(|data| !each(data)) {
-                    return Ok(());
-                }
-            }
-            if rest.len() > ANSWER_LIMIT {
-                return Err(Failure::said("a line of the stream has no end"));
-            }
-        }
-        Ok(())
+        let request = self.request(Method::GET, path).header(ACCEPT, EVENTS);
+        events(self.send(request).await?, |_, data| each(data)).await
+    }
+
+    /// The same for the answer to a POST, with the kind of each event.
+    pub(super) async fn post_events(
+        &self,
+        path: &str,
+        json: &Value,
+        within: Duration,
+        each: impl FnMut(&str, Value) -> bool,
+    ) -> Result<(), Failure> {
+        let request = self.request(Method::POST, path).header(ACCEPT, EVENTS).json(json).timeout(within);
+        events(self.send(request).await?, each).await
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -201,8 +199,34 @@ pub(super) fn variable<'a>(environment: &'a Environment, name: &str) -> Option<&
     environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
+/// Gives kind and data of each event of a stream to `each`, until that is `false` or the service ends it.
+async fn events(response: Response, mut each: impl FnMut(&str, Value) -> bool) -> Result<(), Failure> {
+    let mut pieces = response.bytes_stream();
+    let (mut rest, mut kind) = (Vec::new(), String::new());
+    while let Some(piece) = pieces.next().await {
+        rest.extend_from_slice(&piece.map_err(|error| Failure::of(error.without_url()))?);
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            if let Some(named) = line.strip_prefix("event:") {
+                named.trim().clone_into(&mut kind);
+            } else if let Some(data) =
+                line.strip_prefix("data:").and_then(|data| serde_json::from_str(data.trim()).ok())
+            {
+                if !each(&kind, data) {
+                    return Ok(());
+                }
+            }
+        }
+        if rest.len() > ANSWER_LIMIT {
+            return Err(Failure::said("a line of the stream has no end"));
+        }
+    }
+    Ok(())
+}
+
 /// What the service says instead of doing it, for people: its sentence, and what is wrong with each field.
-fn refusal(status: StatusCode, text: &str, without_key: bool) -> Failure {
+pub(super) fn refusal(status: StatusCode, text: &str, without_key: bool) -> Failure {
     let problem: Value = serde_json::from_str(text).unwrap_or_default();
     let mut message = match problem["detail"].as_str().or(problem["title"].as_str()) {
         Some(detail) => format!("{} ({})", plain(detail), plain(problem["code"].as_str().unwrap_or(status.as_str()))),

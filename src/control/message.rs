@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::AgentHandle;
 use crate::actor::AgentMsg;
-use crate::domain::Status;
+use crate::domain::{SessionName, Status};
 use crate::lifecycle::allowed;
 use crate::view::{Access, AgentView};
 use crate::zeroclaw::client::{GatewayError, ModelFailure, SentMark, WebhookAnswer, WebhookCall};
@@ -26,6 +26,8 @@ pub struct Message {
     pub body: Bytes,
     pub request_id: Option<String>,
     pub traceparent: Option<String>,
+    /// The gateway's conversation that it belongs to.
+    pub session: Option<SessionName>,
     /// How long it may be held while the agent is not ready.
     pub hold: Duration,
     /// How long the answer may take once it is sent.
@@ -39,6 +41,7 @@ impl Message {
             body: serde_json::json!({ "message": text.into() }).to_string().into(),
             request_id: None,
             traceparent: None,
+            session: None,
             hold: Duration::from_secs(30),
             answer_within: Duration::from_secs(120),
         }
@@ -113,6 +116,7 @@ impl AgentHandle {
                 body: message.body.clone(),
                 request_id: message.request_id.clone(),
                 traceparent: message.traceparent.clone(),
+                session: message.session.clone(),
                 sent: mark.clone(),
             };
             let gateway = &self.plane.services.gateway;

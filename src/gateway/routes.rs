@@ -14,6 +14,7 @@ mod session_api;
 mod sessions;
 mod status;
 mod webhook;
+mod webhook_stream;
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use axum::response::Response;
 
 use super::agents::OwnedAgent;
 use super::guard::Admitted;
-use super::message::hold_secs;
+use super::prefer::hold_secs;
 use super::problem::{Code, Problem};
 use super::request::peer_of;
 use super::state::Api;

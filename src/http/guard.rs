@@ -65,9 +65,9 @@ impl Rule {
 
     /// Passed on to an agent: the handler asks for the scope that the request needs.
     pub const PASSED: Self = Self::Key(KeyRule { scope: None, or_admin: false, retry: Retry::PassedOn });
-    /// A message that is passed on; its answer is streamed and cannot be kept for a retry.
-    pub const SEND_PASSED: Self =
-        Self::Key(KeyRule { scope: Some(Scope::MessagesSend), or_admin: false, retry: Retry::PassedOn });
+    /// A message to an agent of the caller's own.
+    pub const SEND_OWN: Self =
+        Self::Key(KeyRule { scope: Some(Scope::MessagesSend), or_admin: false, retry: Retry::Never });
 
     const fn of_agent(scope: Scope, retry: Retry) -> Self {
         Self::Key(KeyRule { scope: Some(scope), or_admin: true, retry })

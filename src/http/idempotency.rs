@@ -6,19 +6,25 @@
 //!                                          ─► claim ─► handler, to its end ─► store what was done
 //! ```
 //! What was certainly not acted on is not kept, so that the retry is a first try. A request with a key runs to its end
-//! even if its caller goes away: the answer is what the retry will ask for.
+//! even if its caller goes away: the answer is what the retry will ask for. An answer that comes as events is kept while it
+//! is passed on.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
+use http_body_util::{BodyExt, StreamBody};
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument;
 
-use super::body::{self, MAX_BODY};
+use super::body;
 use super::error::{bad_header, delivery_unknown};
 use super::in_flight::{Fingerprint, Underway, other_request};
 use super::problem::{Code, Problem};
@@ -37,6 +43,10 @@ const KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_KEY: usize = 255;
 /// The largest answer is that of a gateway, 4 MiB.
 const MAX_ANSWER: usize = 5 * 1024 * 1024;
+/// The largest body that a route takes: conversations of OpenAI's clients. Each route has a bound of its own below this.
+const MAX_BODY: usize = 8 * 1024 * 1024;
+/// Events of a kept answer that a slow caller may be behind.
+const FRAMES: usize = 8;
 /// Headers that belong to the answer itself; all others are made anew.
 const KEPT_HEADERS: [HeaderName; 4] =
     [header::CONTENT_TYPE, header::LOCATION, header::ETAG, HeaderName::from_static("preference-applied")];
@@ -87,11 +97,7 @@ pub async fn run(api: &Api, caller: &Caller, retry: Retry, request: Request, nex
     match begin(api, caller, retry, key, request).await {
         Err(problem) => problem.into_response(),
         Ok((keyed, underway, request)) => {
-            let work = async move {
-                let response = keyed.follow(request, next).await;
-                drop(underway);
-                response
-            };
+            let work = keyed.follow(underway, request, next);
             tokio::spawn(work.in_current_span()).await.unwrap_or_else(|_| panicked())
         }
     }
@@ -130,7 +136,7 @@ async fn begin(
 }
 
 impl Keyed {
-    async fn follow(&self, mut request: Request, next: Next) -> Response {
+    async fn follow(self, underway: Underway, mut request: Request, next: Next) -> Response {
         match self.earlier().await {
             Err(problem) => return problem.into_response(),
             Ok(Some(response)) => return response,
@@ -146,7 +152,7 @@ impl Keyed {
             return problem.into_response();
         }
         let response = next.run(request).await;
-        self.conclude(response).await
+        if is_stream(&response) { self.keep_stream(underway, response) } else { self.conclude(response).await }
     }
 
     /// What an earlier request with the same key leads to; `None` where this one is to be followed.
@@ -185,6 +191,38 @@ impl Keyed {
         Ok(self.api.plane.store().commit(Batch::put_idempotency(self.caller.user, &self.key, &begun)).await?)
     }
 
+    /// Passes events on as they come, and keeps them once they are whole. Goes on when the caller goes away.
+    fn keep_stream(self, underway: Underway, response: Response) -> Response {
+        let (parts, mut body) = response.into_parts();
+        let (sender, receiver) = mpsc::channel(FRAMES);
+        let (status, headers) = (parts.status, kept_headers(&parts.headers));
+        let keep = async move {
+            // `None` once it is too long to be kept.
+            let mut kept = Some(BytesMut::new());
+            while let Some(frame) = body.frame().await {
+                // Without an end of its own it may go on: what became of it is unknown, as its mark says.
+                let Ok(frame) = frame else { return };
+                if let (Some(bytes), Some(data)) = (&mut kept, frame.data_ref()) {
+                    bytes.extend_from_slice(data);
+                }
+                kept = kept.filter(|bytes| bytes.len() <= MAX_ANSWER);
+                // A caller that went away comes back with its key.
+                let _ = sender.send(Ok::<_, Infallible>(frame)).await;
+            }
+            if self.api.options.closing.is_cancelled() {
+                return;
+            }
+            let state = match kept {
+                Some(bytes) => self.done(status, headers, &bytes),
+                None => IdempotencyState::Withheld { status: status.as_u16() },
+            };
+            self.store(self.put(state)).await;
+            drop(underway);
+        };
+        tokio::spawn(keep.in_current_span());
+        Response::from_parts(parts, Body::new(StreamBody::new(ReceiverStream::new(receiver))))
+    }
+
     /// Keeps the answer if something was done, or may have been; frees the key if certainly nothing was.
     async fn conclude(&self, response: Response) -> Response {
         let status = response.status();
@@ -195,28 +233,32 @@ impl Keyed {
             return panicked();
         };
         let acted = status.is_success() || matches!(status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT);
-        let stored = if acted && parts.extensions.get::<HoldsSecret>().is_some() {
-            let record = self.record(IdempotencyState::Withheld { status: status.as_u16() });
-            self.api.plane.store().commit(Batch::put_idempotency(self.caller.user, &self.key, &record)).await
+        if acted && parts.extensions.get::<HoldsSecret>().is_some() {
+            self.store(self.put(IdempotencyState::Withheld { status: status.as_u16() })).await;
         } else if acted {
-            let headers = KEPT_HEADERS
-                .iter()
-                .filter_map(|name| Some((name.to_string(), parts.headers.get(name)?.to_str().ok()?.to_owned())))
-                .collect();
-            let answer = Answer { user: self.caller.user, key: &self.key, expires_at: self.expires_at() };
-            let sealed = answer.seal(self.api.plane.vault(), &body);
-            let record = self.record(IdempotencyState::Done { status: status.as_u16(), headers, body: sealed });
-            self.api.plane.store().commit(Batch::put_idempotency(self.caller.user, &self.key, &record)).await
+            self.store(self.put(self.done(status, kept_headers(&parts.headers), &body))).await;
         } else if status == StatusCode::INTERNAL_SERVER_ERROR || matches!(self.retry, Retry::FindAgent(_)) {
             // Unknown, or stored together with the agent: the mark says what a retry needs.
-            Ok(())
         } else {
-            self.api.plane.store().commit(Batch::remove_idempotency(self.caller.user, &self.key)).await
-        };
-        if let Err(error) = stored {
-            tracing::error!(%error, "what became of a request with an idempotency key could not be stored");
+            self.store(Batch::remove_idempotency(self.caller.user, &self.key)).await;
         }
         Response::from_parts(parts, Body::from(body))
+    }
+
+    fn done(&self, status: StatusCode, headers: Vec<(String, String)>, body: &[u8]) -> IdempotencyState {
+        let answer = Answer { user: self.caller.user, key: &self.key, expires_at: self.expires_at() };
+        let sealed = answer.seal(self.api.plane.vault(), body);
+        IdempotencyState::Done { status: status.as_u16(), headers, body: sealed }
+    }
+
+    fn put(&self, state: IdempotencyState) -> Batch {
+        Batch::put_idempotency(self.caller.user, &self.key, &self.record(state))
+    }
+
+    async fn store(&self, batch: Batch) {
+        if let Err(error) = self.api.plane.store().commit(batch).await {
+            tracing::error!(%error, "what became of a request with an idempotency key could not be stored");
+        }
     }
 
     fn replay(
@@ -251,9 +293,18 @@ impl Keyed {
     }
 }
 
+fn is_stream(response: &Response) -> bool {
+    response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
+fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {
+    let kept = |name: &HeaderName| Some((name.to_string(), headers.get(name)?.to_str().ok()?.to_owned()));
+    KEPT_HEADERS.iter().filter_map(kept).collect()
+}
+
 /// It was done, and its answer is not there to be given again.
 fn not_kept(status: u16) -> Problem {
-    let detail = "The request was done before, but its answer was not kept: it showed a secret, or the user's room for kept \
-                  answers is used up.";
+    let detail = "The request was done before, but its answer was not kept: it showed a secret, was too long, or the user's \
+                  room for kept answers is used up.";
     Problem::new(Code::AnswerNotKept, detail).with("originalStatus", status)
 }

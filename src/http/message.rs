@@ -1,11 +1,20 @@
-//! `POST /api/agents/{id}/message`: a message to an agent, its answer back.
+//! `POST /api/agents/{id}/message`: a message to an agent, its answer back, whole or in pieces.
+//!
+//! ```text
+//! whole ───────────────────────────► AgentHandle::deliver: /webhook, in order, X-Session-Id
+//! in pieces ───────────────────────► Question::ask: /webhook, streamed where the version streams
+//! of a session, ZeroClaw 0.6, 0.8 ─► conversation: its WebSocket, which alone keeps what was said
+//! ```
 
 use std::time::Duration;
 
-use axum::Extension;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use futures_util::future::ready;
+use futures_util::stream::{self, Stream, StreamExt};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -13,20 +22,18 @@ use utoipa::ToSchema;
 use super::agents::OwnedAgent;
 use super::body::JsonBody;
 use super::error::gateway_refusal;
+use super::pieces::{self, Piece, Pieces};
+use super::prefer::{applied, hold_secs};
 use super::problem::{Code, FieldError, Problem};
+use super::question::{MAX_WEBHOOK, Question};
 use super::request::Trace;
 use super::state::Api;
+use super::{conversation, sse};
 use crate::control::Message;
+use crate::domain::SessionName;
 use crate::zeroclaw::client::ModelFailure;
 
-const PREFER: HeaderName = HeaderName::from_static("prefer");
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-/// How long a message is held while the agent comes up.
-const DEFAULT_HOLD_SECS: u64 = 30;
-const MAX_HOLD_SECS: u64 = 120;
 const MAX_CHARS: usize = 32_000;
-/// What ZeroClaw's gateway takes at most.
-const MAX_WEBHOOK: usize = 65_536;
 /// JSON may escape a character with up to six bytes that the gateway then does not see.
 const MAX_MESSAGE_BODY: usize = 6 * MAX_WEBHOOK;
 
@@ -35,9 +42,22 @@ const MAX_MESSAGE_BODY: usize = 6 * MAX_WEBHOOK;
 pub struct MessageBody {
     #[schema(required = true, min_length = 1, max_length = 32000)]
     message: Option<String>,
+    /// The conversation that it belongs to: the agent's gateway keeps what was said in it.
+    #[schema(min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._-]+$")]
+    session: Option<String>,
+}
+
+/// A message that may be sent.
+struct Said {
+    text: String,
+    session: Option<SessionName>,
 }
 
 /// Sends a message and gives the gateway's answer. While the agent comes up the message is held, in order.
+///
+/// With `Accept: text/event-stream` the answer comes in pieces: `delta` events with `text`, at the end `done` with the whole
+/// `response`, or `error` with a problem; a comment every 15 s while nothing comes. ZeroClaw before 0.8 gives one piece,
+/// except in a session of 0.6. A client that goes away ends the answer.
 #[utoipa::path(
     post, path = "/api/agents/{id}/message", tag = "agents",
     params(
@@ -46,21 +66,42 @@ pub struct MessageBody {
         ("Idempotency-Key" = Option<String>, Header, description = "The same key gets the stored answer")
     ),
     request_body = MessageBody,
-    responses((status = 200, body = serde_json::Value, description = "The answer of the agent's gateway, as it is"))
+    responses((status = 200, description = "The answer of the agent's gateway, as it is",
+        content((serde_json::Value = "application/json"), (String = "text/event-stream"))))
 )]
 pub async fn message(
     state: State<Api>,
     own: OwnedAgent,
     trace: Extension<Trace>,
+    uri: Uri,
     headers: HeaderMap,
+    extensions: Extensions,
     body: JsonBody<MessageBody, MAX_MESSAGE_BODY>,
 ) -> Result<Response, Problem> {
-    let body = body.0.check()?;
+    let said = body.0.check()?;
     let hold = hold_secs(&headers);
+    let (stream, model) = (sse::is_wanted(&headers), own.view.record.spec.model.clone());
+    let converses = own.handle.profile().converses_by_socket();
+    if stream || (said.session.is_some() && converses) {
+        let mut question = Question::new(&state, &own.caller, own.handle, &trace, &headers, &extensions);
+        question.session = said.session;
+        let pieces = match &question.session {
+            Some(session) if converses => conversation::ask(&question, session, &said.text).await?,
+            _ => question.ask(&said.text, true).await?,
+        };
+        let mut response = if stream {
+            sse::answer(&state, &own.caller, events(pieces, uri.path(), &trace))?
+        } else {
+            Json(json!({ "model": model, "response": pieces::collect(pieces).await? })).into_response()
+        };
+        applied(&headers, hold, &mut response);
+        return Ok(response);
+    }
     let message = Message {
-        body: body.into(),
+        body: said.body().into(),
         request_id: Some(trace.0.request_id),
         traceparent: trace.0.traceparent,
+        session: said.session,
         hold: Duration::from_secs(hold),
         answer_within: state.options.answer_within,
     };
@@ -77,42 +118,65 @@ pub async fn message(
     if let Ok(kind) = HeaderValue::try_from(kind) {
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
     }
-    if headers.contains_key(PREFER)
-        && let Ok(applied) = HeaderValue::try_from(format!("wait={hold}"))
-    {
-        response.headers_mut().insert(PREFERENCE_APPLIED, applied);
-    }
+    applied(&headers, hold, &mut response);
     Ok(response)
 }
 
+/// The answer as events: `delta` …, then `done` or `error`.
+fn events(pieces: Pieces, path: &str, trace: &Trace) -> impl Stream<Item = Event> + Send + use<> {
+    let (path, trace) = (path.to_owned(), trace.clone());
+    let mut so_far = Some(String::new());
+    pieces.map(Some).chain(stream::once(async { None })).filter_map(move |piece| {
+        let event = match (piece, so_far.as_mut()) {
+            (Some(Ok(Piece::Text(text))), Some(so_far)) => {
+                so_far.push_str(&text);
+                Some(sse::event("delta", &json!({ "text": text })))
+            }
+            (Some(Ok(Piece::Whole(whole))), Some(so_far)) => {
+                *so_far = whole;
+                None
+            }
+            (Some(Err(problem)), Some(_)) => {
+                so_far = None;
+                Some(sse::event("error", &problem.body(&path, &trace.request_id)))
+            }
+            (None, Some(so_far)) => Some(sse::event("done", &json!({ "response": so_far }))),
+            (_, None) => None,
+        };
+        ready(event)
+    })
+}
+
 impl MessageBody {
-    /// The body for the gateway.
-    fn check(self) -> Result<String, Problem> {
-        let invalid = |detail: String| Problem::invalid(vec![FieldError::at("/message", detail)]);
-        let text = self.message.ok_or_else(|| invalid("is required".into()))?;
+    fn check(self) -> Result<Said, Problem> {
+        let mut faults = Vec::new();
+        let text = self.message.unwrap_or_default();
         if text.trim().is_empty() {
-            return Err(invalid("must not be empty".into()));
+            faults.push(FieldError::at("/message", "is required and must not be empty"));
         }
         if text.chars().count() > MAX_CHARS {
-            return Err(invalid(format!("must have at most {MAX_CHARS} characters")));
+            faults.push(FieldError::at("/message", format!("must have at most {MAX_CHARS} characters")));
         }
-        let body = json!({"message": text}).to_string();
-        if body.len() > MAX_WEBHOOK {
+        let session = self.session.map(|name| SessionName::parse(&name)).transpose().unwrap_or_else(|remedy| {
+            faults.push(FieldError::at("/session", remedy));
+            None
+        });
+        if !faults.is_empty() {
+            return Err(Problem::invalid(faults));
+        }
+        let said = Said { text, session };
+        if said.body().len() > MAX_WEBHOOK {
             return Err(Problem::new(Code::TooLarge, format!("The message may have at most {MAX_WEBHOOK} bytes.")));
         }
-        Ok(body)
+        Ok(said)
     }
 }
 
-/// `Prefer: wait=N`. A preference that is none is left alone, as RFC 7240 wants it.
-pub fn hold_secs(headers: &HeaderMap) -> u64 {
-    let preferences = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
-    let wait = preferences.flat_map(|value| value.split([',', ';'])).find_map(|preference| {
-        let (name, value) = preference.split_once('=')?;
-        let named = name.trim().eq_ignore_ascii_case("wait");
-        if named { value.trim().trim_matches('"').parse::<u64>().ok() } else { None }
-    });
-    wait.map_or(DEFAULT_HOLD_SECS, |secs| secs.min(MAX_HOLD_SECS))
+impl Said {
+    /// The body for the gateway's `/webhook`.
+    fn body(&self) -> String {
+        json!({ "message": self.text }).to_string()
+    }
 }
 
 #[cfg(test)]
@@ -120,25 +184,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn preferences_are_taken_as_far_as_they_go() {
-        for (value, secs) in [
-            ("wait=5", 5),
-            ("respond-async, WAIT = 7", 7),
-            ("wait=100000", 120),
-            ("wait=0", 0),
-            ("wait=soon", 30),
-            ("return=minimal", 30),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(PREFER, HeaderValue::from_static(value));
-            assert_eq!(hold_secs(&headers), secs, "{value}");
-        }
-        assert_eq!(hold_secs(&HeaderMap::new()), 30);
-    }
-
-    #[test]
     fn messages_fit_the_gateway() {
-        let check = |text: &str| MessageBody { message: Some(text.into()) }.check().map_err(|problem| problem.code());
+        let check = |text: &str| {
+            let body = MessageBody { message: Some(text.into()), session: None };
+            body.check().map(|said| said.body()).map_err(|problem| problem.code())
+        };
         assert_eq!(check("say \"hi\"").unwrap(), r#"{"message":"say \"hi\""}"#);
         assert_eq!(check(" \n"), Err(Code::Invalid));
         assert_eq!(check(&"a".repeat(32_001)), Err(Code::Invalid));

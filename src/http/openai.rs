@@ -3,7 +3,7 @@
 //! ```text
 //! request ─► request.rs: what is asked, what cannot be honoured
 //!              ├─ the gateway has these endpoints itself ─► passed on, model replaced
-//!              └─ else: prompt.rs ─► source.rs: /webhook, streamed where the version streams ─► chat.rs, responses.rs
+//!              └─ else: prompt.rs ─► question.rs: /webhook, streamed where the version streams ─► chat.rs, responses.rs
 //! ```
 //! Errors have OpenAI's shape; [`super::request`] writes it for every path below `/v1`.
 
@@ -11,33 +11,28 @@ mod chat;
 mod prompt;
 mod request;
 mod responses;
-mod source;
-
-use std::time::Duration;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, Method};
 use axum::response::Response;
-use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use self::prompt::flatten;
 use self::request::{Ask, Kind};
-use super::gateway::client;
+use super::error::bad_header;
 use super::guard::Admitted;
-use super::message::hold_secs;
 use super::problem::{Code, Problem};
-use super::request::{Trace, peer_of};
+use super::question::{MAX_WEBHOOK, Question};
+use super::request::Trace;
 use super::state::Api;
-use super::{body, sse};
+use super::{body, pieces, sse};
 use crate::accounts::Caller;
 use crate::control::AgentHandle;
-use crate::domain::AgentId;
-use crate::proxy::{Call, Mount};
+use crate::domain::{AgentId, SessionName};
 use crate::view::AgentView;
 use crate::zeroclaw::profile::Profile;
 
@@ -46,8 +41,6 @@ const MAX_BODY: usize = 8 * 1024 * 1024;
 /// Agents in the list; a client shows them in a menu.
 const MAX_MODELS: usize = 1_000;
 const SESSION: HeaderName = HeaderName::from_static("x-session-id");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const MAX_SESSION: usize = 128;
 
 #[derive(Serialize, ToSchema)]
 pub struct ModelList {
@@ -107,8 +100,8 @@ pub async fn chat(
     trace: Extension<Trace>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let question = Question::read(&state, &caller.0, &trace.0, request).await?;
-    question.answer(Kind::Chat).await
+    let asked = Asked::read(&state, &caller.0, &trace.0, request).await?;
+    asked.answer(Kind::Chat).await
 }
 
 /// A response by an agent, whole or streamed.
@@ -123,80 +116,57 @@ pub async fn responses(
     trace: Extension<Trace>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let question = Question::read(&state, &caller.0, &trace.0, request).await?;
-    question.answer(Kind::Responses).await
+    let asked = Asked::read(&state, &caller.0, &trace.0, request).await?;
+    asked.answer(Kind::Responses).await
 }
 
 /// A request to an agent, as far as both endpoints have it in common.
-struct Question<'a> {
-    api: &'a Api,
-    caller: &'a Caller,
-    agent: AgentHandle,
+struct Asked {
+    question: Question,
     slug: String,
     fields: Map<String, Value>,
-    session: Option<HeaderValue>,
-    parts: axum::http::request::Parts,
-    trace: &'a Trace,
 }
 
-impl<'a> Question<'a> {
-    async fn read(api: &'a Api, caller: &'a Caller, trace: &'a Trace, request: Request) -> Result<Self, Problem> {
+impl Asked {
+    async fn read(api: &Api, caller: &Caller, trace: &Trace, request: Request) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let bytes = body::read(&parts.headers, body, MAX_BODY).await?;
         let fields = request::fields(&bytes)?;
         let name = fields.get("model").and_then(Value::as_str);
         let name = name.ok_or_else(|| bad("model", "is required: the slug or the id of one of your agents"))?;
         let (agent, view) = agent(api, caller, name)?;
-        let session = session(&parts.headers, &fields)?;
-        Ok(Self { api, caller, agent, slug: view.record.slug.to_string(), fields, session, parts, trace })
+        let mut question = Question::new(api, caller, agent, trace, &parts.headers, &parts.extensions);
+        question.session = session(&parts.headers, &fields)?;
+        Ok(Self { question, slug: view.record.slug.to_string(), fields })
     }
 
     async fn answer(mut self, kind: Kind) -> Result<Response, Problem> {
-        if self.agent.profile() == Profile::Embedded {
+        if self.question.agent.profile() == Profile::Embedded {
             // It takes this for its own configured model.
             self.fields.insert("model".into(), "default".into());
-            let body = Value::Object(std::mem::take(&mut self.fields)).to_string();
-            let path = PathAndQuery::from_static(kind.path());
-            return Ok(self.api.proxy.forward(self.call(path, body.into(), None)).await?);
+            let body = Value::Object(self.fields).to_string();
+            return self.question.send(Method::POST, PathAndQuery::from_static(kind.path()), body.into()).await;
         }
         let ask = Ask::read(kind, &self.fields)?;
-        let pieces = source::ask(&self, &ask).await?;
-        let (api, caller) = (self.api, self.caller);
+        let pieces = self.question.ask(&flatten(&ask.lines), ask.stream).await.map_err(too_long)?;
+        let Question { api, caller, .. } = &self.question;
         Ok(match (kind, ask.stream) {
-            (Kind::Chat, false) => chat::whole(&self.slug, &source::collect(pieces).await?),
+            (Kind::Chat, false) => chat::whole(&self.slug, &pieces::collect(pieces).await?),
             (Kind::Chat, true) => sse::answer(api, caller, chat::streamed(&self.slug, pieces))?,
-            (Kind::Responses, false) => responses::whole(&self.slug, &source::collect(pieces).await?),
+            (Kind::Responses, false) => responses::whole(&self.slug, &pieces::collect(pieces).await?),
             (Kind::Responses, true) => sse::answer(api, caller, responses::streamed(&self.slug, pieces))?,
         })
     }
+}
 
-    /// A POST to the agent's gateway with what this request brings.
-    fn call(&self, path: PathAndQuery, body: Bytes, accept: Option<&'static str>) -> Call {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        if let Some(accept) = accept {
-            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+/// A conversation that is too long in OpenAI's words, which clients know.
+fn too_long(problem: Problem) -> Problem {
+    match problem.code() {
+        Code::TooLarge => {
+            bad("messages", &format!("are longer than the {MAX_WEBHOOK} bytes that the agent's gateway takes"))
+                .with("openaiCode", "context_length_exceeded")
         }
-        if let Some(session) = &self.session {
-            headers.insert(SESSION, session.clone());
-        }
-        if let Ok(id) = HeaderValue::try_from(&self.trace.request_id) {
-            headers.insert(REQUEST_ID, id);
-        }
-        let (mut parts, ()) = axum::http::Request::new(()).into_parts();
-        parts.method = axum::http::Method::POST;
-        parts.headers = headers;
-        Call {
-            agent: self.agent.clone(),
-            parts,
-            path,
-            body: Body::from(body),
-            client: client(&self.parts.headers, peer_of(&self.parts.extensions)),
-            mount: Mount::Path(format!("/api/agents/{}/gateway", self.agent.id())),
-            hold: Duration::from_secs(hold_secs(&self.parts.headers)),
-            until: Box::pin(self.api.over(self.caller.clone())),
-        }
+        _ => problem,
     }
 }
 
@@ -216,20 +186,14 @@ fn agent(api: &Api, caller: &Caller, name: &str) -> Result<(AgentHandle, std::sy
 }
 
 /// The conversation that the request belongs to, by header or by `user`.
-fn session(headers: &HeaderMap, fields: &Map<String, Value>) -> Result<Option<HeaderValue>, Problem> {
-    let valid = |text: &str| {
-        (1..=MAX_SESSION).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-    };
+fn session(headers: &HeaderMap, fields: &Map<String, Value>) -> Result<Option<SessionName>, Problem> {
     if let Some(given) = headers.get(SESSION) {
-        return match given.to_str() {
-            Ok(text) if valid(text) => Ok(Some(given.clone())),
-            _ => Err(Problem::new(Code::Malformed, "X-Session-Id must be 1 to 128 of A-Z a-z 0-9 - _ .")),
-        };
+        let name = SessionName::parse(given.to_str().unwrap_or_default());
+        return name.map(Some).map_err(|remedy| bad_header(&SESSION, &remedy));
     }
     // A user name that cannot be a session's is no error: it is made for the caller's own records.
-    let user = fields.get("user").and_then(Value::as_str).filter(|user| valid(user));
-    Ok(user.and_then(|user| HeaderValue::try_from(user).ok()))
+    let user = fields.get("user").and_then(Value::as_str);
+    Ok(user.and_then(|user| SessionName::parse(user).ok()))
 }
 
 /// A field that is wrong, or cannot be honoured.

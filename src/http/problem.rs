@@ -67,6 +67,7 @@ codes! {
     TooManyStreams = TOO_MANY_REQUESTS "too-many-streams" true, "Too many open streams";
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE "headers-too-large" false, "Headers too large";
     Internal = INTERNAL_SERVER_ERROR "internal" false, "The service failed";
+    NotSupported = NOT_IMPLEMENTED "not-supported" false, "The agent's version cannot do this";
     ModelError = BAD_GATEWAY "model-error" true, "The agent's model failed";
     GatewayError = BAD_GATEWAY "gateway-error" true, "The agent failed";
     DeliveryUnknown = BAD_GATEWAY "delivery-unknown" false, "Whether the message arrived is unknown";

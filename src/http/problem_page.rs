@@ -101,8 +101,12 @@ const fn explained(code: Code) -> (&'static str, &'static str) {
             ("Without it no key could administer the service.", "Make another key with the scope admin first.")
         }
         Code::AnswerNotKept => (
-            "A request with this idempotency key was done before, but its answer was not kept, because it showed a secret or the user's room for kept answers is used up.",
+            "A request with this idempotency key was done before, but its answer was not kept, because it showed a secret, was too long, or the user's room for kept answers is used up.",
             "Read what it changed; do not send it again under a new key unless it is to be done twice.",
+        ),
+        Code::NotSupported => (
+            "The version of the agent's gateway has nothing that could do this.",
+            "Use an image of a newer version; the detail says which one can.",
         ),
         Code::Conflict => ("Somebody else changed it at the same time.", "Read it again and repeat the change."),
         Code::PreconditionFailed => (

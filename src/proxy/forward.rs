@@ -118,7 +118,7 @@ impl Proxy {
 }
 
 /// How a try went.
-enum Sent {
+pub(super) enum Sent {
     Answered(Response<Incoming>, Lease),
     /// Certainly nothing of it reached the gateway.
     Not(Body),
@@ -127,16 +127,16 @@ enum Sent {
 }
 
 /// The way to one agent's gateway, with how long may be waited for it.
-struct Way<'a> {
-    proxy: &'a Proxy,
-    agent: &'a AgentHandle,
-    deadline: Instant,
-    hold: Duration,
+pub(super) struct Way<'a> {
+    pub(super) proxy: &'a Proxy,
+    pub(super) agent: &'a AgentHandle,
+    pub(super) deadline: Instant,
+    pub(super) hold: Duration,
 }
 
 impl Way<'_> {
     /// A connection to the agent as soon as it runs, of a later attempt than `after`.
-    async fn connection(&self, after: Option<u64>) -> Result<(Arc<Access>, Lease), DeliveryError> {
+    pub(super) async fn connection(&self, after: Option<u64>) -> Result<(Arc<Access>, Lease), DeliveryError> {
         loop {
             let access = self.agent.access(self.deadline, self.hold, after).await?;
             match self.proxy.pool.lease(self.agent.id(), &access).await {
@@ -150,7 +150,7 @@ impl Way<'_> {
     }
 
     /// Waits a moment for an agent that could not be reached, unless its time is over.
-    async fn pause(&self) -> Result<(), DeliveryError> {
+    pub(super) async fn pause(&self) -> Result<(), DeliveryError> {
         self.agent.report_unreachable();
         if Instant::now() >= self.deadline {
             return Err(self.agent.not_ready(self.hold));
@@ -159,7 +159,7 @@ impl Way<'_> {
         Ok(())
     }
 
-    async fn send(&self, mut lease: Lease, request: Request<Body>) -> Sent {
+    pub(super) async fn send(&self, mut lease: Lease, request: Request<Body>) -> Sent {
         match timeout(self.proxy.options.answer_within, lease.sender.try_send_request(request)).await {
             Ok(Ok(response)) => Sent::Answered(response, lease),
             Ok(Err(mut error)) => match error.take_message() {

@@ -309,7 +309,8 @@ impl Gateway for FakeGateway {
                     return Ok(Err(unauthorized()));
                 }
                 let at = state.now();
-                let delivery = Delivery { at, run_id: line.run_id.clone(), body: call.body.clone() };
+                let (run_id, body, session) = (line.run_id.clone(), call.body.clone(), call.session.clone());
+                let delivery = Delivery { at, run_id, body, session };
                 state.tally(line.agent).messages.push(delivery);
                 Ok(Ok(answers_in))
             })??;

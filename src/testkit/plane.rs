@@ -86,6 +86,7 @@ pub fn message(text: &str) -> Message {
         body: Bytes::from(serde_json::json!({ "message": text }).to_string()),
         request_id: None,
         traceparent: None,
+        session: None,
         hold: PATIENCE,
         answer_within: PATIENCE,
     }

@@ -13,7 +13,7 @@ use super::engine::{Image, Pace};
 use super::process::Process;
 use super::random::Sequence;
 use crate::actor::Clock;
-use crate::domain::{AgentId, Exit, HostPort, InstallationId, Origin, RunId, Timestamp, later};
+use crate::domain::{AgentId, Exit, HostPort, InstallationId, Origin, RunId, SessionName, Timestamp, later};
 use crate::runtime::{
     InstanceKey, InstanceState, LeaseRecord, LogCursor, LogLine, LogStream, ObservedInstance, Run, RuntimeError,
 };
@@ -142,6 +142,8 @@ pub struct Delivery {
     pub at: Timestamp,
     pub run_id: RunId,
     pub body: bytes::Bytes,
+    /// The conversation that it was said to belong to.
+    pub session: Option<SessionName>,
 }
 
 impl State {

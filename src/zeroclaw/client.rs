@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::usability::SelfReport;
-use crate::domain::Secret;
+use crate::domain::{Secret, SessionName};
 
 pub use http::HttpGateway;
 pub use model_failure::ModelFailure;
@@ -87,6 +87,8 @@ pub struct WebhookCall {
     /// Passed on as `X-Request-Id` and `traceparent`.
     pub request_id: Option<String>,
     pub traceparent: Option<String>,
+    /// The conversation that it belongs to, as `X-Session-Id`.
+    pub session: Option<SessionName>,
     /// Called when the body was handed to the transport: from then on the gateway may have seen the message.
     pub sent: SentMark,
 }

@@ -16,6 +16,21 @@ pub const GATEWAY_PORT: u16 = 42_617;
 pub const DATA_DIR: &str = "/zeroclaw-data";
 
 impl Profile {
+    /// Whether `/webhook` gives its answer in pieces to those who ask for that.
+    pub const fn streams(self) -> bool {
+        matches!(self, Self::V08 | Self::Embedded)
+    }
+
+    /// Whether a conversation that is named goes on over the WebSocket alone: `/webhook` knows its name and not what was said.
+    pub const fn converses_by_socket(self) -> bool {
+        matches!(self, Self::V06 | Self::V08)
+    }
+
+    /// Whether the gateway lists the conversations that it keeps.
+    pub const fn lists_sessions(self) -> bool {
+        !matches!(self, Self::V01)
+    }
+
     /// The program's arguments. Mind that ZeroClaw's `gateway` runs no channels: only its `daemon` does, beside the same
     /// gateway.
     pub fn command(self, credentials: &Credentials) -> Vec<String> {

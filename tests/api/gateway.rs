@@ -1,16 +1,17 @@
 //! The agent's whole gateway through the API, and by its own host name.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::ws::{Message as Frame, WebSocketUpgrade};
-use axum::extract::{Request, State};
+use axum::extract::ws::{Message as Frame, WebSocket, WebSocketUpgrade};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, delete, get};
 use axum::{Json, Router};
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
@@ -40,6 +41,8 @@ pub struct Shared {
     pub calls: AtomicUsize,
     /// Answers that were dropped before their end.
     pub cancelled: AtomicUsize,
+    /// What was said in each conversation.
+    pub sessions: Mutex<BTreeMap<String, Vec<String>>>,
 }
 
 impl TestGateway {
@@ -61,13 +64,16 @@ impl TestGateway {
             .route("/cookie", get(cookie))
             .route("/v1/chat/completions", any(echo))
             .route("/webhook", any(webhook))
+            .route("/api/sessions", get(sessions))
+            .route("/api/sessions/{id}/messages", get(session))
+            .route("/api/sessions/{id}", delete(forget))
             .fallback(any(echo))
             .with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Self { server, shared }
     }
 
-    fn calls(&self) -> usize {
+    pub fn calls(&self) -> usize {
         self.shared.calls.load(Ordering::SeqCst)
     }
 }
@@ -111,8 +117,59 @@ async fn webhook(shared: State<Arc<Shared>>, headers: HeaderMap, body: Bytes) ->
         return StatusCode::UNAUTHORIZED.into_response();
     }
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
-    Json(json!({"model": "m", "response": format!("echo: {}", asked["message"].as_str().unwrap_or_default())}))
-        .into_response()
+    let message = asked["message"].as_str().unwrap_or_default();
+    let text = format!("echo: {message}");
+    if let Some(session) = headers.get("x-session-id") {
+        keep(&shared, session.to_str().unwrap(), [message, &text]);
+    }
+    if asked["stream"] != true || headers[header::ACCEPT] != "text/event-stream" {
+        return Json(json!({"model": "m", "response": text})).into_response();
+    }
+    let event = |kind: &str, data: Value| Ok::<_, std::io::Error>(format!("event: {kind}\ndata: {data}\n\n"));
+    let tokens = text.split_inclusive(' ').map(|piece| event("token", json!({"delta": piece}))).collect::<Vec<_>>();
+    let end = match message {
+        "fail" => event("error", json!({"message": "no", "model": {"status": 429, "message": "slow down"}})),
+        "break" => Err(std::io::Error::other("killed")),
+        _ => event("done", json!({"model": "m", "response": text})),
+    };
+    let open = Open(Arc::clone(&shared));
+    let endless = message == "endless";
+    let events = futures_util::stream::iter(tokens).chain(futures_util::stream::once(async move {
+        let _open = open;
+        if endless {
+            std::future::pending::<()>().await;
+        }
+        // The pieces have left before the end comes.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        end
+    }));
+    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
+}
+
+fn keep<'a>(shared: &Shared, session: &str, said: impl IntoIterator<Item = &'a str>) {
+    let mut sessions = shared.sessions.lock().unwrap();
+    sessions.entry(session.to_owned()).or_default().extend(said.into_iter().map(ToOwned::to_owned));
+}
+
+async fn sessions(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    let listed = shared.sessions.lock().unwrap();
+    let listed = listed.iter().map(|(id, said)| {
+        json!({"session_id": id, "message_count": said.len(), "created_at": "2026-01-02T03:04:05+00:00", "agent_alias": "default"})
+    });
+    Json(json!({"sessions": listed.collect::<Vec<_>>()}))
+}
+
+async fn session(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Json<Value> {
+    let said = shared.sessions.lock().unwrap().get(&id).cloned().unwrap_or_default();
+    let roles = ["user", "assistant"].into_iter().cycle();
+    let said = said.iter().zip(roles).map(|(text, role)| json!({"role": role, "content": text}));
+    Json(json!({"session_id": id, "messages": said.collect::<Vec<_>>()}))
+}
+
+async fn forget(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
+    let gone = shared.sessions.lock().unwrap().remove(&id);
+    let status = if gone.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
+    (status, Json(json!({"deleted": gone.is_some()}))).into_response()
 }
 
 /// Counts the answers that nobody reads any more.
@@ -167,7 +224,12 @@ async fn socket(
         return StatusCode::UNAUTHORIZED.into_response();
     }
     let socket = socket.protocols(["zeroclaw.v1".to_owned(), format!("bearer.{token}")]);
-    socket.on_upgrade(|mut socket| async move {
+    let query = request.query().unwrap_or_default().to_owned();
+    socket.on_upgrade(async move |mut socket| {
+        let session = query.split('&').find_map(|pair| pair.strip_prefix("session_id=")).unwrap_or_default();
+        if query.contains("agent=") {
+            return converse(&shared, socket, session).await;
+        }
         while let Some(Ok(frame)) = socket.recv().await {
             match frame {
                 Frame::Text(text) if text == "bye" => break,
@@ -176,6 +238,40 @@ async fn socket(
             }
         }
     })
+}
+
+/// A conversation as ZeroClaw 0.8 has it.
+async fn converse(shared: &Arc<Shared>, mut socket: WebSocket, session: &str) {
+    let _open = Open(Arc::clone(shared));
+    let send = async |socket: &mut WebSocket, event: Value| {
+        let _ = socket.send(Frame::Text(event.to_string().into())).await;
+    };
+    send(&mut socket, json!({"type": "session_start", "session_id": session})).await;
+    while let Some(Ok(frame)) = socket.recv().await {
+        let Ok(asked) = serde_json::from_slice::<Value>(&frame.into_data()) else { continue };
+        let message = asked["content"].as_str().unwrap_or_default();
+        shared.calls.fetch_add(1, Ordering::SeqCst);
+        let earlier = shared.sessions.lock().unwrap().get(session).map_or(0, Vec::len);
+        let text = format!("echo after {earlier}: {message}");
+        for piece in text.split_inclusive(' ') {
+            send(&mut socket, json!({"type": "chunk", "content": piece})).await;
+        }
+        match message {
+            "break" => return,
+            "endless" => continue,
+            "fail" => send(&mut socket, json!({"type": "error", "code": "PROVIDER_ERROR", "message": "no key"})).await,
+            "dangerous" => {
+                send(&mut socket, json!({"type": "approval_request", "request_id": "r1"})).await;
+                let answer = socket.recv().await.unwrap().unwrap().into_text().unwrap();
+                send(&mut socket, json!({"type": "done", "full_response": answer.as_str()})).await;
+            }
+            _ => {
+                keep(shared, session, [message, &text]);
+                send(&mut socket, json!({"type": "chunk_reset"})).await;
+                send(&mut socket, json!({"type": "done", "full_response": text, "model": "m"})).await;
+            }
+        }
+    }
 }
 
 async fn through(world: &World, id: &str, method: Method, path: &str) -> Answer {

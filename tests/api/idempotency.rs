@@ -5,8 +5,10 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 use zeroone::domain::{AgentId, Plan};
+use zeroone::http::HttpOptions;
 use zeroone::testkit::GatewayFault;
 
+use crate::gateway::TestGateway;
 use crate::world::{Answer, World, answer, new_agent, until};
 
 fn keyed(world: &World, path: &str, body: &serde_json::Value) -> RequestBuilder {
@@ -115,4 +117,46 @@ async fn keys_are_visible_ascii() {
     }
     let longest = world.request(Method::POST, "/api/agents").json(&new_agent("a"));
     assert_eq!(answer(longest.header("idempotency-key", "k".repeat(255))).await.status, 202);
+}
+
+#[tokio::test]
+async fn an_answer_in_pieces_is_kept_while_it_is_passed_on_and_openais_answers_are_kept_too() {
+    let mut world = World::with_free_ports(HttpOptions::default()).await;
+    let id = world.running("a").await;
+    let gateway = TestGateway::of(&world, &id).await;
+    let path = format!("/api/agents/{id}/message");
+    let ask = |world: &World, text: &str| {
+        keyed(world, &path, &json!({"message": text})).header("accept", "text/event-stream")
+    };
+    let first = answer(ask(&world, "one two")).await;
+    assert!(first.text.contains("event: done"), "{first:?}");
+    let again = answer(ask(&world, "one two")).await;
+    assert_eq!((again.status, &again.text, again.header("content-type")), (200, &first.text, "text/event-stream"));
+    assert_eq!((again.header("idempotent-replayed"), gateway.calls()), ("true", 1));
+    answer(ask(&world, "three")).await.problem(422, "invalid");
+
+    let chat = json!({"model": "a", "messages": [{"role": "user", "content": "hi"}]});
+    let keyed_chat = |world: &World| {
+        world.request(Method::POST, "/v1/chat/completions").header("idempotency-key", "k-2").json(&chat)
+    };
+    let (first, calls) = (answer(keyed_chat(&world)).await, gateway.calls());
+    drop(gateway);
+    world.restart().await;
+    let again = answer(keyed_chat(&world)).await;
+    assert_eq!((again.status, &again.text), (200, &first.text), "also over a restart");
+    assert_eq!((again.header("idempotent-replayed"), calls), ("true", 2));
+}
+
+#[tokio::test]
+async fn a_reader_with_a_key_that_goes_away_gets_the_whole_answer_later() {
+    let world = World::with_free_ports(HttpOptions::default()).await;
+    let id = world.running("a").await;
+    let gateway = TestGateway::of(&world, &id).await;
+    let path = format!("/api/agents/{id}/message");
+    let ask = || keyed(&world, &path, &json!({"message": "slow word by word"})).header("accept", "text/event-stream");
+    let mut response = ask().send().await.unwrap();
+    response.chunk().await.unwrap().unwrap();
+    drop(response);
+    until("the answer is kept", async || answer(ask()).await.text.contains("event: done")).await;
+    assert_eq!(gateway.calls(), 1);
 }

@@ -15,6 +15,7 @@ mod openai;
 mod problems;
 mod rotation;
 mod service;
+mod sessions;
 mod streams;
 mod web;
 mod world;

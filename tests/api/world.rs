@@ -10,8 +10,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use zeroone::control::{ControlPlane, NewKey, NewUser, Settings};
-use zeroone::domain::{ApiKey, HostPort, Plan, PortRange, Scope, Scopes, UserId};
+use zeroone::domain::{ApiKey, HostPort, Plan, PortRange, Profile, Scope, Scopes, UserId};
 use zeroone::http::{HttpOptions, ServeOptions, router, serve};
+use zeroone::store::{Store, StoreOptions};
 use zeroone::testkit::{self, FakeDisk, Fakes};
 
 use crate::http_client::http_client;
@@ -59,9 +60,41 @@ impl World {
         Self::on(free_ports(), Plan::Pro, options).await
     }
 
+    /// The same with gateways of this version.
+    pub async fn of_version(profile: Profile) -> Self {
+        let (fakes, disk, ports) = (Fakes::new(7), FakeDisk::new(), free_ports());
+        let options = StoreOptions {
+            installation: fakes.installation(),
+            now: fakes.engine().now(),
+            check_integrity: false,
+            ..StoreOptions::default()
+        };
+        let store = Store::in_memory(disk.clone(), options).unwrap();
+        let plane = ControlPlane::builder(store, testkit::vault(), fakes.runtime())
+            .gateway(fakes.gateway())
+            .clock(fakes.clock())
+            .settings(settings(ports))
+            .profile(profile)
+            .start()
+            .await
+            .unwrap();
+        Self::of(plane, fakes, disk, ports, Plan::Pro, HttpOptions::default()).await
+    }
+
     async fn on(ports: PortRange, plan: Plan, options: HttpOptions) -> Self {
         let (fakes, disk) = (Fakes::new(7), FakeDisk::new());
         let plane = testkit::start(&fakes, &disk, settings(ports)).await.unwrap();
+        Self::of(plane, fakes, disk, ports, plan, options).await
+    }
+
+    async fn of(
+        plane: ControlPlane,
+        fakes: Fakes,
+        disk: FakeDisk,
+        ports: PortRange,
+        plan: Plan,
+        options: HttpOptions,
+    ) -> Self {
         let operator = user(&plane, "root@example.org", Plan::Enterprise).await;
         let admin = key(&plane, operator, Scopes::all()).await;
         let user = user(&plane, "ada@example.org", plan).await;

@@ -18,6 +18,17 @@ fn ask(serving: &Serving, world: &World, words: &str) {
     assert!(answer.contains(words), "{answer}");
 }
 
+/// Named, and from standard input.
+fn a_conversation(serving: &Serving, world: &World) {
+    let said = world.run_with(&["agent", "message", "ada", "--session", "s", "-"], &serving.url, "two\nlines\n");
+    assert_eq!((said.code, said.stdout.trim_end()), (Some(0), "echo: two\nlines"), "{said:?}");
+    let answer = serving.json(world, &["agent", "message", "ada", "--session", "s", "again"]);
+    assert_eq!(answer["response"], "echo: again");
+    let refused = serving.refused(world, &["agent", "message", "ada", "--session", "a b", "hi"]);
+    assert_eq!(refused.code, Some(4));
+    assert!(refused.stderr.contains("/session"), "{refused:?}");
+}
+
 /// The running agent's pid, once it has another one than `before`.
 fn running_anew(serving: &Serving, world: &World, before: &str) -> String {
     until("it runs again", || {
@@ -35,6 +46,7 @@ fn an_agent_from_its_creation_to_its_end_through_kills_of_everything() {
     let record = agent(&serving, &world);
     assert_eq!((record["id"].as_str(), record["status"].as_str()), (Some(id.as_str()), Some("RUNNING")));
     ask(&serving, &world, "hello there");
+    a_conversation(&serving, &world);
 
     let first = pid(&world);
     signal(&first, "-KILL");

@@ -1,7 +1,7 @@
 //! The real binary in a folder of its own, and a model for its agents.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -78,6 +78,19 @@ impl World {
 
     pub fn run(&self, arguments: &[&str], env: &[(&str, &str)]) -> Ended {
         let output = self.command(arguments).envs(env.iter().copied()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+impl World {
+    /// A client's verb with this on its standard input.
+    pub fn run_with(&self, arguments: &[&str], url: &str, input: &str) -> Ended {
+        let mut command = self.command(arguments);
+        command.env("ZEROONE_URL", url).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }

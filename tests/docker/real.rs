@@ -211,6 +211,7 @@ async fn ask(agent: &Agent, run: &Run, token: &Secret<String>) -> String {
         body: r#"{"message":"hi"}"#.into(),
         request_id: None,
         traceparent: None,
+        session: None,
         sent: SentMark::default(),
     };
     let answer = agent.gateway.webhook(run.endpoint, token, call, Duration::from_secs(20)).await.unwrap();

@@ -128,3 +128,23 @@ async fn messages_are_limited_per_minute_before_the_token_is_looked_at() {
     let (status, body) = world.say("hi").await;
     assert_eq!((status.as_u16(), &body["error"]), (429, &json!("Too many webhook requests. Please retry later.")));
 }
+
+#[tokio::test]
+async fn an_answer_comes_in_pieces_to_those_who_ask_for_them_and_is_kept_in_its_session() {
+    let world = World::paired("[memory]\nauto_save = false\n").await;
+    let ask = |message: &str, accept: &'static str| {
+        let request = world.post("/webhook").header("X-Session-Id", "s").header("accept", accept);
+        request.json(&json!({ "message": message, "stream": true })).send()
+    };
+    let text = ask("one two", "text/event-stream").await.unwrap().text().await.unwrap();
+    let events: Vec<&str> = text.split("\n\n").filter(|event| event.starts_with("event: ")).collect();
+    assert!(events[0].starts_with("event: token\ndata: {\"delta\":"), "{text}");
+    let done = events.last().unwrap().strip_prefix("event: done\ndata: ").unwrap();
+    let done: serde_json::Value = serde_json::from_str(done).unwrap();
+    assert_eq!(done, json!({ "model": "m", "response": "echo: one two" }));
+    // Asked for by half: whole, as ZeroClaw 0.8 answers then.
+    let (status, whole) = both(ask("three", "application/json").await.unwrap()).await;
+    assert_eq!((status.as_u16(), &whole["response"]), (200, &json!("echo: three")));
+    let calls = world.model.calls();
+    assert_eq!(calls.last().unwrap().body["messages"].as_array().unwrap().len(), 4, "the earlier turn is there");
+}

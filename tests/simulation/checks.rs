@@ -111,7 +111,12 @@ async fn broken(invariant: Invariant) -> Vec<Violation> {
         Invariant::AtMostOnce => inspector.message(shown.agent, "hi", 2, None),
         Invariant::OrderIsKept => [2, 1].into_iter().for_each(|number| inspector.sent_on(shown.agent, number)),
         Invariant::OneRunListens => {
-            let read = |run_id: &str| Delivery { at: EPOCH, run_id: RunId(run_id.into()), body: bytes::Bytes::new() };
+            let read = |run_id: &str| Delivery {
+                at: EPOCH,
+                run_id: RunId(run_id.into()),
+                body: bytes::Bytes::new(),
+                session: None,
+            };
             inspector.read(shown.agent, &[read("old"), read("new"), read("old")]);
         }
         Invariant::TokensWork => inspector.answered(shown.agent, &Err(DeliveryError::Gone)),

@@ -14,6 +14,7 @@ pub async fn ask_any(agents: &[AgentHandle], body: &str) -> Option<String> {
             body: body.as_bytes().to_vec().into(),
             request_id: None,
             traceparent: None,
+            session: None,
             hold: Duration::from_secs(2),
             answer_within: PATIENCE,
         };

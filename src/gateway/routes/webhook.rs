@@ -1,16 +1,19 @@
-//! `POST /webhook`: one message, one answer, no tools; with `X-Session-Id` the history of that session.
+//! `POST /webhook`: one message, one answer, no tools; with `X-Session-Id` the history of that session. The answer comes in
+//! pieces for those who ask for that, see [`super::webhook_stream`].
 
 use std::time::Instant;
 
 use axum::extract::{FromRequestParts, State};
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
 
-use crate::gateway::agent::{self, Ask, Source, Tools};
+use super::webhook_stream;
+use crate::domain::SessionName;
+use crate::gateway::agent::{self, AgentError, Answer, Ask, Source, Tools};
 use crate::gateway::auth::Paired;
 use crate::gateway::body::Limited;
 use crate::gateway::client::Client;
@@ -25,6 +28,8 @@ const EXPECTED: &str = "Invalid JSON body. Expected: {\"message\": \"...\"}";
 #[serde(deny_unknown_fields)]
 struct Prompt {
     message: String,
+    #[serde(default)]
+    stream: bool,
 }
 
 /// Proof that the client does not come too often. Counted before anything else, so that a stranger cannot make us hash
@@ -54,6 +59,10 @@ pub(super) async fn webhook(
         other => other,
     })?;
     let session = session(&body.headers).map(str::to_owned);
+    // An answer that is kept for a retry is given whole.
+    if prompt.stream && wants_events(&body.headers) && body.header("x-idempotency-key").is_empty() {
+        return webhook_stream::respond(app, session, question(&prompt.message)).await;
+    }
     let work = answer(app.clone(), session, prompt.message);
     let answered = app.idempotency.answer("/webhook", &body.headers, &body.bytes, work).await?;
     Ok(answered.into_response())
@@ -65,18 +74,29 @@ pub(super) fn session(headers: &HeaderMap) -> Option<&str> {
 }
 
 pub(super) fn names_a_session(name: &str) -> bool {
-    const LONGEST: usize = 128;
-    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    plain && (1..=LONGEST).contains(&name.len())
+    SessionName::parse(name).is_ok()
 }
 
 async fn answer(app: App, session: Option<String>, message: String) -> Result<Value, Refusal> {
-    let ask = Ask { tools: Tools::None, ..Ask::new(Source::Webhook, &message) };
-    let answer = match &session {
-        Some(id) => conversation::answer(&app, id, Ask { owner: Owner::session(id), ..ask }).await?,
-        None => agent::answer(&app, ask).await?,
-    };
+    let answer = in_session(&app, session.as_deref(), question(&message)).await?;
     Ok(json!({ "model": answer.model, "response": answer.text }))
+}
+
+fn question(message: &str) -> Ask {
+    Ask { tools: Tools::None, ..Ask::new(Source::Webhook, message) }
+}
+
+/// The answer in a conversation, where one is named.
+pub(super) async fn in_session(app: &App, session: Option<&str>, ask: Ask) -> Result<Answer, AgentError> {
+    match session {
+        Some(id) => conversation::answer(app, id, Ask { owner: Owner::session(id), ..ask }).await,
+        None => agent::answer(app, ask).await,
+    }
+}
+
+fn wants_events(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|range| range.trim().starts_with("text/event-stream"))
 }
 
 /// A second lock, where one is configured.

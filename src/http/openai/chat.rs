@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::late_error;
-use super::source::Pieces;
+use crate::http::pieces::{Piece, Pieces};
 
 pub(super) fn whole(model: &str, text: &str) -> Response {
     let answer = json!({
@@ -38,7 +38,8 @@ pub(super) fn streamed(model: &str, pieces: Pieces) -> impl Stream<Item = Event>
     let last = chunk.clone();
     let pieces = pieces.map(Some).chain(stream::once(async { None })).flat_map(move |piece| {
         let out = match piece {
-            Some(Ok(piece)) => vec![chunk(json!({"content": piece}), None)],
+            Some(Ok(Piece::Text(piece))) => vec![chunk(json!({"content": piece}), None)],
+            Some(Ok(Piece::Whole(_))) => Vec::new(),
             Some(Err(problem)) => {
                 failed = true;
                 vec![late_error(&problem)]

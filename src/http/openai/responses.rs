@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::late_error;
-use super::source::Pieces;
+use crate::http::pieces::{Piece, Pieces};
 
 /// One response and its only item, under names that stay the same in all its events.
 #[derive(Clone)]
@@ -61,7 +61,8 @@ pub(super) fn streamed(model: &str, pieces: Pieces) -> impl Stream<Item = Event>
     let first = writer.opening();
     let rest = pieces.map(Some).chain(stream::once(async { None })).flat_map(move |piece| {
         let out = match piece {
-            Some(Ok(piece)) => vec![writer.delta(&piece)],
+            Some(Ok(Piece::Text(piece))) => vec![writer.delta(&piece)],
+            Some(Ok(Piece::Whole(_))) => Vec::new(),
             Some(Err(problem)) => {
                 writer.failed = true;
                 vec![writer.failure(&problem.openai_body()["error"]), late_error(&problem)]

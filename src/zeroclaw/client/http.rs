@@ -16,12 +16,13 @@ use serde::Deserialize;
 
 use super::handover::Handover;
 use super::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
-use crate::domain::Secret;
+use crate::domain::{Secret, SessionName};
 use crate::zeroclaw::usability::SelfReport;
 
 const PAIRING_CODE: HeaderName = HeaderName::from_static("x-pairing-code");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const SESSION: HeaderName = HeaderName::from_static("x-session-id");
 
 /// `/health`, `/api/status` and `/pair` answer with a few hundred bytes.
 const SMALL_ANSWER: usize = 64 * 1024;
@@ -144,7 +145,8 @@ impl Gateway for HttpGateway {
                 .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
                 .body(reqwest::Body::wrap(body));
             // A caller's odd tracing header is not worth its message.
-            for (name, value) in [(REQUEST_ID, call.request_id), (TRACEPARENT, call.traceparent)] {
+            let session = call.session.as_ref().map(SessionName::to_string);
+            for (name, value) in [(REQUEST_ID, call.request_id), (TRACEPARENT, call.traceparent), (SESSION, session)] {
                 if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
                     request = request.header(name, value);
                 }

@@ -111,6 +111,7 @@ fn call(sent: &SentMark) -> WebhookCall {
         body: Bytes::from_static(br#"{"message":"hi"}"#),
         request_id: Some("r-1".into()),
         traceparent: Some("not\na header".into()),
+        session: SessionName::parse("chat-1").ok(),
         sent: sent.clone(),
     }
 }
@@ -135,6 +136,7 @@ async fn a_message_is_answered() {
         "content-type: application/json\r\n",
         "content-length: 16\r\n",
         "x-request-id: r-1\r\n",
+        "x-session-id: chat-1\r\n",
         "\r\n\r\n{\"message\":\"hi\"}",
     ] {
         assert!(request.contains(part), "{part:?} in {request:?}");

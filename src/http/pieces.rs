@@ -1,72 +1,54 @@
-//! An agent's answer as pieces of text, for gateways without OpenAI's endpoints.
+//! An agent's answer as pieces of text, whatever its gateway's version.
 //!
-//! Everything goes by `/webhook`, the one endpoint that all versions have. Since 0.8 it streams: each event has the whole
-//! text so far, so that a piece is what is new in it. Older versions give one piece at the end.
-
-use std::time::Duration;
+//! Everything goes by `/webhook`, the one endpoint that all versions have. Where it streams, each event has the whole text so
+//! far (ZeroClaw 0.8) or what is new in it (the embedded gateway). Older versions give one piece at the end.
 
 use axum::body::Body;
-use axum::http::uri::PathAndQuery;
 use axum::http::{StatusCode, header};
 use axum::response::Response;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
-use super::prompt::flatten;
-use super::request::Ask;
-use super::{Question, bad};
-use crate::http::error::gateway_refusal;
-use crate::http::message::hold_secs;
-use crate::http::problem::{Code, Problem};
+use super::error::gateway_refusal;
+use super::problem::{Code, Problem};
 use crate::zeroclaw::client::WebhookAnswer;
-use crate::zeroclaw::profile::Profile;
 
-/// Pieces in order; an error is the last.
-pub(super) type Pieces = BoxStream<'static, Result<String, Problem>>;
+/// Pieces in order; the whole or an error is the last.
+pub type Pieces = BoxStream<'static, Result<Piece, Problem>>;
 
-/// What ZeroClaw's gateway takes at most.
-const MAX_PROMPT: usize = 65_536;
+/// A part of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// What is new.
+    Text(String),
+    /// All of it in the gateway's own words at the end, where it says that. They count more than the pieces.
+    Whole(String),
+}
+
 /// A model's longest answers are some hundred kilobytes.
-const MAX_ANSWER: usize = 4 * 1024 * 1024;
-const WEBHOOK: &str = "/webhook";
+pub const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
-/// Asks, and gives the answer as it comes. Fails at once where the agent is not there to be asked.
-pub(super) async fn ask(question: &Question<'_>, ask: &Ask) -> Result<Pieces, Problem> {
-    let streams = ask.stream && question.agent.profile() == Profile::V08;
-    let message = flatten(&ask.lines);
-    let body = if streams { json!({"message": message, "stream": true}) } else { json!({"message": message}) };
-    let body = Bytes::from(body.to_string());
-    if body.len() > MAX_PROMPT {
-        let problem =
-            bad("messages", &format!("are longer than the {MAX_PROMPT} bytes that the agent's gateway takes"));
-        return Err(problem.with("openaiCode", "context_length_exceeded"));
-    }
-    let accept = if streams { "text/event-stream" } else { "application/json" };
-    let call = question.call(PathAndQuery::from_static(WEBHOOK), body, Some(accept));
-    if ask.stream && !streams {
-        // The answer comes late and whole: signs of life go out meanwhile, once it is sure that there is an agent to ask.
-        let hold = Duration::from_secs(hold_secs(&question.parts.headers));
-        question.agent.access(Instant::now() + hold, hold, None).await?;
-        let api = question.api.clone();
-        let whole = async move { text(api.proxy.forward(call).await?).await };
-        return Ok(stream::once(whole).boxed());
-    }
-    let response = question.api.proxy.forward(call).await?;
-    if streams && response.status().is_success() && is_events(&response) {
+/// The pieces of an answer to `/webhook`, streamed or not.
+///
+/// # Errors
+/// The gateway refused the message.
+pub async fn of(response: Response) -> Result<Pieces, Problem> {
+    if response.status().is_success() && is_events(&response) {
         return Ok(pieces(response.into_body()));
     }
-    let whole = text(response).await;
-    Ok(stream::iter([Ok(whole?)]).boxed())
+    Ok(stream::iter([Ok(Piece::Text(text(response).await?))]).boxed())
 }
 
 /// All pieces together.
-pub(super) async fn collect(mut pieces: Pieces) -> Result<String, Problem> {
+pub async fn collect(mut pieces: Pieces) -> Result<String, Problem> {
     let mut text = String::new();
     while let Some(piece) = pieces.next().await {
-        text.push_str(&piece?);
+        match piece? {
+            Piece::Text(piece) => text.push_str(&piece),
+            Piece::Whole(whole) => text = whole,
+        }
     }
     Ok(text)
 }
@@ -76,7 +58,7 @@ fn is_events(response: &Response) -> bool {
 }
 
 /// The text of a whole answer.
-async fn text(response: Response) -> Result<String, Problem> {
+pub async fn text(response: Response) -> Result<String, Problem> {
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(ToOwned::to_owned);
     let body = axum::body::to_bytes(response.into_body(), MAX_ANSWER).await.map_err(|_| broken_off())?;
@@ -88,11 +70,24 @@ async fn text(response: Response) -> Result<String, Problem> {
 }
 
 fn broken_off() -> Problem {
-    Problem::new(Code::GatewayError, "The agent's gateway ended before its answer did.")
+    Problem::new(Code::DeliveryUnknown, "The agent's gateway ended before its answer did.")
 }
 
 fn unusable() -> Problem {
     Problem::new(Code::GatewayError, "The agent's gateway gave an answer without text.")
+}
+
+/// What an answer's last event says of a failure, as a whole answer would have said it.
+fn failed(event: &Value) -> Problem {
+    // Ours, see `proxy::body`: the gateway went away in the middle.
+    if event["code"] == Code::GatewayError.as_str() {
+        return broken_off();
+    }
+    let (status, body) = match event.get("model") {
+        Some(model) => (502, json!({ "model": model })),
+        None => (500, json!({ "error": "LLM request failed" })),
+    };
+    gateway_refusal(&WebhookAnswer { status, content_type: None, body: Bytes::from(body.to_string()) })
 }
 
 /// The pieces of a streamed answer.
@@ -109,21 +104,21 @@ struct Reader {
     body: Body,
     /// What came and is no whole event yet.
     buffer: BytesMut,
-    /// The text so far.
+    /// The text so far, where each event repeats it.
     known: String,
     over: bool,
 }
 
 impl Reader {
-    async fn next(&mut self) -> Option<Result<String, Problem>> {
+    async fn next(&mut self) -> Option<Result<Piece, Problem>> {
         while !self.over {
             while let Some(event) = take_event(&mut self.buffer) {
                 match self.read(&event) {
-                    Step::Piece(piece) => return Some(Ok(piece)),
+                    Step::Piece(piece) => return Some(Ok(Piece::Text(piece))),
                     Step::Nothing => {}
-                    Step::Done => {
+                    Step::Done(whole) => {
                         self.over = true;
-                        return None;
+                        return whole.map(|whole| Ok(Piece::Whole(whole)));
                     }
                     Step::Failed(problem) => {
                         self.over = true;
@@ -156,19 +151,23 @@ impl Reader {
             lines.map(|value| value.strip_prefix(' ').unwrap_or(value)).collect::<Vec<_>>().join("\n")
         };
         let data: Value = serde_json::from_str(&field("data")).unwrap_or_default();
+        let text = |name: &str| data.get(name).and_then(Value::as_str);
         match field("event").as_str() {
             "token" => {
-                let whole = data.get("text").and_then(Value::as_str).unwrap_or_default();
-                // A gateway that changes its mind about what it said cannot take it back from a client that has it.
-                let piece = whole.strip_prefix(self.known.as_str()).unwrap_or_default().to_owned();
-                if piece.is_empty() {
-                    return Step::Nothing;
-                }
-                self.known.push_str(&piece);
-                Step::Piece(piece)
+                let piece = match (text("delta"), text("text")) {
+                    (Some(piece), _) => piece.to_owned(),
+                    // A gateway that changes its mind about what it said cannot take it back from a client that has it.
+                    (None, Some(whole)) => {
+                        let piece = whole.strip_prefix(self.known.as_str()).unwrap_or_default().to_owned();
+                        self.known.push_str(&piece);
+                        piece
+                    }
+                    (None, None) => String::new(),
+                };
+                if piece.is_empty() { Step::Nothing } else { Step::Piece(piece) }
             }
-            "done" => Step::Done,
-            "error" => Step::Failed(Problem::new(Code::GatewayError, "The agent's model gave no answer.")),
+            "done" => Step::Done(text("response").map(ToOwned::to_owned)),
+            "error" => Step::Failed(failed(&data)),
             _ => Step::Nothing,
         }
     }
@@ -177,7 +176,7 @@ impl Reader {
 enum Step {
     Piece(String),
     Nothing,
-    Done,
+    Done(Option<String>),
     Failed(Problem),
 }
 
@@ -204,7 +203,8 @@ mod tests {
         let (mut text, mut failed) = (String::new(), None);
         while let Some(piece) = pieces.next().await {
             match piece {
-                Ok(piece) => text.push_str(&piece),
+                Ok(Piece::Text(piece)) => text.push_str(&piece),
+                Ok(Piece::Whole(whole)) => assert_eq!(whole, text),
                 Err(problem) => failed = Some(problem.code()),
             }
         }
@@ -217,6 +217,8 @@ mod tests {
         for size in [1, 2, 3, 7, 1000] {
             assert_eq!(read(text, size).await, ("Größe".to_owned(), None), "{size}");
         }
+        let deltas = "event: token\ndata: {\"delta\":\"a\"}\n\nevent: token\ndata: {\"delta\":\"a\"}\n\nevent: done\ndata: {}\n\n";
+        assert_eq!(read(deltas, 9).await, ("aa".to_owned(), None));
         let crlf = "event: token\r\ndata: {\"text\":\"x\"}\r\n\r\nevent: done\r\ndata: {}\r\n\r\n";
         assert_eq!(read(crlf, 5).await, ("x".to_owned(), None));
     }
@@ -224,8 +226,8 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_breaks_off_or_fails_is_an_error_at_its_end() {
         let cut = "event: token\ndata: {\"text\":\"x\"}\n\nevent: tok";
-        assert_eq!(read(cut, 9).await, ("x".to_owned(), Some(Code::GatewayError)));
+        assert_eq!(read(cut, 9).await, ("x".to_owned(), Some(Code::DeliveryUnknown)));
         let failed = "event: error\ndata: {\"message\":\"no\"}\n\n";
-        assert_eq!(read(failed, 9).await, (String::new(), Some(Code::GatewayError)));
+        assert_eq!(read(failed, 9).await, (String::new(), Some(Code::ModelError)));
     }
 }

@@ -1,0 +1,136 @@
+//! A message of a named conversation, for gateways that keep conversations over their WebSocket alone.
+//!
+//! ```text
+//! open ─► session_start ─► {"type":"message"} ─► chunk … ─► done, or error
+//!   └── again until the wait is over ──┘   └─ from here on it may have been read: never again
+//! ```
+
+use std::time::Duration;
+
+use axum::http::uri::PathAndQuery;
+use futures_util::stream::{self, StreamExt};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use super::error::{delivery_unknown, gateway_refusal};
+use super::pieces::{Piece, Pieces};
+use super::problem::{Code, Problem};
+use super::question::Question;
+use crate::control::DeliveryError;
+use crate::domain::SessionName;
+use crate::proxy::Socket;
+use crate::zeroclaw::client::WebhookAnswer;
+
+/// How long a gateway that was reached may take to say that the conversation begins.
+const BEGINS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Puts a message in the conversation, and gives the answer as it comes.
+///
+/// # Errors
+/// It was certainly not sent.
+pub async fn ask(question: &Question, session: &SessionName, message: &str) -> Result<Pieces, Problem> {
+    let mut socket = begin(question, session).await?;
+    let within = question.api.options.answer_within;
+    let sent = timeout(within, socket.send(&json!({ "type": "message", "content": message }))).await;
+    if !matches!(sent, Ok(Some(()))) {
+        return Err(delivery_unknown());
+    }
+    let over = Box::pin(question.api.over(question.caller.clone()));
+    let answer = Answer { socket, within, streamed: false, over: false };
+    let pieces = stream::unfold(answer, |mut answer| async move {
+        let pieces = answer.next().await?;
+        Some((stream::iter(pieces), answer))
+    });
+    Ok(pieces.flatten().take_until(over).boxed())
+}
+
+/// A socket on which the gateway waits for a message of the conversation.
+async fn begin(question: &Question, session: &SessionName) -> Result<Socket, Problem> {
+    let Question { api, agent, client, hold, .. } = question;
+    let user = agent.view().ok_or_else(Problem::not_found)?.record.user;
+    // From 0.8 on a gateway has several agents; ours has one. Older ones do not read it.
+    let path = PathAndQuery::try_from(format!("/ws/chat?agent=default&session_id={session}"));
+    let path = path.map_err(|_| Problem::not_found())?;
+    let deadline = Instant::now() + *hold;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut socket = api.proxy.open_socket(agent, user, &path, client, left).await?;
+        let began = async {
+            loop {
+                match socket.next().await.map(|event| event["type"] == "session_start") {
+                    Some(true) => return true,
+                    Some(false) => {}
+                    None => return false,
+                }
+            }
+        };
+        if timeout(BEGINS_WITHIN, began).await.unwrap_or(false) {
+            return Ok(socket);
+        }
+        agent.report_unreachable();
+        if Instant::now() >= deadline {
+            return Err(DeliveryError::Garbage("the conversation did not begin".into()).into());
+        }
+    }
+}
+
+struct Answer {
+    socket: Socket,
+    /// How long the gateway may be silent.
+    within: Duration,
+    /// Whether pieces of it came.
+    streamed: bool,
+    over: bool,
+}
+
+impl Answer {
+    /// What the next message brings; `None` after the last.
+    async fn next(&mut self) -> Option<Vec<Result<Piece, Problem>>> {
+        if self.over {
+            return None;
+        }
+        let event = match timeout(self.within, self.socket.next()).await {
+            Ok(Some(event)) => event,
+            Ok(None) => return self.end(Err(delivery_unknown())),
+            Err(_) => return self.end(Err(DeliveryError::TimedOut.into())),
+        };
+        let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+        match event["type"].as_str().unwrap_or_default() {
+            "chunk" => {
+                self.streamed = true;
+                Some(vec![Ok(Piece::Text(text("content")))])
+            }
+            "done" => {
+                let whole = text("full_response");
+                let first = (!self.streamed).then(|| Ok(Piece::Text(whole.clone())));
+                self.over = true;
+                Some(first.into_iter().chain([Ok(Piece::Whole(whole))]).collect())
+            }
+            "error" => self.end(Err(failed(&event))),
+            "aborted" | "stopped" => {
+                self.end(Err(Problem::new(Code::GatewayError, "The answer was ended at the agent's gateway.")))
+            }
+            // Nobody is there to be asked.
+            "approval_request" => {
+                let refusal =
+                    json!({ "type": "approval_response", "request_id": event["request_id"], "decision": "deny" });
+                match self.socket.send(&refusal).await {
+                    Some(()) => Some(Vec::new()),
+                    None => self.end(Err(delivery_unknown())),
+                }
+            }
+            _ => Some(Vec::new()),
+        }
+    }
+
+    fn end(&mut self, last: Result<Piece, Problem>) -> Option<Vec<Result<Piece, Problem>>> {
+        self.over = true;
+        Some(vec![last])
+    }
+}
+
+/// The gateway's words for what failed, as its `/webhook` would have told it.
+fn failed(event: &Value) -> Problem {
+    let model = json!({ "model": { "message": event["message"], "code": event["code"] } });
+    gateway_refusal(&WebhookAnswer { status: 502, content_type: None, body: model.to_string().into() })
+}

@@ -1,0 +1,129 @@
+//! A question to an agent's gateway that we put ourselves, rather than pass on: by `/message`, `/v1` and for sessions.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::uri::PathAndQuery;
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::gateway::client;
+use super::pieces::{self, Piece, Pieces};
+use super::prefer::hold_secs;
+use super::problem::{Code, Problem};
+use super::request::{Trace, peer_of};
+use super::state::Api;
+use crate::accounts::Caller;
+use crate::control::AgentHandle;
+use crate::domain::SessionName;
+use crate::proxy::{Call, Client, Mount};
+
+/// What ZeroClaw's gateway takes at most.
+pub const MAX_WEBHOOK: usize = 65_536;
+const WEBHOOK: &str = "/webhook";
+const SESSION: HeaderName = HeaderName::from_static("x-session-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const JSON: &str = "application/json";
+const EVENTS: &str = "text/event-stream";
+
+/// Who asks which agent.
+#[derive(Clone)]
+pub struct Question {
+    pub api: Api,
+    pub caller: Caller,
+    pub agent: AgentHandle,
+    /// The conversation that it belongs to.
+    pub session: Option<SessionName>,
+    pub client: Client,
+    /// How long it may wait for an agent that comes up.
+    pub hold: Duration,
+    pub trace: Trace,
+}
+
+impl Question {
+    /// A question that belongs to no conversation.
+    pub fn new(
+        api: &Api,
+        caller: &Caller,
+        agent: AgentHandle,
+        trace: &Trace,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Self {
+        Self {
+            api: api.clone(),
+            caller: caller.clone(),
+            agent,
+            session: None,
+            client: client(headers, peer_of(extensions)),
+            hold: Duration::from_secs(hold_secs(headers)),
+            trace: trace.clone(),
+        }
+    }
+
+    /// Puts a message, and gives the answer as it comes: in pieces where the gateway streams, else in one.
+    ///
+    /// # Errors
+    /// The agent is not there to be asked, or refuses at once.
+    pub async fn ask(&self, message: &str, stream: bool) -> Result<Pieces, Problem> {
+        let streams = stream && self.agent.profile().streams();
+        let body = if streams { json!({"message": message, "stream": true}) } else { json!({"message": message}) };
+        let body = Bytes::from(body.to_string());
+        if body.len() > MAX_WEBHOOK {
+            return Err(Problem::new(Code::TooLarge, format!("The message may have at most {MAX_WEBHOOK} bytes.")));
+        }
+        let path = PathAndQuery::from_static(WEBHOOK);
+        let call = self.call(Method::POST, path, body, if streams { EVENTS } else { JSON });
+        if stream && !streams {
+            // The answer comes late and whole: signs of life go out meanwhile, once it is sure that there is an agent to ask.
+            self.agent.access(Instant::now() + self.hold, self.hold, None).await?;
+            let api = self.api.clone();
+            let whole = async move { Ok(Piece::Text(pieces::text(api.proxy.forward(call).await?).await?)) };
+            return Ok(stream::once(whole).boxed());
+        }
+        pieces::of(self.api.proxy.forward(call).await?).await
+    }
+
+    /// The gateway's answer to a request of ours.
+    ///
+    /// # Errors
+    /// See [`crate::proxy::ForwardError`].
+    pub async fn send(&self, method: Method, path: PathAndQuery, body: Bytes) -> Result<Response, Problem> {
+        Ok(self.api.proxy.forward(self.call(method, path, body, JSON)).await?)
+    }
+
+    /// A request to the agent's gateway.
+    fn call(&self, method: Method, path: PathAndQuery, body: Bytes, accept: &'static str) -> Call {
+        let mut headers = HeaderMap::new();
+        if !body.is_empty() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+        }
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+        let session = self.session.as_ref().map(SessionName::as_str);
+        let id = Some(self.trace.request_id.as_str());
+        for (name, value) in [(SESSION, session), (REQUEST_ID, id), (TRACEPARENT, self.trace.traceparent.as_deref())] {
+            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+                headers.insert(name, value);
+            }
+        }
+        let (mut parts, ()) = axum::http::Request::new(()).into_parts();
+        parts.method = method;
+        parts.headers = headers;
+        Call {
+            agent: self.agent.clone(),
+            parts,
+            path,
+            body: Body::from(body),
+            client: self.client.clone(),
+            mount: Mount::Path(format!("/api/agents/{}/gateway", self.agent.id())),
+            hold: self.hold,
+            until: Box::pin(self.api.over(self.caller.clone())),
+        }
+    }
+}
