@@ -61,7 +61,7 @@ pub use crate::lifecycle::Timing;
 use crate::runtime::{Caps, ImageChoice, RuntimeError};
 use crate::store::Store;
 use crate::vault::Vault;
-use crate::view::Page;
+use crate::view::{AgentView, Page};
 
 /// How long an actor may take to answer: it waits for nothing but the store.
 const ACTOR_PATIENCE: Duration = Duration::from_secs(10);
@@ -121,7 +121,18 @@ impl ControlPlane {
 
     /// Agents in order of creation: one user's, or all.
     pub fn agents(&self, user: Option<UserId>, after: Option<AgentId>, limit: usize, statuses: &[Status]) -> Page {
-        self.services.views.page(user, after, limit, statuses)
+        self.agents_where(user, after, limit, |view| statuses.is_empty() || statuses.contains(&view.status()))
+    }
+
+    /// The same, of those that are `wanted`.
+    pub fn agents_where(
+        &self,
+        user: Option<UserId>,
+        after: Option<AgentId>,
+        limit: usize,
+        wanted: impl Fn(&AgentView) -> bool,
+    ) -> Page {
+        self.services.views.page(user, after, limit, wanted)
     }
 
     pub fn accounts(&self) -> &Accounts {

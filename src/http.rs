@@ -80,6 +80,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(plane: ControlPlane, options: Ht
     let (router, _) = routes.split_for_parts();
     let cors = cors::layer(&api.options.cors_origins);
     router
+        .merge(api.options.pages.clone().with_state(()))
         .fallback(request::no_such_path)
         .method_not_allowed_fallback(request::no_such_method)
         .layer(from_fn_with_state(api.clone(), agent_host::by_host_name))

@@ -23,6 +23,7 @@
 //! | what readers see without asking an actor | [`view`], [`accounts`], [`incident`] |
 //! | what embedders and the HTTP facade hold | [`control`] |
 //! | the data path to an agent's own gateway | `proxy` |
+//! | the pages for people, on top of the API | `console` |
 //! | the agent runtime of our own, a program in itself | `gateway` |
 //!
 //! Imports run strictly downwards; a test holds them to it.
@@ -41,7 +42,7 @@
 //! create agents and hold them by [`control::AgentHandle`]. `docs/embedding.md` walks through it.
 //!
 //! # Features
-//! `process`, `docker`: runtimes. `server`: the HTTP API as an axum router. `gateway`: the embedded gateway. `cli`: the
+//! `process`, `docker`: runtimes. `server`: the HTTP API as an axum router. `console`: the web console. `gateway`: the embedded gateway. `cli`: the
 //! program. `testkit`: fakes, fault injection and invariants for tests of one's own. Without any: the supervisor alone.
 
 pub mod accounts;
@@ -51,6 +52,8 @@ mod backoff;
 pub mod cli;
 #[cfg(feature = "cli")]
 pub mod config;
+#[cfg(feature = "console")]
+pub mod console;
 pub mod control;
 pub mod domain;
 #[cfg(feature = "gateway")]

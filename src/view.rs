@@ -165,8 +165,14 @@ impl Views {
         self.order.read().unwrap_or_else(PoisonError::into_inner).all.iter().copied().collect()
     }
 
-    /// Up to `limit` agents after `after`, of one user or of all, whose status is among `statuses` (all if empty).
-    pub fn page(&self, user: Option<UserId>, after: Option<AgentId>, limit: usize, statuses: &[Status]) -> Page {
+    /// Up to `limit` agents after `after`, of one user or of all, that are `wanted`.
+    pub fn page(
+        &self,
+        user: Option<UserId>,
+        after: Option<AgentId>,
+        limit: usize,
+        wanted: impl Fn(&AgentView) -> bool,
+    ) -> Page {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
         let ids = match user {
@@ -177,7 +183,7 @@ impl Views {
         let mut next = None;
         for &id in ids.into_iter().flat_map(|ids| ids.range((from, Bound::Unbounded))) {
             let Some(view) = self.get(id) else { continue };
-            if !statuses.is_empty() && !statuses.contains(&view.status()) {
+            if !wanted(&view) {
                 continue;
             }
             if agents.len() == limit {

@@ -131,7 +131,7 @@ fn http_options(config: &Config, closing: &CancellationToken) -> HttpOptions {
     let rate_limit = NonZeroU32::new(limit.per_second)
         .map(|per_second| RateLimit { per_second, burst: NonZeroU32::new(limit.burst).unwrap_or(NonZeroU32::MIN) });
     let max_connections = connections(config);
-    HttpOptions {
+    let options = HttpOptions {
         rate_limit,
         answer_within: Duration::from_secs(config.server.answer_secs),
         closing: closing.clone(),
@@ -144,7 +144,10 @@ fn http_options(config: &Config, closing: &CancellationToken) -> HttpOptions {
         hosts: config.server.hosts.clone(),
         proxy: config.proxy.options(),
         ..HttpOptions::default()
-    }
+    };
+    #[cfg(feature = "console")]
+    let options = HttpOptions { pages: crate::console::router(), ..options };
+    options
 }
 
 /// As many as configured, and as the limit of open files allows.

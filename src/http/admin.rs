@@ -59,6 +59,7 @@ pub struct OwnRuntime {
         ("limit" = Option<u8>, Query, minimum = 1, maximum = 200),
         ("cursor" = Option<String>, Query),
         ("status" = Option<String>, Query, description = "Only these statuses, by comma"),
+        ("search" = Option<String>, Query, description = "Only those with this in their name, slug or model, whatever its case"),
         ("user" = Option<uuid::Uuid>, Query, description = "Only this user's")
     ),
     responses((status = 200, body = AgentPage))

@@ -46,7 +46,8 @@ pub struct AgentPage {
     params(
         ("limit" = Option<u8>, Query, description = "Agents in a page, 1 to 200", minimum = 1, maximum = 200),
         ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
-        ("status" = Option<String>, Query, description = "Only these statuses, by comma")
+        ("status" = Option<String>, Query, description = "Only these statuses, by comma"),
+        ("search" = Option<String>, Query, description = "Only those with this in their name, slug or model, whatever its case")
     ),
     responses((status = 200, body = AgentPage))
 )]
@@ -57,10 +58,19 @@ pub async fn list(state: State<Api>, caller: Admitted, params: Params) -> Result
 /// One user's agents, or everyone's.
 pub fn page(api: &Api, user: Option<UserId>, mut params: Params) -> Result<AgentPage, Problem> {
     let (limit, after, statuses) = (params.limit(), params.cursor(), params.statuses("status"));
+    let search = params.text("search").unwrap_or_default().to_lowercase();
     params.finish()?;
-    let page = api.plane.agents(user, after, limit, &statuses);
+    let wanted = |view: &AgentView| (statuses.is_empty() || statuses.contains(&view.status())) && found(view, &search);
+    let page = api.plane.agents_where(user, after, limit, wanted);
     let data = page.agents.iter().map(|view| AgentSummary::of(api, view)).collect();
     Ok(AgentPage { data, next_cursor: page.next.map(cursor) })
+}
+
+/// Whether what people call the agent, or its model, has these words in it.
+fn found(view: &AgentView, search: &str) -> bool {
+    let record = &view.record;
+    let texts = [record.spec.name.as_str(), record.slug.as_str(), record.spec.model.as_str()];
+    search.is_empty() || texts.iter().any(|text| text.to_lowercase().contains(search))
 }
 
 /// An agent.

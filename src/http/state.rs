@@ -50,6 +50,8 @@ pub struct HttpOptions {
     pub closing: CancellationToken,
     /// The data path to agents' own gateways.
     pub proxy: ProxyOptions,
+    /// Routes beside the API's, such as the web console's: behind the same host names, request ids and log lines.
+    pub pages: axum::Router,
 }
 
 impl Default for HttpOptions {
@@ -67,6 +69,7 @@ impl Default for HttpOptions {
             answer_within: Duration::from_secs(120),
             closing: CancellationToken::new(),
             proxy: ProxyOptions::default(),
+            pages: axum::Router::new(),
         }
     }
 }

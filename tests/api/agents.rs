@@ -164,6 +164,13 @@ async fn lists_come_in_pages_and_by_status() {
     assert_eq!(seen, ids);
     let stopped = world.get("/api/agents?status=STOPPED,ERROR").await.body;
     assert_eq!((stopped["data"].as_array().unwrap().len(), &stopped["data"][0]["id"]), (1, &json!(ids[1])));
+    // By what people call it, or by its model, whatever the case.
+    let found = world.get("/api/agents?search=STOPPED-nothing").await.body;
+    assert_eq!(found["data"], json!([]));
+    let first = world.get("/api/agents?limit=1").await.body["data"][0].clone();
+    let words = first["slug"].as_str().unwrap().to_uppercase();
+    let found = world.get(&format!("/api/agents?search={words}")).await.body;
+    assert!(found["data"].as_array().unwrap().iter().any(|agent| agent["id"] == first["id"]), "{found}");
     for query in ["limit=0", "limit=201", "limit=x", "cursor=!", "status=ALIVE"] {
         world.get(&format!("/api/agents?{query}")).await.problem(422, "invalid");
     }

@@ -5,6 +5,8 @@ mod account;
 mod administration;
 mod agents;
 mod connections;
+#[cfg(feature = "console")]
+mod console;
 mod gateway;
 #[path = "../support/http_client.rs"]
 mod http_client;

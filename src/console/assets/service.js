@@ -1,0 +1,60 @@
+// How the service does, for administrators.
+
+import { $, bytes, facts, fill, h, number } from "./dom.js";
+import { call } from "./api.js";
+import { failed, start } from "./shell.js";
+import { word } from "./status.js";
+import { empty, table } from "./table.js";
+
+const REFRESH_MS = 5000;
+const yes = (value) => (value ? "yes" : "no");
+
+start(async () => {
+  const all = () => Promise.all([health(), runtime(), orphans()]);
+  await all();
+  setInterval(() => document.hidden || all(), REFRESH_MS);
+});
+
+async function part(place, read) {
+  try {
+    fill(place, ...(await read()));
+  } catch (error) {
+    if (error.status === 404) fill(place, empty("This service does not tell."));
+    else if (error.status !== 401) await failed(place, error);
+  }
+}
+
+const health = () =>
+  part($("#health"), async () => {
+    const { status, details: it } = await call("/readyz?verbose").catch((error) => (error.body?.details ? error.body : Promise.reject(error)));
+    const list = facts(h("dl"), [
+      ["Ready", h("span", { class: `badge ${status === "ready" ? "running" : "error"}` }, h("span", { class: "dot", "aria-hidden": "true" }), status)],
+      ["Version", it.version],
+      ["Store", `${it.store.writable ? "writable" : "cannot be written"}, ${bytes(it.store.bytes)}, ${number(it.store.queued)} writes waiting`],
+      ["Actors", it.actors ? "answer" : "do not answer"],
+      ...Object.entries(it.agents).map(([name, count]) => [`Agents ${word(name).toLowerCase()}`, number(count)]),
+    ]);
+    return [list];
+  });
+
+const runtime = () =>
+  part($("#runtime"), async () => {
+    const it = await call("/api/admin/runtime");
+    const list = facts(h("dl"), [
+      ["Runtime", it.name],
+      ["Answers", yes(it.reachable)],
+      ["Limits processor time", yes(it.enforcesCpu)],
+      ["Limits memory", yes(it.enforcesMemory)],
+      ["Separates networks", yes(it.isolatesNetwork)],
+      ["New agents are made from", it.image ? [h("code", {}, it.image.name), ` ${it.image.version ?? it.image.family}`] : null],
+      ["Installation", h("code", {}, it.installation)],
+    ]);
+    return [list];
+  });
+
+const orphans = () =>
+  part($("#orphans"), async () => {
+    const { data } = await call("/api/admin/orphans");
+    if (!data.length) return [empty("There are none.")];
+    return [table("Orphans", ["Instance", "What is known of it"], data.map((it) => [it.name ?? it.id ?? "?", JSON.stringify(it)]))];
+  });
