@@ -1,4 +1,14 @@
-//! Users and API keys as they are read: in memory, in step with the store. The registry is the one writer.
+//! Users, API keys and sessions as they are read: in memory, in step with the store. The registry is the one writer.
+//!
+//! ```text
+//! passwords   the slow hash, a few at a time       slowdown   failed sign-ins, by account and by address
+//! sessions    people who have signed in            tickets    what lets somebody in once
+//! ```
+
+mod passwords;
+mod sessions;
+mod slowdown;
+mod tickets;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -6,8 +16,12 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{ApiKey, KeyId, Limits, Plan, Scope, Scopes, Timestamp, UserId, UserStatus};
-use crate::store::{KeyRecord, UserRecord};
+use crate::domain::{ApiKey, KeyId, Limits, Plan, Scope, Scopes, SessionId, Timestamp, UserId, UserStatus};
+use crate::store::{KeyRecord, Snapshot, TicketRecord, UserRecord};
+
+pub use self::passwords::{Busy, Passwords};
+use self::sessions::Session;
+pub use self::slowdown::Slowdown;
 
 #[derive(Default)]
 pub struct Accounts {
@@ -20,6 +34,8 @@ pub struct Accounts {
 struct Inner {
     users: HashMap<UserId, UserRecord>,
     keys: HashMap<[u8; 32], Key>,
+    sessions: HashMap<[u8; 32], Session>,
+    tickets: HashMap<[u8; 32], TicketRecord>,
     last_used: HashMap<KeyId, Timestamp>,
 }
 
@@ -33,8 +49,10 @@ struct Key {
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub user: UserId,
-    /// The key that was presented; none for a caller that an embedder has authenticated.
+    /// The key that was presented; none for a session, and for a caller that an embedder has authenticated.
     pub key: Option<KeyId>,
+    /// The session whose cookie was presented.
+    pub session: Option<SessionId>,
     pub scopes: Scopes,
     pub expires_at: Option<Timestamp>,
     ended: CancellationToken,
@@ -52,14 +70,14 @@ pub enum Refused {
 impl Caller {
     /// A caller whom somebody else has authenticated, for routers that trust their embedder.
     pub fn new(user: UserId, scopes: Scopes) -> Self {
-        Self { user, key: None, scopes, expires_at: None, ended: CancellationToken::new() }
+        Self { user, key: None, session: None, scopes, expires_at: None, ended: CancellationToken::new() }
     }
 
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(scope)
     }
 
-    /// Waits until the key is revoked or its user suspended or deleted. Expiry is the caller's own to watch.
+    /// Waits until the key is revoked, the session ended, or the suspended or deleted. Expiry is the caller's own to watch.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
@@ -75,8 +93,10 @@ impl Accounts {
     }
 
     /// What the store has. Streams of keys that are still there stay open.
-    pub(crate) fn restore(&self, users: Vec<UserRecord>, keys: Vec<KeyRecord>) {
+    pub(crate) fn restore(&self, Snapshot { users, keys, sessions, tickets, agents: _ }: Snapshot) {
         let mut inner = self.write();
+        inner.restore_sessions(sessions);
+        inner.tickets = tickets.into_iter().map(|ticket| (ticket.hash, ticket)).collect();
         inner.users = users.into_iter().map(|user| (user.id, user)).collect();
         let mut before = std::mem::take(&mut inner.keys);
         for record in keys {
@@ -102,6 +122,7 @@ impl Accounts {
             Caller {
                 user: key.record.user,
                 key: Some(key.record.id),
+                session: None,
                 scopes: key.record.scopes.clone(),
                 expires_at: key.record.expires_at,
                 ended: key.ended.clone(),
@@ -158,10 +179,15 @@ impl Accounts {
         tree
     }
 
-    /// Whether a key with the scope admin works, other than these and those of this user.
+    /// Whether somebody can administer the service, without these keys and this user: by a key with the scope admin that
+    /// works, or as an administrator who has a password.
     pub(crate) fn has_administrator(&self, now: Timestamp, without: &HashSet<KeyId>, user: Option<UserId>) -> bool {
         let inner = self.read();
         let active = |id| inner.users.get(&id).is_some_and(|user| user.status == UserStatus::Active);
+        let signs_in = |it: &UserRecord| it.administrator && it.password.is_some() && active(it.id);
+        if inner.users.values().any(|it| user != Some(it.id) && signs_in(it)) {
+            return true;
+        }
         inner.keys.values().map(|key| &key.record).any(|key| {
             key.scopes.contains(Scope::Admin)
                 && key.works_at(now)
@@ -169,6 +195,12 @@ impl Accounts {
                 && user != Some(key.user)
                 && active(key.user)
         })
+    }
+
+    /// The same where this user is no administrator any more, but keeps their keys.
+    pub(crate) fn has_administrator_beside(&self, now: Timestamp, user: UserId) -> bool {
+        let keyed = |it: &KeyRecord| it.user == user && it.scopes.contains(Scope::Admin) && it.works_at(now);
+        self.has_administrator(now, &HashSet::new(), Some(user)) || self.keys_of(user).iter().any(|(key, _)| keyed(key))
     }
 
     pub(crate) fn put_user(&self, user: UserRecord) {
@@ -179,6 +211,7 @@ impl Accounts {
                 // The key may work again later.
                 key.ended = CancellationToken::new();
             }
+            inner.interrupt_sessions_of(user.id);
         }
         inner.users.insert(user.id, user);
         drop(inner);
@@ -189,6 +222,7 @@ impl Accounts {
         let mut inner = self.write();
         inner.users.remove(&user);
         inner.remove_keys(|key| key.user == user);
+        inner.remove_sessions(|session| session.user == user);
     }
 
     pub(crate) fn put_key(&self, record: KeyRecord) {
@@ -218,6 +252,11 @@ impl UserRecord {
     /// The limits agreed on, else the plan's.
     pub fn effective_limits(&self) -> Limits {
         self.limits.unwrap_or_else(|| self.plan.limits())
+    }
+
+    /// What they may do once they have signed in.
+    pub fn scopes(&self) -> Scopes {
+        if self.administrator { Scopes::all() } else { Scopes::user() }
     }
 }
 

@@ -23,9 +23,9 @@ mod registry;
 mod services;
 mod supervisor;
 
+pub use account_change::{AccountChange, AccountRefusal, UserChange, Which};
 #[cfg(feature = "server")]
-pub use account_change::KEYS_PER_USER;
-pub use account_change::{AccountChange, AccountRefusal, UserChange};
+pub use account_change::{KEYS_PER_USER, MAX_TICKETS};
 pub use ask::{AskError, ask};
 pub use clock::Clock;
 pub use counters::{ActorCounts, Counters};
@@ -38,5 +38,5 @@ pub use protocol::{
 };
 #[cfg(feature = "testkit")]
 pub use services::Sabotage;
-pub use services::{FeedEntry, JobLimits, Orphans, Services, Settings};
+pub use services::{AccountSettings, FeedEntry, JobLimits, Orphans, Registration, Services, Settings};
 pub use supervisor::{Supervisor, SupervisorArgs};

@@ -27,8 +27,8 @@ use serde::Deserialize;
 
 pub use layers::Origin;
 pub use sections::{
-    Agents, Docker, Health, Log, LogFormat, Process, Proxy, RateLimit, Reconcile, Restart, RuntimeChoice, Server,
-    Start, VaultSection,
+    Accounts, Agents, Docker, Health, Log, LogFormat, Process, Proxy, RateLimit, Reconcile, Restart, RuntimeChoice,
+    Server, Start, VaultSection,
 };
 
 use crate::control::KeyFile;
@@ -47,6 +47,7 @@ pub struct Config {
     pub bind: SocketAddr,
     pub runtime: RuntimeChoice,
     pub server: Server,
+    pub accounts: Accounts,
     pub ratelimit: RateLimit,
     pub restart: Restart,
     pub health: Health,

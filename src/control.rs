@@ -28,6 +28,7 @@ mod new_agent;
 mod reconcile;
 pub mod recover;
 mod rotate;
+mod sign_in;
 mod users;
 
 use std::sync::Arc;
@@ -50,9 +51,13 @@ pub use handle::{AgentHandle, CommandError, CommandOutcome, WaitError};
 pub use message::{DeliveryError, Message};
 pub use new_agent::{AgentPatch, CreateError, NewAgent};
 pub use rotate::{KeyFile, RotateError, Rotation};
+pub use sign_in::{SignInError, SignedIn, Visitor};
 
 use crate::accounts::Accounts;
-pub use crate::actor::{ActorCounts, AskError, Clock, FeedEntry, IdempotencyClaim, JobLimits, Orphans, Settings};
+pub use crate::actor::{
+    AccountSettings, ActorCounts, AskError, Clock, FeedEntry, IdempotencyClaim, JobLimits, Orphans, Registration,
+    Settings,
+};
 use crate::actor::{Directory, Services, SupervisorMsg, ask};
 pub use crate::backoff::RestartPolicy;
 use crate::domain::{AgentId, Slug, Software, Status, UserId};
@@ -83,6 +88,7 @@ pub struct ControlPlane {
     key_file: Option<KeyFile>,
     rotating: Arc<tokio::sync::Mutex<()>>,
     claimant: Arc<lease::Claimant>,
+    sign_ins: Arc<sign_in::SignIns>,
     /// Dropped with the last clone outside of the control plane; its own tasks hold none.
     _alive: Option<Arc<Alive>>,
 }

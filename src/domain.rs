@@ -11,6 +11,7 @@ mod file;
 mod id;
 mod key;
 mod origin;
+mod password;
 mod patch;
 mod plan;
 mod port;
@@ -24,15 +25,17 @@ mod spec;
 mod spec_patch;
 mod status;
 mod time;
+mod token;
 mod user;
 
 pub use channels::{ChannelKind, Channels, Discord, Slack, Telegram};
 pub use credentials::Credentials;
 pub use field::{FieldError, Problems, is_misleading, label};
 pub use file::StagedFile;
-pub use id::{AgentId, InstallationId, KeyId, UserId};
+pub use id::{AgentId, InstallationId, KeyId, SessionId, TicketId, UserId};
 pub use key::{ApiKey, Scope, Scopes};
 pub use origin::Origin;
+pub use password::{Password, PasswordHash};
 pub use patch::Patch;
 pub use plan::{Limits, Plan};
 pub use port::{HostPort, PortRange};
@@ -46,6 +49,7 @@ pub use spec::{AgentSpec, DEFAULT_TEMPERATURE};
 pub use spec_patch::{AppliedPatch, SpecPatch};
 pub use status::Status;
 pub(crate) use time::{elapsed, later};
+pub use token::Token;
 pub use user::UserStatus;
 
 /// A point in time, UTC, nanosecond precision; RFC 3339 when shown.

@@ -25,6 +25,7 @@ mod host;
 mod idempotency;
 mod in_flight;
 mod incidents;
+mod invitations;
 mod keys;
 mod load;
 mod logs;
@@ -46,10 +47,13 @@ mod request;
 mod schema;
 mod serve;
 mod service;
+mod session;
 mod sessions;
+mod sign_in;
 mod sse;
 mod state;
 mod stats;
+mod user_sessions;
 mod users;
 
 use std::sync::Arc;
@@ -129,7 +133,16 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::READ, routes!(openai::model)),
         (Rule::SEND_OWN, routes!(openai::chat)),
         (Rule::SEND_OWN, routes!(openai::responses)),
+        (Rule::Open, routes!(sign_in::ways)),
+        (Rule::Open, routes!(sign_in::login)),
+        (Rule::Open, routes!(sign_in::link)),
+        (Rule::Open, routes!(sign_in::register)),
+        (Rule::Open, routes!(sign_in::logout)),
         (Rule::ANY_KEY, routes!(account::me)),
+        (Rule::PASSWORD, routes!(account::change_password)),
+        (Rule::READ, routes!(user_sessions::list_sessions)),
+        (Rule::WRITE, routes!(user_sessions::delete_sessions)),
+        (Rule::WRITE, routes!(user_sessions::delete_session)),
         (Rule::READ, routes!(keys::list_keys)),
         (Rule::WRITE, routes!(keys::create_key)),
         (Rule::WRITE, routes!(keys::delete_key)),
@@ -141,6 +154,14 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::ADMIN, routes!(keys::list_user_keys)),
         (Rule::ADMIN, routes!(keys::create_user_key)),
         (Rule::ADMIN, routes!(keys::delete_user_key)),
+        (Rule::ADMIN, routes!(user_sessions::list_user_sessions)),
+        (Rule::ADMIN, routes!(user_sessions::delete_user_sessions)),
+        (Rule::ADMIN, routes!(user_sessions::delete_user_session)),
+        (Rule::ADMIN_PASSWORD, routes!(account::set_user_password)),
+        (Rule::ADMIN, routes!(invitations::sign_in_link)),
+        (Rule::ADMIN, routes!(invitations::list_invitations)),
+        (Rule::ADMIN, routes!(invitations::create_invitation)),
+        (Rule::ADMIN, routes!(invitations::delete_invitation)),
         (Rule::ADMIN, routes!(admin::list_agents)),
         (Rule::ADMIN, routes!(admin::runtime)),
         (Rule::ADMIN, routes!(admin::rotate_key)),

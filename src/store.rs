@@ -30,6 +30,7 @@ mod queue;
 mod read;
 mod records;
 mod schema;
+mod sign_in;
 mod tables;
 
 use std::fmt;
@@ -53,7 +54,8 @@ pub use error::{Conflict, OpenError, StoreError};
 pub use event_log::{Event, EventKind, EventLogBounds, EventPage};
 pub use memory::{CommitFault, Crash, MemoryDisk};
 pub use records::{
-    AgentRecord, IdempotencyRecord, IdempotencyState, KeyRecord, LogEntry, Snapshot, StoredAgent, UserRecord,
+    AgentRecord, IdempotencyRecord, IdempotencyState, KeyRecord, LogEntry, SessionRecord, SignInBy, Snapshot,
+    StoredAgent, TicketKind, TicketRecord, UserRecord,
 };
 
 /// How long a read may take: far longer than the largest one needs, so that only a hanging disk gets there.

@@ -22,6 +22,8 @@ fn user(writer: u8, count: u32) -> UserRecord {
         limits: Some(Limits { max_agents: None, cpu: 1.0, memory_mb: count }),
         created_at: Timestamp::UNIX_EPOCH,
         status: UserStatus::Active,
+        administrator: false,
+        password: None,
     }
 }
 

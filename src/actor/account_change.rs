@@ -1,15 +1,22 @@
-//! Changes of users and keys, as they are asked of the registry.
+//! Changes of users, keys, sessions and tickets, as they are asked of the registry.
 
-use crate::domain::{KeyId, Limits, Plan, UserId, UserStatus};
-use crate::store::{Conflict, KeyRecord, StoreError, UserRecord};
+use crate::domain::{KeyId, Limits, PasswordHash, Plan, SessionId, TicketId, UserId, UserStatus};
+use crate::store::{Conflict, KeyRecord, SessionRecord, StoreError, TicketRecord, UserRecord};
 
 /// Keys that a user may have. More are a script that forgets to revoke its own.
 pub const KEYS_PER_USER: usize = 50;
+/// Sessions that a user may have; the one that was used least lately ends when there is another one.
+pub const SESSIONS_PER_USER: usize = 50;
+/// Invitations and one-time links that may be open at once.
+pub const MAX_TICKETS: usize = 1000;
 
 #[derive(Debug, Clone)]
 pub enum AccountChange {
-    /// An e-mail address belongs to one user.
-    CreateUser(Box<UserRecord>),
+    /// An e-mail address belongs to one user. An invitation is used up with it.
+    CreateUser {
+        user: Box<UserRecord>,
+        spends: Option<[u8; 32]>,
+    },
     ChangeUser {
         user: UserId,
         change: UserChange,
@@ -22,6 +29,34 @@ pub enum AccountChange {
         user: UserId,
         key: KeyId,
     },
+    /// Ends all sessions but the one to keep.
+    SetPassword {
+        user: UserId,
+        password: PasswordHash,
+        keep: Option<SessionId>,
+    },
+    /// A person has signed in. A ticket is used up with it; the session that the browser had before ends.
+    OpenSession {
+        session: Box<SessionRecord>,
+        spends: Option<[u8; 32]>,
+        replaces: Option<SessionId>,
+    },
+    /// A later use of a session, unless it has ended.
+    UseSession(Box<SessionRecord>),
+    /// These, or all but the one to keep.
+    EndSessions {
+        user: UserId,
+        which: Which,
+    },
+    AddTicket(Box<TicketRecord>),
+    WithdrawTicket(TicketId),
+}
+
+/// Which of a user's sessions.
+#[derive(Debug, Clone, Copy)]
+pub enum Which {
+    One(SessionId),
+    AllBut(Option<SessionId>),
 }
 
 /// What is to change of a user; what is `None` stays.
@@ -31,6 +66,7 @@ pub struct UserChange {
     /// `Some(None)` goes back to the plan's own limits. So does a change to another plan.
     pub limits: Option<Option<Limits>>,
     pub status: Option<UserStatus>,
+    pub administrator: Option<bool>,
 }
 
 /// Why an account was not changed.
@@ -42,6 +78,12 @@ pub enum AccountRefusal {
     NoSuchUser,
     #[error("no such key")]
     NoSuchKey,
+    #[error("no such session")]
+    NoSuchSession,
+    #[error("no such invitation or link, or it was used already")]
+    NoSuchTicket,
+    #[error("{MAX_TICKETS} invitations and links are open already")]
+    TooManyTickets,
     #[error("the user still has agents")]
     HasAgents,
     #[error("the user has {KEYS_PER_USER} keys already")]

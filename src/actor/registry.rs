@@ -4,6 +4,7 @@
 //! the store, which holds the same claims in the same transactions as the records.
 
 mod accounts;
+mod sign_in;
 
 use std::sync::Arc;
 
@@ -44,12 +45,12 @@ impl Actor for RegistryActor {
     ) -> Result<RegistryState, ActorProcessingErr> {
         let RegistryArgs { services, supervisor, snapshot } = args;
         let mut ledger = Ledger::new(services.settings.ports).beginning_at(services.store.installation().seed());
-        for agent in snapshot.agents {
-            let record = agent.record;
+        for agent in &snapshot.agents {
+            let record = &agent.record;
             // The store keeps the same claims in one transaction with the record: a clash means that it is damaged.
-            ledger.restore(record.id, record.user, record.slug, agent.port)?;
+            ledger.restore(record.id, record.user, record.slug.clone(), agent.port)?;
         }
-        services.accounts.restore(snapshot.users, snapshot.keys);
+        services.accounts.restore(snapshot);
         Ok(RegistryState { services, supervisor, ledger })
     }
 

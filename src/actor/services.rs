@@ -94,6 +94,47 @@ pub struct Settings {
     /// The host ports that agents get; all of them by default. An agent keeps the one that it has.
     pub ports: PortRange,
     pub orphans: Orphans,
+    pub accounts: AccountSettings,
+}
+
+/// How people get accounts, and how long they stay signed in.
+#[derive(Debug, Clone)]
+pub struct AccountSettings {
+    pub registration: Registration,
+    /// A session ends when it is not used for this long,
+    pub session_idle: Duration,
+    /// and after this long in any case.
+    pub session_end: Duration,
+}
+
+/// Who may make an account for themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Registration {
+    /// Nobody: administrators make users.
+    #[default]
+    Closed,
+    /// Those whom an administrator has invited.
+    Invite,
+    /// Anybody, on the plan free.
+    Open,
+}
+
+impl Registration {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Invite => "invite",
+            Self::Open => "open",
+        }
+    }
+}
+
+impl Default for AccountSettings {
+    fn default() -> Self {
+        let day = Duration::from_secs(24 * 60 * 60);
+        Self { registration: Registration::Closed, session_idle: day, session_end: 30 * day }
+    }
 }
 
 /// What happens to instances of this installation that belong to no agent. What this store deleted is always removed.

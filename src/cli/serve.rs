@@ -59,8 +59,12 @@ async fn serve(loaded: &Loaded, environment: &Environment, take_over: bool) -> a
 
 /// The only time that the key is shown.
 fn welcome(admin: &AdminKey, url: &str) {
-    let AdminKey { key, path } = admin;
+    let AdminKey { key, path, link } = admin;
     line(&format!("API key of the user admin, shown this once and kept in {}:\n  {}", path.display(), key.expose()));
+    line(&format!(
+        "sign in with a browser, once and within a day, and set a password there:\n  {url}/sign-in#link={}",
+        link.expose()
+    ));
     line(&format!("try it:\n  curl -H 'Authorization: Bearer {}' {url}/api/agents", key.expose()));
 }
 

@@ -10,6 +10,8 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("server.answer_secs", 1, 3_600),
     ("server.drain_secs", 0, 600),
     ("server.streams_per_user", 1, 1_000_000),
+    ("accounts.session_idle_hours", 1, 24 * 365),
+    ("accounts.session_days", 1, 365),
     ("ratelimit.per_second", 0, 1_000_000),
     ("ratelimit.burst", 1, 1_000_000),
     ("restart.max_restarts", 0, 10_000),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Config;
-use crate::actor::{JobLimits, Orphans, Settings};
+use crate::actor::{AccountSettings, JobLimits, Orphans, Registration, Settings};
 use crate::backoff::RestartPolicy;
 use crate::domain::{InstallationId, PortRange};
 use crate::http::ProviderUrls;
@@ -36,6 +36,25 @@ pub struct Server {
     pub streams_per_user: usize,
     pub cors_origins: Vec<String>,
     pub hosts: Vec<String>,
+}
+
+/// How people get accounts, and how long they stay signed in.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accounts {
+    registration: Registration,
+    session_idle_hours: u64,
+    session_days: u64,
+}
+
+impl Accounts {
+    fn settings(&self) -> AccountSettings {
+        AccountSettings {
+            registration: self.registration,
+            session_idle: secs(self.session_idle_hours * 60 * 60),
+            session_end: secs(self.session_days * 24 * 60 * 60),
+        }
+    }
 }
 
 /// Where agents may be sent.
@@ -208,6 +227,7 @@ impl Config {
             domain: self.proxy.domain().map(str::to_owned),
             orphans: self.reconcile.orphans,
             ports: PortRange::default(),
+            accounts: self.accounts.settings(),
         }
     }
 

@@ -41,11 +41,23 @@ impl ControlPlane {
     /// # Errors
     /// [`AccountRefusal::EmailTaken`], or the store's.
     pub async fn create_user(&self, new: NewUser) -> Result<UserRecord, AccountError> {
-        let NewUser { email, plan, limits } = new;
-        let (id, created_at) = (UserId::new(), self.now());
-        let user = UserRecord { id, email, plan, limits, created_at, status: UserStatus::Active };
-        self.change_account(AccountChange::CreateUser(Box::new(user.clone()))).await?;
+        let user = self.new_user(new);
+        self.change_account(AccountChange::CreateUser { user: Box::new(user.clone()), spends: None }).await?;
         Ok(user)
+    }
+
+    /// A user who is not stored yet.
+    pub(super) fn new_user(&self, new: NewUser) -> UserRecord {
+        UserRecord {
+            id: UserId::new(),
+            email: new.email,
+            plan: new.plan,
+            limits: new.limits,
+            created_at: self.now(),
+            status: UserStatus::Active,
+            administrator: false,
+            password: None,
+        }
     }
 
     /// Another plan or limits: agents that are more than allowed stay, no more can be added. Suspended: keys are refused
@@ -125,7 +137,7 @@ impl ControlPlane {
         self.change_account(AccountChange::RevokeKey { user, key }).await
     }
 
-    async fn change_account(&self, change: AccountChange) -> Result<(), AccountError> {
+    pub(super) async fn change_account(&self, change: AccountChange) -> Result<(), AccountError> {
         let registry = self.registry.load_full();
         Ok(ask(&registry, |reply| RegistryMsg::Account { change, reply }, ACTOR_PATIENCE).await??)
     }

@@ -214,6 +214,7 @@ impl Builder {
             key_file,
             rotating,
             claimant,
+            sign_ins: Arc::default(),
             _alive: None,
         };
         users::spawn(plane.clone());

@@ -119,6 +119,8 @@ pub fn plan(found: Vec<Found>, email: &str, now: Timestamp) -> Result<Recovery, 
         limits: None,
         created_at: now,
         status: UserStatus::Active,
+        administrator: false,
+        password: None,
     };
     Ok(Recovery { users: users.into_iter().map(user).collect(), agents: recovered })
 }

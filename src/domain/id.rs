@@ -58,6 +58,14 @@ identifier!(
     AgentId
 );
 identifier!(
+    /// One sign-in of a person, until it ends.
+    SessionId
+);
+identifier!(
+    /// Something that lets a person in once: an invitation, or a link.
+    TicketId
+);
+identifier!(
     /// One user: the owner of agents and API keys.
     UserId
 );

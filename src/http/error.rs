@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 
 use super::problem::{Code, FieldError, Problem};
-use crate::actor::{AccountRefusal, AskError, KEYS_PER_USER};
-use crate::control::{AccountError, CommandError, CreateError, DeliveryError, RotateError, WaitError};
+use crate::actor::{AccountRefusal, AskError, KEYS_PER_USER, MAX_TICKETS};
+use crate::control::{AccountError, CommandError, CreateError, DeliveryError, RotateError, SignInError, WaitError};
 use crate::domain::Status;
 use crate::runtime::RuntimeError;
 use crate::store::StoreError;
@@ -76,7 +76,15 @@ impl From<AccountRefusal> for Problem {
                 let error = FieldError::at("/email", "is taken");
                 Self::new(Code::NameTaken, "A user with this e-mail address exists already.").with_error(error)
             }
-            AccountRefusal::NoSuchUser | AccountRefusal::NoSuchKey => Self::not_found(),
+            AccountRefusal::NoSuchUser
+            | AccountRefusal::NoSuchKey
+            | AccountRefusal::NoSuchSession
+            | AccountRefusal::NoSuchTicket => Self::not_found(),
+            AccountRefusal::TooManyTickets => {
+                let detail =
+                    format!("{MAX_TICKETS} invitations and links are open; withdraw some, or wait for their end.");
+                Self::new(Code::QuotaExceeded, detail).with("limit", MAX_TICKETS).with("used", MAX_TICKETS)
+            }
             AccountRefusal::HasAgents => {
                 Self::new(Code::InUse, "The user still has agents; delete them first, or ask with ?agents=delete.")
             }
@@ -86,10 +94,33 @@ impl From<AccountRefusal> for Problem {
             }
             AccountRefusal::LastAdministrator => Self::new(
                 Code::LastAdministrator,
-                "Without it no key could administer the service; make another key with the scope admin first.",
+                "Without it nobody could administer the service; make another administrator, or another key with the scope \
+                 admin, first.",
             ),
             AccountRefusal::Deleting => Self::new(Code::InUse, "The user is being deleted."),
             AccountRefusal::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SignInError> for Problem {
+    fn from(error: SignInError) -> Self {
+        let field = |pointer: &str, remedy: &str| Self::invalid(vec![FieldError::at(pointer, remedy)]);
+        match error {
+            SignInError::Wrong => bearer(Self::new(Code::Unauthorized, "The e-mail address or the password is wrong.")),
+            SignInError::Suspended => suspended(),
+            SignInError::TooSoon(wait) => rate_limited("failed sign-ins", wait),
+            SignInError::Busy(_) => overloaded(),
+            SignInError::Closed => {
+                Self::new(Code::Forbidden, "Registration is closed; ask an administrator for an account.")
+            }
+            SignInError::InvitationNeeded => field("/invitation", "is required; ask an administrator for one"),
+            SignInError::NoTicket => {
+                field("/invitation", "is not valid, is for another address, or was used already; ask for a new one")
+            }
+            SignInError::CurrentNeeded => field("/current", "is required"),
+            SignInError::SessionNeeded => Self::new(Code::Forbidden, "Sign in to set a first password: a key cannot."),
+            SignInError::Account(error) => error.into(),
         }
     }
 }
@@ -287,7 +318,7 @@ pub fn rate_limited(what: &str, wait: Duration) -> Problem {
 }
 
 pub fn suspended() -> Problem {
-    Problem::new(Code::Suspended, "The key's user is suspended; an administrator can make it active again.")
+    Problem::new(Code::Suspended, "The user is suspended; an administrator can make them active again.")
 }
 
 /// A stream or a wait more than a user may have open.
@@ -302,8 +333,11 @@ pub fn too_many_open(limit: usize) -> Problem {
 }
 
 pub fn unauthorized() -> Problem {
-    Problem::new(Code::Unauthorized, "Send a valid API key as `Authorization: Bearer zo_…`.")
-        .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"zeroone\""))
+    bearer(Problem::new(Code::Unauthorized, "Send a valid API key as `Authorization: Bearer zo_…`, or sign in."))
+}
+
+fn bearer(problem: Problem) -> Problem {
+    problem.header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"zeroone\""))
 }
 
 /// The caller knows an older generation.

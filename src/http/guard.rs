@@ -1,9 +1,11 @@
 //! Who may call what: every route says so in one table, and nothing gets past it.
 //!
 //! ```text
-//! key (or the embedder's caller) ─► rate of the key, of the user ─► requests open ─► scope ─► idempotency (POST) ─► handler
+//! key, session (or the embedder's caller) ─► rate of the key, of the user ─► requests open ─► scope ─► idempotency (POST) ─► handler
 //!   └─ none that works: 401, and 429 for an address that keeps trying
 //! ```
+//! A session comes as a cookie, which a browser sends along by itself: what changes something must then come from a page of
+//! this service.
 
 use std::net::IpAddr;
 
@@ -22,6 +24,7 @@ use super::idempotency::{self, FindAgent, Retry};
 use super::problem::{Code, Problem};
 use super::rate::Allowance;
 use super::request::peer_of;
+use super::session;
 use super::state::Api;
 use crate::accounts::{Caller, Refused};
 use crate::domain::Scope;
@@ -51,6 +54,10 @@ impl Rule {
     pub const ADMIN: Self = Self::needs(Some(Scope::Admin));
     /// Of one agent: its owner's, or an administrator's.
     pub const READ_AGENT: Self = Self::of_agent(Scope::AgentsRead, Retry::Repeat);
+    /// What has a password in its body.
+    pub const PASSWORD: Self = Self::Key(KeyRule { scope: None, or_admin: false, retry: Retry::Unkept });
+    pub const ADMIN_PASSWORD: Self =
+        Self::Key(KeyRule { scope: Some(Scope::Admin), or_admin: false, retry: Retry::Unkept });
     pub const WRITE_AGENT: Self = Self::of_agent(Scope::AgentsWrite, Retry::Repeat);
     pub const SEND: Self = Self::of_agent(Scope::MessagesSend, Retry::Never);
 
@@ -106,6 +113,11 @@ async fn admit(State(Pass { api, rule }): State<Pass>, mut request: Request, nex
         Ok(caller) => caller,
         Err(refused) => return refusal(&api, refused, &request).into_response(),
     };
+    if caller.session.is_some()
+        && let Err(problem) = session::check(&api, &request)
+    {
+        return problem.into_response();
+    }
     let span = tracing::Span::current();
     span.record("user", display(caller.user));
     if let Some(key) = caller.key {
@@ -124,8 +136,8 @@ async fn admit(State(Pass { api, rule }): State<Pass>, mut request: Request, nex
         return too_many_open(api.requests.per_user()).into_response();
     };
     let mut response = if let Some(scope) = rule.missing(&caller) {
-        Problem::new(Code::Forbidden, format!("The key lacks the scope {}.", scope.as_str())).into_response()
-    } else if request.method() == Method::POST && !passed_on {
+        lacking(&caller, scope).into_response()
+    } else if request.method() == Method::POST && !matches!(rule.retry, Retry::PassedOn | Retry::Unkept) {
         request.extensions_mut().insert(caller.clone());
         idempotency::run(&api, &caller, rule.retry, request, next).await
     } else {
@@ -159,12 +171,32 @@ pub fn authenticate(api: &Api, request: &Request) -> Result<Caller, Refused> {
     {
         return Ok(caller.clone());
     }
-    let value = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let Some(value) = request.headers().get(header::AUTHORIZATION) else { return by_session(api, request) };
+    let value = value.to_str().ok();
     let (scheme, key) = value.and_then(|value| value.split_once(' ')).ok_or(Refused::Unknown)?;
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Refused::Unknown);
     }
     api.plane.accounts().authenticate(key.trim(), api.plane.now())
+}
+
+/// Who presents the cookie of a session.
+fn by_session(api: &Api, request: &Request) -> Result<Caller, Refused> {
+    let token = session::token(request.headers()).ok_or(Refused::Unknown)?;
+    let (caller, used) = api.plane.accounts().authenticate_session(token.expose(), api.plane.now())?;
+    if let Some(used) = used {
+        let plane = api.plane.clone();
+        tokio::spawn(async move { plane.use_session(used).await });
+    }
+    Ok(caller)
+}
+
+pub fn lacking(caller: &Caller, scope: Scope) -> Problem {
+    let detail = match caller.session {
+        Some(_) => format!("This needs the scope {}, which only administrators have.", scope.as_str()),
+        None => format!("The key lacks the scope {}.", scope.as_str()),
+    };
+    Problem::new(Code::Forbidden, detail)
 }
 
 /// Who opens a WebSocket to an agent, where the client can set no headers: browsers cannot.

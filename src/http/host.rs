@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, Version, header};
+use axum::http::{HeaderMap, Uri, Version, header};
 
 use super::problem::{Code, Problem};
 use super::state::Api;
@@ -14,8 +14,12 @@ use super::state::Api;
 /// Whether the request names this service as its host. Requests without a host (HTTP/1.0, a router that is called without a
 /// connection) name no other.
 pub fn is_known(api: &Api, request: &Request) -> bool {
-    let authority = request.uri().host().map(ToOwned::to_owned).or_else(|| {
-        let host = request.headers().get(header::HOST)?.to_str().ok()?;
+    names_us(api, request.uri(), request.headers())
+}
+
+pub fn names_us(api: &Api, uri: &Uri, headers: &HeaderMap) -> bool {
+    let authority = uri.host().map(ToOwned::to_owned).or_else(|| {
+        let host = headers.get(header::HOST)?.to_str().ok()?;
         Some(without_port(host).to_owned())
     });
     authority.is_none_or(|host| is_ours(&host, &api.options.hosts, api.plane.domain()))

@@ -69,6 +69,8 @@ pub enum Retry {
     Never,
     /// The agent's gateway decides: keys are passed on to it.
     PassedOn,
+    /// Keys are ignored: even a digest of the request must not be kept, because it has a password.
+    Unkept,
 }
 
 /// The id that a new agent gets, with the claim that is stored together with it.
@@ -169,7 +171,7 @@ impl Keyed {
             }
             IdempotencyState::Withheld { status } => Err(not_kept(status)),
             IdempotencyState::InFlight { agent, .. } => match (self.retry, agent) {
-                (Retry::Repeat, _) | (Retry::FindAgent(_), None) => Ok(None),
+                (Retry::Repeat | Retry::Unkept, _) | (Retry::FindAgent(_), None) => Ok(None),
                 (Retry::FindAgent(find), Some(agent)) => {
                     Ok(Some(self.conclude(find(&self.api, &self.caller, agent)).await))
                 }

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::body::JsonBody;
 use super::guard::Admitted;
 use super::idempotency::HoldsSecret;
-use super::params::{Params, page_of};
+use super::params::{Params, future, page_of};
 use super::problem::{Code, Problem};
 use super::state::Api;
 use crate::accounts::Caller;
@@ -191,7 +191,9 @@ fn bounded(maker: &Caller, owner: UserId, new: NewKey) -> Result<NewKey, Problem
         let detail = format!("The key that makes this one lacks the scope {} itself.", scope.as_str());
         return Err(Problem::new(Code::Forbidden, detail));
     }
-    let expires_at = match (maker.expires_at, new.expires_at) {
+    // A person's session ends by itself; the keys that they make in it do not.
+    let bound = maker.expires_at.filter(|_| maker.session.is_none());
+    let expires_at = match (bound, new.expires_at) {
         (Some(bound), Some(wanted)) => Some(bound.min(wanted)),
         (bound, wanted) => wanted.or(bound),
     };
@@ -230,11 +232,7 @@ impl NewKeyBody {
             }
             kept.into_iter().collect()
         });
-        let expires_at = self.expires_at.and_then(|time| {
-            let time = time.parse::<Timestamp>().map_err(|_| "must be a time such as 2030-01-31T12:00:00Z".to_owned());
-            let time = time.and_then(|time| if time > now { Ok(time) } else { Err("must be in the future".into()) });
-            problems.keep("/expiresAt", time)
-        });
+        let expires_at = self.expires_at.and_then(|time| problems.keep("/expiresAt", future(&time, now)));
         if problems.is_empty() {
             Ok(NewKey { name, scopes: scopes.unwrap_or_else(default), expires_at, parent: None })
         } else {

@@ -5,13 +5,14 @@ use serde_json::{Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::header::Header;
 use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, PathItem, Ref, RefOr, ResponseBuilder, SecurityRequirement};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use super::guard::{KeyRule, Rule};
 use super::problem;
 use super::schema::shown;
+use super::session;
 use super::state::Api;
 use crate::domain::Status;
 
@@ -21,7 +22,8 @@ use crate::domain::Status;
     components(schemas(shown::Problem)),
     tags(
         (name = "agents", description = "Agents, their lifecycle and their messages"),
-        (name = "account", description = "The caller and their keys"),
+        (name = "sign-in", description = "People, and the session cookie of their browsers"),
+        (name = "account", description = "The caller, their keys and their sessions"),
         (name = "openai", description = "Agents as OpenAI's clients see models"),
         (name = "admin", description = "Users and the installation"),
         (name = "service", description = "Health, metrics and this document")
@@ -29,8 +31,9 @@ use crate::domain::Status;
 )]
 struct Document;
 
-/// Name of the only way to say who is calling.
+/// Names of the two ways to say who is calling: a key, and the cookie of a session.
 const SCHEME: &str = "apiKey";
+const SESSION: &str = "session";
 
 pub fn document(table: Vec<(Rule, UtoipaMethodRouter<Api>)>) -> serde_json::Value {
     let mut document = table
@@ -46,11 +49,14 @@ pub fn document(table: Vec<(Rule, UtoipaMethodRouter<Api>)>) -> serde_json::Valu
     let paths = std::mem::take(&mut document.paths.paths);
     document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("zo_…").build();
-    document
-        .components
-        .get_or_insert_default()
-        .security_schemes
-        .insert(SCHEME.to_owned(), SecurityScheme::Http(bearer).into());
+    let cookie = ApiKeyValue::with_description(
+        session::COOKIE,
+        "Set by POST /api/auth/login. Requests that change something must then come from a page of this service.",
+    );
+    document.components.get_or_insert_default().security_schemes.extend([
+        (SCHEME.to_owned(), SecurityScheme::Http(bearer).into()),
+        (SESSION.to_owned(), SecurityScheme::ApiKey(ApiKey::Cookie(cookie)).into()),
+    ]);
     let mut document = serde_json::to_value(document).unwrap_or_default();
     refine(&mut document);
     document
@@ -70,7 +76,8 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operati
 fn complete(path: &str, method: &Method, operation: &mut Operation, rule: Rule) {
     if let Rule::Key(KeyRule { scope, .. }) = rule {
         let scopes: Vec<&str> = scope.iter().map(|scope| scope.as_str()).collect();
-        operation.security = Some(vec![SecurityRequirement::new(SCHEME, scopes)]);
+        let session = SecurityRequirement::new(SESSION, Vec::<String>::new());
+        operation.security = Some(vec![SecurityRequirement::new(SCHEME, scopes), session]);
     }
     for status in statuses(path, method, operation, rule) {
         let content = Content::new(Some(Ref::from_schema_name("Problem")));
@@ -97,6 +104,9 @@ fn statuses(path: &str, method: &Method, operation: &Operation, rule: Rule) -> V
     let keyed = matches!(rule, Rule::Key(_));
     if keyed {
         statuses.extend([S::UNAUTHORIZED, S::FORBIDDEN, S::TOO_MANY_REQUESTS, S::SERVICE_UNAVAILABLE]);
+    }
+    if path.starts_with("/api/auth/") {
+        statuses.extend([S::UNAUTHORIZED, S::FORBIDDEN, S::TOO_MANY_REQUESTS, S::SERVICE_UNAVAILABLE, S::CONFLICT]);
     }
     if matches!(path, "/metrics" | "/readyz") {
         statuses.extend([S::FORBIDDEN, S::UNPROCESSABLE_ENTITY]);
@@ -130,7 +140,7 @@ fn refine(document: &mut Value) {
     let Some(paths) = document["paths"].as_object_mut() else { return };
     for (path, item) in paths {
         for (method, operation) in item.as_object_mut().into_iter().flatten() {
-            if method == "post" && operation["security"].is_array() {
+            if method == "post" && operation["security"].is_array() && !path.ends_with("/password") {
                 add_idempotency_key(operation);
             }
             for parameter in operation.pointer_mut("/parameters").and_then(Value::as_array_mut).into_iter().flatten() {
@@ -210,12 +220,14 @@ mod tests {
                 assert!(!responses.contains_key("default"), "{method} {path}");
                 assert!(responses.contains_key("500") && responses.contains_key("400"), "{method} {path}");
                 let keyed = operation["security"].is_array();
-                assert_eq!(keyed, responses.contains_key("401"), "{method} {path}");
+                let signs_in = path.starts_with("/api/auth/");
+                assert_eq!(keyed || signs_in, responses.contains_key("401"), "{method} {path}");
                 let names = |name: &str| {
                     let list = operation["parameters"].as_array().map_or(&[] as &[Value], Vec::as_slice);
                     list.iter().any(|it| it["name"] == name)
                 };
-                assert_eq!(keyed && method == "post", names("Idempotency-Key"), "{method} {path}");
+                let kept = keyed && method == "post" && !path.ends_with("/password");
+                assert_eq!(kept, names("Idempotency-Key"), "{method} {path}");
             }
         }
     }

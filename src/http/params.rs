@@ -120,6 +120,15 @@ impl Params {
     }
 }
 
+/// A time of a body that must lie ahead.
+///
+/// # Errors
+/// The remedy.
+pub fn future(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    let time = text.parse::<Timestamp>().map_err(|_| "must be a time such as 2030-01-31T12:00:00Z".to_owned())?;
+    if time > now { Ok(time) } else { Err("must be in the future".into()) }
+}
+
 /// A place in a list, opaque to clients.
 pub fn cursor(place: impl Display) -> String {
     URL_SAFE_NO_PAD.encode(place.to_string())

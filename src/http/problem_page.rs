@@ -97,9 +97,10 @@ const fn explained(code: Code) -> (&'static str, &'static str) {
             "Send it again after Retry-After to get its answer.",
         ),
         Code::InUse => ("Something still depends on it.", "Remove what the detail names first."),
-        Code::LastAdministrator => {
-            ("Without it no key could administer the service.", "Make another key with the scope admin first.")
-        }
+        Code::LastAdministrator => (
+            "Without it nobody could administer the service.",
+            "Make another administrator, or a key with the scope admin, first.",
+        ),
         Code::AnswerNotKept => (
             "A request with this idempotency key was done before, but its answer was not kept, because it showed a secret, was too long, or the user's room for kept answers is used up.",
             "Read what it changed; do not send it again under a new key unless it is to be done twice.",

@@ -1,6 +1,6 @@
 //! The outermost layer: gives every request its id, its span and its log line, catches panics, writes problems.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
@@ -45,6 +45,18 @@ pub struct BadRequest(pub &'static str);
 pub fn peer_of(extensions: &Extensions) -> Option<SocketAddr> {
     let ours = extensions.get::<Peer>().map(|peer| peer.0);
     ours.or_else(|| extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0))
+}
+
+/// The address of whoever is at the other end. A peer on this machine may be a proxy that says for whom it calls; what is
+/// last in its list is what it has seen itself.
+pub fn address_of(extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {
+    let peer = peer_of(extensions)?.ip().to_canonical();
+    if !peer.is_loopback() {
+        return Some(peer);
+    }
+    let forwarded = headers.get_all("x-forwarded-for").iter().next_back().and_then(|list| list.to_str().ok());
+    let last = forwarded.and_then(|list| list.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
+    Some(last.map_or(peer, |address| address.to_canonical()))
 }
 
 pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -> Response {
@@ -192,6 +204,24 @@ fn size(headers: &HeaderMap) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_proxy_on_this_machine_speaks_for_others() {
+        for (peer, list, seen) in [
+            ("192.0.2.1:1", Some("198.51.100.7"), "192.0.2.1"),
+            ("127.0.0.1:1", None, "127.0.0.1"),
+            ("127.0.0.1:1", Some("10.0.0.1, 198.51.100.7"), "198.51.100.7"),
+            ("[::1]:1", Some("nonsense"), "::1"),
+            ("[::ffff:127.0.0.1]:1", Some("::ffff:198.51.100.7"), "198.51.100.7"),
+        ] {
+            let (mut extensions, mut headers) = (Extensions::new(), HeaderMap::new());
+            extensions.insert(Peer(peer.parse().unwrap()));
+            headers
+                .extend(list.map(|list| (HeaderName::from_static("x-forwarded-for"), HeaderValue::from_static(list))));
+            assert_eq!(address_of(&extensions, &headers), Some(seen.parse().unwrap()), "{peer} {list:?}");
+        }
+        assert_eq!(address_of(&Extensions::new(), &HeaderMap::new()), None);
+    }
 
     #[test]
     fn only_valid_ids_and_traces_are_taken_over() {

@@ -32,8 +32,14 @@ pub struct User {
     custom_limits: bool,
     /// Agents that exist, whatever their status.
     used: u32,
+    /// Whether there are more than the limits allow, after a change of the plan. They stay; no more can be added.
+    over_limit: bool,
     #[schema(schema_with = schema::user_status)]
     status: UserStatus,
+    /// Whether they may do everything once they have signed in.
+    administrator: bool,
+    /// Whether they can sign in by password.
+    has_password: bool,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
 }
@@ -84,6 +90,8 @@ pub struct UserPatchBody {
     /// until they are started.
     #[schema(required = false, schema_with = schema::wanted_user_status)]
     status: Option<String>,
+    /// Whether they may do everything once they have signed in. Their keys stay as they are.
+    administrator: Option<bool>,
 }
 
 /// All users, oldest first.
@@ -153,7 +161,7 @@ pub async fn patch_user(
     let user = state.plane.accounts().user(parse(&id)?).ok_or_else(Problem::not_found)?;
     let change = body.0.check(&user)?;
     if change.status == Some(UserStatus::Suspended) && user.id == caller.0.user {
-        return Err(Problem::new(Code::Forbidden, "A key cannot suspend its own user."));
+        return Err(Problem::new(Code::Forbidden, "Nobody can suspend themselves."));
     }
     let _turn = state.turn().await?;
     let user = state.plane.change_user(user.id, change).await?;
@@ -179,7 +187,7 @@ pub async fn delete_user(
     params.finish()?;
     let user = parse(&id)?;
     if user == caller.0.user {
-        return Err(Problem::new(Code::Forbidden, "A key cannot delete its own user."));
+        return Err(Problem::new(Code::Forbidden, "Nobody can delete themselves."));
     }
     let _turn = state.turn().await?;
     if !with_agents || state.plane.used(user).await? == 0 {
@@ -190,7 +198,7 @@ pub async fn delete_user(
     Ok((StatusCode::ACCEPTED, Json(User::of(&state, user).await?)).into_response())
 }
 
-fn parse(id: &str) -> Result<UserId, Problem> {
+pub fn parse(id: &str) -> Result<UserId, Problem> {
     id.parse().map_err(|_| Problem::not_found())
 }
 
@@ -199,12 +207,16 @@ impl User {
         Self::of(api, api.plane.accounts().user(id).ok_or_else(Problem::not_found)?).await
     }
 
-    async fn of(api: &Api, user: UserRecord) -> Result<Self, Problem> {
+    pub async fn of(api: &Api, user: UserRecord) -> Result<Self, Problem> {
+        let (limits, used) = (user.effective_limits(), api.plane.used(user.id).await?);
         Ok(Self {
             id: user.id,
-            limits: user.effective_limits(),
+            limits,
             custom_limits: user.limits.is_some(),
-            used: api.plane.used(user.id).await?,
+            used,
+            over_limit: limits.max_agents.is_some_and(|max| used > max),
+            administrator: user.administrator,
+            has_password: user.password.is_some(),
             email: user.email,
             plan: user.plan,
             created_at: user.created_at,
@@ -237,7 +249,11 @@ impl UserPatchBody {
             Patch::Clear => Some(None),
             Patch::Set(limits) => Some(limits.check(Some(plan.unwrap_or(user.plan)), &mut problems)),
         };
-        if problems.is_empty() { Ok(UserChange { plan, limits, status }) } else { Err(problems.into()) }
+        if problems.is_empty() {
+            Ok(UserChange { plan, limits, status, administrator: self.administrator })
+        } else {
+            Err(problems.into())
+        }
     }
 }
 
@@ -269,7 +285,7 @@ impl PlanLimits {
 
 /// An address as it is kept: in lower case, because mail servers do not tell the difference. Only mail that arrives
 /// proves more than this.
-fn parse_email(text: &str) -> Result<String, String> {
+pub fn parse_email(text: &str) -> Result<String, String> {
     let remedy = || "must be an e-mail address such as ada@example.org".to_owned();
     let (local, domain) = text.rsplit_once('@').ok_or_else(remedy)?;
     let plain = |part: &str| {

@@ -62,7 +62,7 @@ impl Failure {
     }
 }
 
-type Outcome<T = ()> = Result<T, Failure>;
+pub(super) type Outcome<T = ()> = Result<T, Failure>;
 
 /// What an update needs to know of the stored record.
 #[derive(Deserialize)]
@@ -95,6 +95,7 @@ impl Ledger<'_> {
         if let Some(row) = &batch.idempotency {
             self.check_idempotency(row)?;
         }
+        self.check_sign_in(batch)?;
         self.write_all(batch).map_err(Failure::half_written)
     }
 
@@ -105,7 +106,7 @@ impl Ledger<'_> {
         if let Some(row) = &batch.idempotency {
             self.write_idempotency(row)?;
         }
-        Ok(())
+        self.write_sign_in(batch)
     }
 
     fn check(&self, change: &Change) -> Outcome {
@@ -145,10 +146,13 @@ impl Ledger<'_> {
                 Ok(())
             }
             Change::RemoveIdempotency { user, key } => self.idempotency(*user, key).map(drop),
+            Change::PutSession { user, .. } => {
+                ensure(self.tables.users.get(user.as_bytes())?.is_some(), Conflict::NotFound)
+            }
             Change::PutUser { user, must_exist, .. } => {
                 ensure(!must_exist || self.tables.users.get(user.as_bytes())?.is_some(), Conflict::NotFound)
             }
-            Change::PutCanary { .. } | Change::Touch => Ok(()),
+            Change::PutTicket { .. } | Change::RemoveTickets(_) | Change::PutCanary { .. } | Change::Touch => Ok(()),
         }
     }
 
@@ -216,6 +220,12 @@ impl Ledger<'_> {
                 Ok(())
             }
             Change::RemoveKeys { user, keys } => keys.iter().try_for_each(|key| self.remove_key(*user, *key)),
+            Change::PutSession { user, session, hash, value } => self.put_session(*user, *session, hash, value),
+            Change::PutTicket { hash, value } => {
+                self.tables.tickets.insert(hash, value.as_slice())?;
+                Ok(())
+            }
+            Change::RemoveTickets(tickets) => tickets.iter().try_for_each(|hash| self.remove_ticket(hash)),
             Change::RemoveIdempotency { user, key } => self.remove_idempotency(*user, key),
             Change::PutCanary { value } => {
                 self.tables.meta.insert("canary", value.as_slice())?;
@@ -274,6 +284,7 @@ impl Ledger<'_> {
             self.tables.keys.remove(&hash)?;
         }
         self.tables.user_keys.retain_in((id, FIRST)..=(id, LAST), |_, _| false)?;
+        self.remove_sessions_of(user)?;
         let mut keys = Vec::new();
         for row in self.tables.idempotency.range((id, "")..)? {
             let (row, _) = row?;
@@ -398,6 +409,6 @@ impl Ledger<'_> {
     }
 }
 
-fn ensure(holds: bool, conflict: Conflict) -> Outcome {
+pub(super) fn ensure(holds: bool, conflict: Conflict) -> Outcome {
     if holds { Ok(()) } else { Err(conflict.into()) }
 }

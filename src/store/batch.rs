@@ -5,13 +5,17 @@
 
 use std::fmt;
 
-use crate::domain::{AgentId, HostPort, KeyId, Slug, Timestamp, UserId};
+use crate::domain::{AgentId, HostPort, KeyId, SessionId, Slug, Timestamp, UserId};
 
 use crate::vault::Sealed;
 
 use super::event_log::{Event, EventKind};
-use super::records::{AgentRecord, IdempotencyRecord, IdempotencyState, KeyRecord, LogEntry, UserRecord};
-use super::tables::{CANARY, agent_place, event_place, idempotency_place, joined, key_place, user_place};
+use super::records::{
+    AgentRecord, IdempotencyRecord, IdempotencyState, KeyRecord, LogEntry, SessionRecord, TicketRecord, UserRecord,
+};
+use super::tables::{
+    CANARY, agent_place, event_place, idempotency_place, joined, key_place, session_place, ticket_place, user_place,
+};
 
 /// One change to the store.
 #[must_use = "a batch does nothing until it is committed"]
@@ -19,6 +23,10 @@ use super::tables::{CANARY, agent_place, event_place, idempotency_place, joined,
 pub struct Batch {
     pub(super) change: Option<Change>,
     pub(super) idempotency: Option<IdempotencyRow>,
+    /// Sessions that end with it; one that has ended already is no fault.
+    pub(super) ended: Vec<(UserId, SessionId)>,
+    /// A ticket that is used up by it.
+    pub(super) spent: Option<[u8; 32]>,
 }
 
 #[derive(Clone)]
@@ -33,6 +41,9 @@ pub(super) enum Change {
     RemoveUser(UserId),
     PutKey { user: UserId, key: KeyId, hash: [u8; 32], value: Vec<u8> },
     RemoveKeys { user: UserId, keys: Vec<KeyId> },
+    PutSession { user: UserId, session: SessionId, hash: [u8; 32], value: Vec<u8> },
+    PutTicket { hash: [u8; 32], value: Vec<u8> },
+    RemoveTickets(Vec<[u8; 32]>),
     RemoveIdempotency { user: UserId, key: String },
     PutCanary { value: Vec<u8> },
     Touch,
@@ -138,13 +149,35 @@ impl Batch {
         Self::only(Change::RemoveKeys { user, keys })
     }
 
+    /// A new session, or a later use of one. Rejected with `NotFound` if its user is not there.
+    pub fn put_session(session: &SessionRecord) -> Self {
+        let value = session_place(&session.hash).encode(session);
+        Self::only(Change::PutSession { user: session.user, session: session.id, hash: session.hash, value })
+    }
+
+    /// Ends sessions of a user; those that have ended already are no fault.
+    pub fn end_sessions(user: UserId, sessions: impl IntoIterator<Item = SessionId>) -> Self {
+        Self::empty().ending(user, sessions)
+    }
+
+    /// A new invitation or one-time link.
+    pub fn put_ticket(ticket: &TicketRecord) -> Self {
+        let value = ticket_place(&ticket.hash).encode(ticket);
+        Self::only(Change::PutTicket { hash: ticket.hash, value })
+    }
+
+    /// Withdraws tickets, by the hashes of their secrets; those that are gone already are no fault.
+    pub fn remove_tickets(tickets: Vec<[u8; 32]>) -> Self {
+        Self::only(Change::RemoveTickets(tickets))
+    }
+
     /// Remembers what became of a request.
     ///
     /// `InFlight` is a claim: rejected with `IdempotencyKey` if the user has a record of the same key that has not
     /// expired when this request started. `Done` replaces whatever is there; where the user's room for answers is used
     /// up, it is kept as `Withheld`.
     pub fn put_idempotency(user: UserId, key: &str, record: &IdempotencyRecord) -> Self {
-        Self { change: None, idempotency: Some(IdempotencyRow::of(user, key, record)) }
+        Self { idempotency: Some(IdempotencyRow::of(user, key, record)), ..Self::empty() }
     }
 
     /// Frees an idempotency key. If it is not there, nothing happens.
@@ -168,8 +201,24 @@ impl Batch {
         self
     }
 
+    /// The change also ends sessions of this user.
+    pub fn ending(mut self, user: UserId, sessions: impl IntoIterator<Item = SessionId>) -> Self {
+        self.ended.extend(sessions.into_iter().map(|session| (user, session)));
+        self
+    }
+
+    /// The change also uses up this ticket. Rejected with `NotFound` if it is not there.
+    pub fn spending(mut self, ticket: Option<[u8; 32]>) -> Self {
+        self.spent = ticket;
+        self
+    }
+
     fn only(change: Change) -> Self {
-        Self { change: Some(change), idempotency: None }
+        Self { change: Some(change), ..Self::empty() }
+    }
+
+    const fn empty() -> Self {
+        Self { change: None, idempotency: None, ended: Vec::new(), spent: None }
     }
 }
 
@@ -227,9 +276,13 @@ impl fmt::Debug for Batch {
             Some(Change::RemoveUser(user)) => write!(f, "remove user {user}"),
             Some(Change::PutKey { key, .. }) => write!(f, "put key {key}"),
             Some(Change::RemoveKeys { user, keys }) => write!(f, "remove {} keys of user {user}", keys.len()),
+            Some(Change::PutSession { session, .. }) => write!(f, "put session {session}"),
+            Some(Change::PutTicket { .. }) => f.write_str("put a ticket"),
+            Some(Change::RemoveTickets(tickets)) => write!(f, "remove {} tickets", tickets.len()),
             Some(Change::RemoveIdempotency { user, .. }) => write!(f, "free an idempotency key of user {user}"),
             Some(Change::PutCanary { .. }) => f.write_str("put the canary"),
             Some(Change::Touch) => f.write_str("touch"),
+            None if self.idempotency.is_none() => write!(f, "end {} sessions", self.ended.len()),
             None => f.write_str("put an idempotency record"),
         }
     }

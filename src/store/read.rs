@@ -11,8 +11,9 @@ use super::error::StoreError;
 use super::event_log::{Event, EventPage, log_place};
 use super::records::{AgentRecord, IdempotencyRecord, IdempotencyState, LogEntry, Snapshot, StoredAgent};
 use super::tables::{
-    AGENT_PORTS, AGENTS, CANARY, DELETED, EVENT_LOG, EVENTS, IDEMPOTENCY, Id, KEYS, META, OWNERS, PORTS, SLUGS, USERS,
-    agent_place, event_place, idempotency_place, joined, key_place, user_place,
+    AGENT_PORTS, AGENTS, CANARY, DELETED, EVENT_LOG, EVENTS, IDEMPOTENCY, Id, KEYS, META, OWNERS, PORTS, SESSIONS,
+    SLUGS, TICKETS, USERS, agent_place, event_place, idempotency_place, joined, key_place, session_place, ticket_place,
+    user_place,
 };
 
 type Read<T> = Result<T, ReadError>;
@@ -34,6 +35,14 @@ pub(super) fn snapshot(txn: &ReadTransaction) -> Read<Snapshot> {
     for row in txn.open_table(KEYS)?.iter()? {
         let (hash, value) = row?;
         snapshot.keys.push(key_place(hash.value()).decode(value.value())?);
+    }
+    for row in txn.open_table(SESSIONS)?.iter()? {
+        let (hash, value) = row?;
+        snapshot.sessions.push(session_place(hash.value()).decode(value.value())?);
+    }
+    for row in txn.open_table(TICKETS)?.iter()? {
+        let (hash, value) = row?;
+        snapshot.tickets.push(ticket_place(hash.value()).decode(value.value())?);
     }
     Ok(snapshot)
 }

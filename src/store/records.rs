@@ -1,12 +1,13 @@
 //! What the store keeps. Plain data: secrets are in here only as [`Sealed`] values or hashes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    AgentId, AgentSpec, ChannelKind, HostPort, KeyId, Limits, Plan, Scopes, Slug, Software, Status, Timestamp, UserId,
-    UserStatus,
+    AgentId, AgentSpec, ChannelKind, HostPort, KeyId, Limits, PasswordHash, Plan, Scopes, SessionId, Slug, Software,
+    Status, TicketId, Timestamp, UserId, UserStatus,
 };
 use crate::lifecycle::{AgentState, Cause};
 use crate::vault::Sealed;
@@ -47,6 +48,61 @@ pub struct UserRecord {
     pub created_at: Timestamp,
     #[serde(default)]
     pub status: UserStatus,
+    /// Whether they may do everything once they have signed in.
+    #[serde(default)]
+    pub administrator: bool,
+    /// None: they cannot sign in by password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<PasswordHash>,
+}
+
+/// A person who has signed in, known by the hash of what their browser keeps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionRecord {
+    pub id: SessionId,
+    pub user: UserId,
+    pub hash: [u8; 32],
+    pub created_at: Timestamp,
+    /// The last use that was written down; later ones may not have been.
+    pub seen_at: Timestamp,
+    /// The end, however much it is used.
+    pub expires_at: Timestamp,
+    /// It ends earlier when it is not used for this long.
+    pub idle_secs: u32,
+    /// Where it was opened from.
+    pub address: Option<IpAddr>,
+    /// What the browser called itself.
+    pub client: Option<String>,
+    pub by: SignInBy,
+}
+
+/// How a person proved who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SignInBy {
+    Password,
+    /// A one-time link.
+    Link,
+    Registration,
+}
+
+/// What lets a person in once, known by the hash of its secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TicketRecord {
+    pub id: TicketId,
+    pub hash: [u8; 32],
+    pub opens: TicketKind,
+    pub created_at: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TicketKind {
+    /// A session of this user.
+    SignIn { user: UserId },
+    /// An account on this plan; for this address alone, if there is one.
+    Invitation { email: Option<String>, plan: Plan },
 }
 
 /// An API key, known by its hash alone.
@@ -142,4 +198,6 @@ pub struct Snapshot {
     pub agents: Vec<StoredAgent>,
     pub users: Vec<UserRecord>,
     pub keys: Vec<KeyRecord>,
+    pub sessions: Vec<SessionRecord>,
+    pub tickets: Vec<TicketRecord>,
 }

@@ -12,6 +12,9 @@
 //! users         user             → record
 //! keys          key hash         → record
 //! user-keys     (user, key)      → key hash
+//! sessions      token hash       → record
+//! user-sessions (user, session)  → token hash
+//! tickets       secret's hash    → record        invitations and one-time links
 //! idempotency   (user, key)      → record
 //! expiries      (ms, user, key)  → ()            the same by their end
 //! user-expiries (user, ms, key)  → bytes         the same by user, with their size
@@ -39,6 +42,9 @@ pub(super) const DELETED: Definition<Id, i64> = TableDefinition::new("deleted/v1
 pub(super) const USERS: Definition<Id, Value> = TableDefinition::new("users/v1");
 pub(super) const KEYS: Definition<Hash, Value> = TableDefinition::new("keys/v1");
 pub(super) const USER_KEYS: Definition<(Id, Id), Hash> = TableDefinition::new("user-keys/v1");
+pub(super) const SESSIONS: Definition<Hash, Value> = TableDefinition::new("sessions/v1");
+pub(super) const USER_SESSIONS: Definition<(Id, Id), Hash> = TableDefinition::new("user-sessions/v1");
+pub(super) const TICKETS: Definition<Hash, Value> = TableDefinition::new("tickets/v1");
 pub(super) const IDEMPOTENCY: Definition<(Id, &str), Value> = TableDefinition::new("idempotency/v1");
 pub(super) const EXPIRIES: Definition<(i64, Id, &str), ()> = TableDefinition::new("expiries/v1");
 pub(super) const USER_EXPIRIES: Definition<(Id, i64, &str), u64> = TableDefinition::new("user-expiries/v1");
@@ -88,6 +94,9 @@ tables! {
     users: USERS(Id, Value),
     keys: KEYS(Hash, Value),
     user_keys: USER_KEYS((Id, Id), Hash),
+    sessions: SESSIONS(Hash, Value),
+    user_sessions: USER_SESSIONS((Id, Id), Hash),
+    tickets: TICKETS(Hash, Value),
     idempotency: IDEMPOTENCY((Id, &'static str), Value),
     expiries: EXPIRIES((i64, Id, &'static str), ()),
     user_expiries: USER_EXPIRIES((Id, i64, &'static str), u64),
@@ -106,6 +115,14 @@ pub(super) fn user_place(user: &[u8; 16]) -> Place<'_> {
 
 pub(super) fn key_place(hash: &[u8; 32]) -> Place<'_> {
     Place { table: "keys", key: hash }
+}
+
+pub(super) fn session_place(hash: &[u8; 32]) -> Place<'_> {
+    Place { table: "sessions", key: hash }
+}
+
+pub(super) fn ticket_place(hash: &[u8; 32]) -> Place<'_> {
+    Place { table: "tickets", key: hash }
 }
 
 /// The key of a row whose key has two parts, as the checksum and error messages take it.

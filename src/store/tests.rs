@@ -91,6 +91,8 @@ fn user(n: u8) -> UserRecord {
         limits: None,
         created_at: at(1),
         status: UserStatus::Active,
+        administrator: false,
+        password: None,
     }
 }
 

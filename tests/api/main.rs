@@ -18,6 +18,7 @@ mod problems;
 mod rotation;
 mod service;
 mod sessions;
+mod sign_in;
 mod streams;
 mod web;
 mod world;

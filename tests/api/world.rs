@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use zeroone::control::{ControlPlane, NewKey, NewUser, Settings};
+use zeroone::control::{AccountSettings, ControlPlane, NewKey, NewUser, Settings};
 use zeroone::domain::{ApiKey, HostPort, Plan, PortRange, Profile, Scope, Scopes, UserId};
 use zeroone::http::{HttpOptions, ServeOptions, router, serve};
 use zeroone::store::{Store, StoreOptions};
@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_millis(10);
 pub struct World {
     pub fakes: Fakes,
     disk: FakeDisk,
-    ports: PortRange,
+    settings: Settings,
     pub plane: ControlPlane,
     options: HttpOptions,
     server: JoinHandle<std::io::Result<()>>,
@@ -52,17 +52,21 @@ impl World {
     }
 
     pub async fn with(plan: Plan, options: HttpOptions) -> Self {
-        Self::on(PortRange::default(), plan, options).await
+        Self::on(settings(PortRange::default()), plan, options).await
+    }
+
+    pub async fn with_accounts(plan: Plan, options: HttpOptions, accounts: AccountSettings) -> Self {
+        Self::on(Settings { accounts, ..settings(PortRange::default()) }, plan, options).await
     }
 
     /// Its agents get ports on which a test can listen in their place.
     pub async fn with_free_ports(options: HttpOptions) -> Self {
-        Self::on(free_ports(), Plan::Pro, options).await
+        Self::on(settings(free_ports()), Plan::Pro, options).await
     }
 
     /// The same with gateways of this version.
     pub async fn of_version(profile: Profile) -> Self {
-        let (fakes, disk, ports) = (Fakes::new(7), FakeDisk::new(), free_ports());
+        let (fakes, disk, settings) = (Fakes::new(7), FakeDisk::new(), settings(free_ports()));
         let options = StoreOptions {
             installation: fakes.installation(),
             now: fakes.engine().now(),
@@ -73,25 +77,25 @@ impl World {
         let plane = ControlPlane::builder(store, testkit::vault(), fakes.runtime())
             .gateway(fakes.gateway())
             .clock(fakes.clock())
-            .settings(settings(ports))
+            .settings(settings.clone())
             .profile(profile)
             .start()
             .await
             .unwrap();
-        Self::of(plane, fakes, disk, ports, Plan::Pro, HttpOptions::default()).await
+        Self::of(plane, fakes, disk, settings, Plan::Pro, HttpOptions::default()).await
     }
 
-    async fn on(ports: PortRange, plan: Plan, options: HttpOptions) -> Self {
+    async fn on(settings: Settings, plan: Plan, options: HttpOptions) -> Self {
         let (fakes, disk) = (Fakes::new(7), FakeDisk::new());
-        let plane = testkit::start(&fakes, &disk, settings(ports)).await.unwrap();
-        Self::of(plane, fakes, disk, ports, plan, options).await
+        let plane = testkit::start(&fakes, &disk, settings.clone()).await.unwrap();
+        Self::of(plane, fakes, disk, settings, plan, options).await
     }
 
     async fn of(
         plane: ControlPlane,
         fakes: Fakes,
         disk: FakeDisk,
-        ports: PortRange,
+        settings: Settings,
         plan: Plan,
         options: HttpOptions,
     ) -> Self {
@@ -100,7 +104,7 @@ impl World {
         let user = user(&plane, "ada@example.org", plan).await;
         let own = key(&plane, user, Scopes::user()).await;
         let (at, server) = listen(&plane, &options).await;
-        Self { fakes, disk, ports, plane, options, server, at, http: http_client(PATIENCE), admin, user, key: own }
+        Self { fakes, disk, settings, plane, options, server, at, http: http_client(PATIENCE), admin, user, key: own }
     }
 
     /// Ends the service and starts it again on the same store and engine.
@@ -109,7 +113,7 @@ impl World {
         self.plane.shutdown().await;
         (&mut self.server).await.unwrap().unwrap();
         self.options.closing = CancellationToken::new();
-        self.plane = testkit::start(&self.fakes, &self.disk, settings(self.ports)).await.unwrap();
+        self.plane = testkit::start(&self.fakes, &self.disk, self.settings.clone()).await.unwrap();
         (self.at, self.server) = listen(&self.plane, &self.options).await;
         self.http = http_client(PATIENCE);
     }

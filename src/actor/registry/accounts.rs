@@ -1,8 +1,9 @@
-//! Changes of users and keys. They run one after the other in the registry, so that what is checked here still holds when
+//! Changes of users, keys, sessions and tickets. They run one after the other in the registry, so that what is checked here still holds when
 //! it is written.
 
 use std::collections::HashSet;
 
+use super::sign_in;
 use crate::actor::Services;
 use crate::actor::account_change::{AccountChange, AccountRefusal, KEYS_PER_USER, UserChange};
 use crate::domain::{KeyId, UserId, UserStatus};
@@ -10,11 +11,11 @@ use crate::store::{Batch, KeyRecord, UserRecord};
 
 pub(super) async fn apply(services: &Services, change: AccountChange) -> Result<(), AccountRefusal> {
     match change {
-        AccountChange::CreateUser(user) => {
+        AccountChange::CreateUser { user, spends } => {
             if services.accounts.user_by_email(&user.email).is_some() {
                 return Err(AccountRefusal::EmailTaken);
             }
-            services.store.commit(Batch::put_user(&user)).await?;
+            sign_in::commit(services, Batch::put_user(&user), spends).await?;
             services.accounts.put_user(*user);
             Ok(())
         }
@@ -27,6 +28,16 @@ pub(super) async fn apply(services: &Services, change: AccountChange) -> Result<
         }
         AccountChange::AddKey(key) => add_key(services, *key).await,
         AccountChange::RevokeKey { user, key } => revoke_key(services, user, key).await,
+        AccountChange::SetPassword { user, password, keep } => {
+            sign_in::set_password(services, user, password, keep).await
+        }
+        AccountChange::OpenSession { session, spends, replaces } => {
+            sign_in::open_session(services, *session, spends, replaces).await
+        }
+        AccountChange::UseSession(session) => sign_in::use_session(services, *session).await,
+        AccountChange::EndSessions { user, which } => sign_in::end_sessions(services, user, which).await,
+        AccountChange::AddTicket(ticket) => sign_in::add_ticket(services, *ticket).await,
+        AccountChange::WithdrawTicket(ticket) => sign_in::withdraw_ticket(services, ticket).await,
     }
 }
 
@@ -38,10 +49,15 @@ async fn change_user(services: &Services, user: UserId, change: UserChange) -> R
     let plan = change.plan.unwrap_or(before.plan);
     let limits = change.limits.unwrap_or(before.limits.filter(|_| plan == before.plan));
     let status = change.status.unwrap_or(before.status);
+    let administrator = change.administrator.unwrap_or(before.administrator);
     if status != UserStatus::Active && before.status == UserStatus::Active {
         keep_an_administrator(services, &HashSet::new(), Some(user))?;
     }
-    let after = UserRecord { plan, limits, status, ..before };
+    let demoted = before.administrator && !administrator;
+    if demoted && !services.accounts.has_administrator_beside(services.clock.now(), user) {
+        return Err(AccountRefusal::LastAdministrator);
+    }
+    let after = UserRecord { plan, limits, status, administrator, ..before };
     services.store.commit(Batch::change_user(&after)).await?;
     services.accounts.put_user(after);
     Ok(())

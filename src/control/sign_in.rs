@@ -1,0 +1,395 @@
+//! People: how they get in, and how guessing is made to lead nowhere.
+//!
+//! ```text
+//! address, password ─► slowed down? (account, address) ─► one slow hash, known or not ─► a session, or "wrong"
+//! ```
+//! An unknown address, one without a password and a wrong password are answered alike, after the same work.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::accounts::AccountError;
+use super::{ControlPlane, NewUser};
+use crate::accounts::{Busy, Passwords, Slowdown};
+use crate::actor::{AccountChange, AccountRefusal, Registration, Which};
+use crate::domain::{
+    Password, Plan, Secret, SessionId, TicketId, Timestamp, Token, UserId, UserStatus, elapsed, later,
+};
+use crate::store::{SessionRecord, SignInBy, TicketKind, TicketRecord, UserRecord};
+
+/// Failures in a row after which an account's next sign-in waits, and the longest wait.
+const ACCOUNT: (u32, Duration) = (5, Duration::from_secs(15 * 60));
+/// The same for an address, which people share.
+const ADDRESS: (u32, Duration) = (50, Duration::from_secs(60));
+/// How long somebody who came by a link may set a password without the one that they have forgotten.
+const LINK_SETS_PASSWORD: Duration = Duration::from_secs(15 * 60);
+/// What is kept of a browser's name for itself.
+const MAX_CLIENT: usize = 200;
+
+/// What is known of attempts to sign in; in memory.
+pub(super) struct SignIns {
+    passwords: Passwords,
+    /// By the hash of the e-mail address, known or not. Addresses from which the user is signed in are counted for
+    /// themselves, so that somebody who guesses does not keep the user out.
+    by_account: Slowdown<([u8; 32], Option<IpAddr>)>,
+    by_address: Slowdown<IpAddr>,
+}
+
+/// Where an attempt comes from.
+#[derive(Debug, Clone, Default)]
+pub struct Visitor {
+    pub address: Option<IpAddr>,
+    /// What the browser calls itself.
+    pub client: Option<String>,
+    /// The session that the browser has; it ends when there is another one.
+    pub session: Option<Secret<String>>,
+}
+
+/// A person who has just signed in. This is the only time that the token is seen.
+pub struct SignedIn {
+    pub user: UserRecord,
+    pub session: SessionRecord,
+    pub token: Token,
+}
+
+/// Why nobody was let in, or no password was set.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SignInError {
+    #[error("the e-mail address or the password is wrong")]
+    Wrong,
+    #[error("the user is suspended")]
+    Suspended,
+    #[error("too many attempts have failed")]
+    TooSoon(Duration),
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    #[error("registration is closed")]
+    Closed,
+    #[error("an invitation is needed")]
+    InvitationNeeded,
+    #[error("the invitation or link is not valid, or was used already")]
+    NoTicket,
+    #[error("the current password is needed")]
+    CurrentNeeded,
+    #[error("a session is needed")]
+    SessionNeeded,
+    #[error(transparent)]
+    Account(#[from] AccountError),
+}
+
+impl Default for SignIns {
+    fn default() -> Self {
+        Self {
+            passwords: Passwords::default(),
+            by_account: Slowdown::new(ACCOUNT.0, ACCOUNT.1),
+            by_address: Slowdown::new(ADDRESS.0, ADDRESS.1),
+        }
+    }
+}
+
+impl ControlPlane {
+    /// Opens a session for whoever knows the password. A new one each time: what a browser had before is worth nothing.
+    ///
+    /// # Errors
+    /// See [`SignInError`].
+    pub async fn sign_in(
+        &self,
+        email: &str,
+        password: Secret<String>,
+        visitor: Visitor,
+    ) -> Result<SignedIn, SignInError> {
+        let email = email.trim().to_lowercase();
+        let user = self.accounts().user_by_email(&email);
+        self.check_password(&email, user.as_ref(), password, visitor.address).await?;
+        let user = user.ok_or(SignInError::Wrong)?;
+        self.open_session(user, SignInBy::Password, visitor, None).await
+    }
+
+    /// Makes an account and opens its first session. Whether that is allowed is configuration.
+    ///
+    /// # Errors
+    /// See [`SignInError`].
+    pub async fn register(
+        &self,
+        email: String,
+        password: Password,
+        invitation: Option<Secret<String>>,
+        visitor: Visitor,
+    ) -> Result<SignedIn, SignInError> {
+        let registration = self.services.settings.accounts.registration;
+        if registration == Registration::Closed {
+            return Err(SignInError::Closed);
+        }
+        // Each counts, so that nobody fills the service with accounts or guesses invitations.
+        self.begin_from(visitor.address)?;
+        let ticket = match invitation {
+            Some(secret) => Some(self.invitation(&secret, &email)?),
+            None if registration == Registration::Invite => return Err(SignInError::InvitationNeeded),
+            None => None,
+        };
+        let password = self.sign_ins.passwords.hash(password).await?;
+        let plan = ticket.as_ref().map_or(Plan::Free, |(_, plan)| *plan);
+        let new = NewUser { email, plan, limits: None };
+        let user = UserRecord { password: Some(password), ..self.new_user(new) };
+        let change = AccountChange::CreateUser { user: Box::new(user.clone()), spends: ticket.map(|(hash, _)| hash) };
+        self.change_account(change).await.map_err(unless_ticket)?;
+        self.open_session(user, SignInBy::Registration, visitor, None).await
+    }
+
+    /// Opens a session by a link of [`ControlPlane::sign_in_link`], once.
+    ///
+    /// # Errors
+    /// See [`SignInError`].
+    pub async fn sign_in_by_link(&self, secret: &Secret<String>, visitor: Visitor) -> Result<SignedIn, SignInError> {
+        self.begin_from(visitor.address)?;
+        let ticket = self.accounts().ticket(secret.expose(), self.now()).ok_or(SignInError::NoTicket)?;
+        let TicketKind::SignIn { user } = ticket.opens else { return Err(SignInError::NoTicket) };
+        let user = self.accounts().user(user).ok_or(SignInError::NoTicket)?;
+        self.open_session(user, SignInBy::Link, visitor, Some(ticket.hash)).await
+    }
+
+    /// Ends the session of this token; one that has ended already is no fault.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn sign_out(&self, token: &Secret<String>) -> Result<(), AccountError> {
+        let Some(session) = self.accounts().session_by_token(token.expose()) else { return Ok(()) };
+        match self.end_session(session.user, session.id).await {
+            Err(AccountError::Refused(AccountRefusal::NoSuchSession)) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// # Errors
+    /// [`AccountRefusal::NoSuchSession`], or the store's.
+    pub async fn end_session(&self, user: UserId, session: SessionId) -> Result<(), AccountError> {
+        self.change_account(AccountChange::EndSessions { user, which: Which::One(session) }).await
+    }
+
+    /// Ends all of a user's sessions but this one.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn end_sessions(&self, user: UserId, keep: Option<SessionId>) -> Result<(), AccountError> {
+        self.change_account(AccountChange::EndSessions { user, which: Which::AllBut(keep) }).await
+    }
+
+    /// Writes a session's last use down.
+    pub(crate) async fn use_session(&self, session: SessionRecord) {
+        if let Err(error) = self.change_account(AccountChange::UseSession(Box::new(session))).await {
+            tracing::debug!(%error, "a session's use was not written down");
+        }
+    }
+
+    /// A user's own new password. All their other sessions end. The current one must be presented, except by somebody who
+    /// has none, or has just come by a link.
+    ///
+    /// # Errors
+    /// See [`SignInError`].
+    pub async fn change_password(
+        &self,
+        user: UserId,
+        session: Option<SessionId>,
+        current: Option<Secret<String>>,
+        password: Password,
+        address: Option<IpAddr>,
+    ) -> Result<(), SignInError> {
+        let now = self.now();
+        let record = self.accounts().user(user).ok_or(AccountError::from(AccountRefusal::NoSuchUser))?;
+        let sessions = self.accounts().sessions_of(user, now);
+        let from_link = sessions.iter().any(|it| {
+            Some(it.id) == session && it.by == SignInBy::Link && elapsed(it.created_at, now) < LINK_SETS_PASSWORD
+        });
+        if record.password.is_none() && session.is_none() {
+            return Err(SignInError::SessionNeeded);
+        }
+        if record.password.is_some() && !from_link {
+            let current = current.ok_or(SignInError::CurrentNeeded)?;
+            self.check_password(&record.email, Some(&record), current, address).await?;
+        }
+        Ok(self.put_password(user, password, session).await?)
+    }
+
+    /// Another password for any user. All their sessions end.
+    ///
+    /// # Errors
+    /// See [`SignInError`].
+    pub async fn set_password(&self, user: UserId, password: Password) -> Result<(), SignInError> {
+        self.put_password(user, password, None).await
+    }
+
+    /// What invites somebody to make an account on this plan; for one address alone, if it is given.
+    ///
+    /// # Errors
+    /// [`AccountRefusal::TooManyTickets`], or the store's.
+    pub async fn invite(
+        &self,
+        email: Option<String>,
+        plan: Plan,
+        expires_at: Timestamp,
+    ) -> Result<(TicketRecord, Token), AccountError> {
+        self.add_ticket(TicketKind::Invitation { email, plan }, expires_at).await
+    }
+
+    /// What signs a user in once, without a password.
+    ///
+    /// # Errors
+    /// [`AccountRefusal::TooManyTickets`], or the store's.
+    pub async fn sign_in_link(&self, user: UserId, within: Duration) -> Result<(TicketRecord, Token), AccountError> {
+        self.accounts().user(user).ok_or(AccountRefusal::NoSuchUser)?;
+        self.add_ticket(TicketKind::SignIn { user }, later(self.now(), within)).await
+    }
+
+    /// # Errors
+    /// [`AccountRefusal::NoSuchTicket`], or the store's.
+    pub async fn withdraw_invitation(&self, ticket: TicketId) -> Result<(), AccountError> {
+        self.change_account(AccountChange::WithdrawTicket(ticket)).await
+    }
+
+    /// Who may make an account for themselves.
+    pub fn registration(&self) -> Registration {
+        self.services.settings.accounts.registration
+    }
+
+    /// Whether somebody can administer the service, by a key or a password.
+    pub fn has_administrator(&self) -> bool {
+        self.accounts().has_administrator(self.now(), &std::collections::HashSet::new(), None)
+    }
+
+    /// The password is this user's. Attempts that fail slow down the next ones of the account and of the address.
+    async fn check_password(
+        &self,
+        email: &str,
+        user: Option<&UserRecord>,
+        password: Secret<String>,
+        address: Option<IpAddr>,
+    ) -> Result<(), SignInError> {
+        let now = self.now();
+        self.begin_from(address)?;
+        let known =
+            address.filter(|address| user.is_some_and(|it| self.accounts().knows_address(it.id, *address, now)));
+        let account = (Sha256::digest(email.as_bytes()).into(), known.map(network));
+        self.sign_ins.by_account.begin(&account, now).map_err(SignInError::TooSoon)?;
+        let kept = user.and_then(|user| user.password.clone());
+        let verified = self.sign_ins.passwords.verify(password, kept).await;
+        if matches!(verified, Ok(false)) {
+            return Err(SignInError::Wrong);
+        }
+        if let Some(address) = address {
+            self.sign_ins.by_address.took_back(&network(address));
+        }
+        if verified.is_err() {
+            self.sign_ins.by_account.took_back(&account);
+        } else {
+            self.sign_ins.by_account.succeeded(&account);
+        }
+        verified.map(drop).map_err(SignInError::Busy)
+    }
+
+    fn begin_from(&self, address: Option<IpAddr>) -> Result<(), SignInError> {
+        match address {
+            Some(address) => {
+                self.sign_ins.by_address.begin(&network(address), self.now()).map_err(SignInError::TooSoon)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn invitation(&self, secret: &Secret<String>, address: &str) -> Result<([u8; 32], Plan), SignInError> {
+        let ticket = self.accounts().ticket(secret.expose(), self.now()).ok_or(SignInError::NoTicket)?;
+        match ticket.opens {
+            TicketKind::Invitation { email, plan } if email.as_ref().is_none_or(|email| email == address) => {
+                Ok((ticket.hash, plan))
+            }
+            TicketKind::Invitation { .. } | TicketKind::SignIn { .. } => Err(SignInError::NoTicket),
+        }
+    }
+
+    async fn open_session(
+        &self,
+        user: UserRecord,
+        by: SignInBy,
+        visitor: Visitor,
+        spends: Option<[u8; 32]>,
+    ) -> Result<SignedIn, SignInError> {
+        if user.status != UserStatus::Active {
+            return Err(SignInError::Suspended);
+        }
+        let (token, now, settings) = (Token::generate(Token::SESSION), self.now(), &self.services.settings.accounts);
+        let before = visitor.session.and_then(|token| self.accounts().session_by_token(token.expose()));
+        let session = SessionRecord {
+            id: SessionId::new(),
+            user: user.id,
+            hash: token.hash(),
+            created_at: now,
+            seen_at: now,
+            expires_at: later(now, settings.session_end),
+            idle_secs: u32::try_from(settings.session_idle.as_secs()).unwrap_or(u32::MAX),
+            address: visitor.address,
+            client: visitor.client.map(shown),
+            by,
+        };
+        // Another user's session in the same browser ends by itself, or where it is listed.
+        let replaces = before.filter(|before| before.user == user.id).map(|before| before.id);
+        let change = AccountChange::OpenSession { session: Box::new(session.clone()), spends, replaces };
+        self.change_account(change).await.map_err(unless_ticket)?;
+        Ok(SignedIn { user, session, token })
+    }
+
+    async fn put_password(&self, user: UserId, password: Password, keep: Option<SessionId>) -> Result<(), SignInError> {
+        let password = self.sign_ins.passwords.hash(password).await?;
+        Ok(self.change_account(AccountChange::SetPassword { user, password, keep }).await?)
+    }
+
+    async fn add_ticket(
+        &self,
+        opens: TicketKind,
+        expires_at: Timestamp,
+    ) -> Result<(TicketRecord, Token), AccountError> {
+        let token = Token::generate(Token::TICKET);
+        let ticket =
+            TicketRecord { id: TicketId::new(), hash: token.hash(), opens, created_at: self.now(), expires_at };
+        self.change_account(AccountChange::AddTicket(Box::new(ticket.clone()))).await?;
+        Ok((ticket, token))
+    }
+}
+
+/// A ticket that somebody else has used in the same moment.
+fn unless_ticket(error: AccountError) -> SignInError {
+    match error {
+        AccountError::Refused(AccountRefusal::NoSuchTicket) => SignInError::NoTicket,
+        error => error.into(),
+    }
+}
+
+/// What is counted as one address: of IPv6 the half that a line gets, since the rest is its holder's to choose.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+    }
+}
+
+/// A browser's name for itself as it is shown to its user.
+fn shown(client: String) -> String {
+    client.chars().filter(|c| !c.is_control()).take(MAX_CLIENT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_address() {
+        for (address, counted) in
+            [("192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::")]
+        {
+            assert_eq!(network(address.parse().unwrap()), counted.parse::<IpAddr>().unwrap());
+        }
+    }
+}

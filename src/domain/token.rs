@@ -1,0 +1,31 @@
+//! Secrets that let a person in: what a browser keeps of a session, and what a one-time link carries.
+
+use super::key::ApiKey;
+use super::secret::Secret;
+
+/// A prefix that says what it is, and 256 random bits in hex. Only its hash is stored; a plain SHA-256 is enough, as for
+/// an [`ApiKey`].
+#[derive(Debug, Clone)]
+pub struct Token(Secret<String>);
+
+impl Token {
+    pub const SESSION: &str = "zs_";
+    pub const TICKET: &str = "zt_";
+
+    pub fn generate(prefix: &str) -> Self {
+        let random: [u8; 32] = rand::random();
+        Self(Secret::new(format!("{prefix}{}", data_encoding::HEXLOWER.encode(&random))))
+    }
+
+    pub const fn expose(&self) -> &String {
+        self.0.expose()
+    }
+
+    pub fn hash(&self) -> [u8; 32] {
+        Self::hash_of(self.0.expose())
+    }
+
+    pub fn hash_of(presented: &str) -> [u8; 32] {
+        ApiKey::hash_of(presented)
+    }
+}
