@@ -75,6 +75,9 @@ pub struct StoreOptions {
     pub installation: InstallationId,
     /// The present, if the store is new.
     pub now: Timestamp,
+    /// The store is a copy beside its original: it becomes this installation. Users, keys and what was told of the past
+    /// stay; the agents are the original's, and are forgotten here.
+    pub separate_as: Option<InstallationId>,
 }
 
 impl Default for StoreOptions {
@@ -85,6 +88,7 @@ impl Default for StoreOptions {
             check_integrity: true,
             installation: InstallationId::new(),
             now: Timestamp::now(),
+            separate_as: None,
         }
     }
 }
@@ -158,6 +162,7 @@ impl Store {
         let opening = Opening {
             installation: options.installation,
             created_at: options.now,
+            separate_as: options.separate_as,
             check_integrity: options.check_integrity,
             migrations: schema::MIGRATIONS,
         };

@@ -5,10 +5,11 @@ use clap::Args;
 use super::first_start::AdminKey;
 use super::outcome::Failure;
 use super::output::line;
-use super::service::Service;
+use super::service::{Service, separate};
 use super::settings::{InstallationArgs, flag, load};
 use super::{Environment, signals};
 use crate::config::{Flag, Loaded};
+use crate::control::StartError;
 use crate::telemetry;
 
 /// How long what is left at the end may take: threads that wait for a disk or an engine that hangs.
@@ -27,19 +28,23 @@ pub(super) struct ServeArgs {
     /// Take the installation from another service that seems to live, e.g. on a machine that is lost.
     #[arg(long)]
     take_over: bool,
+    /// Where the data folder is a copy and the original runs: run beside it as an installation of its own. Users and keys
+    /// stay; the agents stay the original's and are forgotten here.
+    #[arg(long, conflicts_with = "take_over")]
+    new_installation: bool,
 }
 
 pub(super) fn run(args: ServeArgs, environment: &Environment) -> Result<(), Failure> {
     let loaded = load(&args.installation.file, environment, &args.flags()?)?;
     telemetry::init(&loaded.config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(serve(&loaded, environment, args.take_over));
+    let outcome = runtime.block_on(serve(&loaded, environment, &args));
     runtime.shutdown_timeout(LEFTOVERS);
     outcome.map_err(Failure::from)
 }
 
-async fn serve(loaded: &Loaded, environment: &Environment, take_over: bool) -> anyhow::Result<()> {
-    let service = Service::start(loaded, environment, take_over).await?;
+async fn serve(loaded: &Loaded, environment: &Environment, args: &ServeArgs) -> anyhow::Result<()> {
+    let service = start(loaded, environment, args).await?;
     signals::close_on_signal(service.closing.clone())?;
     line(&format!("agents run as: {}", service.runtime));
     if let Some(path) = &service.new_master_key {
@@ -55,6 +60,24 @@ async fn serve(loaded: &Loaded, environment: &Environment, take_over: bool) -> a
     service.run().await?;
     tracing::info!("stopped; agents run on");
     Ok(())
+}
+
+/// Starts it. A copy becomes an installation of its own only where the original is seen to live: the flag may stay in a
+/// script or a unit, and must not make the service forget its agents at every start.
+async fn start(loaded: &Loaded, environment: &Environment, args: &ServeArgs) -> anyhow::Result<Service> {
+    let started = Service::start(loaded, environment, args.take_over).await;
+    match started {
+        Err(error) if args.new_installation && is_in_use(&error) => {
+            let installation = separate(&loaded.config.data).await?;
+            tracing::warn!(%installation, "this data folder is an installation of its own now; its agents stayed the original's");
+            Service::start(loaded, environment, false).await
+        }
+        started => started,
+    }
+}
+
+fn is_in_use(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StartError::InUse(_)))
 }
 
 /// The only time that the key is shown.

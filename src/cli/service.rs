@@ -20,6 +20,7 @@ use super::engine::{self, Engine};
 use super::first_start::{AdminKey, ensure_admin};
 use crate::config::{Config, Loaded};
 use crate::control::ControlPlane;
+use crate::domain::InstallationId;
 use crate::http::{self, HttpOptions, RateLimit, ServeOptions};
 use crate::store::{Store, StoreOptions};
 use crate::vault::{MasterKey, Vault};
@@ -124,6 +125,14 @@ async fn open_store(loaded: &Loaded) -> anyhow::Result<(Store, Vault, Option<Pat
     // Here already, and not only when the control plane starts: a runtime that opens ends what earlier runs left behind.
     store.check_key(&vault).await?;
     Ok((store, vault, new_master_key))
+}
+
+/// Makes the store of this folder, a copy, an installation of its own.
+pub(super) async fn separate(data: &Path) -> anyhow::Result<InstallationId> {
+    let (path, installation) = (data.join("zeroone.redb"), InstallationId::new());
+    let options = StoreOptions { separate_as: Some(installation), ..StoreOptions::default() };
+    tokio::task::spawn_blocking(move || Store::open(path, options)).await.context("opening the store panicked")??;
+    Ok(installation)
 }
 
 fn http_options(config: &Config, closing: &CancellationToken) -> HttpOptions {

@@ -57,8 +57,9 @@ pub enum StartError {
     PanicAborts,
     /// Another control plane has this installation on the engine: this store is a copy, or the other one's is.
     #[error(
-        "installation-in-use: another control plane has this installation ({}); end it, or give this one a data folder \
-         of its own. If it is gone for good, start with --take-over",
+        "installation-in-use: another control plane has this installation ({}); end it. If it is gone for good, start \
+         with --take-over; to run this copy beside it, with the same users and keys but agents of its own, with \
+         --new-installation",
         lease::in_use(.0)
     )]
     InUse(LeaseRecord),

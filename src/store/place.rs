@@ -38,6 +38,7 @@ pub(super) enum Place {
 pub(super) struct Opening {
     pub(super) installation: InstallationId,
     pub(super) created_at: Timestamp,
+    pub(super) separate_as: Option<InstallationId>,
     pub(super) check_integrity: bool,
     pub(super) migrations: &'static [Migration],
 }
@@ -69,7 +70,10 @@ impl Place {
         if self.is_missing()? {
             self.create(opening)?;
         }
-        let (database, identity) = self.reopen(opening)?;
+        let (database, mut identity) = self.reopen(opening)?;
+        if let Some(installation) = opening.separate_as {
+            identity = self.guarded(|| schema::separate(&database, identity, installation))?;
+        }
         if self.is_mostly_free(&database) {
             return self.compacted(database, opening);
         }

@@ -7,7 +7,7 @@ use crate::domain::{InstallationId, Timestamp};
 
 use super::codec::Place;
 use super::error::from_redb;
-use super::tables::{EVENT_LOG, META, SESSIONS, TICKETS, Tables, USER_SESSIONS};
+use super::tables::{self, EVENT_LOG, META, SESSIONS, TICKETS, Tables, USER_SESSIONS};
 
 /// What a store says of itself. This layout never changes, or an older program could not read that it must not go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +84,26 @@ pub(super) fn upgrade(db: &Database, migrations: &[Migration]) -> Result<Identit
         txn.open_table(META)?.insert("store", IDENTITY.encode(&identity).as_slice())?;
         txn.commit()?;
     }
+    Ok(identity)
+}
+
+/// Makes a copy of a store an installation of its own, in one transaction. What belongs to agents is forgotten: they run on
+/// as the original's, and two owners of one instance would fight over it.
+pub(super) fn separate(
+    db: &Database,
+    identity: Identity,
+    installation: InstallationId,
+) -> Result<Identity, SchemaError> {
+    let identity = Identity { installation, ..identity };
+    let txn = begin(db)?;
+    tables::forget_agents(&txn)?;
+    {
+        let mut meta = txn.open_table(META)?;
+        meta.insert("store", IDENTITY.encode(&identity).as_slice())?;
+        // It is bound to the installation; without anything sealed the next start makes another one.
+        meta.remove("canary")?;
+    }
+    txn.commit()?;
     Ok(identity)
 }
 

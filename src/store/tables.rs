@@ -103,6 +103,27 @@ tables! {
     idempotency_use: IDEMPOTENCY_USE(Id, (u64, u64)),
 }
 
+/// Empties every table with something of agents in it. Answers that are kept for a retry name agents as well. Browsers that
+/// are signed in to the original are not signed in to its copy.
+pub(super) fn forget_agents(txn: &WriteTransaction) -> Result<(), TableError> {
+    txn.delete_table(AGENTS)?;
+    txn.delete_table(PORTS)?;
+    txn.delete_table(AGENT_PORTS)?;
+    txn.delete_table(SLUGS)?;
+    txn.delete_table(OWNERS)?;
+    txn.delete_table(EVENTS)?;
+    txn.delete_table(DELETED)?;
+    txn.delete_table(IDEMPOTENCY)?;
+    txn.delete_table(EXPIRIES)?;
+    txn.delete_table(USER_EXPIRIES)?;
+    txn.delete_table(IDEMPOTENCY_USE)?;
+    txn.delete_table(SESSIONS)?;
+    txn.delete_table(USER_SESSIONS)?;
+    txn.delete_table(TICKETS)?;
+    // Made again, empty.
+    Tables::open(txn).map(drop)
+}
+
 pub(super) const CANARY: Place<'_> = Place { table: "meta", key: b"canary" };
 
 pub(super) fn agent_place(agent: &[u8; 16]) -> Place<'_> {

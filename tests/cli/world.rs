@@ -55,11 +55,20 @@ impl World {
         self.try_serve(&[]).unwrap_or_else(|ended| panic!("it does not serve: {ended:?}"))
     }
 
+    pub fn serve_with(&self, flags: &[&str]) -> Serving {
+        self.start(flags, &[]).unwrap_or_else(|ended| panic!("it does not serve: {ended:?}"))
+    }
+
     /// A service on a free port, or how it ended instead.
     pub fn try_serve(&self, env: &[(&str, &str)]) -> Result<Serving, Ended> {
+        self.start(&[], env)
+    }
+
+    fn start(&self, flags: &[&str], env: &[(&str, &str)]) -> Result<Serving, Ended> {
         let errors = fs::File::create(self.path("stderr")).unwrap();
         let mut command = self.command(&["serve", "--bind", "127.0.0.1:0", "--runtime", "process"]);
-        let mut child = command.envs(env.iter().copied()).stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
+        let mut child =
+            command.args(flags).envs(env.iter().copied()).stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let mut greeting = Vec::new();
         for line in lines.by_ref() {

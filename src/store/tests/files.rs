@@ -149,7 +149,13 @@ fn fail(txn: &WriteTransaction) -> Result<(), redb::Error> {
 }
 
 fn open_with(path: &Path, migrations: &'static [Migration]) -> Result<Vec<u8>, OpenError> {
-    let opening = Opening { installation: InstallationId::new(), created_at: at(1), check_integrity: true, migrations };
+    let opening = Opening {
+        installation: InstallationId::new(),
+        created_at: at(1),
+        separate_as: None,
+        check_integrity: true,
+        migrations,
+    };
     let (db, identity) = Place::File(path.to_owned()).open(&opening)?;
     assert_eq!(identity.schema as usize, migrations.len() + 1);
     let marks = db.begin_read().unwrap().open_table(MARK);
