@@ -150,6 +150,7 @@ impl Ledger {
     /// No other port is free, or the agent has no allocation.
     pub fn swap_port(&mut self, agent: AgentId, now: Timestamp) -> Result<HostPort, Refusal> {
         let claim = self.claims.get_mut(&agent).ok_or(Refusal::NotAllocated)?;
+        self.ports.skip_neighbours();
         let port = self.ports.take(now).ok_or(Refusal::NoFreePort)?;
         self.ports.quarantine(claim.allocation.port, now);
         claim.allocation.port = port;

@@ -78,6 +78,16 @@ impl Ports {
         *self.state(port) = State::Quarantined { since: now };
     }
 
+    /// Goes on far away: beside a port that a stranger has there are likely more of the same one, as of another
+    /// installation. Steps of the golden section of the range come near an earlier place as late as possible.
+    pub(super) fn skip_neighbours(&mut self) {
+        let length = self.ring.len();
+        if length > 0 {
+            let from = self.next - self.ring.start;
+            self.next = self.ring.start + (from + length * 618 / 1000) % length;
+        }
+    }
+
     fn state(&mut self, port: HostPort) -> &mut State {
         &mut self.all[port.index()].1
     }

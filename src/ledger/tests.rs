@@ -50,6 +50,22 @@ fn only_ports_of_its_range_are_given_out_and_what_was_given_before_is_kept() {
 }
 
 #[test]
+fn a_run_of_ports_that_strangers_have_costs_few_attempts_wherever_it_is() {
+    const STRANGERS: usize = 2_000;
+    for first in [0, 1_500, 4_000, 8_001] {
+        let mut ledger = Ledger::default();
+        let taken = |port: HostPort| (first..first + STRANGERS).contains(&port.index());
+        let mut port = ledger.claim(agent(1), user(1), &FREE, exact("a1"), at(0)).unwrap().port;
+        let mut collisions = 0;
+        while taken(port) {
+            port = ledger.swap_port(agent(1), at(0)).unwrap();
+            collisions += 1;
+        }
+        assert!(collisions <= 1, "{collisions} from {first} on");
+    }
+}
+
+#[test]
 fn the_plan_bounds_how_many_agents_a_user_has_and_release_gives_room_again() {
     let mut ledger = Ledger::default();
     for n in 0..3 {
