@@ -54,6 +54,7 @@ mod scheduler;
 mod server;
 mod sessions;
 mod shared;
+mod snapshot;
 mod tool_rules;
 mod tools;
 
@@ -67,6 +68,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use local::{LocalError, check_health, new_code};
 pub use options::{Options, UsageError};
+pub use snapshot::copy_database;
 
 use shared::Shared;
 

@@ -12,6 +12,7 @@ mod account;
 mod admin;
 mod agent_host;
 mod agents;
+mod backup;
 mod body;
 mod conversation;
 mod cors;
@@ -38,6 +39,7 @@ mod pieces;
 mod prefer;
 mod problem;
 mod problem_page;
+mod process_figures;
 mod provider_urls;
 mod question;
 mod rate;
@@ -68,6 +70,7 @@ use self::guard::{Rule, guarded};
 use self::state::Api;
 use crate::control::ControlPlane;
 
+pub use self::backup::BackupOptions;
 pub use self::provider_urls::ProviderUrls;
 pub use self::rate::RateLimit;
 pub use self::serve::{ServeOptions, serve};
@@ -165,5 +168,6 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::ADMIN, routes!(admin::list_agents)),
         (Rule::ADMIN, routes!(admin::runtime)),
         (Rule::ADMIN, routes!(admin::rotate_key)),
+        (Rule::ADMIN_STREAMED, routes!(backup::backup)),
     ]
 }

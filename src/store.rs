@@ -18,6 +18,7 @@
 mod answer;
 mod append;
 mod apply;
+mod backup;
 mod batch;
 mod codec;
 mod disk;

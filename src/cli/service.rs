@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -21,7 +22,7 @@ use super::first_start::{AdminKey, ensure_admin};
 use crate::config::{Config, Loaded};
 use crate::control::ControlPlane;
 use crate::domain::InstallationId;
-use crate::http::{self, HttpOptions, RateLimit, ServeOptions};
+use crate::http::{self, BackupOptions, HttpOptions, RateLimit, ServeOptions};
 use crate::store::{Store, StoreOptions};
 use crate::vault::{MasterKey, Vault};
 
@@ -152,6 +153,11 @@ fn http_options(config: &Config, closing: &CancellationToken) -> HttpOptions {
         cors_origins: config.server.cors_origins.clone(),
         hosts: config.server.hosts.clone(),
         proxy: config.proxy.options(),
+        backup: Some(BackupOptions {
+            folder: config.data.clone(),
+            copy_database: crate::gateway::copy_database,
+            busy: Arc::default(),
+        }),
         ..HttpOptions::default()
     };
     #[cfg(feature = "console")]

@@ -76,6 +76,10 @@ impl Rule {
     pub const SEND_OWN: Self =
         Self::Key(KeyRule { scope: Some(Scope::MessagesSend), or_admin: false, retry: Retry::Never });
 
+    /// An answer that is streamed and cannot be kept for a retry.
+    pub const ADMIN_STREAMED: Self =
+        Self::Key(KeyRule { scope: Some(Scope::Admin), or_admin: false, retry: Retry::PassedOn });
+
     const fn of_agent(scope: Scope, retry: Retry) -> Self {
         Self::Key(KeyRule { scope: Some(scope), or_admin: true, retry })
     }

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::process_figures;
 use crate::control::{ActorCounts, ControlPlane};
 use crate::incident::{BOUNDS, Kind, Recovery};
 use crate::proxy::Proxy;
@@ -62,12 +64,18 @@ struct ModelFailed {
     reason: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Sent {
+    outcome: &'static str,
+}
+
 type Histograms = Family<Timed, Histogram, fn() -> Histogram>;
 
 pub struct Metrics {
     registry: Registry,
     requests: Family<Requested, Counter>,
     durations: Histograms,
+    messages: Family<Sent, Counter>,
     models_failed: Family<ModelFailed, Counter>,
     agents: Family<Of, Gauge>,
     restarts: Gauge,
@@ -92,6 +100,7 @@ impl Default for Metrics {
         let metrics = Self {
             requests: Family::default(),
             durations,
+            messages: Family::default(),
             models_failed: Family::default(),
             agents: Family::default(),
             restarts: Gauge::default(),
@@ -115,6 +124,13 @@ impl Default for Metrics {
             "Time to the head of the answer",
             Unit::Seconds,
             metrics.durations.clone(),
+        );
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "Which zeroone this is", build);
+        registry.register(
+            "messages",
+            "Messages to agents, by what the caller got: answered, or the code of the problem",
+            metrics.messages.clone(),
         );
         registry.register("model_errors", "Messages whose model failed", metrics.models_failed.clone());
         registry.register("agents", "Agents in each status", metrics.agents.clone());
@@ -170,6 +186,11 @@ impl Metrics {
         self.requests.get_or_create(&Requested { method, route, status: status.as_u16() }).inc();
     }
 
+    /// A message, by a problem's code or `answered`.
+    pub fn message(&self, outcome: &'static str) {
+        self.messages.get_or_create(&Sent { outcome }).inc();
+    }
+
     /// A message without an answer because its model failed, by a reason of a fixed set.
     pub fn model_failed(&self, reason: &'static str) {
         self.models_failed.get_or_create(&ModelFailed { reason }).inc();
@@ -212,7 +233,9 @@ impl Metrics {
             self.store_queued.set(number(stats.queued as u64));
         }
         let mut text = String::new();
-        encode(&mut text, &self.registry)?;
+        encode_registry(&mut text, &self.registry)?;
+        encode_registry(&mut text, &process_figures::registry())?;
+        encode_eof(&mut text)?;
         Ok(text)
     }
 }

@@ -19,6 +19,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Names and values together; every client's headers fit into a fraction of it.
 const MAX_HEADERS: usize = 32 * 1024;
+/// Routes by which messages reach agents.
+const MESSAGES: [&str; 3] = ["/api/agents/{id}/message", "/v1/chat/completions", "/v1/responses"];
 /// Longer ids are no ids.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -91,6 +93,9 @@ pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -
     .instrument(span)
     .await;
     api.metrics.count(&method, &route, response.status(), began.elapsed());
+    if method == Method::POST && MESSAGES.contains(&route.as_str()) {
+        api.metrics.message(response.extensions().get::<Problem>().map_or("answered", |problem| problem.cause().0));
+    }
     let mut response = render(response, &path, &trace);
     below(&prefix, response.headers_mut());
     if let Ok(id) = HeaderValue::try_from(&trace.request_id) {

@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::backup::BackupOptions;
 use super::error::{overloaded, too_many_streams};
 use super::in_flight::InFlight;
 use super::load::{Load, Open};
@@ -52,6 +53,8 @@ pub struct HttpOptions {
     pub proxy: ProxyOptions,
     /// Routes beside the API's, such as the web console's: behind the same host names, request ids and log lines.
     pub pages: axum::Router,
+    /// What `POST /api/admin/backup` copies beside the store; without it there is no such route.
+    pub backup: Option<BackupOptions>,
 }
 
 impl Default for HttpOptions {
@@ -70,6 +73,7 @@ impl Default for HttpOptions {
             closing: CancellationToken::new(),
             proxy: ProxyOptions::default(),
             pages: axum::Router::new(),
+            backup: None,
         }
     }
 }

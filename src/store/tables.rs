@@ -68,6 +68,24 @@ macro_rules! tables {
             }
         }
 
+        /// Writes every row of the one into the other, which is new.
+        pub(super) fn copy_rows(from: &ReadTransaction, to: &WriteTransaction) -> Result<(), redb::Error> {
+            use redb::ReadableTable;
+            $(match from.open_table($definition) {
+                Ok(source) => {
+                    let mut target = to.open_table($definition)?;
+                    for row in source.iter()? {
+                        let (key, value) = row?;
+                        target.insert(key.value(), value.value())?;
+                    }
+                }
+                // Newer than the store's last write: it comes into being with the next one.
+                Err(TableError::TableDoesNotExist(_)) => {}
+                Err(error) => return Err(error.into()),
+            })+
+            Ok(())
+        }
+
         /// The number of rows of each table, by its name.
         pub(super) fn count_rows(txn: &ReadTransaction) -> Result<Vec<(&'static str, u64)>, redb::Error> {
             use redb::ReadableTableMetadata;

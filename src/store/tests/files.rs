@@ -40,6 +40,26 @@ async fn a_new_file_is_private_and_keeps_what_was_written() {
 }
 
 #[tokio::test]
+async fn a_copy_is_a_store_of_its_own_as_it_was_at_one_moment() {
+    let (folder, path) = folder();
+    let store = Store::open(&path, options()).unwrap();
+    store.commit(create(1)).await.unwrap();
+    let copy = folder.path().join("copy.redb");
+    store.copy_to(&copy).await.unwrap();
+    store.commit(create(2)).await.unwrap();
+    assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(store.copy_to(&copy).await.is_err(), "nothing is overwritten");
+    let opened = Store::open(&copy, options()).unwrap();
+    assert_eq!(opened.installation(), store.installation());
+    let (there, now) = (opened.load().await.unwrap(), store.load().await.unwrap());
+    assert_eq!((there.agents.len(), now.agents.len()), (1, 2));
+    assert_eq!(there.agents[0].record, agent(1));
+    assert_eq!(opened.events(agent_id(1), 0, 100).await.unwrap(), store.events(agent_id(1), 0, 100).await.unwrap());
+    let rows = |stats: StoreStats| stats.rows.into_iter().map(|(table, rows)| (table, rows.min(1))).collect::<Vec<_>>();
+    assert_eq!(rows(opened.stats().await.unwrap()), rows(store.stats().await.unwrap()), "every table is copied");
+}
+
+#[tokio::test]
 async fn a_file_that_is_mostly_free_is_compacted_when_it_is_opened() {
     let (_folder, path) = folder();
     let store = Store::open(&path, options()).unwrap();
