@@ -3,6 +3,7 @@
 //! ```text
 //! serve, demo ──► service ──► engine (which runtime), first_start (the admin), then http
 //! agent, user, key ──► client ──► the API of a running service
+//! login, context ──► contexts, which client looks up
 //! chaos ──► client, and hands on the instances beside it          recover ──► engine, and a new store
 //! config ──► settings          gateway ──► crate::gateway, a program of its own
 //! ```
@@ -10,12 +11,17 @@
 
 mod account;
 mod agent;
+mod backup;
 mod chaos;
 mod client;
+mod contexts;
 mod demo;
 mod descriptors;
+mod doctor;
 mod engine;
 mod first_start;
+mod login;
+mod manual;
 mod message;
 mod model_key;
 mod outcome;
@@ -27,13 +33,15 @@ mod service;
 mod settings;
 mod signals;
 mod stand_in;
+mod supervised;
+mod version;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use self::client::{Client, ClientArgs};
+use self::client::{Client, ClientArgs, variable};
 use self::outcome::Failure;
 
 /// The environment as `main` found it.
@@ -50,8 +58,8 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 not reachable.\n\
-    The verbs agent, user and key talk to ZEROONE_URL (http://127.0.0.1:3001) with ZEROONE_API_KEY, or with the key in \
-    ./zeroone-data/admin.key where there is one.";
+    The verbs agent, user and key talk to ZEROONE_URL (http://127.0.0.1:3001) with ZEROONE_API_KEY, or to the service and \
+    with the key of `zeroone login`, or with the key in ./zeroone-data/admin.key where there is one.";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -74,11 +82,38 @@ enum Verb {
     Key(account::KeyVerb),
     /// Make a new master key and seal everything with it, while the service runs.
     RotateKey,
+    /// Copy everything that a running service keeps into a file: all but the master key.
+    Backup(backup::BackupArgs),
+    /// Put a backup into an empty data folder.
+    Restore(backup::RestoreArgs),
+    /// Check everything that a service needs: configuration, data folder, keys, disk, limits, ports, engine, the service
+    /// itself, and the model addresses of its agents.
+    Doctor(doctor::DoctorArgs),
     /// The configuration: check it, or show what is in force.
     #[command(subcommand)]
     Config(settings::ConfigVerb),
+    /// Keep a service's URL and API key, so that the other verbs need neither. The key comes from --key-file,
+    /// ZEROONE_API_KEY, a pipe, or is asked for.
+    Login(login::LoginArgs),
+    /// Forget a login.
+    Logout {
+        /// Which; the current one by default.
+        name: Option<String>,
+    },
+    /// The services that you have logged in to.
+    #[command(subcommand)]
+    Context(login::ContextVerb),
+    /// Print the version of this program and of the service.
+    Version,
     /// Print the OpenAPI document.
     Openapi,
+    /// Print the completion script of a shell, e.g. for bash: source <(zeroone completion bash)
+    Completion { shell: clap_complete::Shell },
+    /// Print the manual page, or write those of all verbs into a folder.
+    Man {
+        #[arg(long, value_name = "DIR")]
+        dir: Option<std::path::PathBuf>,
+    },
     /// Run the embedded agent gateway alone; HOME says where its .zeroclaw/config.toml is. `gateway pair` prints a code
     /// that pairs one more device with a running one, `gateway status` is its health check. `daemon` and `channel start`
     /// run the gateway as well, as in ZeroClaw's compose files.
@@ -102,7 +137,7 @@ enum Verb {
 pub fn run(arguments: Vec<OsString>, environment: Environment) -> ExitCode {
     // Before anything else: an agent should cost next to nothing, not even the parser of the other verbs.
     if let Some((action, arguments)) = gateway_command(&arguments) {
-        return outcome::exit_code(gateway(action, arguments));
+        return outcome::exit_code(gateway(action, arguments), false);
     }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -111,24 +146,57 @@ pub fn run(arguments: Vec<OsString>, environment: Environment) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
         }
     };
-    outcome::exit_code(dispatch(cli, &environment))
+    let json = cli.client.is_json();
+    outcome::exit_code(dispatch(cli, &environment), json)
 }
 
 fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
+    if let (true, Some(flag)) = (cli.verb.is_alone(), cli.client.meaningless()) {
+        return Err(Failure::Usage(format!("{flag} means nothing to this verb: it talks to no service")));
+    }
     let client = |environment| Client::new(&cli.client, environment);
+    // Verbs that know a data folder take its key only where there is no other.
+    let beside = |environment| Client::new(&cli.client.without_data(), environment);
     match cli.verb {
         Verb::Serve(args) => serve::run(args, environment),
-        Verb::Chaos(args) => chaos::run(args, environment, client(environment)?),
-        Verb::Recover(args) => recover::run(args, environment, client(environment)?.output),
+        Verb::Chaos(args) => chaos::run(args, environment, beside(environment)?),
+        Verb::Recover(args) => recover::run(args, environment, cli.client.output(environment)),
         Verb::Demo(args) => demo::run(args, environment),
         Verb::Agent(verb) => one_thread(agent::run(verb, &client(environment)?, environment)),
         Verb::User(verb) => one_thread(account::run_user(verb, &client(environment)?)),
         Verb::Key(verb) => one_thread(account::run_key(verb, &client(environment)?)),
         Verb::RotateKey => one_thread(account::rotate_key(&client(environment)?)),
+        Verb::Backup(args) => one_thread(backup::backup(args, &client(environment)?)),
+        Verb::Restore(args) => backup::restore(&args, environment, cli.client.output(environment)),
+        Verb::Doctor(args) => one_thread(doctor::run(&args, beside(environment)?, environment)),
         Verb::Config(verb) => settings::run(verb, environment),
+        Verb::Login(args) => {
+            let client = Client::new(&cli.client.at_url(args.service.clone()), environment)?;
+            one_thread(login::login(args, &client, environment))
+        }
+        Verb::Logout { name } => login::logout(name.as_deref(), environment),
+        Verb::Context(verb) => login::context(verb, cli.client.output(environment), environment),
+        Verb::Version => one_thread(version::run(&client(environment)?)),
         Verb::Openapi => output::json(&crate::http::openapi()),
+        Verb::Completion { shell } => manual::completion(shell),
+        Verb::Man { dir } => manual::pages(dir.as_deref()),
         // With `--help` only; else it was taken before.
         Verb::Gateway { .. } => Ok(()),
+    }
+}
+
+impl Verb {
+    /// Whether it talks to no service: where one is and how its answers are printed means nothing to it.
+    const fn is_alone(&self) -> bool {
+        matches!(
+            self,
+            Self::Serve(_)
+                | Self::Demo(_)
+                | Self::Config(_)
+                | Self::Openapi
+                | Self::Completion { .. }
+                | Self::Man { .. }
+        )
     }
 }
 

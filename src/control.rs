@@ -27,6 +27,7 @@ mod message;
 mod new_agent;
 mod reconcile;
 pub mod recover;
+mod remedy;
 mod rotate;
 mod sign_in;
 mod users;

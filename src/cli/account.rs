@@ -101,7 +101,9 @@ pub(super) struct LimitArgs {
 /// Every agent and every kept answer is written once.
 const ROTATION: Duration = Duration::from_secs(15 * 60);
 
-const USERS: [Column; 5] =
+/// Users go by their addresses; ids are wide.
+const USERS: [Column; 4] = [("EMAIL", "email"), ("PLAN", "plan"), ("STATUS", "status"), ("CREATED", "createdAt")];
+const USERS_WIDE: [Column; 5] =
     [("ID", "id"), ("EMAIL", "email"), ("PLAN", "plan"), ("STATUS", "status"), ("CREATED", "createdAt")];
 const KEYS: [Column; 5] =
     [("ID", "id"), ("NAME", "name"), ("SCOPES", "scopes"), ("EXPIRES", "expiresAt"), ("LAST USED", "lastUsedAt")];
@@ -113,7 +115,10 @@ pub(super) async fn run_user(verb: UserVerb, client: &Client) -> Result<(), Fail
             body.insert("email".into(), email.into());
             created(client, &client.post("/api/admin/users", &body.into()).await?, "id")
         }
-        UserVerb::List => client.output.many(&USERS, &client.list("/api/admin/users").await?),
+        UserVerb::List => {
+            let columns: &[Column] = if client.output.wide { &USERS_WIDE } else { &USERS };
+            client.output.many(columns, &client.list("/api/admin/users").await?)
+        }
         UserVerb::SetPlan { user, plan, limits } => {
             let body = limits.body(plan).into();
             client.output.one(&client.patch(&path_of(client, &user).await?, &body).await?)

@@ -1,25 +1,34 @@
 //! `zeroone agent`.
 
-use std::path::PathBuf;
-use std::time::Duration;
+mod explain;
+mod find;
+mod spec;
+mod tables;
+mod wait;
 
-use clap::{Args, Subcommand};
+use std::io::{IsTerminal as _, Write as _};
+
+use clap::Subcommand;
 use serde_json::{Value, json};
 
+use self::find::{Agent, find, query};
+use self::spec::{CreateArgs, UpdateArgs};
+use self::wait::LONGEST_SECS;
 use super::Environment;
-use super::account::{created, given};
-use super::client::{ANSWER, Client};
+use super::account::created;
+use super::client::Client;
 use super::message::{self, MessageArgs};
-use super::model_key::ModelKeyArgs;
 use super::outcome::Failure;
-use super::output::{self, Column, cell, plain};
-use crate::domain::AgentId;
+use super::output::{self, cell};
+use crate::domain::Timestamp;
 
 /// AGENT is an id, a slug or a name.
 #[derive(Debug, Subcommand)]
 pub(super) enum AgentVerb {
-    /// Make an agent; prints the id. The deployment goes on by itself.
+    /// Make an agent; prints the id, and on standard error the slug. The deployment goes on by itself.
     Create(Box<CreateArgs>),
+    /// Change what an agent is.
+    Update(Box<UpdateArgs>),
     /// List the caller's agents.
     List {
         /// Only these statuses, by comma.
@@ -29,20 +38,53 @@ pub(super) enum AgentVerb {
     /// Show everything about an agent.
     Get { agent: String },
     /// Start one that is stopped or failed.
-    Start { agent: String },
+    Start {
+        agent: String,
+        /// Wait until it runs.
+        #[arg(long)]
+        wait: bool,
+    },
     /// Stop it.
-    Stop { agent: String },
+    Stop {
+        agent: String,
+        /// Wait until it is stopped.
+        #[arg(long)]
+        wait: bool,
+    },
     /// Restart it, with a new token.
-    Restart { agent: String },
-    /// Delete it with everything that it has.
-    Delete { agent: String },
+    Restart {
+        agent: String,
+        /// Wait until it runs again.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Delete the agent and all its data. Asks on a terminal.
+    Delete {
+        agent: String,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+        /// Wait until nothing is left of it.
+        #[arg(long)]
+        wait: bool,
+    },
     /// Print what it writes.
     Logs {
         agent: String,
         /// How many lines.
         #[arg(long, default_value_t = 200)]
         tail: u32,
-        /// Go on with new lines.
+        /// Only what was written at this time or later, e.g. 2030-01-31T12:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Follow: print new lines as they come.
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// What it uses now: CPU, memory, network.
+    Stats {
+        agent: String,
+        /// Follow: a line every two seconds.
         #[arg(long, short)]
         follow: bool,
     },
@@ -54,146 +96,85 @@ pub(super) enum AgentVerb {
         /// By comma.
         #[arg(long, default_value = "RUNNING")]
         status: String,
-        /// Seconds.
+        /// Seconds, at most 300.
         #[arg(long, default_value_t = 60)]
         timeout: u64,
     },
     /// Print its timeline.
     Events {
         agent: String,
-        /// Go on with what happens.
+        /// Follow: print what happens as it happens.
         #[arg(long, short)]
         follow: bool,
     },
-    /// What went wrong with it, newest first, and how long it took to be well again.
+    /// What went wrong with it, newest first, and how long it took to recover.
     Incidents { agent: String },
-    /// Why it is in its status, and what happens next.
+    /// Why it is in its status, what happens next, and what to do.
     Explain { agent: String },
 }
 
-#[derive(Debug, Args)]
-pub(super) struct CreateArgs {
-    name: String,
-    /// openrouter, openai, anthropic, ollama, groq, gemini, mistral or deepseek.
-    #[arg(long)]
-    provider: String,
-    #[arg(long)]
-    model: String,
-    #[command(flatten)]
-    key: ModelKeyArgs,
-    /// Instead of the provider's own URL.
-    #[arg(long, value_name = "URL")]
-    provider_url: Option<String>,
-    #[arg(long)]
-    slug: Option<String>,
-    /// 0 to 2.
-    #[arg(long)]
-    temperature: Option<f64>,
-    /// Longest answer in tokens.
-    #[arg(long, value_name = "TOKENS")]
-    max_tokens: Option<u32>,
-    /// What it calls itself.
-    #[arg(long)]
-    agent_name: Option<String>,
-    /// What it calls its user.
-    #[arg(long)]
-    user_name: Option<String>,
-    /// Such as Europe/Zurich.
-    #[arg(long)]
-    timezone: Option<String>,
-    #[arg(long)]
-    communication_style: Option<String>,
-    /// sqlite, markdown or none.
-    #[arg(long)]
-    memory_backend: Option<String>,
-    /// File with the channels as JSON: {"telegram": {"botToken": "…"}}.
-    #[arg(long, value_name = "FILE")]
-    channels: Option<PathBuf>,
-    /// Wait until it runs.
-    #[arg(long)]
-    wait: bool,
-}
-
-/// Longest wait of `create --wait`, in seconds: with a cold image it takes minutes.
-const CREATE_WAIT_SECS: u64 = 300;
-
-const AGENTS: [Column; 7] = [
-    ("ID", "id"),
-    ("SLUG", "slug"),
-    ("STATUS", "status"),
-    ("PROVIDER", "provider"),
-    ("MODEL", "model"),
-    ("RESTARTS", "restarts"),
-    ("NAME", "name"),
-];
-const INCIDENTS: [Column; 7] = [
-    ("DETECTED", "detectedAt"),
-    ("CAUSE", "cause"),
-    ("EXIT", "exitCode"),
-    ("STATE", "state"),
-    ("STARTED", "startedAt"),
-    ("HEALTHY", "healthyAt"),
-    ("PAIRED", "pairedAt"),
-];
-const EVENTS: [Column; 5] = [("SEQ", "seq"), ("TIME", "time"), ("FROM", "from"), ("TO", "to"), ("CAUSE", "cause")];
-
 pub(super) async fn run(verb: AgentVerb, client: &Client, environment: &Environment) -> Result<(), Failure> {
     match verb {
-        AgentVerb::Create(args) => create(*args, client, environment).await,
+        AgentVerb::Create(args) => create(&args, client, environment).await,
+        AgentVerb::Update(args) => update(&args, client, environment).await,
         AgentVerb::List { status } => {
-            let filter = status.map_or_else(String::new, |status| format!("?status={}", query(&status)));
-            client.output.many(&AGENTS, &client.list(&format!("/api/agents{filter}")).await?)
+            let filter = status.map_or_else(String::new, |status| format!("?status={}", query(&status.to_uppercase())));
+            tables::agents(client.output, &client.list(&format!("/api/agents{filter}")).await?)
         }
-        AgentVerb::Get { agent } => client.output.one(&client.get(&path(client, &agent, "").await?).await?),
-        AgentVerb::Start { agent } => command(client, &agent, "/start").await,
-        AgentVerb::Stop { agent } => command(client, &agent, "/stop").await,
-        AgentVerb::Restart { agent } => command(client, &agent, "/restart").await,
-        AgentVerb::Delete { agent } => {
-            let gone = client.delete(&path(client, &agent, "").await?).await?;
-            output::line(if gone { "deleted" } else { "being deleted" });
-            Ok(())
-        }
-        AgentVerb::Logs { agent, tail, follow } => logs(client, &agent, tail, follow).await,
+        AgentVerb::Get { agent } => client.output.one(&client.get(&find(client, &agent).await?.path("")).await?),
+        AgentVerb::Start { agent, wait } => command(client, &agent, "/start", wait.then_some("RUNNING")).await,
+        AgentVerb::Stop { agent, wait } => command(client, &agent, "/stop", wait.then_some("STOPPED")).await,
+        AgentVerb::Restart { agent, wait } => command(client, &agent, "/restart", wait.then_some("RUNNING")).await,
+        AgentVerb::Delete { agent, yes, wait } => delete(client, &agent, yes, wait).await,
+        AgentVerb::Logs { agent, tail, since, follow } => logs(client, &agent, tail, since.as_deref(), follow).await,
+        AgentVerb::Stats { agent, follow } => stats(client, &agent, follow).await,
         AgentVerb::Message(args) => {
-            let path = path(client, &args.agent, "/message").await?;
-            message::send(&args, client, &path).await
+            let agent = find(client, &args.agent).await?;
+            message::send(&args, client, &agent.path("/message")).await
         }
         AgentVerb::Wait { agent, status, timeout } => {
-            let record = wait(client, &path(client, &agent, "").await?, &status, timeout).await?;
-            client.output.one(&record)
+            client.output.one(&wait::until(client, &find(client, &agent).await?, &status, timeout).await?)
         }
         AgentVerb::Events { agent, follow } => events(client, &agent, follow).await,
         AgentVerb::Incidents { agent } => {
-            client.output.many(&INCIDENTS, &client.list(&path(client, &agent, "/incidents").await?).await?)
+            let path = find(client, &agent).await?.path("/incidents");
+            tables::incidents(client.output, &client.list(&path).await?)
         }
-        AgentVerb::Explain { agent } => client.output.one(&client.get(&path(client, &agent, "/explain").await?).await?),
+        AgentVerb::Explain { agent } => explain(client, &agent).await,
     }
 }
 
-async fn create(args: CreateArgs, client: &Client, environment: &Environment) -> Result<(), Failure> {
-    let channels = args.channels.as_ref().map(|path| {
-        let text = std::fs::read_to_string(path);
-        let json = text.map_err(|error| error.to_string());
-        let json = json.and_then(|text| serde_json::from_str::<Value>(&text).map_err(|_| "it is no JSON".into()));
-        json.map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
-    });
-    let body = json!({
-        "name": args.name, "provider": args.provider, "model": args.model, "apiKey": args.key.read(environment)?,
-        "providerUrl": args.provider_url, "slug": args.slug, "temperature": args.temperature, "maxTokens": args.max_tokens,
-        "agentName": args.agent_name, "userName": args.user_name, "timezone": args.timezone,
-        "communicationStyle": args.communication_style, "memoryBackend": args.memory_backend,
-        "channels": channels.transpose()?
-    });
-    let mut record = client.post("/api/agents", &given(body)).await?;
+async fn create(args: &CreateArgs, client: &Client, environment: &Environment) -> Result<(), Failure> {
+    let mut record = client.post("/api/agents", &args.body(environment)?).await?;
+    let agent = Agent::of(&record);
+    // Scripts take the id alone; people go on with the slug.
+    let _ = writeln!(std::io::stderr(), "created {}", agent.name);
     if args.wait {
-        let path = format!("/api/agents/{}", cell(&record["id"]));
-        record = wait(client, &path, "RUNNING", CREATE_WAIT_SECS).await?;
+        record = wait::until(client, &agent, "RUNNING", LONGEST_SECS).await?;
     }
     created(client, &record, "id")
 }
 
-async fn command(client: &Client, agent: &str, command: &str) -> Result<(), Failure> {
-    let record = client.command(&path(client, agent, command).await?).await?;
+async fn update(args: &UpdateArgs, client: &Client, environment: &Environment) -> Result<(), Failure> {
+    let body = args.body(environment)?;
+    let agent = find(client, &args.agent).await?;
+    let record = client.patch(&agent.path(""), &body).await?;
+    let on_its_way = matches!(record["status"].as_str(), Some("PENDING" | "STARTING" | "STOPPING"));
+    let wanted = (args.wait && on_its_way).then_some("RUNNING,STOPPED");
+    reached(client, &agent, record, wanted).await
+}
+
+async fn command(client: &Client, called: &str, command: &str, wanted: Option<&str>) -> Result<(), Failure> {
+    let agent = find(client, called).await?;
+    let record = client.command(&agent.path(command)).await?;
+    reached(client, &agent, record, wanted).await
+}
+
+/// Prints the status: as it is now, or once it is one of those that are wanted.
+async fn reached(client: &Client, agent: &Agent, mut record: Value, wanted: Option<&str>) -> Result<(), Failure> {
+    if let Some(wanted) = wanted {
+        record = wait::until(client, agent, wanted, LONGEST_SECS).await?;
+    }
     if client.output.json {
         return output::json(&record);
     }
@@ -201,64 +182,79 @@ async fn command(client: &Client, agent: &str, command: &str) -> Result<(), Fail
     Ok(())
 }
 
-async fn wait(client: &Client, path: &str, status: &str, secs: u64) -> Result<Value, Failure> {
-    let path = format!("{path}/wait?status={}&timeout={secs}", query(status));
-    client.get_within(&path, Duration::from_secs(secs) + ANSWER).await
+async fn delete(client: &Client, called: &str, yes: bool, wait: bool) -> Result<(), Failure> {
+    let agent = find(client, called).await?;
+    let name = &agent.name;
+    if !yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+        let _ =
+            write!(std::io::stderr(), "Delete {name} with its memory and all its data? This cannot be undone. [y/N] ");
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Err(Failure::Refused(format!("{name} was not deleted")));
+        }
+    }
+    let mut gone = client.delete(&agent.path("")).await?;
+    if wait && !gone {
+        wait::gone(client, &agent).await?;
+        gone = true;
+    }
+    if client.output.json {
+        return output::json(&json!({ "id": agent.id, "deleted": gone }));
+    }
+    output::line(&if gone { format!("deleted {name}") } else { format!("{name} is being deleted") });
+    Ok(())
 }
 
-async fn logs(client: &Client, agent: &str, tail: u32, follow: bool) -> Result<(), Failure> {
-    let path = path(client, agent, "/logs").await?;
-    let print = |line: &Value| {
-        if client.output.json {
-            output::line_read(&line.to_string())
-        } else {
-            output::line_read(&format!("{}  {}", cell(&line["time"]), cell(&line["text"])))
-        }
-    };
-    if follow {
-        return client.follow(&format!("{path}?tail={tail}&follow=true"), |line| print(&line)).await;
+async fn explain(client: &Client, called: &str) -> Result<(), Failure> {
+    let agent = find(client, called).await?;
+    let explanation = client.get(&agent.path("/explain")).await?;
+    if client.output.json {
+        return output::json(&explanation);
     }
-    let answer = client.get(&format!("{path}?tail={tail}")).await?;
+    for line in explain::page(&agent.name, &explanation, Timestamp::now()) {
+        output::line(&line);
+    }
+    Ok(())
+}
+
+async fn logs(client: &Client, called: &str, tail: u32, since: Option<&str>, follow: bool) -> Result<(), Failure> {
+    let since = since.map_or_else(String::new, |since| format!("&since={}", query(since)));
+    let path = find(client, called).await?.path(&format!("/logs?tail={tail}{since}"));
+    let print =
+        |line: &Value| output::line_read(&if client.output.json { line.to_string() } else { explain::log_line(line) });
+    if follow {
+        return client.follow(&format!("{path}&follow=true"), |line| print(&line)).await;
+    }
+    let answer = client.get(&path).await?;
     let _ = answer["lines"].as_array().into_iter().flatten().all(print);
     Ok(())
 }
 
-async fn events(client: &Client, agent: &str, follow: bool) -> Result<(), Failure> {
-    let path = path(client, agent, "/events").await?;
+async fn stats(client: &Client, called: &str, follow: bool) -> Result<(), Failure> {
+    let path = find(client, called).await?.path("/stats");
     if !follow {
-        return client.output.many(&EVENTS, &client.list(&path).await?);
+        return client.output.one(&client.get(&path).await?);
     }
-    let print = |event: Value| {
-        let cells = ["seq", "time", "from", "to", "cause"].map(|at| client.output.status(&cell(&event[at])));
-        output::line_read(&if client.output.json { event.to_string() } else { cells.join("  ") })
-    };
-    client.follow(&path, print).await
-}
-
-/// `/api/agents/{id}` of an agent by id, slug or name, and what follows it.
-async fn path(client: &Client, agent: &str, rest: &str) -> Result<String, Failure> {
-    if agent.parse::<AgentId>().is_ok() {
-        return Ok(format!("/api/agents/{agent}{rest}"));
-    }
-    let agents = client.list("/api/agents").await?;
-    let by = |member: &str| agents.iter().filter(|found| found[member] == agent).collect::<Vec<_>>();
-    let found = match by("slug") {
-        found if found.is_empty() => by("name"),
-        found => found,
-    };
-    match found.as_slice() {
-        [found] => Ok(format!("/api/agents/{}{rest}", cell(&found["id"]))),
-        [] => Err(Failure::NotFound(format!("no agent of yours is called {}", plain(agent)))),
-        _ => Err(Failure::Usage(format!("several agents are called {}; use an id or a slug", plain(agent)))),
-    }
-}
-
-/// A value that may stand in a query.
-fn query(text: &str) -> String {
-    text.bytes()
-        .map(|b| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b',' | b'-' | b'_' | b'.' => char::from(b).to_string(),
-            other => format!("%{other:02X}"),
+    client
+        .follow(&format!("{path}?stream=true"), |usage| {
+            output::line_read(&if client.output.json { usage.to_string() } else { tables::usage(&usage) })
         })
-        .collect()
+        .await
+}
+
+async fn events(client: &Client, called: &str, follow: bool) -> Result<(), Failure> {
+    let path = find(client, called).await?.path("/events");
+    if !follow {
+        return tables::events(client.output, &client.list(&path).await?);
+    }
+    client
+        .follow(&path, |event| {
+            output::line_read(&if client.output.json {
+                event.to_string()
+            } else {
+                tables::event(client.output, &event)
+            })
+        })
+        .await
 }

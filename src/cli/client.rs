@@ -1,7 +1,10 @@
 //! The client of a running service's API: one request, its answer or what the service says instead.
 
-use std::io::IsTerminal as _;
-use std::path::Path;
+mod origin;
+mod refusal;
+mod unreachable;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +15,14 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use serde_json::Value;
 
+pub(super) use self::origin::Key;
+use self::origin::{Flags, Origin};
+pub(super) use self::refusal::Refusal;
+use self::unreachable::Reason;
 use super::Environment;
 use super::outcome::Failure;
-use super::output::{Output, plain};
+use super::output::{self, Output, plain};
 
-const DEFAULT_URL: &str = "http://127.0.0.1:3001";
-/// Where the key is looked for when nobody gives one: what `zeroone serve` made in this folder.
-const DEFAULT_KEY_FILE: &str = "./zeroone-data/admin.key";
 const EVENTS: &str = "text/event-stream";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For calls that the service answers from memory or with one commit, a deletion's 30 s included.
@@ -28,20 +32,76 @@ const ANSWER_LIMIT: usize = 96 << 20;
 /// Most of a problem's text that is shown when it is no problem+json, e.g. a proxy's page.
 const FOREIGN_TEXT: usize = 200;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct ClientArgs {
     /// Where the service is; ZEROONE_URL.
     #[arg(long, global = true, value_name = "URL")]
     url: Option<String>,
-    /// How answers are printed.
-    #[arg(long, short, global = true, value_enum, default_value_t = Format::Table)]
-    output: Format,
+    /// A service that `zeroone login` knows; ZEROONE_CONTEXT, else the current one.
+    #[arg(long, global = true, value_name = "NAME")]
+    context: Option<String>,
+    /// File that has the API key, instead of ZEROONE_API_KEY.
+    #[arg(long, global = true, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Use the administrator's key of this data folder.
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// How answers are printed: wide tables have ids, too. Errors are JSON where answers are.
+    #[arg(long, short, global = true, value_enum)]
+    output: Option<Format>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     Table,
+    Wide,
     Json,
+}
+
+impl ClientArgs {
+    pub(super) fn output(&self, environment: &Environment) -> Output {
+        Output::new(self.output == Some(Format::Json), self.output == Some(Format::Wide), environment)
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.output == Some(Format::Json)
+    }
+
+    /// As if `--url` had been given.
+    pub(super) fn at_url(mut self, url: Option<String>) -> Self {
+        self.url = url.or(self.url);
+        self
+    }
+
+    /// For a verb whose own `--data` names the installation.
+    pub(super) fn without_data(&self) -> Self {
+        Self { data: None, ..self.clone() }
+    }
+
+    /// A flag that was given to a verb which talks to no service.
+    pub(super) fn meaningless(&self) -> Option<&'static str> {
+        let given = [
+            ("--url", self.url.is_some()),
+            ("--context", self.context.is_some()),
+            ("--key-file", self.key_file.is_some()),
+            ("--output", self.output.is_some()),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
+    }
+}
+
+/// An answer that is written somewhere as it comes.
+pub(super) struct Download(Response);
+
+impl Download {
+    pub(super) async fn write_to(self, to: &mut impl std::io::Write) -> Result<(), Failure> {
+        let mut pieces = self.0.bytes_stream();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|_| Failure::said("the service broke its answer off; its log says why"))?;
+            to.write_all(&piece)?;
+        }
+        to.flush().map_err(Failure::from)
+    }
 }
 
 /// Talks to one service with one key.
@@ -49,26 +109,29 @@ enum Format {
 pub(super) struct Client {
     http: reqwest::Client,
     url: String,
-    key: Option<String>,
+    key: Option<Key>,
     pub(super) output: Output,
 }
 
 impl Client {
     pub(super) fn new(args: &ClientArgs, environment: &Environment) -> Result<Self, Failure> {
-        let set = |name: &str| variable(environment, name).filter(|value| !value.is_empty());
-        let url = args.url.as_deref().or(set("ZEROONE_URL")).unwrap_or(DEFAULT_URL);
-        let key = set("ZEROONE_API_KEY").map(str::to_owned).or_else(|| key_in(Path::new(DEFAULT_KEY_FILE)));
-        let colour = std::io::stdout().is_terminal() && set("NO_COLOR").is_none() && set("TERM") != Some("dumb");
-        Self::at(url, key, Output { json: args.output == Format::Json, colour })
+        let flags = Flags {
+            url: args.url.as_deref(),
+            context: args.context.as_deref(),
+            key_file: args.key_file.as_deref(),
+            data: args.data.as_deref(),
+        };
+        let Origin { url, key } = Origin::find(flags, environment)?;
+        Self::at(&url, key, args.output(environment))
     }
 
     /// With the key that `zeroone serve` made in this folder, where there is no other.
     pub(super) fn or_key_in(mut self, data: &Path) -> Self {
-        self.key = self.key.or_else(|| key_in(&data.join("admin.key")));
+        self.key = self.key.or_else(|| origin::key_in(data));
         self
     }
 
-    pub(super) fn at(url: &str, key: Option<String>, output: Output) -> Result<Self, Failure> {
+    pub(super) fn at(url: &str, key: Option<Key>, output: Output) -> Result<Self, Failure> {
         if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err(Failure::Usage("the service's URL must begin with http:// or https://".into()));
         }
@@ -81,8 +144,16 @@ impl Client {
     }
 
     /// The same service with another key.
-    pub(super) fn with_key(&self, key: String) -> Self {
+    pub(super) fn with_key(&self, key: Key) -> Self {
         Self { key: Some(key), ..self.clone() }
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(super) const fn key(&self) -> Option<&Key> {
+        self.key.as_ref()
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
@@ -100,6 +171,17 @@ impl Client {
 
     pub(super) async fn post_within(&self, path: &str, json: &Value, within: Duration) -> Result<Value, Failure> {
         body(self.send(self.request(Method::POST, path).json(json).timeout(within)).await?).await
+    }
+
+    /// The start of an answer of any length.
+    pub(super) async fn download(&self, path: &str) -> Result<Download, Failure> {
+        self.send(self.request(Method::POST, path)).await.map(Download)
+    }
+
+    /// The answer to a GET as it came, whatever its status.
+    pub(super) async fn look(&self, path: &str) -> Result<Value, Failure> {
+        let response = self.request(Method::GET, path).timeout(ANSWER).send().await;
+        body(response.map_err(|error| self.unsent(&error))?).await
     }
 
     /// The answer to a POST as it came, refusals included.
@@ -142,10 +224,15 @@ impl Client {
         }
     }
 
-    /// Gives the data of each event of a stream to `each`, until that is `false` or the service ends it.
+    /// Gives the data of each event of a stream to `each`, until that is `false`, the service ends it, or nobody reads what
+    /// is printed.
     pub(super) async fn follow(&self, path: &str, mut each: impl FnMut(Value) -> bool) -> Result<(), Failure> {
         let request = self.request(Method::GET, path).header(ACCEPT, EVENTS);
-        events(self.send(request).await?, |_, data| each(data)).await
+        let response = self.send(request).await?;
+        tokio::select! {
+            ended = events(response, |_, data| each(data)) => ended,
+            () = output::reader_gone() => Ok(()),
+        }
     }
 
     /// The same for the answer to a POST, with the kind of each event.
@@ -163,7 +250,7 @@ impl Client {
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url));
         match &self.key {
-            Some(key) => request.bearer_auth(key),
+            Some(key) => request.bearer_auth(&key.text),
             None => request,
         }
     }
@@ -176,23 +263,42 @@ impl Client {
         }
         let status = response.status();
         let text = text(response).await?;
-        Err(refusal(status, &text, self.key.is_none()))
+        let Some(refusal) = Refusal::read(status, &text) else { return Err(self.not_zeroone(status, &text)) };
+        Err(Failure::Service(Box::new(match status {
+            StatusCode::UNAUTHORIZED => refusal.in_words(self.no_key()),
+            _ => refusal,
+        })))
     }
 
     fn unsent(&self, error: &reqwest::Error) -> Failure {
         if error.is_connect() {
-            let url = &self.url;
-            return Failure::Unreachable(format!("nobody answers at {url}; is `zeroone serve` running? (ZEROONE_URL)"));
+            return Failure::Unreachable(Reason::of(error).sentence(&self.url));
         }
         if error.is_timeout() {
             return Failure::said("the service did not answer in time");
         }
         Failure::said(format!("the request failed: {error}"))
     }
-}
 
-fn key_in(file: &Path) -> Option<String> {
-    std::fs::read_to_string(file).ok().map(|key| key.trim().to_owned())
+    /// Something else answers at the URL, or a proxy whose service is away.
+    fn not_zeroone(&self, status: StatusCode, text: &str) -> Failure {
+        let start: String = text.chars().take(FOREIGN_TEXT).collect();
+        let start = plain(start.lines().next().unwrap_or_default());
+        Failure::Unreachable(format!("what answers at {} is not a zeroone service: HTTP {status} {start}", self.url))
+    }
+
+    fn no_key(&self) -> String {
+        match &self.key {
+            Some(key) => format!(
+                "the service at {} does not know the API key from {}: it may be revoked, expired, or another service's",
+                self.url, key.origin
+            ),
+            None => format!(
+                "the service at {} wants an API key: set ZEROONE_API_KEY, run `zeroone login`, or give --key-file or --data",
+                self.url
+            ),
+        }
+    }
 }
 
 pub(super) fn variable<'a>(environment: &'a Environment, name: &str) -> Option<&'a str> {
@@ -225,29 +331,13 @@ async fn events(response: Response, mut each: impl FnMut(&str, Value) -> bool) -
     Ok(())
 }
 
-/// What the service says instead of doing it, for people: its sentence, and what is wrong with each field.
-pub(super) fn refusal(status: StatusCode, text: &str, without_key: bool) -> Failure {
-    let problem: Value = serde_json::from_str(text).unwrap_or_default();
-    let mut message = match problem["detail"].as_str().or(problem["title"].as_str()) {
-        Some(detail) => format!("{} ({})", plain(detail), plain(problem["code"].as_str().unwrap_or(status.as_str()))),
-        None => format!("HTTP {status}: {}", plain(&text.chars().take(FOREIGN_TEXT).collect::<String>())),
-    };
-    for fault in problem["errors"].as_array().into_iter().flatten() {
-        let place = fault["pointer"].as_str().or(fault["parameter"].as_str()).unwrap_or_default();
-        message.push_str(&format!("\n  {}: {}", plain(place), plain(fault["detail"].as_str().unwrap_or_default())));
-    }
-    if let Some(allowed) = problem["allowed"].as_array().filter(|allowed| !allowed.is_empty()) {
-        let allowed: Vec<_> = allowed.iter().filter_map(Value::as_str).map(plain).collect();
-        message.push_str(&format!("\n  possible now: {}", allowed.join(", ")));
-    }
-    if status == StatusCode::UNAUTHORIZED && without_key {
-        message.push_str(&format!("\n  set ZEROONE_API_KEY, or run where {DEFAULT_KEY_FILE} is"));
-    }
-    match status {
-        StatusCode::NOT_FOUND => Failure::NotFound(message),
-        StatusCode::REQUEST_TIMEOUT => Failure::said(message),
-        status if status.is_client_error() => Failure::Refused(message),
-        _ => Failure::said(message),
+/// A problem that came as an event of a stream.
+pub(super) fn streamed_problem(problem: &Value) -> Failure {
+    let status = problem["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(502);
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    match Refusal::read(status, &problem.to_string()) {
+        Some(refusal) => Failure::Service(Box::new(refusal)),
+        None => Failure::said("the agent failed, and the service does not say why"),
     }
 }
 
@@ -257,7 +347,9 @@ async fn body(response: Response) -> Result<Value, Failure> {
     if text.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_str(&text).map_err(|_| Failure::said("the answer is no JSON: is this URL a zeroone service's?"))
+    serde_json::from_str(&text).map_err(|_| {
+        Failure::Unreachable("the answer is not JSON: what answers at this URL is not a zeroone service".into())
+    })
 }
 
 async fn text(response: Response) -> Result<String, Failure> {
@@ -300,39 +392,13 @@ mod tests {
 
     #[test]
     fn the_key_of_a_data_folder_is_taken_where_there_is_no_other() {
-        const OUTPUT: Output = Output { json: false, colour: false };
         let folder = tempfile::TempDir::new().unwrap();
-        let client = |key: Option<&str>| Client::at(DEFAULT_URL, key.map(str::to_owned), OUTPUT).unwrap();
-        assert_eq!(client(None).or_key_in(folder.path()).key, None);
+        let given = |text: &str| Key { text: text.into(), origin: "a test".into() };
+        let client = |key: Option<Key>| Client::at("http://127.0.0.1:1", key, Output::default()).unwrap();
+        let text = |client: Client| client.key.map(|key| key.text);
+        assert_eq!(text(client(None).or_key_in(folder.path())), None);
         std::fs::write(folder.path().join("admin.key"), "zo_kept\n").unwrap();
-        assert_eq!(client(None).or_key_in(folder.path()).key.as_deref(), Some("zo_kept"));
-        assert_eq!(client(Some("zo_given")).or_key_in(folder.path()).key.as_deref(), Some("zo_given"));
-    }
-
-    #[test]
-    fn a_problem_is_told_in_words_with_its_fields() {
-        let problem = r#"{"title":"Not valid","detail":"2 fields","code":"invalid",
-            "errors":[{"pointer":"/name","detail":"is required"},{"parameter":"limit","detail":"too large\u001b[2J"}]}"#;
-        let Failure::Refused(message) = refusal(StatusCode::UNPROCESSABLE_ENTITY, problem, false) else {
-            panic!("not refused")
-        };
-        assert_eq!(message, "2 fields (invalid)\n  /name: is required\n  limit: too large\u{fffd}[2J");
-    }
-
-    #[test]
-    fn what_is_possible_instead_is_told() {
-        let problem = r#"{"detail":"Not now.","code":"illegal-transition","allowed":["stop","delete"]}"#;
-        let said = refusal(StatusCode::CONFLICT, problem, false).to_string();
-        assert!(said.ends_with("possible now: stop, delete"), "{said}");
-    }
-
-    #[test]
-    fn each_kind_of_answer_has_its_kind_of_failure() {
-        assert!(matches!(refusal(StatusCode::NOT_FOUND, "", false), Failure::NotFound(_)));
-        assert!(matches!(refusal(StatusCode::TOO_MANY_REQUESTS, "", false), Failure::Refused(_)));
-        assert!(matches!(refusal(StatusCode::REQUEST_TIMEOUT, "", false), Failure::Failed(_)));
-        assert!(matches!(refusal(StatusCode::BAD_GATEWAY, "<html>", false), Failure::Failed(_)));
-        let said = refusal(StatusCode::UNAUTHORIZED, "{}", true).to_string();
-        assert!(said.contains("set ZEROONE_API_KEY"), "{said}");
+        assert_eq!(text(client(None).or_key_in(folder.path())).as_deref(), Some("zo_kept"));
+        assert_eq!(text(client(Some(given("zo_given"))).or_key_in(folder.path())).as_deref(), Some("zo_given"));
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, variable};
+use super::client::{Client, Key, variable};
 use super::outcome::Failure;
 use super::output::{Output, cell, line, plain};
 use super::serve::LEFTOVERS;
@@ -94,7 +94,8 @@ async fn play(
     plane: &ControlPlane,
     asked_to_end: &CancellationToken,
 ) -> Result<(), Failure> {
-    let client = Client::at(url, Some(key.to_owned()), Output { json: false, colour: false })?;
+    let client =
+        Client::at(url, Some(Key { text: key.to_owned(), origin: "this demonstration".into() }), Output::default())?;
     line(&format!("service     {url}  (its key: {key})"));
     let model = StandIn::start(std::net::Ipv4Addr::LOCALHOST).await?;
     line(&format!("model       {}  (a stand-in: answers by rule, no AI)", model.url()));

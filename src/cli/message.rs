@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::client::{Client, refusal};
+use super::client::{Client, streamed_problem};
 use super::outcome::Failure;
 use super::output::{self, plain};
 
@@ -76,11 +76,7 @@ async fn streamed(client: &Client, path: &str, body: &Value, waiting: Waiting) -
     }
     match end {
         Some(Ok(())) => Ok(()),
-        Some(Err(problem)) => {
-            let status = problem["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(502);
-            let status = reqwest::StatusCode::from_u16(status).unwrap_or(reqwest::StatusCode::BAD_GATEWAY);
-            Err(refusal(status, &problem.to_string(), false))
-        }
+        Some(Err(problem)) => Err(streamed_problem(&problem)),
         None => Err(Failure::said("the answer broke off")),
     }
 }

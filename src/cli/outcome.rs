@@ -3,6 +3,11 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use serde_json::{Value, json};
+
+use super::client::Refusal;
+use super::output::escaped;
+
 /// Why a verb did not do what it was asked.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -13,8 +18,10 @@ pub(super) enum Failure {
     NotFound(String),
     /// The service said no: a missing right, a full quota, a field that is not valid, a wrong status.
     Refused(String),
-    /// Nobody answers at the URL.
+    /// Nobody answers at the URL, or something that is not this service.
     Unreachable(String),
+    /// The service said no, in its own words.
+    Service(Box<Refusal>),
 }
 
 impl Failure {
@@ -26,8 +33,42 @@ impl Failure {
         Self::Failed(anyhow::Error::msg(message.into()))
     }
 
-    const fn code(&self) -> u8 {
+    /// The refusal of the service, where it is one of this code.
+    pub(super) fn refusal(&self, code: &str) -> Option<&Refusal> {
         match self {
+            Self::Service(refusal) if refusal.is(code) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    /// The same failure in other words; its kind and the service's problem stay.
+    pub(super) fn in_words(self, message: String) -> Self {
+        match self {
+            Self::Service(refusal) => Self::Service(Box::new(refusal.in_words(message))),
+            Self::Failed(_) => Self::said(message),
+            Self::Usage(_) => Self::Usage(message),
+            Self::NotFound(_) => Self::NotFound(message),
+            Self::Refused(_) => Self::Refused(message),
+            Self::Unreachable(_) => Self::Unreachable(message),
+        }
+    }
+
+    /// For programs: the service's problem as it came, or one of the command line's own.
+    fn problem(&self) -> Value {
+        let code = match self {
+            Self::Service(refusal) => return refusal.problem.clone(),
+            Self::Failed(_) => "failed",
+            Self::Usage(_) => "usage",
+            Self::NotFound(_) => "not-found",
+            Self::Refused(_) => "refused",
+            Self::Unreachable(_) => "not-reachable",
+        };
+        json!({ "code": code, "detail": self.to_string() })
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Service(refusal) => refusal.exit_code(),
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::NotFound(_) => 3,
@@ -44,6 +85,7 @@ impl std::fmt::Display for Failure {
             Self::Usage(message) | Self::NotFound(message) | Self::Refused(message) | Self::Unreachable(message) => {
                 f.write_str(message)
             }
+            Self::Service(refusal) => refusal.fmt(f),
         }
     }
 }
@@ -61,13 +103,13 @@ impl From<std::io::Error> for Failure {
 }
 
 /// Tells what went wrong, on stderr, and makes the exit code of it.
-pub(super) fn exit_code(outcome: Result<(), Failure>) -> ExitCode {
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            // A reader that went away changes nothing about the outcome.
-            let _ = writeln!(std::io::stderr(), "Error: {failure}");
-            ExitCode::from(failure.code())
-        }
-    }
+pub(super) fn exit_code(outcome: Result<(), Failure>, json: bool) -> ExitCode {
+    let Err(failure) = outcome else { return ExitCode::SUCCESS };
+    let text = match serde_json::to_string_pretty(&failure.problem()) {
+        Ok(problem) if json => escaped(&problem),
+        _ => format!("Error: {failure}"),
+    };
+    // A reader that went away changes nothing about the outcome.
+    let _ = writeln!(std::io::stderr(), "{text}");
+    ExitCode::from(failure.code())
 }

@@ -1,18 +1,27 @@
 //! What verbs print: JSON for programs, a table for people.
 
-use std::io::Write as _;
+mod table;
 
+use std::io::{IsTerminal as _, Write as _};
+
+use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
 use serde_json::Value;
 
+use self::table::table;
 use super::outcome::Failure;
-use crate::domain::is_misleading;
+use super::{Environment, variable};
+use crate::domain::{Timestamp, is_misleading};
 
 /// How answers are printed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Output {
     pub(super) json: bool,
-    pub(super) colour: bool,
+    /// Tables with ids and all else.
+    pub(super) wide: bool,
+    colour: bool,
+    /// Columns of the terminal; nothing where lines may be of any length.
+    width: Option<usize>,
 }
 
 /// A column of a table: its head, and where in a row's JSON it is.
@@ -35,8 +44,26 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Completes when the reader of standard output has gone away, so that a follower need not wait for its next line to
+/// notice. Never for a file.
+pub(super) async fn reader_gone() {
+    let (gone, told) = tokio::sync::oneshot::channel();
+    // Ends with the process: a poll without a time limit has no other end.
+    let watch = move || {
+        let stdout = std::io::stdout();
+        let watched = || poll(&mut [PollFd::new(&stdout, PollFlags::empty())], None);
+        if rustix::io::retry_on_intr(watched).is_ok() {
+            let _ = gone.send(());
+        }
+    };
+    let watching = std::thread::Builder::new().name("stdout".into()).spawn(watch);
+    if watching.is_err() || told.await.is_err() {
+        std::future::pending().await
+    }
+}
+
 /// JSON whose texts have no character that a terminal obeys or that hides: they can only be inside of strings.
-fn escaped(json: &str) -> String {
+pub(super) fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         if (c.is_control() && c != '\n') || is_misleading(c) {
@@ -50,6 +77,21 @@ fn escaped(json: &str) -> String {
 }
 
 impl Output {
+    pub(super) fn new(json: bool, wide: bool, environment: &Environment) -> Self {
+        let stdout = std::io::stdout();
+        let set = |name: &str| variable(environment, name).filter(|value| !value.is_empty());
+        let terminal = stdout.is_terminal();
+        let columns = set("COLUMNS").and_then(|columns| columns.parse().ok());
+        let of_terminal = || rustix::termios::tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col));
+        let width = columns.or_else(|| if terminal { of_terminal() } else { None });
+        Self {
+            json,
+            wide,
+            colour: terminal && set("NO_COLOR").is_none() && set("TERM") != Some("dumb"),
+            width: width.filter(|width| *width >= table::NARROWEST && !wide),
+        }
+    }
+
     /// One thing: all its members, or the whole JSON.
     pub(super) fn one(self, value: &Value) -> Result<(), Failure> {
         let Value::Object(members) = value else { return json(value) };
@@ -58,7 +100,7 @@ impl Output {
         }
         let width = members.keys().map(String::len).max().unwrap_or(0);
         for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
-            line(&format!("{name:width$}  {}", self.status(&cell(value))));
+            line(&format!("{name:width$}  {}", self.status(&named_cell(name, value))));
         }
         Ok(())
     }
@@ -68,7 +110,9 @@ impl Output {
         if self.json {
             return json(&rows);
         }
-        for row in table(columns, rows) {
+        let cells = rows.iter().map(|row| columns.iter().map(|(_, at)| named_cell(at, &row[*at])).collect());
+        let head = columns.iter().map(|(head, _)| (*head).to_owned()).collect();
+        for row in table(head, cells.collect(), self.width) {
             line(row.split(' ').map(|word| self.status(word)).collect::<Vec<_>>().join(" ").trim_end());
         }
         Ok(())
@@ -87,18 +131,17 @@ impl Output {
     }
 }
 
-/// Head and rows, each column as wide as its widest cell.
-fn table(columns: &[Column], rows: &[Value]) -> Vec<String> {
-    let head = columns.iter().map(|(head, _)| (*head).to_owned()).collect();
-    let cells: Vec<Vec<String>> = std::iter::once(head)
-        .chain(rows.iter().map(|row| columns.iter().map(|(_, at)| cell(&row[*at])).collect()))
-        .collect();
-    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
-    let line = |row: &Vec<String>| {
-        row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>().join("  ")
-    };
-    cells.iter().map(line).collect()
+/// A member's value on one line; times to the second.
+fn named_cell(name: &str, value: &Value) -> String {
+    match value.as_str() {
+        Some(time) if name == "time" || name.ends_with("At") => second(time),
+        _ => cell(value),
+    }
+}
+
+/// A time without what comes after its second.
+pub(super) fn second(time: &str) -> String {
+    time.parse::<Timestamp>().map_or_else(|_| plain(time), |time| time.strftime("%FT%TZ").to_string())
 }
 
 /// A value on one line, without characters that a terminal would obey: names are other people's text.
@@ -127,10 +170,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = [json!({ "id": "1", "name": "añb" }), json!({ "id": "12", "name": null })];
-        let columns = [("ID", "id"), ("NAME", "name"), ("X", "x")];
-        assert_eq!(table(&columns, &rows), ["ID  NAME  X", "1   añb   -", "12  -     -"]);
+    fn times_are_told_to_the_second() {
+        assert_eq!(named_cell("createdAt", &json!("2026-11-26T13:45:46.410203689Z")), "2026-11-26T13:45:46Z");
+        assert_eq!(named_cell("name", &json!("2026-11-26T13:45:46.41Z")), "2026-11-26T13:45:46.41Z");
+        assert_eq!(named_cell("time", &json!("soon\u{1b}")), "soon\u{fffd}");
     }
 
     #[test]
@@ -151,7 +194,7 @@ mod tests {
 
     #[test]
     fn only_statuses_are_coloured_and_only_where_colours_are_wanted() {
-        let colour = Output { json: false, colour: true };
+        let colour = Output { colour: true, ..Output::default() };
         assert_eq!(colour.status("RUNNING"), "\u{1b}[32mRUNNING\u{1b}[0m");
         assert_eq!(colour.status("RUNNING!"), "RUNNING!");
         assert_eq!(Output { colour: false, ..colour }.status("RUNNING"), "RUNNING");

@@ -7,7 +7,7 @@ use super::outcome::Failure;
 use super::output::line;
 use super::service::{Service, separate};
 use super::settings::{InstallationArgs, flag, load};
-use super::{Environment, signals};
+use super::{Environment, signals, supervised};
 use crate::config::{Flag, Loaded};
 use crate::control::StartError;
 use crate::telemetry;
@@ -57,6 +57,15 @@ async fn serve(loaded: &Loaded, environment: &Environment, args: &ServeArgs) -> 
         welcome(admin, &service.url());
     }
     line(&format!("listening on {}", service.url()));
+    supervised::ready(&service.url());
+    supervised::keep_alive(service.plane.clone(), service.closing.clone());
+    tokio::spawn({
+        let closing = service.closing.clone();
+        async move {
+            closing.cancelled().await;
+            supervised::stopping();
+        }
+    });
     service.run().await?;
     tracing::info!("stopped; agents run on");
     Ok(())

@@ -1,5 +1,6 @@
 //! Why an agent is in its status, what happens next, and what can be done.
 
+use super::remedy;
 use crate::domain::{Status, Timestamp};
 use crate::lifecycle::{AfterStop, AgentState, Cause, Phase, RetryTarget, Step, allowed};
 use crate::view::{AgentView, Vitals};
@@ -13,6 +14,8 @@ pub struct Explanation {
     /// What happens next by itself, in a sentence.
     pub next: String,
     pub next_at: Option<Timestamp>,
+    /// What a person can do about it, in a sentence; none where nothing needs doing.
+    pub remedy: Option<&'static str>,
     pub attempt: u64,
     pub restarts: u64,
     /// Since when the engine has not said anything about the instance.
@@ -23,15 +26,21 @@ pub struct Explanation {
 /// Pure: from what is known to what is said.
 pub fn explain(view: &AgentView, vitals: &Vitals) -> Explanation {
     let state = &view.record.state;
-    let because = match (&vitals.model_failure, view.status()) {
-        (Some(failure), Status::Running) => format!("it runs, but its model failed: {}", failure.message),
-        (_, _) => because(state),
+    let failed_model = vitals.model_failure.as_ref().filter(|_| view.status() == Status::Running);
+    let (because, next, remedy) = match failed_model {
+        Some(failure) => (
+            format!("it runs, but its model failed: {}", failure.message),
+            "the model is asked again with the next message",
+            Some(remedy::of_model(failure)),
+        ),
+        None => (because(state), next(&state.phase), state.reason.as_ref().and_then(remedy::of_cause)),
     };
     Explanation {
         status: view.status(),
         because,
-        next: next(&state.phase).into(),
+        next: next.into(),
         next_at: state.next_attempt_at(),
+        remedy,
         attempt: state.attempt,
         restarts: state.restart_count,
         unknown_since: vitals.unknown_since,
@@ -90,6 +99,15 @@ const fn next(phase: &Phase) -> &'static str {
     }
 }
 
+impl Explanation {
+    /// The whole of it on one line, for logs and refusals.
+    pub fn sentence(&self) -> String {
+        let at = self.next_at.map_or_else(String::new, |at| format!(" at {}", at.strftime("%FT%TZ")));
+        let remedy = self.remedy.map_or_else(String::new, |remedy| format!(" To do: {remedy}."));
+        format!("It is {}: {}. Next: {}{at}.{remedy}", self.status, self.because.trim_end_matches('.'), self.next)
+    }
+}
+
 impl super::AgentHandle {
     /// Why it is as it is; `None` once it is gone.
     pub fn explain(&self) -> Option<Explanation> {
@@ -105,6 +123,24 @@ mod tests {
     fn said(step: Step, away_since: Option<Timestamp>, reason: Option<Cause>) -> String {
         let phase = Phase::Starting { step, stage: false, rebinds: 0, away_since };
         because(&AgentState { phase, reason, ..AgentState::new() })
+    }
+
+    #[test]
+    fn a_sentence_has_cause_next_step_and_remedy() {
+        let explanation = Explanation {
+            status: Status::Error,
+            because: "the image cannot be pulled.".into(),
+            next: "it is tried again by itself".into(),
+            next_at: Some("2026-01-02T03:04:05.678Z".parse().unwrap()),
+            remedy: Some("pull it by hand"),
+            attempt: 1,
+            restarts: 0,
+            unknown_since: None,
+            allowed: Vec::new(),
+        };
+        let said = "It is ERROR: the image cannot be pulled. Next: it is tried again by itself at 2026-01-02T03:04:05Z. \
+                    To do: pull it by hand.";
+        assert_eq!(explanation.sentence(), said);
     }
 
     #[test]

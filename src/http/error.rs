@@ -205,11 +205,10 @@ impl From<WaitError> for Problem {
     fn from(error: WaitError) -> Self {
         match error {
             WaitError::TimedOut => Self::new(Code::Timeout, "The status was not reached in time."),
-            WaitError::OutOfReach(status) => Self::new(
-                Code::IllegalTransition,
-                format!("The agent is {status} and will not reach the status unless a command changes it; its statusReason says why."),
-            )
-            .with("agentStatus", status.as_str()),
+            WaitError::OutOfReach(status) => {
+                Self::new(Code::IllegalTransition, "The status cannot be reached at present.")
+                    .with("agentStatus", status.as_str())
+            }
             WaitError::Gone => Self::not_found(),
         }
     }

@@ -31,6 +31,8 @@ pub struct ExplanationBody {
     next: String,
     #[schema(value_type = Option<String>, format = DateTime)]
     next_at: Option<Timestamp>,
+    /// What can be done about it; `null` where nothing needs doing.
+    remedy: Option<&'static str>,
     attempt: u64,
     restarts: u64,
     /// Since when the engine has not said anything about the instance.
@@ -62,6 +64,7 @@ pub async fn explain(own: OwnedAgent) -> Result<Json<ExplanationBody>, Problem> 
         because: secrets.mask(explanation.because),
         next: explanation.next,
         next_at: explanation.next_at,
+        remedy: explanation.remedy,
         attempt: explanation.attempt,
         restarts: explanation.restarts,
         unknown_since: explanation.unknown_since,

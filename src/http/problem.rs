@@ -151,6 +151,14 @@ impl Problem {
         self
     }
 
+    /// A sentence more about what led to it.
+    #[must_use]
+    pub fn because(mut self, why: &str) -> Self {
+        self.detail.push(' ');
+        self.detail.push_str(why);
+        self
+    }
+
     #[must_use]
     pub fn retry_after(self, secs: u64) -> Self {
         self.header(header::RETRY_AFTER, HeaderValue::from(secs))

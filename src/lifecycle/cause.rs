@@ -58,6 +58,9 @@ macro_rules! codes {
         }
 
         impl Code {
+            /// Every code there is.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
@@ -67,7 +70,8 @@ macro_rules! codes {
                 match text { $($text => Some(Self::$name),)* _ => None }
             }
 
-            const fn meaning(self) -> &'static str {
+            /// In words, as it stands in sentences.
+            pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$name => $meaning,)* }
             }
         }

@@ -17,13 +17,90 @@ fn each_way_to_fail_has_its_exit_code() {
     assert_eq!(code(&["agent", "get", "019513f2-5c3e-7b1a-9c55-1f2e3d4c5b6a"]), Some(3));
     let invalid = serving.refused(&world, &["agent", "create", "a", "--provider", "gtp", "--model", "m"]);
     assert_eq!(invalid.code, Some(4));
-    assert!(invalid.stderr.contains("/provider: must be one of"), "{}", invalid.stderr);
+    assert!(invalid.stderr.contains("--provider: must be one of"), "{}", invalid.stderr);
+    assert_eq!(invalid.stderr.matches("must be one of").count(), 1, "{}", invalid.stderr);
     let nobody = world.run(&["agent", "list", "--url", "http://127.0.0.1:1"], &[]);
     assert_eq!(nobody.code, Some(5));
     assert!(nobody.stderr.contains("nobody answers at http://127.0.0.1:1"), "{}", nobody.stderr);
     let keyless = world.run(&["agent", "list"], &[("ZEROONE_URL", &serving.url), ("ZEROONE_API_KEY", "zo_wrong")]);
     assert_eq!(keyless.code, Some(4));
     assert!(!keyless.stderr.contains("zo_wrong"), "{}", keyless.stderr);
+    assert!(keyless.stderr.contains("does not know the API key from ZEROONE_API_KEY"), "{}", keyless.stderr);
+}
+
+#[test]
+fn a_field_that_is_not_valid_is_named_by_its_flag() {
+    let world = World::new();
+    let serving = world.serve();
+    let create = |more: &[&str]| {
+        let create = ["agent", "create", "a", "--provider", "openai", "--model", "m"];
+        serving.refused(&world, &[&create[..], more].concat()).stderr
+    };
+    assert_eq!(
+        create(&[]).trim(),
+        "Error: --api-key-env (or --api-key-file, --api-key-stdin): is required by openai; only ollama works without"
+    );
+    let several = create(&["--temperature", "9", "--timezone", "Mars"]);
+    for flag in ["--api-key-env", "--temperature: ", "--timezone: "] {
+        assert_eq!(several.matches(flag).count(), 1, "{several}");
+    }
+    assert!(!several.contains("\n  /"), "no pointers: {several}");
+    let status = serving.refused(&world, &["agent", "list", "--status", "stoped"]).stderr;
+    assert!(status.contains("--status: must be one of PENDING"), "{status}");
+}
+
+#[test]
+fn errors_are_json_where_answers_are() {
+    let world = World::new();
+    let serving = world.serve();
+    let problem = |ended: &crate::world::Ended| {
+        serde_json::from_str::<serde_json::Value>(&ended.stderr).unwrap_or_else(|_| panic!("{ended:?}"))
+    };
+    let create = ["agent", "create", "a", "--provider", "gtp", "--model", "m", "-o", "json"];
+    let invalid = serving.refused(&world, &create);
+    assert_eq!((invalid.code, invalid.stdout.as_str()), (Some(4), ""));
+    let told = problem(&invalid);
+    assert_eq!((&told["code"], &told["errors"][0]["pointer"]), (&"invalid".into(), &"/provider".into()), "{told}");
+    let id = "019513f2-5c3e-7b1a-9c55-1f2e3d4c5b6a";
+    let missing = serving.refused(&world, &["agent", "get", id, "-o", "json"]);
+    assert_eq!((missing.code, &problem(&missing)["code"]), (Some(3), &"not-found".into()));
+    let nobody = world.run(&["agent", "list", "--url", "http://127.0.0.1:1", "-o", "json"], &[]);
+    assert_eq!((nobody.code, &problem(&nobody)["code"]), (Some(5), &"not-reachable".into()));
+}
+
+/// Answers one request, as a server of something else does.
+fn foreign_server() -> String {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>");
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn what_is_in_the_way_to_the_service_is_told_apart() {
+    let world = World::new();
+    let serving = world.serve();
+    let foreign = foreign_server();
+    let plain = serving.url.replace("http://", "https://");
+    for (url, said) in [
+        ("http://127.0.0.1:1", "the connection was refused"),
+        ("http://nohost.invalid", "cannot be resolved"),
+        (plain.as_str(), "does not speak TLS"),
+        (foreign.as_str(), "is not a zeroone service"),
+    ] {
+        let ended = world.run(&["agent", "list", "--url", url], &[]);
+        assert_eq!(ended.code, Some(5), "{url}: {ended:?}");
+        assert!(ended.stderr.contains(said), "{url}: {}", ended.stderr);
+    }
+    let below = format!("{}/api/", serving.url);
+    assert_eq!(world.run(&["agent", "list", "--url", &below], &[]).code, Some(0), "the API's own URL is as good");
+    let alone = world.run(&["config", "check", "-o", "json"], &[]);
+    assert!(alone.code == Some(2) && alone.stderr.contains("--output means nothing"), "{alone:?}");
 }
 
 #[test]

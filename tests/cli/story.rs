@@ -26,7 +26,7 @@ fn a_conversation(serving: &Serving, world: &World) {
     assert_eq!(answer["response"], "echo: again");
     let refused = serving.refused(world, &["agent", "message", "ada", "--session", "a b", "hi"]);
     assert_eq!(refused.code, Some(4));
-    assert!(refused.stderr.contains("/session"), "{refused:?}");
+    assert!(refused.stderr.contains("--session: "), "{refused:?}");
 }
 
 /// The running agent's pid, once it has another one than `before`.
@@ -68,17 +68,16 @@ fn an_agent_from_its_creation_to_its_end_through_kills_of_everything() {
     let serving = world.serve();
     assert_eq!(running_anew(&serving, &world, ""), second);
 
-    serving.verb(&world, &["agent", "stop", "ada"]);
-    serving.verb(&world, &["agent", "wait", "ada", "--status", "STOPPED"]);
+    assert_eq!(serving.verb(&world, &["agent", "stop", "ada", "--wait"]), "STOPPED");
+    serving.verb(&world, &["agent", "wait", "ada", "--status", "stopped"]);
     assert!(!runs(&second));
-    serving.verb(&world, &["agent", "start", "ada"]);
-    serving.verb(&world, &["agent", "wait", "ada"]);
+    assert_eq!(serving.verb(&world, &["agent", "start", "ada", "--wait"]), "RUNNING");
     let events = serving.json(&world, &["agent", "events", "ada"]);
     assert!(events.as_array().unwrap().iter().any(|event| event["to"] == "STOPPED"), "{events}");
     assert!(serving.verb(&world, &["agent", "explain", "ada"]).contains("RUNNING"));
     assert!(serving.verb(&world, &["agent", "logs", "ada"]).contains("gateway starting"));
 
-    serving.verb(&world, &["agent", "delete", "ada"]);
+    assert_eq!(serving.verb(&world, &["agent", "delete", "ada", "--wait"]), "deleted ada");
     assert_eq!(serving.json(&world, &["agent", "list"]), serde_json::json!([]));
     drop(serving);
     until("no process is left", || processes_in(world.folder.path()).is_empty().then_some(()));

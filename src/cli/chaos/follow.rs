@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep};
 
 use super::report::Outcome;
 use crate::cli::client::Client;
-use crate::cli::outcome::Failure;
 use crate::domain::{AgentId, Timestamp, elapsed};
 use crate::runtime::fault::{Fault, FaultInjector};
 
@@ -80,7 +79,7 @@ async fn look(client: &Client, agent: AgentId, at: Timestamp, quiet: bool) -> Op
     // A service that does not answer now may do so at the next look.
     let newest = client.get(&format!("/api/agents/{agent}/incidents?limit=1")).await;
     let newest = match newest {
-        Err(Failure::NotFound(_)) => return Some(Outcome::Abandoned),
+        Err(failure) if failure.refusal("not-found").is_some() => return Some(Outcome::Abandoned),
         answer => answer.ok()?.pointer("/data/0").cloned().unwrap_or_default(),
     };
     if let Some(incident) = unless_over(&newest, at) {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::report::Seen;
-use crate::cli::client::Client;
+use crate::cli::client::{Client, Key};
 use crate::cli::outcome::Failure;
 use crate::cli::output::{cell, plain};
 use crate::cli::stand_in::{NAME, StandIn};
@@ -80,7 +80,7 @@ impl Team {
 
     async fn fill(&mut self, user: &str, model: &str, count: usize) -> Result<(), Failure> {
         let key = self.client.post(&format!("/api/admin/users/{user}/keys"), &json!({ "name": "chaos" })).await?;
-        self.client = self.client.with_key(cell(&key["key"]));
+        self.client = self.client.with_key(Key { text: cell(&key["key"]), origin: "the chaos run".into() });
         for number in 1..=count {
             let body = json!({
                 "name": format!("Chaos {number}"), "provider": "openai", "model": NAME, "apiKey": "sk-stand-in",

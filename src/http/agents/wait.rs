@@ -7,9 +7,11 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::{AgentDetail, OwnedAgent, answer_with};
+use crate::control::WaitError;
 use crate::domain::Status;
 use crate::http::params::Params;
 use crate::http::problem::Problem;
+use crate::http::redact::Secrets;
 use crate::http::state::Api;
 
 const DEFAULT_SECS: u64 = 60;
@@ -35,9 +37,19 @@ pub async fn wait(state: State<Api>, own: OwnedAgent, mut params: Params) -> Res
     let _counted = state.open_stream(&own.caller)?;
     let waiting = own.handle.wait(&statuses, Duration::from_secs(secs));
     let view = tokio::select! {
-        reached = waiting => reached?,
+        reached = waiting => reached.map_err(|error| unreached(&own, error))?,
         // The service goes down, or the key no longer works.
         () = state.over(own.caller.clone()) => return Err(crate::http::error::overloaded()),
     };
     answer_with(StatusCode::OK, &state, &own.caller, &own.handle, &view)
+}
+
+/// Why the status was not reached: what `explain` says of the agent now.
+fn unreached(own: &OwnedAgent, error: WaitError) -> Problem {
+    let why = own.handle.explain().map(|explanation| Secrets::of(&own.handle).mask(explanation.sentence()));
+    let problem = Problem::from(error);
+    match why {
+        Some(why) => problem.because(&why),
+        None => problem,
+    }
 }

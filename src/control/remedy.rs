@@ -1,0 +1,165 @@
+//! What a person can do about a failure: one sentence for each code. Where nothing needs doing there is none.
+
+use crate::lifecycle::{Cause, Code};
+use crate::zeroclaw::client::ModelFailure;
+
+/// The remedy for the reason of a status. Where a code tells only the final result, the first cause decides.
+pub(super) fn of_cause(cause: &Cause) -> Option<&'static str> {
+    of_code(cause.root.unwrap_or(cause.code))
+}
+
+const fn of_code(code: Code) -> Option<&'static str> {
+    match code {
+        Code::Exited => Some("read the last lines of its log; correct what they name, then start it"),
+        Code::OomKilled => Some("give it more memory by the user's plan or limits, or a smaller load"),
+        Code::InstanceGone | Code::RestartedOutside => {
+            Some("leave its container or process to zeroone: use `zeroone agent stop` and `start`")
+        }
+        Code::HealthTimeout | Code::HealthLost | Code::HealthMissed => {
+            Some("read the last lines of its log; if the machine is overloaded, stop other agents or give it more CPU")
+        }
+        Code::TokenRefused | Code::PairingTimeout | Code::PairingRefused | Code::PairingDisabled => {
+            Some("restart it: it gets a new pairing code and a new token")
+        }
+        Code::PairingLocked => Some("wait: the gateway accepts codes again after a few minutes"),
+        Code::PortTaken | Code::NoFreePort => {
+            Some("end the programs that hold ports 40000 to 50000, or delete agents that are not needed")
+        }
+        Code::StartFailed => Some("follow the message; `zeroone doctor` checks the engine and the machine"),
+        Code::Unusable | Code::CannotRun => {
+            Some("correct what the message names with `zeroone agent update`, then start it")
+        }
+        Code::CrashLoop => Some("read the last lines of its log, correct the cause, then start it"),
+        Code::NoCapacity => Some("free memory or disk on the machine, or stop other agents"),
+        Code::RuntimeUnavailable => {
+            Some("start the container engine; nothing is lost, agents continue when it is back")
+        }
+        Code::StopTimeout | Code::DeleteTimeout => {
+            Some("look at the container engine; it is tried again until it works")
+        }
+        Code::SecretsUnreadable => Some("start the service with the master key that sealed them, or supply them again"),
+        Code::SecretsMissing => {
+            Some("supply its API key and channels again with `zeroone agent update`, then start it")
+        }
+        Code::Internal => Some("the service's log has the cause at WARN or ERROR; please report it"),
+        Code::Created
+        | Code::StartRequested
+        | Code::StopRequested
+        | Code::RestartRequested
+        | Code::DeleteRequested
+        | Code::SpecChanged
+        | Code::Deploying
+        | Code::InstanceCreated
+        | Code::InstanceStarted
+        | Code::InstanceHealthy
+        | Code::Paired
+        | Code::TokenValid
+        | Code::Stopped
+        | Code::Recovered
+        | Code::ServiceRestarted
+        | Code::RetryDue
+        | Code::HealthBack
+        | Code::EndpointMoved => None,
+    }
+}
+
+/// The remedy for a model that gave no answer.
+pub(super) fn of_model(failure: &ModelFailure) -> &'static str {
+    of_class(failure.class())
+}
+
+fn of_class(class: &str) -> &'static str {
+    match class {
+        "invalid_api_key" => "set another key: `zeroone agent update AGENT --api-key-env NAME`",
+        "insufficient_quota" => "raise the quota or the credit at the provider, or use another provider or key",
+        "not_found" => "check the name of the model and the URL: `zeroone agent update AGENT --model NAME`",
+        "rate_limited" => "send fewer messages, wait, or raise the rate limit at the provider",
+        "invalid_request" | "unsupported_parameter" => {
+            "check the model's settings (temperature, maxTokens) against what the provider allows"
+        }
+        "content_filter" => "the provider refuses this message; put it in other words",
+        "not_configured" => "set provider, model and key with `zeroone agent update AGENT`",
+        "dns" | "unreachable" | "tls" | "proxy" | "web_page" => {
+            "check the model's URL and that its server can be reached from where the agent runs; `zeroone doctor` tries it"
+        }
+        "timeout" => "use a faster model, a shorter message, or a larger server.answer_secs",
+        _ => "send the message again; if that fails too, read the agent's log",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_cause_of_a_crash_loop_decides() {
+        let starved = Cause::new(Code::OomKilled).come_to(Code::CrashLoop);
+        assert_eq!(of_cause(&starved), of_code(Code::OomKilled));
+        assert!(of_cause(&Cause::new(Code::CrashLoop)).is_some());
+        assert_eq!(of_cause(&Cause::new(Code::StopRequested)), None);
+    }
+
+    const CLASSES: [&str; 19] = [
+        "invalid_api_key",
+        "insufficient_quota",
+        "not_found",
+        "rate_limited",
+        "server_error",
+        "invalid_request",
+        "unsupported_parameter",
+        "content_filter",
+        "not_configured",
+        "dns",
+        "unreachable",
+        "tls",
+        "proxy",
+        "web_page",
+        "connection_broken",
+        "unreadable_answer",
+        "empty_answer",
+        "timeout",
+        "unknown",
+    ];
+
+    /// As `docs/causes.md` has it.
+    fn table() -> String {
+        let mut table = String::from("| Code | In words | What to do |\n|---|---|---|\n");
+        for &code in Code::ALL {
+            if let Some(remedy) = of_code(code) {
+                table.push_str(&format!("| `{}` | {} | {remedy} |\n", code.as_str(), code.meaning()));
+            }
+        }
+        table
+    }
+
+    #[test]
+    fn the_table_in_the_documentation_is_what_is_said() {
+        let page = include_str!("../../docs/causes.md");
+        assert!(page.contains(&table()), "docs/causes.md must have this table:\n{}", table());
+        for class in CLASSES {
+            let row = format!("| `{class}` | {} |", of_class(class));
+            assert!(page.contains(&row), "docs/causes.md must have this row:\n{row}");
+        }
+    }
+
+    fn failure(status: Option<u16>, code: Option<&str>) -> ModelFailure {
+        ModelFailure {
+            status,
+            code: code.map(str::to_owned),
+            message: String::new(),
+            retry_after: None,
+            retryable: false,
+        }
+    }
+
+    #[test]
+    fn failed_models_have_a_remedy_each() {
+        let said = |status, code| of_model(&failure(status, code));
+        assert!(said(Some(401), None).contains("--api-key-env"));
+        assert!(said(Some(404), None).contains("--model"));
+        assert!(said(Some(429), Some("insufficient_quota")).contains("credit"));
+        assert!(said(Some(429), None).contains("wait"));
+        assert!(said(None, Some("dns")).contains("doctor"));
+        assert!(said(None, Some("made up")).contains("again"));
+    }
+}
