@@ -56,8 +56,8 @@ pub use sign_in::{SignInError, SignedIn, Visitor};
 
 use crate::accounts::Accounts;
 pub use crate::actor::{
-    AccountSettings, ActorCounts, AskError, Clock, FeedEntry, IdempotencyClaim, JobLimits, Orphans, Registration,
-    Settings,
+    AccountSettings, ActorCounts, AskError, Clock, CreationRequest, CreationRule, Denied, FeedEntry, IdempotencyClaim,
+    JobLimits, Orphans, Registration, Settings,
 };
 use crate::actor::{Directory, Services, SupervisorMsg, ask};
 pub use crate::backoff::RestartPolicy;

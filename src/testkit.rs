@@ -26,10 +26,13 @@
 //! - [`Faults`] lets calls fail, hang, come twice or lose their answers, in front of any runtime and gateway;
 //! - [`Guard`], [`Tap`], [`Inspector`] and [`check`] hold a control plane against what must always hold, by name.
 //!
+//! - [`conformance`] is the suite that a runtime of one's own has to pass.
+//!
 //! It is no model of Docker: what Docker itself does under faults is tested with Docker.
 
 mod behavior;
 mod check;
+pub mod conformance;
 mod disk;
 mod engine;
 mod faults;

@@ -9,8 +9,6 @@
 
 #[path = "docker/compose.rs"]
 mod compose;
-#[path = "support/conformance.rs"]
-mod conformance;
 #[path = "docker/containers.rs"]
 mod containers;
 #[path = "docker/faults.rs"]
@@ -110,7 +108,7 @@ macro_rules! conformance_tests {
             concat!("conformance::", stringify!($behaviour)),
             Needs::Standin,
             (|world| {
-                Box::pin(async move { conformance::$behaviour(&subject::DockerSubject::new(&world)).await })
+                Box::pin(async move { zeroone::testkit::conformance::$behaviour(&subject::DockerSubject::new(&world)).await })
             }) as Test,
         )),+]
     };
@@ -206,7 +204,7 @@ fn main() {
     let present: Vec<&str> = real::IMAGES.into_iter().filter(|image| engine && world::image_is_there(image)).collect();
     let has = |image: &str| present.contains(&image);
     let own_engine = own_engine::is_possible();
-    let conformance = conformance::behaviours! { [conformance_tests] };
+    let conformance = zeroone::testkit::conformance::behaviours! { [conformance_tests] };
     let trials = tests.into_iter().chain(conformance).flat_map(|(name, needs, test)| {
         let of_each = |there: &dyn Fn(&str) -> bool| {
             real::IMAGES

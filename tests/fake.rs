@@ -1,18 +1,15 @@
 //! The runtime in memory keeps the rules that the real ones keep.
 #![cfg(feature = "testkit")]
 
-#[path = "support/conformance.rs"]
-mod conformance;
-
 use std::any::Any;
 use std::sync::Arc;
 
-use conformance::{Act, Subject};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use zeroone::control::Clock;
 use zeroone::domain::{HostPort, InstallationId};
 use zeroone::runtime::{ContainerRuntime, InstanceKey, ObservedInstance};
+use zeroone::testkit::conformance::{self, Act, Subject};
 use zeroone::testkit::{FakeEngine, FakeRuntime, Fakes};
 
 struct Bench(Fakes);

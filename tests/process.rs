@@ -3,8 +3,6 @@
 
 #[path = "support/process_bench.rs"]
 mod bench;
-#[path = "support/conformance.rs"]
-mod conformance;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +10,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bench::{Bench, pid, session, signal};
-use conformance::{PATIENCE, Subject, exited, file, observed, printed, texts, until};
 use futures_util::stream::StreamExt;
 use rustix::process::Signal;
 use zeroone::runtime::fault::{Fault, FaultInjector as _};
@@ -20,6 +17,7 @@ use zeroone::runtime::process::{ProcessFaultInjector, ProcessOptions, ProcessRun
 use zeroone::runtime::{
     ContainerRuntime, DataPolicy, Exit, InstanceSpec, InstanceState, LogQuery, Resync, Run, RuntimeError,
 };
+use zeroone::testkit::conformance::{self, PATIENCE, Subject, exited, file, observed, printed, texts, until};
 
 mod conforms {
     use super::*;

@@ -10,6 +10,7 @@ use ractor::{ActorRef, RpcReplyPort};
 use tokio::time::Instant;
 
 use super::account_change::{AccountChange, AccountRefusal};
+use super::creation_rule::Denied;
 use super::jobs::JobReport;
 use crate::domain::{AgentId, AgentSpec, ChannelKind, HostPort, Secret, Status, UserId};
 use crate::ledger::{Refusal, SlugRequest};
@@ -159,6 +160,8 @@ pub enum CreateRefusal {
     Ledger(#[from] Refusal),
     #[error("no such user")]
     NoSuchUser,
+    #[error(transparent)]
+    Denied(#[from] Denied),
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -12,6 +12,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::Services;
 use super::account_change::AccountRefusal;
+use super::creation_rule::CreationRequest;
 use super::protocol::{CreateRefusal, Creation, RegistryMsg, SupervisorMsg};
 use crate::domain::{AgentId, HostPort, Limits, Status, UserStatus};
 use crate::ledger::Ledger;
@@ -130,6 +131,11 @@ impl RegistryState {
         if adopted {
             // It exists already: a full quota is no reason to leave it without a record.
             limits.max_agents = None;
+        }
+        if !adopted {
+            let agents_of_user = self.ledger.used(record.user);
+            let request = CreationRequest { user: &user, spec: &record.spec, agents_of_user };
+            self.services.creation_rule.ask(&request)?;
         }
         let now = self.services.clock.now();
         let allocation = self.ledger.claim(record.id, record.user, &limits, slug, now)?;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::task::TaskTracker;
 
-use super::{Clock, Counters, JobQueues, Lease};
+use super::{Clock, Counters, CreationRule, JobQueues, Lease};
 use crate::accounts::Accounts;
 use crate::backoff::RestartPolicy;
 use crate::domain::{AgentId, PortRange, UserId};
@@ -40,6 +40,7 @@ pub struct Services {
     pub engine_calls: Semaphore,
     pub counters: Counters,
     pub lease: Lease,
+    pub creation_rule: CreationRule,
     pub clock: Clock,
     pub settings: Settings,
     /// A planted bug, to show that the simulation finds it.

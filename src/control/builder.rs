@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::lease::{self, ClaimError, Claimant};
 use super::{Alive, ControlPlane, KeyFile, reconcile, rotate, users};
 use crate::accounts::Accounts;
-use crate::actor::{Clock, Counters, JobQueues, Lease, Services, Settings, Supervisor, SupervisorArgs};
+use crate::actor::{Clock, Counters, CreationRule, JobQueues, Lease, Services, Settings, Supervisor, SupervisorArgs};
 use crate::incident::Recoveries;
 use crate::runtime::{ContainerRuntime, LeaseRecord, RuntimeError};
 use crate::store::{OpenError, Store, StoreError};
@@ -36,6 +36,7 @@ pub struct Builder {
     key_file: Option<KeyFile>,
     holder: Option<String>,
     take_over: bool,
+    creation_rule: CreationRule,
     #[cfg(feature = "testkit")]
     sabotage: Option<crate::actor::Sabotage>,
 }
@@ -89,6 +90,7 @@ impl Builder {
             key_file: None,
             holder: None,
             take_over: false,
+            creation_rule: CreationRule::default(),
             #[cfg(feature = "testkit")]
             sabotage: None,
         }
@@ -150,6 +152,13 @@ impl Builder {
         self
     }
 
+    /// A rule of the embedder's own about who may have which agents, beside the plan's quota.
+    #[must_use]
+    pub fn creation_rule(mut self, rule: CreationRule) -> Self {
+        self.creation_rule = rule;
+        self
+    }
+
     /// Brings it up: answers when every stored agent has its actor again.
     ///
     /// # Errors
@@ -183,6 +192,7 @@ impl Builder {
             engine_calls: Semaphore::new(Services::ENGINE_CALLS),
             counters: Counters::default(),
             lease,
+            creation_rule: self.creation_rule,
             clock: self.clock,
             settings: self.settings,
             #[cfg(feature = "testkit")]

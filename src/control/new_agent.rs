@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::handle::{AgentHandle, CommandError, CommandOutcome};
 use super::{ACTOR_PATIENCE, ControlPlane};
 use crate::actor::{
-    API_KEY_FIELD, AskError, CHANNELS_FIELD, Change, CreateRefusal, Creation, IdempotencyClaim, RETIRED_FIELD,
+    API_KEY_FIELD, AskError, CHANNELS_FIELD, Change, CreateRefusal, Creation, Denied, IdempotencyClaim, RETIRED_FIELD,
     RegistryMsg, ask, open_credentials, open_retired,
 };
 use crate::domain::{AgentId, AgentSpec, Channels, Credentials, Secret, Slug, UserId};
@@ -58,6 +58,9 @@ pub enum CreateError {
     NoFreePort,
     #[error("no such user")]
     NoSuchUser,
+    /// The embedder's own rule said no.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the registry: {0}")]
@@ -72,6 +75,7 @@ impl From<CreateRefusal> for CreateError {
             // An allocation is missing only where one is to be changed.
             CreateRefusal::Ledger(Refusal::NoFreePort | Refusal::NotAllocated) => Self::NoFreePort,
             CreateRefusal::NoSuchUser => Self::NoSuchUser,
+            CreateRefusal::Denied(denied) => Self::Denied(denied),
             CreateRefusal::Store(error) => Self::Store(error),
         }
     }

@@ -53,6 +53,7 @@ impl From<CreateError> for Problem {
             CreateError::NoFreePort => {
                 Self::new(Code::NoCapacity, "No host port is free.").retry_after(AWAY_RETRY_SECS)
             }
+            CreateError::Denied(denied) => Self::new(Code::Forbidden, denied.0),
             CreateError::NoSuchUser => Self::new(Code::Unauthorized, "The key's user is gone."),
             CreateError::Store(error) => error.into(),
             CreateError::Registry(error) => error.into(),

@@ -7,8 +7,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use zeroone::runtime::docker::DockerRuntime;
 use zeroone::runtime::{ContainerRuntime, InstanceKey, ObservedInstance};
+use zeroone::testkit::conformance::{Act, Subject};
 
-use crate::conformance::{Act, Subject};
 use crate::world::World;
 
 pub(crate) struct DockerSubject {

@@ -11,8 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use zeroone::domain::InstallationId;
 use zeroone::runtime::process::{ProcessOptions, ProcessRuntime};
 use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec, ObservedInstance};
-
-use crate::conformance::{self, Act, Subject};
+use zeroone::testkit::conformance::{self, Act, Subject};
 
 /// A shell is a program that obeys the environment contract well enough, and can do what no gateway does.
 const SHELL: &str = r#"

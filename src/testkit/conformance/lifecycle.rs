@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::{AgentSpec, Origin, Provider, Timestamp, UserId};
+use crate::runtime::{DataPolicy, Exit, InstanceSpec, InstanceState, LogQuery, ObservedInstance, Resync, RuntimeError};
 use futures_util::stream::StreamExt;
-use zeroone::domain::{AgentSpec, Origin, Provider, UserId};
-use zeroone::runtime::{
-    DataPolicy, Exit, InstanceSpec, InstanceState, LogQuery, ObservedInstance, Resync, RuntimeError,
-};
 
 use super::{Act, GRACE, PATIENCE, Subject, counted, end, exited, file, observed, printed, spec, texts, until};
 
-pub(crate) async fn created_once(subject: &dyn Subject) {
+/// Creation makes the instance once, does not start it, stages its files, and says whether this very call made it.
+pub async fn created_once(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
     assert_eq!(runtime.observe(&spec.key).await.unwrap(), None);
     let first = runtime.ensure_created(&spec).await.unwrap();
@@ -25,18 +24,20 @@ pub(crate) async fn created_once(subject: &dyn Subject) {
     end(subject, &spec.key).await;
 }
 
-pub(crate) async fn started_once(subject: &dyn Subject) {
+/// A start answers the run; of one that runs already it answers the same run.
+pub async fn started_once(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
     runtime.ensure_created(&spec).await.unwrap();
-    let before = jiff::Timestamp::now();
+    let before = Timestamp::now();
     let run = runtime.start(&spec.key).await.unwrap();
-    assert!(run.started_at >= before - Duration::from_secs(1) && run.started_at <= jiff::Timestamp::now());
+    assert!(run.started_at >= before - Duration::from_secs(1) && run.started_at <= Timestamp::now());
     assert_eq!(runtime.start(&spec.key).await.unwrap(), run);
     assert_eq!(observed(&*runtime, &spec.key).await.state, InstanceState::Running(run));
     end(subject, &spec.key).await;
 }
 
-pub(crate) async fn nothing_to_do_is_success(subject: &dyn Subject) {
+/// Stopping, killing and removing what is stopped or not there is success.
+pub async fn nothing_to_do_is_success(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
     let at_rest = || async {
         runtime.stop(&spec.key, GRACE).await.unwrap();
@@ -61,7 +62,8 @@ pub(crate) async fn nothing_to_do_is_success(subject: &dyn Subject) {
     }
 }
 
-pub(crate) async fn another_hash_makes_it_anew(subject: &dyn Subject) {
+/// An instance of another spec is replaced, on the same data.
+pub async fn another_hash_makes_it_anew(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
     runtime.ensure_created(&spec).await.unwrap();
     let old = runtime.start(&spec.key).await.unwrap();
@@ -76,7 +78,8 @@ pub(crate) async fn another_hash_makes_it_anew(subject: &dyn Subject) {
     end(subject, &spec.key).await;
 }
 
-pub(crate) async fn the_same_hash_is_adopted(subject: &dyn Subject) {
+/// An instance of the same spec is taken as it is.
+pub async fn the_same_hash_is_adopted(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
     runtime.ensure_created(&spec).await.unwrap();
     let run = runtime.start(&spec.key).await.unwrap();
@@ -88,7 +91,8 @@ pub(crate) async fn the_same_hash_is_adopted(subject: &dyn Subject) {
     end(subject, &spec.key).await;
 }
 
-pub(crate) async fn files_are_staged_between_runs(subject: &dyn Subject) {
+/// Files are replaced while nothing runs; while something runs that is a conflict, and what is not there is `NotFound`.
+pub async fn files_are_staged_between_runs(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
     let files = [file("workspace/FIRST.md", "changed"), file(".zeroclaw/config.toml", "a = 1")];
     assert_eq!(runtime.stage(&spec.key, &files).await, Err(RuntimeError::NotFound));
@@ -103,7 +107,8 @@ pub(crate) async fn files_are_staged_between_runs(subject: &dyn Subject) {
     end(subject, &spec.key).await;
 }
 
-pub(crate) async fn what_is_not_there_cannot_start(subject: &dyn Subject) {
+/// A start of what was never created is `NotFound`.
+pub async fn what_is_not_there_cannot_start(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
     assert_eq!(runtime.start(&spec.key).await, Err(RuntimeError::NotFound));
     assert_eq!(runtime.usage(&spec.key).await.unwrap_err(), RuntimeError::NotFound);
@@ -111,7 +116,8 @@ pub(crate) async fn what_is_not_there_cannot_start(subject: &dyn Subject) {
     assert_eq!(runtime.list_owned().await.unwrap(), []);
 }
 
-pub(crate) async fn every_start_has_a_boot_id_of_its_own(subject: &dyn Subject) {
+/// No two runs have the same id, and later ones start later.
+pub async fn every_start_has_a_run_id_of_its_own(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
     runtime.ensure_created(&spec).await.unwrap();
     let first = runtime.start(&spec.key).await.unwrap();
@@ -124,7 +130,8 @@ pub(crate) async fn every_start_has_a_boot_id_of_its_own(subject: &dyn Subject) 
     end(subject, &spec.key).await;
 }
 
-pub(crate) async fn exits_have_codes(subject: &dyn Subject) {
+/// An exit tells its code, and whether a signal ended it.
+pub async fn exits_have_codes(subject: &dyn Subject) {
     let (runtime, leaving, killed) = (subject.runtime(), spec(subject, Act::Exit(7)), spec(subject, Act::Count(1)));
     for spec in [&leaving, &killed] {
         runtime.ensure_created(spec).await.unwrap();
@@ -137,7 +144,8 @@ pub(crate) async fn exits_have_codes(subject: &dyn Subject) {
     end(subject, &killed.key).await;
 }
 
-pub(crate) async fn grace_has_an_end(subject: &dyn Subject) {
+/// An instance that does not heed a stop is killed when its grace is over.
+pub async fn grace_has_an_end(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Deaf));
     runtime.ensure_created(&spec).await.unwrap();
     let run = runtime.start(&spec.key).await.unwrap();
@@ -157,7 +165,8 @@ pub(crate) async fn grace_has_an_end(subject: &dyn Subject) {
     end(subject, &spec.key).await;
 }
 
-pub(crate) async fn a_paused_instance_shows_and_can_be_killed(subject: &dyn Subject) {
+/// One that does not run without having ended shows as paused, and a kill ends it.
+pub async fn a_paused_instance_shows_and_can_be_killed(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
     runtime.ensure_created(&spec).await.unwrap();
     let run = runtime.start(&spec.key).await.unwrap();
@@ -173,7 +182,8 @@ pub(crate) async fn a_paused_instance_shows_and_can_be_killed(subject: &dyn Subj
     end(subject, &spec.key).await;
 }
 
-pub(crate) async fn a_taken_port_is_named(subject: &dyn Subject) {
+/// A start whose port a stranger has answers `PortTaken`, and leaves nothing running.
+pub async fn a_taken_port_is_named(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
     let stranger = subject.stranger(spec.port);
     runtime.ensure_created(&spec).await.unwrap();
@@ -187,7 +197,8 @@ pub(crate) async fn a_taken_port_is_named(subject: &dyn Subject) {
     end(subject, &spec.key).await;
 }
 
-pub(crate) async fn a_crash_wakes_the_watch(subject: &dyn Subject) {
+/// The watch tells of an exit that nobody asked for.
+pub async fn a_crash_wakes_the_watch(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
     runtime.ensure_created(&spec).await.unwrap();
     runtime.start(&spec.key).await.unwrap();
@@ -210,7 +221,8 @@ pub(crate) async fn a_crash_wakes_the_watch(subject: &dyn Subject) {
     end(subject, &spec.key).await;
 }
 
-pub(crate) async fn another_installation_is_left_alone(subject: &dyn Subject) {
+/// What belongs to another installation is not listed, observed, started, stopped or removed.
+pub async fn another_installation_is_left_alone(subject: &dyn Subject) {
     let (ours, theirs) = (subject.runtime(), subject.foreign().await);
     let (mine, other) = (spec(subject, Act::Count(1)), spec(subject, Act::Count(1)));
     ours.ensure_created(&mine).await.unwrap();
@@ -224,7 +236,8 @@ pub(crate) async fn another_installation_is_left_alone(subject: &dyn Subject) {
     end(subject, &mine.key).await;
 }
 
-pub(crate) async fn removal_keeps_data_or_not(subject: &dyn Subject) {
+/// A removal keeps the data or removes it, as it is told.
+pub async fn removal_keeps_data_or_not(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
     let bare = InstanceSpec { files: Vec::new(), ..spec.clone() };
     runtime.ensure_created(&spec).await.unwrap();
@@ -239,7 +252,8 @@ pub(crate) async fn removal_keeps_data_or_not(subject: &dyn Subject) {
     end(subject, &spec.key).await;
 }
 
-pub(crate) async fn a_reopened_runtime_goes_on(subject: &dyn Subject) {
+/// The runtime of a restarted service finds what the earlier one left running, with the same run ids.
+pub async fn a_reopened_runtime_goes_on(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(3)));
     runtime.ensure_created(&spec).await.unwrap();
     let run = runtime.start(&spec.key).await.unwrap();
@@ -260,7 +274,8 @@ pub(crate) async fn a_reopened_runtime_goes_on(subject: &dyn Subject) {
     assert_eq!(runtime.observe(&spec.key).await.unwrap(), None);
 }
 
-pub(crate) async fn starts_at_once_are_one(subject: &dyn Subject) {
+/// Starts of one instance at the same time make one run.
+pub async fn starts_at_once_are_one(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
     runtime.ensure_created(&spec).await.unwrap();
     let starts = (0..8).map(|_| {
@@ -275,7 +290,8 @@ pub(crate) async fn starts_at_once_are_one(subject: &dyn Subject) {
     end(subject, &spec.key).await;
 }
 
-pub(crate) async fn usage_of_what_runs(subject: &dyn Subject) {
+/// What runs has figures; what does not run is a `Conflict`, what is not there `NotFound`.
+pub async fn usage_of_what_runs(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
     runtime.ensure_created(&spec).await.unwrap();
     assert!(matches!(runtime.usage(&spec.key).await, Err(RuntimeError::Conflict(_))));
@@ -290,7 +306,8 @@ pub(crate) async fn usage_of_what_runs(subject: &dyn Subject) {
     end(subject, &spec.key).await;
 }
 
-pub(crate) async fn whose_it_is_outlives_everything_else(subject: &dyn Subject) {
+/// The origin is told for as long as the instance is there, also by a reopened runtime.
+pub async fn whose_it_is_outlives_everything_else(subject: &dyn Subject) {
     let (runtime, bare) = (subject.runtime(), spec(subject, Act::Count(1)));
     assert_eq!(runtime.origin(&bare.key).await, Err(RuntimeError::NotFound));
 

@@ -1,11 +1,12 @@
 //! What logs must show.
 
+use crate::runtime::LogQuery;
 use futures_util::stream::StreamExt;
-use zeroone::runtime::LogQuery;
 
 use super::{Act, PATIENCE, Subject, counted, end, lines, printed, spec, texts};
 
-pub(crate) async fn logs_of_one_run_only(subject: &dyn Subject) {
+/// Lines of a run are those of that run and no other.
+pub async fn logs_of_one_run_only(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(3)));
     runtime.ensure_created(&spec).await.unwrap();
     let mut runs = Vec::new();
@@ -26,7 +27,8 @@ pub(crate) async fn logs_of_one_run_only(subject: &dyn Subject) {
     end(subject, &spec.key).await;
 }
 
-pub(crate) async fn logs_by_tail_and_time(subject: &dyn Subject) {
+/// A query by tail or by time gives exactly those lines.
+pub async fn logs_by_tail_and_time(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(300)));
     runtime.ensure_created(&spec).await.unwrap();
     assert_eq!(texts(&*runtime, &spec.key, LogQuery::default()).await, Vec::<String>::new());
@@ -46,8 +48,8 @@ pub(crate) async fn logs_by_tail_and_time(subject: &dyn Subject) {
     end(subject, &spec.key).await;
 }
 
-/// B7: by place, not by time: these lines have no times of their own on the process runtime.
-pub(crate) async fn a_log_is_resumed_behind_any_line(subject: &dyn Subject) {
+/// Behind any line's cursor come exactly the lines after it (review, B7).
+pub async fn a_log_is_resumed_behind_any_line(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(20)));
     runtime.ensure_created(&spec).await.unwrap();
     let run = runtime.start(&spec.key).await.unwrap();
@@ -71,7 +73,8 @@ pub(crate) async fn a_log_is_resumed_behind_any_line(subject: &dyn Subject) {
     end(subject, &spec.key).await;
 }
 
-pub(crate) async fn followed_lines_come_once_until_the_end(subject: &dyn Subject) {
+/// A follower gets each line once and in order, and its stream ends with the run.
+pub async fn followed_lines_come_once_until_the_end(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(300)));
     runtime.ensure_created(&spec).await.unwrap();
     let run = runtime.start(&spec.key).await.unwrap();

@@ -1,16 +1,14 @@
-//! What every `ContainerRuntime` must do, whatever it runs instances with.
+//! What every [`ContainerRuntime`] must do, whatever it runs instances with: a suite for runtimes of one's own.
 //!
-//! A runtime's test file says how to make a [`Subject`] and gets one test per behaviour:
+//! A test says how to make a [`Subject`] and gets one test for each behaviour:
 //!
 //! ```ignore
-//! #[path = "support/conformance.rs"]
-//! mod conformance;
-//! conformance::tests!(MySubject::new().await);
+//! zeroone::testkit::conformance::tests!(MySubject::new());
 //! ```
+//! Each behaviour is a function as well, whose documentation is the duty that it checks. The suite grows with the trait: it
+//! is not stable as an API. It takes real time, so it must not run under a paused clock.
 
-#[path = "conformance/lifecycle.rs"]
 mod lifecycle;
-#[path = "conformance/logs.rs"]
 mod logs;
 
 use std::net::{Ipv4Addr, TcpListener};
@@ -18,16 +16,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::StreamExt;
-use zeroone::domain::{AgentId, HostPort, Secret, Slug};
-use zeroone::runtime::{
+use crate::domain::{AgentId, HostPort, Secret, Slug};
+use crate::runtime::{
     ContainerRuntime, DataPolicy, Exit, InstanceKey, InstanceSpec, InstanceState, LogLine, LogQuery, ObservedInstance,
     Run, StagedFile,
 };
+use futures_util::future::BoxFuture;
+use futures_util::stream::StreamExt;
 
 /// A runtime under test, and the hands that do to its instances what the runtime itself would not.
-pub(crate) trait Subject: Send + Sync {
+pub trait Subject: Send + Sync {
     fn runtime(&self) -> Arc<dyn ContainerRuntime>;
 
     /// The same installation's runtime as a restarted service opens it, beside the first one.
@@ -56,7 +54,7 @@ pub(crate) trait Subject: Send + Sync {
 
 /// What an instance does.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Act {
+pub enum Act {
     /// Prints `line 1` to `line n`, then runs until it is asked to end.
     Count(u32),
     /// Prints `deaf` and runs on when asked to end.
@@ -66,11 +64,13 @@ pub(crate) enum Act {
 }
 
 /// Passes all behaviours to another macro, behind what it is given itself: for a test file with a main of its own.
-macro_rules! behaviours {
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_behaviours {
     ([$($then:tt)+] $($given:tt)*) => {
         $($then)+! { $($given)* =>
             created_once, started_once, nothing_to_do_is_success, another_hash_makes_it_anew, the_same_hash_is_adopted,
-            files_are_staged_between_runs, what_is_not_there_cannot_start, every_start_has_a_boot_id_of_its_own,
+            files_are_staged_between_runs, what_is_not_there_cannot_start, every_start_has_a_run_id_of_its_own,
             exits_have_codes, grace_has_an_end, a_paused_instance_shows_and_can_be_killed, a_taken_port_is_named,
             a_crash_wakes_the_watch, logs_of_one_run_only, logs_by_tail_and_time, a_log_is_resumed_behind_any_line,
             followed_lines_come_once_until_the_end,
@@ -81,33 +81,34 @@ macro_rules! behaviours {
 }
 
 /// One test for each behaviour, on a subject of its own.
-#[allow(unused_macros, reason = "a test file with a main of its own makes its tests itself")]
-macro_rules! tests {
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_tests {
     ($subject:expr) => {
-        $crate::conformance::behaviours! { [$crate::conformance::tests] $subject }
+        $crate::testkit::conformance::behaviours! { [$crate::testkit::conformance::tests] $subject }
     };
     ($subject:expr => $($behaviour:ident),+) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $behaviour() {
                 let subject = $subject;
-                $crate::conformance::$behaviour(&subject).await;
+                $crate::testkit::conformance::$behaviour(&subject).await;
             }
         )+
     };
 }
-pub(crate) use behaviours;
-pub(crate) use lifecycle::*;
-pub(crate) use logs::*;
-#[allow(unused_imports, reason = "as above")]
-pub(crate) use tests;
+pub use crate::__conformance_behaviours as behaviours;
+pub use crate::__conformance_tests as tests;
+pub use lifecycle::*;
+pub use logs::*;
 
 /// Longer than anything takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-pub(crate) const GRACE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an instance may take to stop.
+pub const GRACE: Duration = Duration::from_secs(20);
 
 /// A spec for a new agent.
-pub(crate) fn spec(subject: &dyn Subject, act: Act) -> InstanceSpec {
+pub fn spec(subject: &dyn Subject, act: Act) -> InstanceSpec {
     let agent = AgentId::new();
     InstanceSpec {
         // A slug of its own: on a common engine it is a name, and tests run side by side.
@@ -125,12 +126,13 @@ pub(crate) fn spec(subject: &dyn Subject, act: Act) -> InstanceSpec {
     }
 }
 
-pub(crate) fn file(path: &'static str, content: &str) -> StagedFile {
+/// A file to be staged.
+pub fn file(path: &'static str, content: &str) -> StagedFile {
     StagedFile { path, content: Secret::new(content.as_bytes().to_vec()), mode: 0o600 }
 }
 
 /// A port that is free, and that no other test of this run takes: tests are threads of a process, or neighbouring ones.
-pub(crate) fn port() -> HostPort {
+pub fn port() -> HostPort {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = u16::try_from(std::process::id() * 16 % 9_000).unwrap();
     loop {
@@ -142,7 +144,7 @@ pub(crate) fn port() -> HostPort {
 }
 
 /// Repeats `look` until it answers.
-pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
     let patience = tokio::time::Instant::now() + PATIENCE;
     while tokio::time::Instant::now() < patience {
         if let Some(seen) = look().await {
@@ -153,11 +155,13 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look
     panic!("never happened: {what}");
 }
 
-pub(crate) async fn observed(runtime: &dyn ContainerRuntime, key: &InstanceKey) -> ObservedInstance {
+/// What the runtime sees of an instance that must be there.
+pub async fn observed(runtime: &dyn ContainerRuntime, key: &InstanceKey) -> ObservedInstance {
     runtime.observe(key).await.unwrap().expect("the instance is there")
 }
 
-pub(crate) async fn exited(runtime: &dyn ContainerRuntime, key: &InstanceKey) -> Exit {
+/// Waits for the exit of an instance that must be there.
+pub async fn exited(runtime: &dyn ContainerRuntime, key: &InstanceKey) -> Exit {
     until("the instance exits", || async {
         match runtime.observe(key).await.unwrap()?.state {
             InstanceState::Exited(exit) => Some(exit),
@@ -167,25 +171,29 @@ pub(crate) async fn exited(runtime: &dyn ContainerRuntime, key: &InstanceKey) ->
     .await
 }
 
-pub(crate) async fn lines(runtime: &dyn ContainerRuntime, key: &InstanceKey, query: LogQuery) -> Vec<LogLine> {
+/// All lines that a query gives.
+pub async fn lines(runtime: &dyn ContainerRuntime, key: &InstanceKey, query: LogQuery) -> Vec<LogLine> {
     runtime.logs(key, query).await.unwrap().map(Result::unwrap).collect().await
 }
 
-pub(crate) async fn texts(runtime: &dyn ContainerRuntime, key: &InstanceKey, query: LogQuery) -> Vec<String> {
+/// Their texts.
+pub async fn texts(runtime: &dyn ContainerRuntime, key: &InstanceKey, query: LogQuery) -> Vec<String> {
     lines(runtime, key, query).await.into_iter().map(|line| line.text).collect()
 }
 
 /// Waits until the instance has printed this line.
-pub(crate) async fn printed(runtime: &dyn ContainerRuntime, key: &InstanceKey, run: &Run, text: &str) {
+pub async fn printed(runtime: &dyn ContainerRuntime, key: &InstanceKey, run: &Run, text: &str) {
     let query = LogQuery { run_id: Some(run.run_id.clone()), ..LogQuery::default() };
     until(text, || async { texts(runtime, key, query.clone()).await.iter().any(|line| line == text).then_some(()) })
         .await;
 }
 
-pub(crate) fn counted(range: std::ops::RangeInclusive<u32>) -> Vec<String> {
+/// What [`Act::Count`] prints.
+pub fn counted(range: std::ops::RangeInclusive<u32>) -> Vec<String> {
     range.map(|number| format!("line {number}")).collect()
 }
 
-pub(crate) async fn end(subject: &dyn Subject, key: &InstanceKey) {
+/// Removes an instance with its data.
+pub async fn end(subject: &dyn Subject, key: &InstanceKey) {
     subject.runtime().remove(key, DataPolicy::Remove).await.unwrap();
 }
