@@ -10,7 +10,9 @@
 //! Nothing here reads the environment: `main` hands it in.
 
 mod account;
+mod admin_link;
 mod agent;
+mod audit;
 mod backup;
 mod chaos;
 mod client;
@@ -26,6 +28,7 @@ mod message;
 mod model_key;
 mod outcome;
 mod output;
+mod password;
 mod private_file;
 mod recover;
 mod serve;
@@ -80,6 +83,10 @@ enum Verb {
     /// API keys.
     #[command(subcommand)]
     Key(account::KeyVerb),
+    /// Print a one-time link that signs an administrator in, for whoever has the data folder and has lost everything else.
+    AdminLink(admin_link::AdminLinkArgs),
+    /// Who did what, newest first.
+    Audit(audit::AuditArgs),
     /// Make a new master key and seal everything with it, while the service runs.
     RotateKey,
     /// Copy everything that a running service keeps into a file: all but the master key.
@@ -165,6 +172,8 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         Verb::Agent(verb) => one_thread(agent::run(verb, &client(environment)?, environment)),
         Verb::User(verb) => one_thread(account::run_user(verb, &client(environment)?)),
         Verb::Key(verb) => one_thread(account::run_key(verb, &client(environment)?)),
+        Verb::AdminLink(args) => one_thread(admin_link::run(args, environment, cli.client.output(environment))),
+        Verb::Audit(args) => one_thread(audit::run(args, &client(environment)?)),
         Verb::RotateKey => one_thread(account::rotate_key(&client(environment)?)),
         Verb::Backup(args) => one_thread(backup::backup(args, &client(environment)?)),
         Verb::Restore(args) => backup::restore(&args, environment, cli.client.output(environment)),

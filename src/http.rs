@@ -12,6 +12,8 @@ mod account;
 mod admin;
 mod agent_host;
 mod agents;
+mod audit;
+mod audited;
 mod backup;
 mod body;
 mod conversation;
@@ -137,12 +139,14 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::SEND_OWN, routes!(openai::chat)),
         (Rule::SEND_OWN, routes!(openai::responses)),
         (Rule::Open, routes!(sign_in::ways)),
-        (Rule::Open, routes!(sign_in::login)),
-        (Rule::Open, routes!(sign_in::link)),
-        (Rule::Open, routes!(sign_in::register)),
-        (Rule::Open, routes!(sign_in::logout)),
+        (Rule::SignIn, routes!(sign_in::login)),
+        (Rule::SignIn, routes!(sign_in::link)),
+        (Rule::SignIn, routes!(sign_in::register)),
+        (Rule::SignIn, routes!(sign_in::logout)),
         (Rule::ANY_KEY, routes!(account::me)),
         (Rule::PASSWORD, routes!(account::change_password)),
+        (Rule::READ, routes!(audit::own_audit)),
+        (Rule::ADMIN, routes!(audit::admin_audit)),
         (Rule::READ, routes!(user_sessions::list_sessions)),
         (Rule::WRITE, routes!(user_sessions::delete_sessions)),
         (Rule::WRITE, routes!(user_sessions::delete_session)),

@@ -20,7 +20,7 @@
 //! | what runs instances | [`runtime`]: the trait, and an implementation for each engine |
 //! | what is known of ZeroClaw | [`zeroclaw`] |
 //! | the actors, thin shells round the decisions | `actor` |
-//! | what readers see without asking an actor | [`view`], [`accounts`], [`incident`] |
+//! | what readers see without asking an actor | [`view`], [`accounts`], [`incident`], [`audit`] |
 //! | what embedders and the HTTP facade hold | [`control`] |
 //! | the data path to an agent's own gateway | `proxy` |
 //! | the pages for people, on top of the API | `console` |
@@ -47,6 +47,7 @@
 
 pub mod accounts;
 mod actor;
+pub mod audit;
 mod backoff;
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -18,6 +18,7 @@
 mod answer;
 mod append;
 mod apply;
+mod audit;
 mod backup;
 mod batch;
 mod codec;
@@ -49,6 +50,7 @@ use place::{Opening, Place};
 use queue::Queue;
 
 pub use answer::Answer;
+pub use audit::{AuditFilter, AuditOutcome, AuditPage, AuditRecord};
 pub use batch::Batch;
 pub use disk::Disk;
 pub use error::{Conflict, OpenError, StoreError};
@@ -69,6 +71,8 @@ pub struct StoreOptions {
     pub events_per_agent: u64,
     /// How much is kept of the event log of all agents.
     pub event_log: EventLogBounds,
+    /// How much is kept of the audit.
+    pub audit: EventLogBounds,
     /// Verify every page before the store is used. Costs a read of the whole file (30 ms for 10,000 agents) and finds
     /// what decayed before it is taken for data.
     pub check_integrity: bool,
@@ -86,6 +90,7 @@ impl Default for StoreOptions {
         Self {
             events_per_agent: 200,
             event_log: EventLogBounds::default(),
+            audit: EventLogBounds { lines: 100_000, age: Duration::from_secs(180 * 24 * 3600) },
             check_integrity: true,
             installation: InstallationId::new(),
             now: Timestamp::now(),
@@ -167,7 +172,7 @@ impl Store {
             check_integrity: options.check_integrity,
             migrations: schema::MIGRATIONS,
         };
-        let engine = Engine::open(place, opening, options.events_per_agent, options.event_log)?;
+        let engine = Engine::open(place, opening, options.events_per_agent, options.event_log, options.audit)?;
         // A store whose log cannot be read says so to those who read it.
         engine.appended.send_replace(engine.read(read::newest_event).unwrap_or(0));
         Ok(engine)
@@ -230,6 +235,14 @@ impl Store {
     /// As [`Store::load`].
     pub async fn event_log(&self, after: u64, limit: usize) -> Result<EventPage, StoreError> {
         self.read(move |txn| read::event_log(txn, after, limit)).await
+    }
+
+    /// Up to `limit` records of the audit that come before this offset and fit, newest first.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub async fn audit(&self, before: Option<u64>, limit: usize, filter: AuditFilter) -> Result<AuditPage, StoreError> {
+        self.read(move |txn| read::audit(txn, before, limit, &filter)).await
     }
 
     /// The newest offset of the event log, as it grows.

@@ -18,6 +18,7 @@ use self::state::{ActorState, ObserveState};
 use super::Services;
 use super::jobs;
 use super::protocol::{AgentMsg, CommandMsg, CommandReply, GONE, RegistrySlot};
+use crate::audit;
 use crate::domain::Secret;
 use crate::lifecycle::{
     Admission, Context, Effect, Event, Failure, FailureKind, Job, Outcome, Phase, Transition, admit, allowed, step,
@@ -71,8 +72,9 @@ impl Actor for AgentActor {
     ) -> Result<(), ActorProcessingErr> {
         let span = state.span();
         // Boxed: otherwise every idle actor's task has room for a transition that it may make once a day.
-        if let AgentMsg::Command(command) = message {
-            return Box::pin(state.command(&myself, *command).instrument(span)).await;
+        if let AgentMsg::Command(mut command) = message {
+            let acting = command.acting.take();
+            return Box::pin(audit::acting(acting, state.command(&myself, *command)).instrument(span)).await;
         }
         if let AgentMsg::Reseal(reply) = message {
             return Box::pin(state.reseal(reply).instrument(span)).await;
@@ -249,7 +251,7 @@ impl ActorState {
     }
 
     async fn command(&mut self, myself: &ActorRef<AgentMsg>, message: CommandMsg) -> Result<(), ActorProcessingErr> {
-        let CommandMsg { command, change, if_generation, asked_at, reply } = message;
+        let CommandMsg { command, change, if_generation, asked_at, acting: _, reply } = message;
         self.services.counters.waited(asked_at.elapsed());
         if reply.is_closed() {
             // The caller has gone. Commands are idempotent, so nothing is lost by leaving it out.

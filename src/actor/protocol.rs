@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::account_change::{AccountChange, AccountRefusal};
 use super::creation_rule::Denied;
 use super::jobs::JobReport;
+use crate::audit::Acting;
 use crate::domain::{AgentId, AgentSpec, ChannelKind, HostPort, Secret, Status, UserId};
 use crate::ledger::{Refusal, SlugRequest};
 use crate::lifecycle::{Cause, Command, Event, Job, Observation};
@@ -79,6 +80,8 @@ pub struct CommandMsg {
     pub if_generation: Option<u64>,
     /// When it was put into the mailbox.
     pub asked_at: Instant,
+    /// Who asks.
+    pub acting: Option<Arc<Acting>>,
     pub reply: RpcReplyPort<CommandReply>,
 }
 
@@ -125,6 +128,7 @@ pub enum RegistryMsg {
     /// A change of a user or a key.
     Account {
         change: AccountChange,
+        acting: Option<Arc<Acting>>,
         reply: RpcReplyPort<Result<(), AccountRefusal>>,
     },
     Used {
@@ -144,6 +148,8 @@ pub struct Creation {
     pub idempotency: Option<IdempotencyClaim>,
     /// Its instance exists already and no record knows it: it is recorded beyond any quota.
     pub adopted: bool,
+    /// Who asks.
+    pub acting: Option<Arc<Acting>>,
 }
 
 /// What is written beside a new agent about the request that made it.

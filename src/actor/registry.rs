@@ -14,6 +14,7 @@ use super::Services;
 use super::account_change::AccountRefusal;
 use super::creation_rule::CreationRequest;
 use super::protocol::{CreateRefusal, Creation, RegistryMsg, SupervisorMsg};
+use crate::audit;
 use crate::domain::{AgentId, HostPort, Limits, Status, UserStatus};
 use crate::ledger::Ledger;
 use crate::lifecycle::{Cause, Code};
@@ -63,11 +64,11 @@ impl Actor for RegistryActor {
     ) -> Result<(), ActorProcessingErr> {
         // The caller may have gone meanwhile: what was committed stays.
         match message {
-            RegistryMsg::Create { creation, reply } => {
+            RegistryMsg::Create { mut creation, reply } => {
                 if reply.is_closed() {
                     return Ok(());
                 }
-                let created = state.create(*creation).await;
+                let created = audit::acting(creation.acting.take(), state.create(*creation)).await;
                 let unknown = matches!(&created, Err(CreateRefusal::Store(StoreError::Unknown(_))));
                 let _ = reply.send(created);
                 rebuild_if(unknown)
@@ -84,8 +85,8 @@ impl Actor for RegistryActor {
                 let _ = reply.send(retired);
                 rebuild_if(unknown)
             }
-            RegistryMsg::Account { change, reply } => {
-                let changed = accounts::apply(&state.services, change).await;
+            RegistryMsg::Account { change, acting, reply } => {
+                let changed = audit::acting(acting, accounts::apply(&state.services, change)).await;
                 let unknown = matches!(&changed, Err(AccountRefusal::Store(StoreError::Unknown(_))));
                 let _ = reply.send(changed);
                 rebuild_if(unknown)
@@ -120,7 +121,7 @@ impl NoPort {
 
 impl RegistryState {
     async fn create(&mut self, creation: Creation) -> Result<Arc<AgentView>, CreateRefusal> {
-        let Creation { mut record, slug, idempotency, adopted } = creation;
+        let Creation { mut record, slug, idempotency, adopted, acting: _ } = creation;
         let user = self.services.accounts.user(record.user).filter(|user| user.status == UserStatus::Active);
         let user = user.ok_or(CreateRefusal::NoSuchUser)?;
         if self.ledger.allocation(record.id).is_some() {
@@ -148,7 +149,7 @@ impl RegistryState {
         if let Some(claim) = &idempotency {
             batch = batch.with_idempotency(record.user, &claim.key, &claim.record);
         }
-        if let Err(error) = self.services.store.commit(batch).await {
+        if let Err(error) = audit::commit(&self.services.store, batch).await {
             self.ledger.release(record.id);
             return Err(error.into());
         }

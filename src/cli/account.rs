@@ -34,6 +34,14 @@ pub(super) enum UserVerb {
     },
     /// Show a user: plan, limits, use and status.
     Get { user: String },
+    /// Set a user's password, from standard input. All their sessions end.
+    SetPassword { user: String },
+    /// Print a link that signs a user in once, in a browser, within a day.
+    SignInLink { user: String },
+    /// Let a user do everything once they have signed in.
+    Promote { user: String },
+    /// Make an administrator a user like others. Their keys stay as they are.
+    Demote { user: String },
     /// Refuse a user's keys and stop their agents. All data is kept.
     Suspend { user: String },
     /// Let a suspended user in again. Their agents stay stopped until they are started.
@@ -124,6 +132,20 @@ pub(super) async fn run_user(verb: UserVerb, client: &Client) -> Result<(), Fail
             client.output.one(&client.patch(&path_of(client, &user).await?, &body).await?)
         }
         UserVerb::Get { user } => client.output.one(&client.get(&path_of(client, &user).await?).await?),
+        UserVerb::SetPassword { user } => {
+            let path = format!("{}/password", path_of(client, &user).await?);
+            client.post(&path, &json!({ "password": super::password::read()? })).await?;
+            output::line("set; all sessions of the user have ended");
+            Ok(())
+        }
+        UserVerb::SignInLink { user } => {
+            let path = format!("{}/sign-in-link", path_of(client, &user).await?);
+            let mut link = client.post(&path, &json!({})).await?;
+            link["url"] = format!("{}{}", client.url(), link["path"].as_str().unwrap_or_default()).into();
+            created(client, &link, "url")
+        }
+        UserVerb::Promote { user } => set_administrator(client, &user, true).await,
+        UserVerb::Demote { user } => set_administrator(client, &user, false).await,
         UserVerb::Suspend { user } => set_status(client, &user, "suspended").await,
         UserVerb::Resume { user } => set_status(client, &user, "active").await,
         UserVerb::Delete { user, with_agents } => {
@@ -138,6 +160,11 @@ pub(super) async fn run_user(verb: UserVerb, client: &Client) -> Result<(), Fail
             Ok(())
         }
     }
+}
+
+async fn set_administrator(client: &Client, user: &str, administrator: bool) -> Result<(), Failure> {
+    let body = json!({ "administrator": administrator });
+    client.output.one(&client.patch(&path_of(client, user).await?, &body).await?)
 }
 
 async fn set_status(client: &Client, user: &str, status: &str) -> Result<(), Failure> {

@@ -29,8 +29,11 @@ pub(super) enum AgentVerb {
     Create(Box<CreateArgs>),
     /// Change what an agent is.
     Update(Box<UpdateArgs>),
-    /// List the caller's agents.
+    /// List your agents, or everybody's.
     List {
+        /// Everybody's, for those with the admin scope.
+        #[arg(long)]
+        all: bool,
         /// Only these statuses, by comma.
         #[arg(long)]
         status: Option<String>,
@@ -117,9 +120,10 @@ pub(super) async fn run(verb: AgentVerb, client: &Client, environment: &Environm
     match verb {
         AgentVerb::Create(args) => create(&args, client, environment).await,
         AgentVerb::Update(args) => update(&args, client, environment).await,
-        AgentVerb::List { status } => {
+        AgentVerb::List { all, status } => {
+            let path = if all { "/api/admin/agents" } else { "/api/agents" };
             let filter = status.map_or_else(String::new, |status| format!("?status={}", query(&status.to_uppercase())));
-            tables::agents(client.output, &client.list(&format!("/api/agents{filter}")).await?)
+            tables::agents(client.output, &client.list(&format!("{path}{filter}")).await?)
         }
         AgentVerb::Get { agent } => client.output.one(&client.get(&find(client, &agent).await?.path("")).await?),
         AgentVerb::Start { agent, wait } => command(client, &agent, "/start", wait.then_some("RUNNING")).await,

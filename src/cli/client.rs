@@ -148,6 +148,7 @@ impl Client {
         Self { key: Some(key), ..self.clone() }
     }
 
+    /// Where the service is.
     pub(super) fn url(&self) -> &str {
         &self.url
     }

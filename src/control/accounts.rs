@@ -2,6 +2,7 @@
 
 use super::{ACTOR_PATIENCE, ControlPlane};
 use crate::actor::{AccountChange, AccountRefusal, AskError, RegistryMsg, UserChange, ask};
+use crate::audit;
 use crate::domain::{ApiKey, KeyId, Limits, Plan, Scopes, Timestamp, UserId, UserStatus};
 use crate::store::{KeyRecord, UserRecord};
 
@@ -139,7 +140,8 @@ impl ControlPlane {
 
     pub(super) async fn change_account(&self, change: AccountChange) -> Result<(), AccountError> {
         let registry = self.registry.load_full();
-        Ok(ask(&registry, |reply| RegistryMsg::Account { change, reply }, ACTOR_PATIENCE).await??)
+        Ok(ask(&registry, |reply| RegistryMsg::Account { change, acting: audit::current(), reply }, ACTOR_PATIENCE)
+            .await??)
     }
 
     /// How many agents the user has.

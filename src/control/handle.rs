@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{ACTOR_PATIENCE, ControlPlane};
 use crate::actor::{AgentMsg, AskError, Change, CommandMsg, CommandReply, ask, key_of, open_credentials};
+use crate::audit;
 use crate::domain::{AgentId, Credentials, Status};
 use crate::incident::{Incident, incidents};
 use crate::lifecycle::Command;
@@ -155,9 +156,9 @@ impl AgentHandle {
         if_generation: Option<u64>,
     ) -> Result<CommandOutcome, CommandError> {
         let actor = self.actor().await?;
-        let asked_at = Instant::now();
+        let (asked_at, acting) = (Instant::now(), audit::current());
         let message =
-            |reply| AgentMsg::Command(Box::new(CommandMsg { command, change, if_generation, asked_at, reply }));
+            |reply| AgentMsg::Command(Box::new(CommandMsg { command, change, if_generation, asked_at, acting, reply }));
         let asked = ask(&actor, message, ACTOR_PATIENCE).await;
         match asked {
             Ok(CommandReply::Done) => Ok(CommandOutcome::Accepted),

@@ -8,6 +8,7 @@ use crate::actor::{
     API_KEY_FIELD, AskError, CHANNELS_FIELD, Change, CreateRefusal, Creation, Denied, IdempotencyClaim, RETIRED_FIELD,
     RegistryMsg, ask, open_credentials, open_retired,
 };
+use crate::audit;
 use crate::domain::{AgentId, AgentSpec, Channels, Credentials, Secret, Slug, UserId};
 use crate::ledger::{Refusal, SlugRequest};
 use crate::lifecycle::{AgentState, Command};
@@ -111,7 +112,7 @@ impl ControlPlane {
             retired: None,
             state: AgentState::new(),
         };
-        let creation = Box::new(Creation { record, slug: wish, idempotency, adopted: false });
+        let creation = Box::new(Creation { record, slug: wish, idempotency, adopted: false, acting: audit::current() });
         let registry = self.registry.load_full();
         let view = ask(&registry, |reply| RegistryMsg::Create { creation, reply }, ACTOR_PATIENCE).await??;
         Ok(AgentHandle::new(self.clone(), view.record.id))

@@ -155,7 +155,8 @@ async fn adopt(services: &Services, registry: &RegistrySlot, seen: ObservedInsta
     let origin = timeout(services.settings.limits.engine_call, services.runtime.origin(&seen.key)).await;
     let Ok(Ok(Some(origin))) = origin else { return false };
     let record = recover::adopted(seen, origin, services.clock.now());
-    let creation = Creation { record, slug: SlugRequest::Suggested(slug.clone()), idempotency: None, adopted: true };
+    let creation =
+        Creation { record, slug: SlugRequest::Suggested(slug.clone()), idempotency: None, adopted: true, acting: None };
     let create = |reply| RegistryMsg::Create { creation: Box::new(creation), reply };
     match ask(&registry.load_full(), create, ACTOR_PATIENCE).await {
         Ok(Ok(_view)) => {

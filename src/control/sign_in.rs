@@ -14,6 +14,7 @@ use super::accounts::AccountError;
 use super::{ControlPlane, NewUser};
 use crate::accounts::{Busy, Passwords, Slowdown};
 use crate::actor::{AccountChange, AccountRefusal, Registration, Which};
+use crate::audit;
 use crate::domain::{
     Password, Plan, Secret, SessionId, TicketId, Timestamp, Token, UserId, UserStatus, elapsed, later,
 };
@@ -133,6 +134,7 @@ impl ControlPlane {
         let plan = ticket.as_ref().map_or(Plan::Free, |(_, plan)| *plan);
         let new = NewUser { email, plan, limits: None };
         let user = UserRecord { password: Some(password), ..self.new_user(new) };
+        audit::identified(user.id);
         let change = AccountChange::CreateUser { user: Box::new(user.clone()), spends: ticket.map(|(hash, _)| hash) };
         self.change_account(change).await.map_err(unless_ticket)?;
         self.open_session(user, SignInBy::Registration, visitor, None).await
@@ -156,6 +158,7 @@ impl ControlPlane {
     /// The store's.
     pub async fn sign_out(&self, token: &Secret<String>) -> Result<(), AccountError> {
         let Some(session) = self.accounts().session_by_token(token.expose()) else { return Ok(()) };
+        audit::identified(session.user);
         match self.end_session(session.user, session.id).await {
             Err(AccountError::Refused(AccountRefusal::NoSuchSession)) => Ok(()),
             outcome => outcome,
@@ -272,6 +275,7 @@ impl ControlPlane {
             address.filter(|address| user.is_some_and(|it| self.accounts().knows_address(it.id, *address, now)));
         let account = (Sha256::digest(email.as_bytes()).into(), known.map(network));
         self.sign_ins.by_account.begin(&account, now).map_err(SignInError::TooSoon)?;
+        user.iter().for_each(|user| audit::concerns(user.id));
         let kept = user.and_then(|user| user.password.clone());
         let verified = self.sign_ins.passwords.verify(password, kept).await;
         if matches!(verified, Ok(false)) {
@@ -315,8 +319,10 @@ impl ControlPlane {
         spends: Option<[u8; 32]>,
     ) -> Result<SignedIn, SignInError> {
         if user.status != UserStatus::Active {
+            audit::concerns(user.id);
             return Err(SignInError::Suspended);
         }
+        audit::identified(user.id);
         let (token, now, settings) = (Token::generate(Token::SESSION), self.now(), &self.services.settings.accounts);
         let before = visitor.session.and_then(|token| self.accounts().session_by_token(token.expose()));
         let session = SessionRecord {

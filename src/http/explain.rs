@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -12,6 +13,7 @@ use super::logs::{Line, read};
 use super::problem::Problem;
 use super::redact::Secrets;
 use super::schema;
+use super::state::Api;
 use crate::domain::{Status, Timestamp};
 
 /// Lines of the log that are shown along.
@@ -43,6 +45,16 @@ pub struct ExplanationBody {
     last_log_lines: Vec<Line>,
     /// The commands that would change something now.
     allowed: Vec<&'static str>,
+    /// Where its user has more agents than the plan allows, after a change of the plan: they all stay, and no more can be
+    /// added.
+    over_limit: Option<OverLimit>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OverLimit {
+    limit: u32,
+    used: u32,
 }
 
 /// Why the agent is in its status, what happens next and when, and which commands are possible.
@@ -51,7 +63,7 @@ pub struct ExplanationBody {
     params(("id" = uuid::Uuid, Path)),
     responses((status = 200, body = ExplanationBody))
 )]
-pub async fn explain(own: OwnedAgent) -> Result<Json<ExplanationBody>, Problem> {
+pub async fn explain(state: State<Api>, own: OwnedAgent) -> Result<Json<ExplanationBody>, Problem> {
     let explanation = own.handle.explain().ok_or_else(Problem::not_found)?;
     let failed = |from, to| to == Status::Error || (from, to) == (Status::Running, Status::Starting);
     let entries = own.handle.events(0, ALL_EVENTS).await?;
@@ -59,6 +71,8 @@ pub async fn explain(own: OwnedAgent) -> Result<Json<ExplanationBody>, Problem> 
     let secrets = Secrets::of(&own.handle);
     let lines = tokio::time::timeout(LOG_WITHIN, read(&own.handle, LOG_LINES, None)).await;
     let lines = lines.ok().and_then(Result::ok).unwrap_or_default();
+    let owner = own.view.record.user;
+    let (limit, used) = (state.plane.accounts().limits_of(owner).max_agents, state.plane.used(owner).await?);
     Ok(Json(ExplanationBody {
         status: explanation.status,
         because: secrets.mask(explanation.because),
@@ -71,5 +85,6 @@ pub async fn explain(own: OwnedAgent) -> Result<Json<ExplanationBody>, Problem> 
         last_error,
         last_log_lines: lines.into_iter().map(|line| Line::of(line, &secrets)).collect(),
         allowed: explanation.allowed,
+        over_limit: limit.filter(|limit| used > *limit).map(|limit| OverLimit { limit, used }),
     }))
 }

@@ -19,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 use tracing::field::display;
 use utoipa_axum::router::UtoipaMethodRouter;
 
+use super::audited::{self, Audited};
 use super::error::{rate_limited, suspended, too_many_open, unauthorized};
 use super::idempotency::{self, FindAgent, Retry};
 use super::problem::{Code, Problem};
@@ -27,6 +28,7 @@ use super::request::peer_of;
 use super::session;
 use super::state::Api;
 use crate::accounts::{Caller, Refused};
+use crate::audit::acting;
 use crate::domain::Scope;
 use crate::proxy::socket_credential;
 
@@ -35,6 +37,8 @@ use crate::proxy::socket_credential;
 pub enum Rule {
     /// Anyone, without a key.
     Open,
+    /// Whoever wants to come in; it is in the audit.
+    SignIn,
     Key(KeyRule),
 }
 
@@ -97,6 +101,7 @@ impl KeyRule {
 pub fn guarded(api: &Api, rule: Rule, (schemas, paths, methods): UtoipaMethodRouter<Api>) -> UtoipaMethodRouter<Api> {
     match rule {
         Rule::Open => (schemas, paths, methods),
+        Rule::SignIn => (schemas, paths, methods.route_layer(from_fn_with_state(api.clone(), audited::visit))),
         Rule::Key(rule) => {
             let pass = Pass { api: api.clone(), rule };
             (schemas, paths, methods.route_layer(from_fn_with_state(pass, admit)))
@@ -110,15 +115,24 @@ struct Pass {
     rule: KeyRule,
 }
 
-async fn admit(State(Pass { api, rule }): State<Pass>, mut request: Request, next: Next) -> Response {
+async fn admit(State(Pass { api, rule }): State<Pass>, request: Request, next: Next) -> Response {
     let passed_on = matches!(rule.retry, Retry::PassedOn);
-    let caller = match authenticate(&api, &request).or_else(|refused| socket_caller(&api, &request, passed_on, refused))
-    {
-        Ok(caller) => caller,
-        Err(refused) => return refusal(&api, refused, &request).into_response(),
+    let caller = authenticate(&api, &request).or_else(|refused| socket_caller(&api, &request, passed_on, refused));
+    let changes = audited::changes(request.method(), &rule);
+    let audited = Audited::of(&api, &request, caller.as_ref().ok(), changes);
+    let response = match caller {
+        Ok(caller) => acting(Some(audited.acting.clone()), follow(&api, rule, caller, request, next)).await,
+        Err(refused) => refusal(&api, refused, &request).into_response(),
     };
+    let rest = audited.rest(&api, &response);
+    audited::write(&api, rest).await;
+    response
+}
+
+/// Follows a request whose caller is known, as far as the rule lets it.
+async fn follow(api: &Api, rule: KeyRule, caller: Caller, mut request: Request, next: Next) -> Response {
     if caller.session.is_some()
-        && let Err(problem) = session::check(&api, &request)
+        && let Err(problem) = session::check(api, &request)
     {
         return problem.into_response();
     }
@@ -127,7 +141,7 @@ async fn admit(State(Pass { api, rule }): State<Pass>, mut request: Request, nex
     if let Some(key) = caller.key {
         span.record("key", display(key));
     }
-    let allowance = match count(&api, &caller) {
+    let allowance = match count(api, &caller) {
         Ok(allowance) => allowance,
         Err(refused) => {
             let (problem, allowance) = *refused;
@@ -143,7 +157,7 @@ async fn admit(State(Pass { api, rule }): State<Pass>, mut request: Request, nex
         lacking(&caller, scope).into_response()
     } else if request.method() == Method::POST && !matches!(rule.retry, Retry::PassedOn | Retry::Unkept) {
         request.extensions_mut().insert(caller.clone());
-        idempotency::run(&api, &caller, rule.retry, request, next).await
+        idempotency::run(api, &caller, rule.retry, request, next).await
     } else {
         request.extensions_mut().insert(caller);
         next.run(request).await

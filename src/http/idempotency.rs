@@ -32,6 +32,7 @@ use super::request::{Trace, panicked, render};
 use super::state::Api;
 use crate::accounts::Caller;
 use crate::actor::IdempotencyClaim;
+use crate::audit::{acting, current};
 use crate::domain::{AgentId, Scope, Timestamp, later};
 use crate::store::{Answer, Batch, IdempotencyRecord, IdempotencyState};
 use crate::vault::Sealed;
@@ -100,7 +101,7 @@ pub async fn run(api: &Api, caller: &Caller, retry: Retry, request: Request, nex
         Err(problem) => problem.into_response(),
         Ok((keyed, underway, request)) => {
             let work = keyed.follow(underway, request, next);
-            tokio::spawn(work.in_current_span()).await.unwrap_or_else(|_| panicked())
+            tokio::spawn(acting(current(), work).in_current_span()).await.unwrap_or_else(|_| panicked())
         }
     }
 }

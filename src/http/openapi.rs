@@ -182,6 +182,8 @@ fn form(name: &str) -> Option<Value> {
         "since" => json!({"type": "string", "format": "date-time"}),
         "email" => json!({"type": "string", "format": "email", "maxLength": 254}),
         "follow" | "stream" => json!({"type": "boolean"}),
+        "outcome" => json!({"type": "string", "enum": ["done", "refused", "failed"]}),
+        "until" => json!({"type": "string", "format": "date-time"}),
         "agents" => json!({"type": "string", "enum": ["delete"]}),
         "code" => json!({"type": "string", "pattern": "^[a-z-]+$"}),
         "Idempotency-Key" => json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}),

@@ -99,6 +99,11 @@ impl Params {
         word
     }
 
+    /// A text that a filter looks for.
+    pub fn part(&self, name: &str) -> Option<String> {
+        self.text(name).map(str::trim).filter(|text| !text.is_empty()).map(ToOwned::to_owned)
+    }
+
     pub fn limit(&mut self) -> usize {
         self.number("limit", DEFAULT_LIMIT, 1..=MAX_LIMIT)
     }

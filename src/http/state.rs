@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::audited::AuditBounds;
 use super::backup::BackupOptions;
 use super::error::{overloaded, too_many_streams};
 use super::in_flight::InFlight;
@@ -106,6 +107,7 @@ pub struct Shared {
     pub in_flight: InFlight,
     pub metrics: Metrics,
     pub readiness: Readiness,
+    pub audit: AuditBounds,
     pub proxy: Proxy,
     commands: Semaphore,
 }
@@ -123,6 +125,7 @@ impl Api {
             proxy: Proxy::new(ProxyOptions { answer_within: options.answer_within, ..options.proxy.clone() }),
             metrics: Metrics::default(),
             readiness: Readiness::default(),
+            audit: AuditBounds::default(),
             commands: Semaphore::new(MAX_COMMANDS),
             options,
         }))

@@ -83,6 +83,7 @@ pub(super) struct Ledger<'txn> {
     pub(super) tables: Tables<'txn>,
     pub(super) events_per_agent: u64,
     pub(super) event_log: EventLogBounds,
+    pub(super) audit: EventLogBounds,
     /// The offset of the last event that was written here; 0 where there was none.
     pub(super) newest_event: u64,
 }
@@ -106,7 +107,8 @@ impl Ledger<'_> {
         if let Some(row) = &batch.idempotency {
             self.write_idempotency(row)?;
         }
-        self.write_sign_in(batch)
+        self.write_sign_in(batch)?;
+        batch.audit.iter().try_for_each(|record| self.append_audit(record))
     }
 
     fn check(&self, change: &Change) -> Outcome {

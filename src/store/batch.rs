@@ -9,6 +9,7 @@ use crate::domain::{AgentId, HostPort, KeyId, SessionId, Slug, Timestamp, UserId
 
 use crate::vault::Sealed;
 
+use super::audit::AuditRecord;
 use super::event_log::{Event, EventKind};
 use super::records::{
     AgentRecord, IdempotencyRecord, IdempotencyState, KeyRecord, LogEntry, SessionRecord, TicketRecord, UserRecord,
@@ -27,6 +28,8 @@ pub struct Batch {
     pub(super) ended: Vec<(UserId, SessionId)>,
     /// A ticket that is used up by it.
     pub(super) spent: Option<[u8; 32]>,
+    /// Who did it.
+    pub(super) audit: Option<Box<AuditRecord>>,
 }
 
 #[derive(Clone)]
@@ -213,12 +216,23 @@ impl Batch {
         self
     }
 
+    /// This change together with who did it.
+    pub fn audited(mut self, record: AuditRecord) -> Self {
+        self.audit = Some(Box::new(record));
+        self
+    }
+
+    /// What somebody did that changed nothing here, or was refused.
+    pub fn audit(record: AuditRecord) -> Self {
+        Self::empty().audited(record)
+    }
+
     fn only(change: Change) -> Self {
         Self { change: Some(change), ..Self::empty() }
     }
 
     const fn empty() -> Self {
-        Self { change: None, idempotency: None, ended: Vec::new(), spent: None }
+        Self { change: None, idempotency: None, ended: Vec::new(), spent: None, audit: None }
     }
 }
 
@@ -282,6 +296,7 @@ impl fmt::Debug for Batch {
             Some(Change::RemoveIdempotency { user, .. }) => write!(f, "free an idempotency key of user {user}"),
             Some(Change::PutCanary { .. }) => f.write_str("put the canary"),
             Some(Change::Touch) => f.write_str("touch"),
+            None if self.audit.is_some() && self.ended.is_empty() => f.write_str("put a record of the audit"),
             None if self.idempotency.is_none() => write!(f, "end {} sessions", self.ended.len()),
             None => f.write_str("put an idempotency record"),
         }

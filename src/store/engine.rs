@@ -24,6 +24,7 @@ pub(super) struct Engine {
     opening: Opening,
     events_per_agent: u64,
     event_log: EventLogBounds,
+    audit: EventLogBounds,
     /// The newest offset of the event log, for those who wait for the next.
     pub(super) appended: watch::Sender<u64>,
     gate: RwLock<Gate>,
@@ -55,6 +56,7 @@ impl Engine {
         opening: Opening,
         events_per_agent: u64,
         event_log: EventLogBounds,
+        audit: EventLogBounds,
     ) -> Result<Self, OpenError> {
         let lock = place.lock()?;
         let (database, identity) = place.open(&opening)?;
@@ -64,6 +66,7 @@ impl Engine {
             opening,
             events_per_agent,
             event_log,
+            audit,
             appended: watch::Sender::new(0),
             gate: RwLock::new(Gate::Open(database)),
             lock: Mutex::new(Some(lock)),
@@ -157,8 +160,13 @@ impl Engine {
     fn commit(&self, database: &Database, batches: &[Batch]) -> Result<Answers, Broken> {
         let txn = schema::begin(database).map_err(before)?;
         let tables = Tables::open(&txn).map_err(before)?;
-        let mut ledger =
-            Ledger { tables, events_per_agent: self.events_per_agent, event_log: self.event_log, newest_event: 0 };
+        let mut ledger = Ledger {
+            tables,
+            events_per_agent: self.events_per_agent,
+            event_log: self.event_log,
+            audit: self.audit,
+            newest_event: 0,
+        };
         let mut answers = Vec::with_capacity(batches.len());
         for batch in batches {
             answers.push(match ledger.apply(batch) {

@@ -5,16 +5,20 @@ use redb::{ReadTransaction, ReadableTable, TableError};
 use crate::domain::{AgentId, HostPort, UserId};
 use crate::vault::{RingKeyId, Sealed};
 
+use super::audit::{AuditFilter, AuditPage, AuditRecord, audit_place};
 use super::codec::Place;
 use super::engine::ReadError;
 use super::error::StoreError;
 use super::event_log::{Event, EventPage, log_place};
 use super::records::{AgentRecord, IdempotencyRecord, IdempotencyState, LogEntry, Snapshot, StoredAgent};
 use super::tables::{
-    AGENT_PORTS, AGENTS, CANARY, DELETED, EVENT_LOG, EVENTS, IDEMPOTENCY, Id, KEYS, META, OWNERS, PORTS, SESSIONS,
-    SLUGS, TICKETS, USERS, agent_place, event_place, idempotency_place, joined, key_place, session_place, ticket_place,
-    user_place,
+    AGENT_PORTS, AGENTS, AUDIT, CANARY, DELETED, EVENT_LOG, EVENTS, IDEMPOTENCY, Id, KEYS, META, OWNERS, PORTS,
+    SESSIONS, SLUGS, TICKETS, USERS, agent_place, event_place, idempotency_place, joined, key_place, session_place,
+    ticket_place, user_place,
 };
+
+/// Rows of the audit that one page looks at: a filter that fits nothing must not read the whole table in one go.
+const SCANNED: usize = 20_000;
 
 type Read<T> = Result<T, ReadError>;
 
@@ -93,6 +97,31 @@ pub(super) fn event_log(txn: &ReadTransaction, after: u64, limit: usize) -> Read
         lines.push(Event { offset: offset.value(), ..event });
     }
     Ok(EventPage::Lines(lines))
+}
+
+/// Up to `limit` records that come before this offset and fit.
+pub(super) fn audit(txn: &ReadTransaction, before: Option<u64>, limit: usize, filter: &AuditFilter) -> Read<AuditPage> {
+    let table = match txn.open_table(AUDIT) {
+        Ok(table) => table,
+        // It is made by the first write of a program that knows it.
+        Err(TableError::TableDoesNotExist(_)) => return Ok(AuditPage::default()),
+        Err(error) => return Err(error.into()),
+    };
+    let oldest = table.first()?.map_or(0, |(offset, _)| offset.value());
+    let mut page = AuditPage::default();
+    for (scanned, row) in table.range(..before.unwrap_or(u64::MAX))?.rev().enumerate() {
+        let (offset, value) = row?;
+        let offset = offset.value();
+        let record: AuditRecord = audit_place(&offset.to_be_bytes()).decode(value.value())?;
+        if filter.matches(&record) {
+            page.records.push(AuditRecord { offset, ..record });
+        }
+        if page.records.len() >= limit || scanned + 1 >= SCANNED {
+            page.next = Some(offset).filter(|offset| *offset > oldest);
+            break;
+        }
+    }
+    Ok(page)
 }
 
 /// The newest offset; 0 where nothing was written yet.

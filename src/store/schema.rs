@@ -7,7 +7,7 @@ use crate::domain::{InstallationId, Timestamp};
 
 use super::codec::Place;
 use super::error::from_redb;
-use super::tables::{self, EVENT_LOG, META, SESSIONS, TICKETS, Tables, USER_SESSIONS};
+use super::tables::{self, AUDIT, EVENT_LOG, META, SESSIONS, TICKETS, Tables, USER_SESSIONS};
 
 /// What a store says of itself. This layout never changes, or an older program could not read that it must not go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub(super) struct Identity {
 pub(super) type Migration = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// The migration at index `n` makes version `n + 2` of version `n + 1`.
-pub(super) const MIGRATIONS: &[Migration] = &[add_event_log, add_sign_in];
+pub(super) const MIGRATIONS: &[Migration] = &[add_event_log, add_sign_in, add_audit];
 
 /// Version 2: the event log. An older program would change agents without writing it.
 fn add_event_log(txn: &WriteTransaction) -> Result<(), redb::Error> {
@@ -34,6 +34,12 @@ fn add_sign_in(txn: &WriteTransaction) -> Result<(), redb::Error> {
     txn.open_table(SESSIONS)?;
     txn.open_table(USER_SESSIONS)?;
     txn.open_table(TICKETS)?;
+    Ok(())
+}
+
+/// Version 4: the audit. An older program would change things without writing it.
+fn add_audit(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    txn.open_table(AUDIT)?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@
 //! sessions      token hash       → record
 //! user-sessions (user, session)  → token hash
 //! tickets       secret's hash    → record        invitations and one-time links
+//! audit         offset           → record        who did what
 //! idempotency   (user, key)      → record
 //! expiries      (ms, user, key)  → ()            the same by their end
 //! user-expiries (user, ms, key)  → bytes         the same by user, with their size
@@ -45,6 +46,7 @@ pub(super) const USER_KEYS: Definition<(Id, Id), Hash> = TableDefinition::new("u
 pub(super) const SESSIONS: Definition<Hash, Value> = TableDefinition::new("sessions/v1");
 pub(super) const USER_SESSIONS: Definition<(Id, Id), Hash> = TableDefinition::new("user-sessions/v1");
 pub(super) const TICKETS: Definition<Hash, Value> = TableDefinition::new("tickets/v1");
+pub(super) const AUDIT: Definition<u64, Value> = TableDefinition::new("audit/v1");
 pub(super) const IDEMPOTENCY: Definition<(Id, &str), Value> = TableDefinition::new("idempotency/v1");
 pub(super) const EXPIRIES: Definition<(i64, Id, &str), ()> = TableDefinition::new("expiries/v1");
 pub(super) const USER_EXPIRIES: Definition<(Id, i64, &str), u64> = TableDefinition::new("user-expiries/v1");
@@ -115,6 +117,7 @@ tables! {
     sessions: SESSIONS(Hash, Value),
     user_sessions: USER_SESSIONS((Id, Id), Hash),
     tickets: TICKETS(Hash, Value),
+    audit: AUDIT(u64, Value),
     idempotency: IDEMPOTENCY((Id, &'static str), Value),
     expiries: EXPIRIES((i64, Id, &'static str), ()),
     user_expiries: USER_EXPIRIES((Id, i64, &'static str), u64),

@@ -1,7 +1,7 @@
 //! Administrators: any agent by the same routes, users suspended and deleted, keys of others, the last administrator.
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use zeroone::domain::{Plan, Scope};
 
 use crate::world::{World, answer, new_agent, until};
@@ -161,4 +161,57 @@ async fn a_suspended_user_gets_no_agent() {
     let path = format!("/api/admin/users/{}", world.user);
     world.as_admin(Method::PATCH, &path, Some(&json!({"status": "suspended"}))).await;
     world.post("/api/agents", &new_agent("a")).await.problem(403, "suspended");
+}
+
+#[tokio::test]
+async fn a_plan_below_what_is_used_stops_nothing_and_says_so() {
+    let world = World::new(Plan::Pro).await;
+    let mut ids = Vec::new();
+    for n in 0..4 {
+        ids.push(world.running(&format!("a{n}")).await);
+    }
+    let path = format!("/api/admin/users/{}", world.user);
+    let changed = world.as_admin(Method::PATCH, &path, Some(&json!({"plan": "free"}))).await;
+    assert_eq!((changed.status, &changed.body["overLimit"]), (200, &json!(true)), "{changed:?}");
+    let me = world.get("/api/me").await.body;
+    assert_eq!((&me["used"], &me["limits"]["maxAgents"], &me["overLimit"]), (&json!(4), &json!(3), &json!(true)));
+    for id in &ids {
+        assert_eq!(world.status(id).await, "RUNNING");
+    }
+    let explained = world.get(&format!("/api/agents/{}/explain", ids[0])).await.body;
+    assert_eq!(explained["overLimit"], json!({"limit": 3, "used": 4}));
+    world.post("/api/agents", &new_agent("more")).await.problem(403, "quota-exceeded");
+    assert_eq!(world.delete(&format!("/api/agents/{}", ids[3])).await.status, 204);
+    let explained = world.get(&format!("/api/agents/{}/explain", ids[0])).await.body;
+    assert_eq!(explained["overLimit"], json!(null));
+}
+
+#[tokio::test]
+async fn the_last_administrator_stays_one() {
+    let world = World::new(Plan::Pro).await;
+    let me = world.as_admin(Method::GET, "/api/me", None).await.body["id"].as_str().unwrap().to_owned();
+    let own = format!("/api/admin/users/{me}");
+    let promote = |yes: bool| json!({"administrator": yes});
+    assert_eq!(world.as_admin(Method::PATCH, &own, Some(&promote(true))).await.status, 200);
+    // The key that acts administers the service too.
+    assert_eq!(world.as_admin(Method::PATCH, &own, Some(&promote(false))).await.status, 200);
+    world.as_admin(Method::PATCH, &own, Some(&promote(true))).await;
+    let password = json!({"password": "correct horse battery"});
+    world.as_admin(Method::POST, &format!("{own}/password"), Some(&password)).await;
+    let login = json!({"email": "root@example.org", "password": "correct horse battery"});
+    let welcome = answer(world.raw(Method::POST, "/api/auth/login").json(&login)).await;
+    let cookie = welcome.header("set-cookie").split(';').next().unwrap().to_owned();
+    // With a password the last key may go,
+    let key = world.as_admin(Method::GET, "/api/keys", None).await.body["data"][0]["id"].as_str().unwrap().to_owned();
+    let ask = async |method, path: &str, body: Option<Value>| {
+        let mut request = world.raw(method, path).header("cookie", &cookie);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        answer(request).await
+    };
+    assert_eq!(ask(Method::DELETE, &format!("/api/keys/{key}"), None).await.status, 204);
+    // but then not the administrator.
+    ask(Method::PATCH, &own, Some(promote(false))).await.problem(409, "last-administrator");
+    assert_eq!(ask(Method::GET, "/api/admin/users", None).await.status, 200);
 }

@@ -4,6 +4,7 @@
 mod account;
 mod administration;
 mod agents;
+mod audit;
 mod connections;
 #[cfg(feature = "console")]
 mod console;

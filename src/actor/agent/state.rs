@@ -7,6 +7,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::actor::jobs::{self, TOKEN_FIELD};
 use crate::actor::protocol::RegistrySlot;
 use crate::actor::{FeedEntry, Services};
+use crate::audit;
 use crate::domain::{HostPort, Secret, Software, Status};
 use crate::lifecycle::{AgentState, Cause, Phase, TokenChange};
 use crate::runtime::Run;
@@ -76,7 +77,7 @@ impl ActorState {
 
     pub(super) async fn commit(&mut self, next: AgentRecord, cause: &Cause) -> Result<(), StoreError> {
         let entry = LogEntry::new(self.view.record.state.status(), &next, cause);
-        self.services.store.commit(Batch::update_agent(&next, Some(&entry))).await?;
+        audit::commit(&self.services.store, Batch::update_agent(&next, Some(&entry))).await?;
         log_transition(&entry);
         if next.token != self.view.record.token {
             self.token = jobs::open_token(&self.services, &next);

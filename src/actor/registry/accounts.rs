@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use super::sign_in;
 use crate::actor::Services;
 use crate::actor::account_change::{AccountChange, AccountRefusal, KEYS_PER_USER, UserChange};
+use crate::audit;
 use crate::domain::{KeyId, UserId, UserStatus};
 use crate::store::{Batch, KeyRecord, UserRecord};
 
@@ -22,7 +23,7 @@ pub(super) async fn apply(services: &Services, change: AccountChange) -> Result<
         AccountChange::ChangeUser { user, change } => change_user(services, user, change).await,
         AccountChange::RemoveUser(user) => {
             keep_an_administrator(services, &HashSet::new(), Some(user))?;
-            services.store.commit(Batch::remove_user(user)).await?;
+            audit::commit(&services.store, Batch::remove_user(user)).await?;
             services.accounts.remove_user(user);
             Ok(())
         }
@@ -58,7 +59,7 @@ async fn change_user(services: &Services, user: UserId, change: UserChange) -> R
         return Err(AccountRefusal::LastAdministrator);
     }
     let after = UserRecord { plan, limits, status, administrator, ..before };
-    services.store.commit(Batch::change_user(&after)).await?;
+    audit::commit(&services.store, Batch::change_user(&after)).await?;
     services.accounts.put_user(after);
     Ok(())
 }
@@ -83,7 +84,7 @@ async fn add_key(services: &Services, key: KeyRecord) -> Result<(), AccountRefus
         services.store.commit(Batch::remove_keys(key.user, expired.clone())).await?;
         services.accounts.remove_keys(&expired);
     }
-    services.store.commit(Batch::put_key(&key)).await?;
+    audit::commit(&services.store, Batch::put_key(&key)).await?;
     services.accounts.put_key(key);
     Ok(())
 }
@@ -100,7 +101,7 @@ async fn revoke_key(services: &Services, user: UserId, key: KeyId) -> Result<(),
     while let Some(first) = rest.first() {
         let length = rest.iter().take_while(|key| key.user == first.user).count();
         let ids: Vec<KeyId> = rest[..length].iter().map(|key| key.id).collect();
-        services.store.commit(Batch::remove_keys(first.user, ids.clone())).await?;
+        audit::commit(&services.store, Batch::remove_keys(first.user, ids.clone())).await?;
         services.accounts.remove_keys(&ids);
         rest = &rest[length..];
     }

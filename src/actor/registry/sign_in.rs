@@ -2,12 +2,13 @@
 
 use crate::actor::Services;
 use crate::actor::account_change::{AccountRefusal, MAX_TICKETS, SESSIONS_PER_USER, Which};
+use crate::audit;
 use crate::domain::{PasswordHash, SessionId, TicketId, UserId, UserStatus};
 use crate::store::{Batch, Conflict, SessionRecord, StoreError, TicketRecord, UserRecord};
 
 /// Commits a change that may use up a ticket. A ticket that is gone is told from everything else that may be missing.
 pub(super) async fn commit(services: &Services, batch: Batch, spends: Option<[u8; 32]>) -> Result<(), AccountRefusal> {
-    match services.store.commit(batch.spending(spends)).await {
+    match audit::commit(&services.store, batch.spending(spends)).await {
         Err(StoreError::Rejected(Conflict::NotFound)) if spends.is_some() => Err(AccountRefusal::NoSuchTicket),
         outcome => {
             outcome?;
@@ -26,7 +27,7 @@ pub(super) async fn set_password(
     let before = active(services, user)?;
     let after = UserRecord { password: Some(password), ..before };
     let ended: Vec<SessionId> = all_but(services, user, keep);
-    services.store.commit(Batch::change_user(&after).ending(user, ended.clone())).await?;
+    audit::commit(&services.store, Batch::change_user(&after).ending(user, ended.clone())).await?;
     services.accounts.put_user(after);
     services.accounts.remove_sessions(&ended);
     Ok(())
@@ -71,7 +72,7 @@ pub(super) async fn end_sessions(services: &Services, user: UserId, which: Which
         }
         Which::AllBut(keep) => all_but(services, user, keep),
     };
-    services.store.commit(Batch::end_sessions(user, ended.clone())).await?;
+    audit::commit(&services.store, Batch::end_sessions(user, ended.clone())).await?;
     services.accounts.remove_sessions(&ended);
     Ok(())
 }
@@ -85,14 +86,14 @@ pub(super) async fn add_ticket(services: &Services, ticket: TicketRecord) -> Res
     if count - expired.len() >= MAX_TICKETS {
         return Err(AccountRefusal::TooManyTickets);
     }
-    services.store.commit(Batch::put_ticket(&ticket)).await?;
+    audit::commit(&services.store, Batch::put_ticket(&ticket)).await?;
     services.accounts.put_ticket(ticket);
     Ok(())
 }
 
 pub(super) async fn withdraw_ticket(services: &Services, id: TicketId) -> Result<(), AccountRefusal> {
     let ticket = services.accounts.ticket_by_id(id).ok_or(AccountRefusal::NoSuchTicket)?;
-    services.store.commit(Batch::remove_tickets(vec![ticket.hash])).await?;
+    audit::commit(&services.store, Batch::remove_tickets(vec![ticket.hash])).await?;
     services.accounts.remove_tickets(&[ticket.hash]);
     Ok(())
 }

@@ -1,0 +1,181 @@
+//! What of a request goes into the audit: every change, every refusal, and every look of an administrator at another's agent.
+//!
+//! A change that is a commit is written with it ([`crate::audit`]); the rest here, after the answer is known. Messages to
+//! agents are no changes. What was only not valid has changed nothing and is left out.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::guard::KeyRule;
+use super::idempotency::Retry;
+use super::problem::Problem;
+use super::rate::{RateLimit, RateLimiter};
+use super::request::{Prefix, Trace, address_of};
+use super::state::Api;
+use crate::accounts::Caller;
+use crate::audit::{Acting, acting};
+use crate::domain::{AgentId, Scope, Timestamp, UserId, elapsed};
+use crate::store::{AuditOutcome, AuditRecord, Batch};
+
+/// A look of the same person at the same thing is written once in this time: a page that refreshes is one look.
+const LOOK_EVERY: Duration = Duration::from_secs(10 * 60);
+/// Looks that are remembered for it.
+const MAX_LOOKS: usize = 10_000;
+/// Ids and names of routes fit many times over.
+const MAX_TARGET: usize = 200;
+
+/// What keeps the audit from being flooded.
+pub struct AuditBounds {
+    /// Refusals by user, and those of strangers together: whoever wants to push others' records out has to wait.
+    refusals: RateLimiter<Option<UserId>>,
+    looks: Mutex<HashMap<(UserId, String), Timestamp>>,
+}
+
+impl Default for AuditBounds {
+    fn default() -> Self {
+        let burst = NonZeroU32::new(200).unwrap_or(NonZeroU32::MIN);
+        let refusals = RateLimiter::new(RateLimit { per_second: NonZeroU32::MIN, burst });
+        Self { refusals, looks: Mutex::default() }
+    }
+}
+
+/// One request, as the audit sees it.
+pub struct Audited {
+    pub acting: Arc<Acting>,
+    user: Option<UserId>,
+    /// Whether it is to change something.
+    changes: bool,
+    /// An administrator looks at what is another user's.
+    look: Option<(UserId, String)>,
+}
+
+impl Audited {
+    pub fn of(api: &Api, request: &Request, caller: Option<&Caller>, changes: bool) -> Self {
+        let (method, extensions) = (request.method(), request.extensions());
+        let prefix = extensions.get::<Prefix>().map_or("", |prefix| prefix.0.as_str());
+        let path = request.uri().path();
+        let route = extensions.get::<MatchedPath>().map_or(path, MatchedPath::as_str);
+        let route = route.strip_prefix(prefix).unwrap_or(route).replace("{*", "{");
+        let target: String = target(path).chars().take(MAX_TARGET).collect();
+        let user = caller.map(|caller| caller.user);
+        let owner = owner(api, path).filter(|owner| Some(*owner) != user);
+        let look = user.filter(|_| owner.is_some()).map(|user| (user, format!("{method} {target}")));
+        let record = AuditRecord {
+            offset: 0,
+            time: api.plane.now(),
+            user,
+            key: caller.and_then(|caller| caller.key),
+            session: caller.and_then(|caller| caller.session),
+            address: address_of(extensions, request.headers()),
+            action: format!("{method} {route}"),
+            target,
+            owner,
+            outcome: AuditOutcome::Done,
+            code: None,
+            request: extensions.get::<Trace>().map_or_else(String::new, |trace| trace.request_id.clone()),
+        };
+        Self { acting: Acting::new(record), user, changes, look }
+    }
+
+    /// What no commit has said, and is to be written.
+    pub fn rest(self, api: &Api, response: &Response) -> Option<AuditRecord> {
+        if self.acting.is_written() {
+            return None;
+        }
+        let outcome = self.outcome(api, response.status())?;
+        let code = response.extensions().get::<Problem>().map(|problem| problem.code().as_str());
+        Some(self.acting.record(outcome, code))
+    }
+
+    fn outcome(&self, api: &Api, status: StatusCode) -> Option<AuditOutcome> {
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return api.audit.refusals.count(self.user).is_ok().then_some(AuditOutcome::Refused);
+        }
+        let looks = || self.look.as_ref().is_some_and(|look| api.audit.is_new(look, api.plane.now()));
+        if status.is_client_error() {
+            None
+        } else if status.is_server_error() {
+            self.changes.then_some(AuditOutcome::Failed)
+        } else {
+            (self.changes || looks()).then_some(AuditOutcome::Done)
+        }
+    }
+}
+
+/// Writes it. A store that cannot write has told the caller so already; here the log must do.
+pub async fn write(api: &Api, record: Option<AuditRecord>) {
+    let Some(record) = record else { return };
+    if let Err(error) = api.plane.store().commit(Batch::audit(record)).await {
+        tracing::error!(%error, "the audit was not written");
+    }
+}
+
+impl AuditBounds {
+    fn is_new(&self, look: &(UserId, String), now: Timestamp) -> bool {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        if looks.get(look).is_some_and(|last| elapsed(*last, now) < LOOK_EVERY) {
+            return false;
+        }
+        if looks.len() >= MAX_LOOKS {
+            looks.retain(|_, last| elapsed(*last, now) < LOOK_EVERY);
+        }
+        if looks.len() < MAX_LOOKS {
+            looks.insert(look.clone(), now);
+        }
+        true
+    }
+}
+
+/// Whether requests under this rule change what the service keeps. A message does not, and what is passed on to an agent is
+/// the agent's business.
+pub fn changes(method: &Method, rule: &KeyRule) -> bool {
+    let message = method == Method::POST && rule.scope == Some(Scope::MessagesSend);
+    let passed_on = matches!(rule.retry, Retry::PassedOn) && rule.scope.is_none();
+    !method.is_safe() && !message && !passed_on
+}
+
+/// In front of the routes by which people come in, where nobody is known yet.
+pub async fn visit(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let audited = Audited::of(&api, &request, None, !request.method().is_safe());
+    let response = acting(Some(audited.acting.clone()), next.run(request)).await;
+    let rest = audited.rest(&api, &response);
+    write(&api, rest).await;
+    response
+}
+
+/// The path without what is an agent's own: it may hold anything.
+fn target(path: &str) -> &str {
+    path.find("/gateway/").map_or(path, |end| &path[..end + "/gateway".len()])
+}
+
+/// Whose the thing in the path is.
+fn owner(api: &Api, path: &str) -> Option<UserId> {
+    let after = |mark: &str| path.split_once(mark).map(|(_, rest)| rest.split('/').next().unwrap_or(rest));
+    if let Some(user) = after("/api/admin/users/") {
+        return user.parse().ok().filter(|user| api.plane.accounts().user(*user).is_some());
+    }
+    let agent = after("/api/agents/")?.parse::<AgentId>().ok()?;
+    api.plane.agent(agent)?.view().map(|view| view.record.user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agents_own_paths_are_not_written() {
+        for (path, written) in [
+            ("/api/agents/1/start", "/api/agents/1/start"),
+            ("/api/agents/1/gateway/api/memory/secret", "/api/agents/1/gateway"),
+        ] {
+            assert_eq!(target(path), written);
+        }
+    }
+}
