@@ -48,6 +48,7 @@ files! {
     "stream.js" SCRIPT;
     "table.js" SCRIPT;
     "usage.js" SCRIPT;
+    "user.js" SCRIPT;
     "users.js" SCRIPT;
 }
 

@@ -58,8 +58,9 @@ fn operations<'a>(document: &'a Value, tag: &'a str) -> impl Iterator<Item = (&'
 }
 
 fn operation_of(path: &str, method: &str, operation: &Value) -> Markup {
-    let summary = text(&operation["summary"]);
-    let about = text(&operation["description"]);
+    let whole = text(&operation["summary"]);
+    let summary = whole.split_inclusive(". ").next().unwrap_or_default().trim_end();
+    let about = [whole.strip_prefix(summary).unwrap_or_default().trim(), text(&operation["description"])];
     let scopes: Vec<&str> = items(&operation["security"])
         .iter()
         .filter_map(Value::as_object)
@@ -70,7 +71,7 @@ fn operation_of(path: &str, method: &str, operation: &Value) -> Markup {
     html! {
         details.operation {
             summary { code.method.(method) { (method.to_uppercase()) } " " code.path { (path) } " " span.hint { (summary) } }
-            @if !about.is_empty() && about != summary { p { (about) } }
+            @for part in about.iter().filter(|part| !part.is_empty()) { p { (part) } }
             p.hint {
                 @if operation["security"].is_null() { "Needs no key." } @else if scopes.is_empty() { "Any key." } @else { "Scope: " (scopes.join(", ")) "." }
             }

@@ -1,14 +1,31 @@
 //! `GET /problems/{code}`: what a problem means, and what to do. Every problem's `type` leads here.
 
+use std::sync::LazyLock;
+
 use axum::Json;
 use axum::extract::{Path, Request};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::problem::{Code, Problem};
 use super::sse::accepts;
+
+/// The page's only style. It stands in the page, so that it is one answer; the policy names it by its hash.
+const STYLE: &str = ":root{color-scheme:light dark}\
+    body{margin:0;background:light-dark(#f6f7fb,#12141c);color:light-dark(#1b1f2a,#e6e8ef);font:1rem/1.5 system-ui,sans-serif}\
+    main{max-width:40rem;margin:0 auto;padding:2rem 1.25rem}\
+    h1{font-size:1.6rem;line-height:1.25;margin:0 0 .5rem}h2{font-size:1.1rem;margin:1.5rem 0 .25rem}p{margin:.25rem 0}\
+    code{font-family:ui-monospace,monospace}";
+
+static POLICY: LazyLock<String> = LazyLock::new(|| {
+    let hash = STANDARD.encode(Sha256::digest(STYLE));
+    format!("default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; frame-ancestors 'none'")
+});
 
 /// A code that problems have.
 #[derive(Serialize, ToSchema)]
@@ -41,10 +58,8 @@ pub async fn problem_page(code: Path<String>, request: Request) -> Result<Respon
         remedy,
     };
     if accepts(request.headers(), "text/html") {
-        let headers = [
-            (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-            (header::CONTENT_SECURITY_POLICY, "default-src 'none'"),
-        ];
+        let headers =
+            [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY.as_str())];
         return Ok((headers, page.html()).into_response());
     }
     Ok(Json(page).into_response())
@@ -57,8 +72,10 @@ impl ProblemPage {
         let retry =
             if self.retryable { "The same request may succeed later." } else { "The same request fails again." };
         format!(
-            "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title><h1>{title}</h1>\
-             <p><code>{code}</code>, HTTP {status}</p><p>{meaning}</p><p>{remedy}</p><p>{retry}</p></html>\n"
+            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{title} · zeroone</title>\
+             <style>{STYLE}</style></head><body><main><h1>{title}</h1><p><code>{code}</code>, HTTP {status}</p>\
+             <h2>What it means</h2><p>{meaning}</p><h2>What to do</h2><p>{remedy}</p><p>{retry}</p></main></body></html>\n"
         )
     }
 }

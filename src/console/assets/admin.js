@@ -22,7 +22,7 @@ start(async () => {
     }
     return h("a", { href: query(to("/admin/users"), { email: owners.get(id) }) }, owners.get(id) || id.slice(0, 8));
   };
-  list = new AgentList({ path: "/api/admin/agents", extra: { name: "Owner", cell: owner } });
+  list = new AgentList({ path: "/api/admin/agents", fixed: { user: new URLSearchParams(location.search).get("user") }, extra: { name: "Owner", cell: owner } });
   $("#list").classList.add("wide-list");
   await list.load();
 });

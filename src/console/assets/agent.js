@@ -71,6 +71,7 @@ export function run(button, name) {
 /** Fills a page of the agent. `transition` gets each new line of its timeline. */
 export function page(fillPage, { transition = () => {} } = {}) {
   start(async (who) => {
+    $('.tabs [aria-current="page"]')?.scrollIntoView({ inline: "center", block: "nearest" });
     await refresh();
     if (!agent.record) return;
     if (agent.record.userId !== who.id) {

@@ -12,10 +12,10 @@ const REFRESH_MS = 10_000;
 /** Events of a moment are one reading. */
 const SETTLE_MS = 150;
 
-/** A list of agents as pages; `path` is where it comes from, `columns` what else is shown of each. */
+/** A list of agents as pages: `path` is where it comes from, `fixed` is always asked for, `extra` is one column more. */
 export class AgentList {
-  constructor({ path, selectable = false, extra = null }) {
-    Object.assign(this, { path, selectable, extra, chosen: new Set(), shown: [], seen: 0 });
+  constructor({ path, fixed = {}, selectable = false, extra = null }) {
+    Object.assign(this, { path, fixed, selectable, extra, chosen: new Set(), shown: [], seen: 0 });
     this.pages = new Pages($("#pager"), () => this.load());
     const form = $("#filters");
     const given = new URLSearchParams(location.search);
@@ -46,10 +46,10 @@ export class AgentList {
 
   async load() {
     const filter = this.filter;
-    history.replaceState(null, "", query(location.pathname, filter));
+    history.replaceState(null, "", query(location.pathname, { ...filter, ...this.fixed }));
     const turn = ++this.seen;
     try {
-      const page = await call(query(this.path, { ...filter, limit: 50, cursor: this.pages.cursor }));
+      const page = await call(query(this.path, { ...filter, ...this.fixed, limit: 50, cursor: this.pages.cursor }));
       // A later reading was faster.
       if (turn !== this.seen) return;
       this.show(page, filter);

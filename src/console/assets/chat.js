@@ -261,6 +261,7 @@ page(async () => {
   });
   $("#conversation").addEventListener("change", (event) => open(event.target.value).then(listSessions));
   $("#forget").addEventListener("click", (event) => busy(event.currentTarget, forget));
+  box.disabled = false;
   if (matchMedia("(pointer: fine)").matches) box.focus();
 });
 

@@ -98,8 +98,8 @@ export function channels(form) {
 /** The input that a JSON pointer is about. */
 function inputOf(form, pointer) {
   const parts = pointer.split("/").slice(1);
-  const id = parts[0] === "channels" ? `${parts[1]}-${parts[2]}` : parts[0];
-  return form.querySelector(`#${CSS.escape(id)}`) ?? null;
+  const input = parts[0] === "channels" ? form.querySelector(`#${CSS.escape(`${parts[1]}-${parts[2]}`)}`) : form.elements.namedItem(parts[0]);
+  return input?.id ? input : null;
 }
 
 export function unmark(input) {

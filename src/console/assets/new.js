@@ -21,6 +21,7 @@ start(async (who) => {
   // One name for the whole form: sent twice, it is still one agent.
   let name = once();
   form.addEventListener("input", () => (name = once()));
+  form.removeAttribute("aria-busy");
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (!check(form)) return;

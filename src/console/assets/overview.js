@@ -156,8 +156,8 @@ function incident(it) {
   return h(
     "li",
     { "data-state": it.state },
-    h("p", {}, h("strong", {}, CAUSES[it.cause] ?? it.cause), ` (${it.code}${exit}), `, STATES[it.state] ?? it.state, end ? ` after ${took(total)}` : "", ", ", when(it.detectedAt), "."),
-    it.detail ? h("p", { class: "hint" }, it.detail) : null,
+    h("p", {}, h("strong", {}, CAUSES[it.cause] ?? it.cause), it.detail ? ", " : `${exit}, `, STATES[it.state] ?? it.state, end ? ` after ${took(total)}` : "", ", ", when(it.detectedAt), "."),
+    it.detail ? h("p", { class: "hint" }, plain(it.detail)) : null,
     bar(it, end, total),
   );
 }

@@ -4,13 +4,12 @@ import { $, bytes, facts, fill, h, number } from "./dom.js";
 import { call } from "./api.js";
 import { failed, start } from "./shell.js";
 import { word } from "./status.js";
-import { empty, table } from "./table.js";
 
 const REFRESH_MS = 5000;
 const yes = (value) => (value ? "yes" : "no");
 
 start(async () => {
-  const all = () => Promise.all([health(), runtime(), orphans()]);
+  const all = () => Promise.all([health(), runtime()]);
   await all();
   setInterval(() => document.hidden || all(), REFRESH_MS);
 });
@@ -19,8 +18,7 @@ async function part(place, read) {
   try {
     fill(place, ...(await read()));
   } catch (error) {
-    if (error.status === 404) fill(place, empty("This service does not tell."));
-    else if (error.status !== 401) await failed(place, error);
+    if (error.status !== 401) await failed(place, error);
   }
 }
 
@@ -50,11 +48,4 @@ const runtime = () =>
       ["Installation", h("code", {}, it.installation)],
     ]);
     return [list];
-  });
-
-const orphans = () =>
-  part($("#orphans"), async () => {
-    const { data } = await call("/api/admin/orphans");
-    if (!data.length) return [empty("There are none.")];
-    return [table("Orphans", ["Instance", "What is known of it"], data.map((it) => [it.name ?? it.id ?? "?", JSON.stringify(it)]))];
   });

@@ -10,7 +10,7 @@ let known;
 /** The caller, asked for once. */
 export const me = () => (known ??= call("/api/me"));
 
-export const isAdministrator = (who) => who.admin === true || (who.scopes ?? []).includes("admin");
+export const isAdministrator = (who) => who.administrator === true;
 
 function signInAddress(reason) {
   const here = location.pathname.slice(base.length) + location.search;

@@ -16,7 +16,7 @@ const REASONS = { ended: "Your session has ended. Sign in to go on.", out: "You 
 say($("#reason"), REASONS[query.get("reason")] ?? "");
 
 // A one-time link has its secret behind the #, which is sent to nobody by itself and goes into no log.
-const token = new URLSearchParams(location.hash.slice(1)).get("token");
+const token = new URLSearchParams(location.hash.slice(1)).get("link");
 if (token) {
   history.replaceState(null, "", location.pathname + location.search);
   $("#link").hidden = false;
@@ -24,14 +24,14 @@ if (token) {
   $("#link button").focus();
 }
 
-async function enter(form, path, json, place) {
+async function enter(form, path, json, place, then = next()) {
   await showProblem(form, null, place);
   try {
     await call(path, { method: "POST", json });
-    location.assign(next());
+    location.assign(then.startsWith(base) ? then : to(then));
   } catch (error) {
-    if (error.status === 401 && path.endsWith("/login") && json.password !== undefined) say(place, "The e-mail address or the password is wrong.");
-    else if (error.status === 404) say(place, "This service has no sign-in by password. Use an API key with the command line or the REST API.");
+    if (error.status === 401) say(place, "The e-mail address or the password is wrong.");
+    else if (error.errors.some((it) => it.pointer === "/token")) say(place, "This link is not valid, or was used already. Ask for a new one.");
     else await showProblem(form, error, place);
   }
 }
@@ -46,7 +46,7 @@ $("#sign-in").addEventListener("submit", (event) => {
 
 $("#link").addEventListener("submit", (event) => {
   event.preventDefault();
-  busy($("#link button"), () => enter(event.target, "/api/auth/login", { token }, $("#link-problem")));
+  busy($("#link button"), () => enter(event.target, "/api/auth/link", { token }, $("#link-problem"), "/account"));
 });
 
 $("#register").addEventListener("submit", (event) => {
@@ -57,6 +57,16 @@ $("#register").addEventListener("submit", (event) => {
   const json = { email: email.value.trim(), password: password.value, ...(invitation.value.trim() ? { invitation: invitation.value.trim() } : {}) };
   busy($("button", form), () => enter(form, "/api/auth/register", json, $("#register-problem")));
 });
+
+// Who may register is the operator's choice.
+call("/api/auth").then(
+  ({ registration }) => {
+    $("#registration").hidden = registration === "closed";
+    $("#invitation").closest(".field").hidden = registration === "open";
+    $("#invitation").required = registration === "invite";
+  },
+  () => {},
+);
 
 // Whoever is signed in already has no business here.
 fetch(`${base}/api/me`, { headers: { Accept: "application/json" } }).then((response) => response.ok && !token && location.replace(next())).catch(() => {});

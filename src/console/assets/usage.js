@@ -1,53 +1,63 @@
-// What an agent has used over time, as plots.
+// What an agent uses, as plots that grow while one looks.
 
-import { $, absolute, bytes, fill, h, number, svg } from "./dom.js";
-import { agentId, call, query } from "./api.js";
-import { failed } from "./shell.js";
-import { page } from "./agent.js";
+import { $, bytes, clock, fill, h, number, svg } from "./dom.js";
+import { agentId } from "./api.js";
+import { follow } from "./stream.js";
+import { agent, page, watch } from "./agent.js";
 import { empty } from "./table.js";
 
-const HOUR = 3600;
-/** How far back, and how much time is one point. */
-const SPANS = { "1h": [HOUR, 60], "24h": [24 * HOUR, 300], "7d": [7 * 24 * HOUR, HOUR], "30d": [30 * 24 * HOUR, 6 * HOUR] };
+/** Samples that are kept: half an hour, one every two seconds. */
+const KEPT = 900;
+/** The least time that a plot shows. */
+const SHORTEST_MS = 60_000;
 const WIDTH = 640;
 const HEIGHT = 140;
 
+const points = [];
+
 page(async () => {
-  for (const choice of document.querySelectorAll('[name="span"]')) choice.addEventListener("change", load);
-  await load();
-  setInterval(() => document.hidden || load(), 60_000);
+  watch(() => points.length || nothing());
+  follow(`/api/agents/${agentId}/stats?stream=true`, {
+    on({ event, data }) {
+      if (event !== "usage") return;
+      points.push(sample(data, points.at(-1)));
+      if (points.length > KEPT) points.shift();
+      show();
+    },
+  });
 });
 
-async function load() {
-  const chosen = document.querySelector('[name="span"]:checked').value;
-  const [length, step] = SPANS[chosen];
-  const to = new Date();
-  const from = new Date(to - length * 1000);
-  try {
-    const answer = await call(query(`/api/agents/${agentId}/usage`, { from: from.toISOString(), to: to.toISOString(), step: `${step}s` }));
-    show(answer, from, to);
-  } catch (error) {
-    if (error.status === 404) return fill($("#plots"), empty("This service keeps no figures over time."));
-    if (error.status !== 401) await failed($("#plots"), error, load);
-  }
+function nothing() {
+  const runs = agent.record.status === "RUNNING";
+  fill($("#plots"), empty(runs ? "Waiting for the first figures." : "There are no figures while it does not run.", "They come every two seconds while it runs, and are kept as long as this page is open."));
 }
 
-function show(answer, from, to) {
-  const points = (answer.data ?? answer.points ?? []).map((it) => ({ ...it, at: new Date(it.time ?? it.at ?? it.from) }));
-  if (!points.length) return fill($("#plots"), empty("Nothing was measured in this time.", "Figures come once a minute while the agent runs."));
+/** A sample, with what went over the network since the one before. */
+function sample(data, before) {
+  const at = new Date(data.at);
+  const seconds = before ? (at - before.at) / 1000 : 0;
+  // Counters begin anew when the agent does.
+  const rate = (now, then) => (seconds > 0 && now >= then ? (now - then) / seconds : null);
+  return { ...data, at, received: rate(data.networkRxBytes, before?.networkRxBytes), sent: rate(data.networkTxBytes, before?.networkTxBytes) };
+}
+
+function show() {
+  const to = points.at(-1).at;
+  const from = new Date(Math.min(points[0].at, to - SHORTEST_MS));
+  const mebibytes = (value) => bytes(value * 1024 * 1024);
+  const limit = points.at(-1).memoryLimitMb;
+  const network = points.some((it) => it.networkRxBytes || it.networkTxBytes);
   const all = [
-    plot("Processor", "percent of a core", points, [["CPU", (it) => it.cpuPercent ?? it.cpu?.average]], (value) => `${number(value, 1)} %`, from, to),
-    plot("Memory", "in use", points, [["Memory", (it) => it.memoryMb ?? it.memory?.average]], (value) => bytes(value * 1024 * 1024), from, to),
-    plot("Messages", "by outcome", points, [["Answered", (it) => it.messages?.answered ?? it.messages?.ok], ["Failed", (it) => it.messages?.failed ?? it.messages?.error]], (value) => number(value), from, to),
-    plot("Time to an answer", "half of them, and all but one in twenty", points, [["Half", (it) => it.latency?.p50Ms ?? it.latencyMs?.p50], ["95 %", (it) => it.latency?.p95Ms ?? it.latencyMs?.p95]], (value) => (value < 1000 ? `${number(value)} ms` : `${number(value / 1000, 1)} s`), from, to),
-    plot("Tokens", "in and out", points, [["In", (it) => it.tokens?.input ?? it.tokensIn], ["Out", (it) => it.tokens?.output ?? it.tokensOut]], (value) => number(value), from, to),
-    plot("Cost", "as far as the provider's prices are known", points, [["Dollars", (it) => it.costUsd]], (value) => `$${number(value, 4)}`, from, to),
+    plot("Processor", "percent of a core", [["Processor", (it) => it.cpuPercent]], (value) => `${number(value, 1)} %`, from, to),
+    plot("Memory", limit ? `in use, of ${mebibytes(limit)}` : "in use", [["Memory", (it) => it.memoryMb]], mebibytes, from, to),
+    network ? plot("Network", "a second", [["Received", (it) => it.received], ["Sent", (it) => it.sent]], bytes, from, to) : null,
+    plot("Processes", "and threads", [["Processes", (it) => it.pids]], (value) => number(value), from, to),
   ];
-  fill($("#plots"), h("div", { class: "plots" }, all.filter(Boolean)));
+  fill($("#plots"), h("div", { class: "plots" }, all));
 }
 
 /** A picture with its figures in words; nothing where nothing was measured. */
-function plot(title, unit, points, lines, format, from, to) {
+function plot(title, unit, lines, format, from, to) {
   const series = lines.map(([name, read]) => [name, points.map((it) => [it.at, read(it)]).filter(([, value]) => value !== null && value !== undefined)]).filter(([, values]) => values.length);
   if (!series.length) return null;
   const most = Math.max(...series.flatMap(([, values]) => values.map(([, value]) => value)), 0);
@@ -67,7 +77,7 @@ function plot(title, unit, points, lines, format, from, to) {
     h("figcaption", {}, h("strong", {}, title), ` ${unit}`),
     h("p", { class: "hint top-of-plot" }, format(top)),
     picture,
-    h("p", { class: "hint ends" }, h("span", {}, absolute(from)), h("span", {}, "now")),
+    h("p", { class: "hint ends" }, h("span", {}, clock(from)), h("span", {}, clock(to))),
     h("p", { class: "hint keys" }, series.map(([name, values], at) => h("span", {}, h("span", { class: `key line-${at}`, "aria-hidden": "true" }), `${name}: ${format(values.at(-1)[1])}`))),
   );
 }

@@ -1,128 +1,104 @@
-// Users, for administrators.
+// Users and invitations, for administrators.
 
-import { $, ask, busy, fill, h, toast, when } from "./dom.js";
-import { call, query, to } from "./api.js";
+import { $, busy, fill, h, toast, when } from "./dom.js";
+import { call, query } from "./api.js";
 import { attempt, failed, start } from "./shell.js";
 import { check, showProblem } from "./fields.js";
-import { listKeys } from "./keys.js";
 import { empty, Pages, table } from "./table.js";
+import { manage, once } from "./user.js";
 
-const PLANS = ["free", "pro", "enterprise"];
+const STATUS = { active: "Active", suspended: "Suspended", deleting: "Being deleted" };
 let pages;
+let who;
 
-start(async (who) => {
+start(async (caller) => {
+  who = caller;
   const filters = $("#filters");
   filters.elements.email.value = new URLSearchParams(location.search).get("email") ?? "";
-  pages = new Pages($("#pager"), () => load(who));
+  pages = new Pages($("#pager"), load);
   filters.addEventListener("submit", (event) => {
     event.preventDefault();
     pages.reset();
-    load(who);
+    load();
   });
-  $("#new-user").addEventListener("submit", (event) => {
-    event.preventDefault();
-    const form = event.target;
-    if (check(form)) busy($("button", form), () => add(form, who));
-  });
-  await load(who);
+  submits($("#new-user"), $("#problem"), add);
+  submits($("#invite"), $("#invite-problem"), invite);
+  await Promise.all([load(), invitations()]);
 });
 
-async function load(who) {
+/** Makes a form send what it holds; what is wrong with it is shown there. */
+function submits(form, place, action) {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (!check(form)) return;
+    busy($("button", form), async () => {
+      await showProblem(form, null, place);
+      try {
+        await action(form);
+      } catch (error) {
+        if (error.status !== 401) await showProblem(form, error, place);
+      }
+    });
+  });
+}
+
+async function load() {
   const email = $("#filters").elements.email.value.trim();
   history.replaceState(null, "", query(location.pathname, { email }));
   try {
     const page = await call(query("/api/admin/users", { email, limit: 50, cursor: pages.cursor }));
     pages.show(page);
     if (!page.data.length) return fill($("#users"), empty(email ? "Nobody has this address." : "There are no users."));
-    const rows = page.data.map((user) => [
-      [h("strong", {}, user.email), user.id === who.id ? h("span", { class: "hint below" }, "You") : h("span", { class: "hint below" }, user.id)],
-      [user.plan, user.customLimits ? h("span", { class: "hint below" }, "own limits") : null],
-      user.limits.maxAgents === null ? String(user.used) : [`${user.used} of ${user.limits.maxAgents}`, user.used > user.limits.maxAgents ? h("span", { class: "warn below" }, "more than the plan allows") : null],
-      h("span", { class: `badge ${user.status}` }, h("span", { class: "dot", "aria-hidden": "true" }), { active: "Active", suspended: "Suspended", deleting: "Being deleted" }[user.status] ?? user.status),
-      when(user.createdAt),
-      h("button", { type: "button", "aria-label": `Manage ${user.email}`, onclick: () => manage(user, who) }, "Manage"),
-    ]);
-    fill($("#users"), table("Users", ["User", "Plan", "Agents", "Status", "Since", ""], rows));
+    fill($("#users"), table("Users", ["User", "Plan", "Agents", "Status", "Since", ""], page.data.map(row)));
   } catch (error) {
-    if (error.status !== 401) await failed($("#users"), error, () => load(who));
+    if (error.status !== 401) await failed($("#users"), error, load);
   }
 }
 
-async function add(form, who) {
-  await showProblem(form, null);
-  const email = form.elements.email.value.trim();
+function row(user) {
+  const { maxAgents } = user.limits;
+  const about = [user.id === who.id ? "you" : null, user.administrator ? "administrator" : null].filter(Boolean).join(", ");
+  return [
+    [h("strong", {}, user.email), about ? h("span", { class: "hint below" }, about) : null],
+    [user.plan, user.customLimits ? h("span", { class: "hint below" }, "own limits") : null],
+    [maxAgents === null ? String(user.used) : `${user.used} of ${maxAgents}`, user.overLimit ? h("span", { class: "warn below" }, "more than the plan allows") : null],
+    h("span", { class: `badge ${user.status}` }, h("span", { class: "dot", "aria-hidden": "true" }), STATUS[user.status] ?? user.status),
+    when(user.createdAt),
+    h("button", { type: "button", "aria-label": `Manage ${user.email}`, onclick: () => manage(user, user.id === who.id, load) }, "Manage"),
+  ];
+}
+
+async function add(form) {
+  const json = { email: form.elements.email.value.trim(), plan: form.elements.plan.value };
+  const user = await call("/api/admin/users", { method: "POST", json });
+  form.reset();
+  toast(`${user.email} was added. Make a one-time link for them to sign in with.`);
+  await load();
+  manage(user, false, load);
+}
+
+// --- invitations -----------------------------------------------------------------------------------------------------
+
+async function invitations() {
+  const place = $("#invitations");
   try {
-    const user = await call("/api/admin/users", { method: "POST", json: { email, plan: form.elements.plan.value } });
-    form.reset();
-    toast(`${user.email} was added.`);
-    await load(who);
-    manage(user, who);
+    const { data } = await call("/api/admin/invitations?limit=200");
+    if (!data.length) return fill(place, empty("No invitation is open."));
+    const withdraw = (it) => async () => {
+      await call(`/api/admin/invitations/${it.id}`, { method: "DELETE" });
+      await invitations();
+    };
+    const rows = data.map((it) => [it.email ?? "Anybody", it.plan, when(it.createdAt), when(it.expiresAt), h("button", { type: "button", onclick: (event) => busy(event.currentTarget, () => attempt(withdraw(it))) }, "Withdraw")]);
+    fill(place, table("Invitations", ["For", "Plan", "Made", "Ends", ""], rows));
   } catch (error) {
-    if (error.status === 401) return;
-    // The form has another field of that name above it.
-    if (error.errors.length) error.errors = error.errors.map((it) => (it.pointer === "/email" ? { ...it, pointer: "/new-email" } : it));
-    await showProblem(form, error);
+    if (error.status !== 401) await failed(place, error, invitations);
   }
 }
 
-/** Everything about one user, in a dialog. */
-function manage(user, who) {
-  const self = user.id === who.id;
-  const path = `/api/admin/users/${user.id}`;
-  const plan = h("select", { id: "user-plan" }, PLANS.map((it) => h("option", { value: it, selected: it === user.plan }, it)));
-  const limit = (id, value) => h("input", { id, type: "number", min: "0", step: "any", value: user.customLimits && value !== null ? value : null });
-  const agents = limit("user-agents", user.limits.maxAgents);
-  const cpu = limit("user-cpu", user.limits.cpu);
-  const memory = limit("user-memory", user.limits.memoryMb);
-  const limits = h("div", { class: "row", hidden: user.plan !== "enterprise" }, field("user-agents", "Agents", agents), field("user-cpu", "Cores each", cpu), field("user-memory", "MiB each", memory));
-  plan.addEventListener("change", () => (limits.hidden = plan.value !== "enterprise"));
-  const keys = h("div", { "aria-busy": "true" });
-  const problem = h("p", { class: "error", role: "alert", hidden: true });
-  const act = (action, done) => (event) =>
-    busy(event.currentTarget, async () => {
-      if ((await attempt(async () => (await action()) ?? true, done)) !== undefined) dialog.close();
-    });
-  const save = () => {
-    const set = [agents, cpu, memory].some((it) => it.value !== "");
-    const own = { ...(agents.value ? { maxAgents: Number(agents.value) } : {}), ...(cpu.value ? { cpu: Number(cpu.value) } : {}), ...(memory.value ? { memoryMb: Number(memory.value) } : {}) };
-    const json = { plan: plan.value, ...(plan.value === "enterprise" ? { limits: set ? own : null } : {}) };
-    return call(path, { method: "PATCH", json });
-  };
-  const status = (value) => () => call(path, { method: "PATCH", json: { status: value } });
-  const remove = async () => {
-    const sure = await ask({ title: `Delete ${user.email}?`, body: `The user goes with ${user.used} agents, their memory and all keys. This cannot be undone.`, action: "Delete", type: user.email });
-    if (!sure) throw new Cancelled();
-    return call(`${path}?agents=delete`, { method: "DELETE" });
-  };
-  const dialog = h(
-    "dialog",
-    { class: "large", "aria-labelledby": "user-title" },
-    h("h2", { id: "user-title" }, user.email),
-    h("p", {}, h("a", { href: to(`/admin/agents?user=${user.id}`) }, `${user.used} agents`)),
-    h("div", { class: "row" }, field("user-plan", "Plan", plan)),
-    limits,
-    problem,
-    h("div", { class: "buttons" }, h("button", { type: "button", class: "primary", onclick: act(save, "Saved.") }, "Save")),
-    h("h3", {}, "API keys"),
-    keys,
-    h("h3", {}, "Access"),
-    h("div", { class: "buttons" }, [
-      user.status === "suspended"
-        ? h("button", { type: "button", onclick: act(status("active"), "The user is active again; agents stay stopped until they are started.") }, "Resume")
-        : h("button", { type: "button", disabled: self, onclick: act(status("suspended"), "Suspended: keys and sessions are refused, agents stop, data is kept.") }, "Suspend"),
-      h("button", { type: "button", class: "danger", disabled: self, onclick: (event) => busy(event.currentTarget, async () => { try { await remove(); dialog.close(); toast("The user is being deleted."); } catch (error) { if (!(error instanceof Cancelled)) await attempt(() => Promise.reject(error)); } }) }, "Delete the user"),
-      h("button", { type: "button", onclick: () => dialog.close() }, "Close"),
-    ]),
-  );
-  dialog.addEventListener("close", () => {
-    dialog.remove();
-    load(who);
-  });
-  document.body.append(dialog);
-  dialog.showModal();
-  listKeys(keys, `${path}/keys`);
+async function invite(form) {
+  const email = form.elements.email.value.trim();
+  const made = await call("/api/admin/invitations", { method: "POST", json: { plan: form.elements.plan.value, ...(email ? { email } : {}) } });
+  form.reset();
+  await invitations();
+  await once("An invitation", "Send it to the person: they enter it where they create their account. It works once, within a week.", made.invitation);
 }
-
-class Cancelled extends Error {}
-
-const field = (id, label, input) => h("div", { class: "field" }, h("label", { for: id }, label), input);

@@ -33,8 +33,8 @@ pub(super) fn page(_: &View) -> Markup {
                 (field("current", "Present password", Some("Leave it empty if you came by a one-time link and have none."), &html! {
                     input #current name="current" type="password" autocomplete="current-password" maxlength="1024" aria-describedby="current-hint";
                 }))
-                (field("new", "New password", Some("Twelve characters or more; a few words are best."), &html! {
-                    input #new name="new" type="password" autocomplete="new-password" required maxlength="1024" aria-describedby="new-hint";
+                (field("new-password", "New password", Some("Twelve characters or more; a few words are best."), &html! {
+                    input #new-password name="password" type="password" autocomplete="new-password" required minlength="12" maxlength="256" aria-describedby="new-password-hint";
                 }))
                 p.error #password-problem role="alert" hidden {}
                 button { "Change the password" }

@@ -31,6 +31,21 @@ pub(super) fn users(_: &View) -> Markup {
                 button { "Add the user" }
             }
         }
+        section.card aria-labelledby="invitations-title" {
+            h2 #invitations-title { "Invitations" }
+            p.hint { "For people who make their account themselves, where the operator has not closed registration." }
+            (loading("invitations"))
+            form #invite novalidate {
+                div.row {
+                    (field("invite-email", "E-mail address", Some("The only one that may use it. Empty: anybody who has it."), &html! {
+                        input #invite-email name="email" type="email" maxlength="254" autocomplete="off" aria-describedby="invite-email-hint";
+                    }))
+                    (field("invite-plan", "Plan", None, &plans("invite-plan")))
+                }
+                p.error #invite-problem role="alert" hidden {}
+                button { "Invite" }
+            }
+        }
     }
 }
 
@@ -60,11 +75,6 @@ pub(super) fn service(_: &View) -> Markup {
         h1 { "Service" }
         section.card aria-labelledby="health-title" { h2 #health-title { "Health" } (loading("health")) }
         section.card aria-labelledby="runtime-title" { h2 #runtime-title { "What runs the agents" } (loading("runtime")) }
-        section.card aria-labelledby="orphans-title" {
-            h2 #orphans-title { "Orphans" }
-            p.hint { "Instances that bear this installation's mark and belong to no agent." }
-            (loading("orphans"))
-        }
     }
 }
 
@@ -73,9 +83,11 @@ pub(super) fn audit(_: &View) -> Markup {
         h1 { "Audit" }
         p.hint { "Who did what, newest first." }
         form.filters #filters role="search" {
-            div.field { label for="actor" { "User id" } input #actor name="user" type="search" autocomplete="off" spellcheck="false"; }
+            div.field { label for="actor" { "User, by e-mail address or id" } input #actor name="user" type="search" autocomplete="off" spellcheck="false"; }
             div.field { label for="action" { "Action" } input #action name="action" type="search" autocomplete="off" spellcheck="false"; }
+            div.field { label for="target" { "Target, such as an agent's id" } input #target name="target" type="search" autocomplete="off" spellcheck="false"; }
             button { "Find" }
+            button type="button" #export { "Download all that fit" }
         }
         (loading("entries"))
         (pager())

@@ -78,7 +78,7 @@ pub(super) fn chat(view: &View) -> Markup {
                 p #state role="status" {}
                 form #say {
                     label.hidden for="message" { "Message" }
-                    textarea #message name="message" rows="2" maxlength="32000" required placeholder="Write a message. Enter sends, Shift and Enter begin a new line." {}
+                    textarea #message name="message" rows="2" maxlength="32000" required disabled placeholder="Write a message. Enter sends, Shift and Enter begin a new line." {}
                     div.buttons {
                         button.primary #send { "Send" }
                         button type="button" #stop hidden { "Stop" }
@@ -107,20 +107,7 @@ pub(super) fn logs(view: &View) -> Markup {
 }
 
 pub(super) fn usage(view: &View) -> Markup {
-    frame(
-        view,
-        &html! {
-            div.filters {
-                fieldset.statuses {
-                    legend { "Time" }
-                    @for (value, name) in [("1h", "1 hour"), ("24h", "24 hours"), ("7d", "7 days"), ("30d", "30 days")] {
-                        label.chip { input type="radio" name="span" value=(value) checked[value == "1h"]; " " (name) }
-                    }
-                }
-            }
-            (loading("plots"))
-        },
-    )
+    frame(view, &loading("plots"))
 }
 
 pub(super) fn settings(view: &View) -> Markup {

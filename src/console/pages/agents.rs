@@ -77,7 +77,7 @@ pub(super) fn new(view: &View) -> Markup {
         nav.crumbs aria-label="Where you are" { a href=(view.to("/")) { "Agents" } }
         h1 { "New agent" }
         p #plan.hint {}
-        form.wide #new novalidate {
+        form.wide #new novalidate aria-busy="true" {
             fieldset {
                 legend { "Agent" }
                 (fields::field("name", "Name", Some("What you call it; can be changed later."), &html! {

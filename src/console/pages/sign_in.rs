@@ -25,18 +25,16 @@ pub(super) fn page(_: &View) -> Markup {
                 p.error #link-problem role="alert" hidden {}
                 button.primary { "Sign in with the link" }
             }
-            p #other hidden { a.button #oidc href="" { "Sign in with your organization" } }
-            details {
+            details #registration hidden {
                 summary { "Create an account" }
-                p.hint { "Where the operator has opened registration, or has sent you an invitation." }
                 form #register novalidate {
                     (field("new-email", "E-mail address", None, &html! {
                         input #new-email name="email" type="email" autocomplete="username" required maxlength="254";
                     }))
                     (field("new-password", "Password", Some("Twelve characters or more; a few words are best."), &html! {
-                        input #new-password name="password" type="password" autocomplete="new-password" required minlength="8" maxlength="1024" aria-describedby="new-password-hint";
+                        input #new-password name="password" type="password" autocomplete="new-password" required minlength="12" maxlength="256" aria-describedby="new-password-hint";
                     }))
-                    (field("invitation", "Invitation", Some("If you have one."), &html! {
+                    (field("invitation", "Invitation", Some("The operator, or an administrator, has sent it to you."), &html! {
                         input #invitation name="invitation" autocomplete="off" aria-describedby="invitation-hint";
                     }))
                     p.error #register-problem role="alert" hidden {}
