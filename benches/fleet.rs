@@ -108,6 +108,7 @@ async fn fill(fakes: &Fakes) {
             port,
             cpu: 1.0,
             memory_mb: 128,
+            own_network: false,
             host_name: None,
             origin: None,
         };

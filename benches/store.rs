@@ -129,6 +129,8 @@ fn agent(n: u16, sealed: &Sealed) -> AgentRecord {
         retired: None,
         token: Some(sealed.clone()),
         software: None,
+        upgrade: None,
+        untold: false,
         state: AgentState::new(),
     }
 }

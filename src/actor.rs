@@ -32,11 +32,11 @@ pub use clock::Clock;
 pub use counters::{ActorCounts, Counters};
 pub use creation_rule::{CreationRequest, CreationRule, Denied};
 pub use job_queue::JobQueues;
-pub use jobs::{API_KEY_FIELD, CHANNELS_FIELD, RETIRED_FIELD, key_of, open_credentials, open_retired};
+pub use jobs::{API_KEY_FIELD, Rehearsal, place, remembered, snapshot, CHANNELS_FIELD, RETIRED_FIELD, key_of, open_credentials, open_retired};
 pub use lease::Lease;
 pub use protocol::{
     AgentMsg, Change, CommandMsg, CommandReply, CreateRefusal, Creation, Directory, IdempotencyClaim, RegistryMsg,
-    RegistrySlot, SupervisorMsg,
+    RegistrySlot, SupervisorMsg, UpgradeStep,
 };
 #[cfg(feature = "testkit")]
 pub use services::Sabotage;

@@ -77,6 +77,8 @@ enum Verb {
     /// Agents: create, message, watch, stop, delete.
     #[command(subcommand)]
     Agent(agent::AgentVerb),
+    /// Put another version in place of what agents run, in waves; a version that fails is taken back.
+    Upgrade(agent::UpgradeArgs),
     /// Users, for those with the admin scope.
     #[command(subcommand)]
     User(account::UserVerb),
@@ -170,6 +172,7 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         Verb::Recover(args) => recover::run(args, environment, cli.client.output(environment)),
         Verb::Demo(args) => demo::run(args, environment),
         Verb::Agent(verb) => one_thread(agent::run(verb, &client(environment)?, environment)),
+        Verb::Upgrade(args) => one_thread(agent::upgrade(args, &client(environment)?)),
         Verb::User(verb) => one_thread(account::run_user(verb, &client(environment)?)),
         Verb::Key(verb) => one_thread(account::run_key(verb, &client(environment)?)),
         Verb::AdminLink(args) => one_thread(admin_link::run(args, environment, cli.client.output(environment))),

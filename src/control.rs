@@ -19,6 +19,7 @@ mod accounts;
 mod builder;
 #[cfg(feature = "testkit")]
 mod chaos;
+mod data;
 mod events;
 mod explain;
 mod handle;
@@ -30,6 +31,7 @@ pub mod recover;
 mod remedy;
 mod rotate;
 mod sign_in;
+mod upgrade;
 mod users;
 
 use std::sync::Arc;
@@ -47,12 +49,14 @@ pub use builder::{Builder, StartError};
 #[cfg(feature = "testkit")]
 pub use chaos::ActorCrash;
 pub use events::{EventStream, EventsError};
+pub use data::DataError;
 pub use explain::Explanation;
 pub use handle::{AgentHandle, CommandError, CommandOutcome, WaitError};
 pub use message::{DeliveryError, Message};
 pub use new_agent::{AgentPatch, CreateError, NewAgent};
 pub use rotate::{KeyFile, RotateError, Rotation};
 pub use sign_in::{SignInError, SignedIn, Visitor};
+pub use upgrade::UpgradeError;
 
 use crate::accounts::Accounts;
 pub use crate::actor::{

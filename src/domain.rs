@@ -44,7 +44,7 @@ pub use run::{Exit, RunId};
 pub use secret::Secret;
 pub use session_name::SessionName;
 pub use slug::Slug;
-pub use software::{ImageRef, Profile, Software};
+pub use software::{ImageRef, Profile, Software, Upgrade, UpgradeStage};
 pub use spec::{AgentSpec, DEFAULT_TEMPERATURE};
 pub use spec_patch::{AppliedPatch, SpecPatch};
 pub use status::Status;

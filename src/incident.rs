@@ -96,6 +96,13 @@ impl Kind {
             | Code::Stopped
             | Code::Recovered
             | Code::ServiceRestarted
+            | Code::Importing
+            | Code::UpgradeRequested
+            | Code::UpgradeRefused
+            | Code::UpgradeStarted
+            | Code::Upgraded
+            | Code::UpgradeFailed
+            | Code::RolledBack
             | Code::RetryDue => return None,
         })
     }

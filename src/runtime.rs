@@ -54,6 +54,8 @@ pub struct InstanceSpec {
     pub cpu: f64,
     /// MiB.
     pub memory_mb: u32,
+    /// In a network of its own, also where instances share one; not part of the hash.
+    pub own_network: bool,
     /// Public host name, for a reverse proxy's labels.
     pub host_name: Option<String>,
     /// Kept with the instance for those who lost their records; not part of the hash.
@@ -283,6 +285,14 @@ pub enum ImageChoice<'a> {
 /// Tells how the preparation goes on, for people, e.g. `pulling image 40%`.
 pub type Progress = Arc<dyn Fn(String) + Send + Sync>;
 
+/// Bytes of an instance's data that are read at once: what is carried between instances goes through the service's memory.
+pub const MAX_DATA: usize = 128 * 1024 * 1024;
+
+/// What is said of a folder that holds more.
+pub(crate) fn too_much_data(folder: &str) -> RuntimeError {
+    RuntimeError::Invalid(format!("{folder} holds more than {} MiB", MAX_DATA / (1024 * 1024)))
+}
+
 /// Something that runs instances. See the module for the rules that all calls keep.
 pub trait ContainerRuntime: Send + Sync + 'static {
     fn caps(&self) -> Caps;
@@ -319,11 +329,9 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// tell, because it has no images.
     fn software<'a>(
         &'a self,
-        _choice: ImageChoice<'a>,
-        _progress: Progress,
-    ) -> BoxFuture<'a, RuntimeResult<Option<Software>>> {
-        Box::pin(std::future::ready(Ok(None)))
-    }
+        choice: ImageChoice<'a>,
+        progress: Progress,
+    ) -> BoxFuture<'a, RuntimeResult<Option<Software>>>;
 
     /// An instance with this spec exists afterwards. One with the same owner and hash is adopted as it is, running or
     /// not; one with another hash, or at rest and of another image, is removed (its data kept) and made anew. Files are staged only into a new one.
@@ -331,6 +339,16 @@ pub trait ContainerRuntime: Send + Sync + 'static {
 
     /// Replaces the given files of an instance that is not running.
     fn stage<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>>;
+
+    /// The regular files in a folder of the instance's data, with what is below it, in the order of their paths, at most
+    /// [`MAX_DATA`] bytes. None where there is no such folder. Links and devices are left out. Of an instance that runs the
+    /// files may be of different moments. Paths are relative to the data folder, as in [`ContainerRuntime::stage`].
+    fn read_data<'a>(&'a self, key: &'a InstanceKey, folder: &'a str)
+    -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>>;
+
+    /// Writes files into the instance's data, running or not: whoever calls it for one that runs knows that the instance
+    /// does not use them.
+    fn write_data<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>>;
 
     /// The instance runs afterwards; one that runs already goes on undisturbed.
     fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Run>>;

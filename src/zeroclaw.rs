@@ -1,7 +1,10 @@
 //! What the control plane knows of ZeroClaw: its HTTP calls, its pairing lines, its files, and what differs by version.
 
+pub mod bundle;
 pub mod client;
 mod family;
+pub mod memory;
+pub mod migration;
 pub mod pairing;
 pub mod profile;
 pub mod software;

@@ -52,6 +52,8 @@ mod standin;
 mod streams;
 #[path = "docker/subject.rs"]
 mod subject;
+#[path = "docker/upgrades.rs"]
+mod upgrades;
 #[path = "docker/versions.rs"]
 mod versions;
 #[path = "docker/world.rs"]
@@ -189,6 +191,10 @@ fn main() {
         Native versions::each_setting_reaches_the_model_or_the_gateway;
         Native versions::no_secret_is_on_the_volume_or_in_a_label;
         TwoVersions versions::a_moved_tag_changes_no_agent;
+        TwoVersions upgrades::memory_goes_up_through_the_versions_and_down_again;
+        Native upgrades::rehearsal_catches_bad_images_and_the_agent_notices_nothing;
+        Native upgrades::version_that_fails_in_place_is_taken_back_with_its_memory;
+        TwoVersions upgrades::export_is_brought_in_by_another_version;
         RealZeroClaw plane::stops_by_itself_and_leaves_nothing;
         RealZeroClaw plane::twenty_at_once_are_all_running;
         RealZeroClaw plane::a_foreign_listener_costs_only_its_port;

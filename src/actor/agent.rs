@@ -21,7 +21,7 @@ use super::protocol::{AgentMsg, CommandMsg, CommandReply, GONE, RegistrySlot};
 use crate::audit;
 use crate::domain::Secret;
 use crate::lifecycle::{
-    Admission, Context, Effect, Event, Failure, FailureKind, Job, Outcome, Phase, Transition, admit, allowed, step,
+    Admission, Code, Context, Effect, Event, Failure, FailureKind, Job, Outcome, Phase, Transition, admit, allowed, step,
 };
 #[cfg(feature = "testkit")]
 use crate::store::AgentRecord;
@@ -276,8 +276,18 @@ impl ActorState {
             }
         }
         let transition = self.decide(Event::Command(command));
-        if let (Some(state), Some(cause)) = (transition.state, transition.cause) {
+        if let (Some(mut state), Some(mut cause)) = (transition.state, transition.cause) {
+            let step = change.as_ref().and_then(|change| change.upgrade.as_ref());
+            if let Some(step) = step {
+                cause.clone_from(&step.cause);
+                // What went well needs no reason.
+                state.reason = (cause.code != Code::Upgraded).then(|| cause.clone());
+            }
             let mut next = self.next_record(state, transition.token, None);
+            if let Some(step) = step {
+                next.upgrade.clone_from(&step.upgrade);
+                next.untold = step.untold;
+            }
             if let Some(change) = change {
                 next.spec = change.spec;
                 next.api_key = change.api_key;

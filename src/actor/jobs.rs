@@ -1,7 +1,11 @@
 //! The work on an instance: one job, some calls, one end. Jobs decide nothing; they report.
 
+mod import;
+mod migration;
 mod pairing;
+mod rehearsal;
 mod secrets;
+mod snapshot;
 mod usability;
 
 use std::net::SocketAddr;
@@ -13,6 +17,9 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use self::import::place;
+pub use self::rehearsal::{Rehearsal, remembered};
+pub use self::snapshot::snapshot;
 pub use self::secrets::{
     API_KEY_FIELD, CHANNELS_FIELD, RETIRED_FIELD, TOKEN_FIELD, open_credentials, open_retired, open_token,
 };
@@ -28,6 +35,9 @@ use crate::zeroclaw::workspace::{self, Staging};
 
 /// What a job gives the runtime beyond the runtime's own deadlines.
 const ANSWER_MARGIN: Duration = Duration::from_secs(2);
+
+/// How long all entries of a memory may take that are told to a gateway.
+const TELLING: Duration = Duration::from_secs(120);
 
 /// What a job works with: a copy, so that the actor is free meanwhile.
 #[derive(Clone)]
@@ -78,7 +88,7 @@ pub async fn run(services: Arc<Services>, job: Job, input: JobInput, cancel: Can
         }
         Job::Probe => limits.start + limits.health,
         // A token is tried, or a code is waited for and redeemed; then the gateway is asked whether it is usable.
-        Job::Pair => limits.pairing * 3 + limits.health,
+        Job::Pair => limits.pairing * 3 + limits.health + if input.record.untold { TELLING } else { Duration::ZERO },
     };
     if changes_instance(job) && !services.lease.is_held() {
         let cause = Cause::because(Code::RuntimeUnavailable, "the lease of the installation is not held at present");
@@ -158,8 +168,14 @@ async fn create(services: &Services, input: &JobInput, cancel: &CancellationToke
         let cause = Cause::because(Code::SecretsMissing, SUPPLY_API_KEY);
         return Err(Failure { kind: FailureKind::Permanent, cause });
     }
-    let choice = ImageChoice::Kept { key: &key_of(&input.record), known: input.record.software.as_deref() };
-    let software = services.runtime.software(choice, progress).await.map_err(|error| runtime_failure(&error))?;
+    let upgrade = input.record.upgrade.as_deref();
+    let software = match upgrade {
+        Some(upgrade) => Some(upgrade.wanted().clone()),
+        None => {
+            let choice = ImageChoice::Kept { key: &key_of(&input.record), known: input.record.software.as_deref() };
+            services.runtime.software(choice, progress).await.map_err(|error| runtime_failure(&error))?
+        }
+    };
     let spec = instance_spec(services, input, &credentials, software.as_ref());
     let seen = services.runtime.ensure_created(&spec).await.map_err(|error| runtime_failure(&error))?;
     let run = seen.run().cloned();
@@ -173,6 +189,10 @@ async fn create(services: &Services, input: &JobInput, cancel: &CancellationToke
             services.runtime.kill(&spec.key).await.map_err(|error| runtime_failure(&error))?;
         }
         services.runtime.stage(&spec.key, &spec.files).await.map_err(|error| runtime_failure(&error))?;
+    }
+    // Until what it was made from is stored; from then on the new version has written to its data.
+    if let Some(upgrade) = upgrade.filter(|_| run.is_none() && input.record.software.as_deref() != software.as_ref()) {
+        migration::migrate(services, &spec.key, upgrade, input.record.spec.memory_backend).await?;
     }
     let up = run.as_ref().map(|run| run.run_id.clone());
     let outcome = Outcome::Created { engine_id: seen.engine_id.into(), up };
@@ -206,6 +226,7 @@ fn instance_spec(
         image: software.and_then(|software| software.image.clone()),
         cpu: input.limits.cpu,
         memory_mb: input.limits.memory_mb,
+        own_network: false,
         host_name: services.settings.domain.as_ref().map(|domain| format!("{}.{domain}", record.slug)),
         origin: Some(Arc::new(Origin {
             user: record.user,

@@ -13,7 +13,7 @@ use super::account_change::{AccountChange, AccountRefusal};
 use super::creation_rule::Denied;
 use super::jobs::JobReport;
 use crate::audit::Acting;
-use crate::domain::{AgentId, AgentSpec, ChannelKind, HostPort, Secret, Status, UserId};
+use crate::domain::{AgentId, AgentSpec, ChannelKind, HostPort, Secret, Status, Upgrade, UserId};
 use crate::ledger::{Refusal, SlugRequest};
 use crate::lifecycle::{Cause, Command, Event, Job, Observation};
 use crate::runtime::Run;
@@ -92,6 +92,16 @@ pub struct Change {
     pub channels: Option<Sealed>,
     pub channel_kinds: Vec<ChannelKind>,
     pub retired: Option<Sealed>,
+    /// A step of an upgrade, stored with the rest.
+    pub upgrade: Option<UpgradeStep>,
+}
+
+/// Where an upgrade or an import stands from now on, `None` when there is none or it is over, and why.
+pub struct UpgradeStep {
+    pub upgrade: Option<Arc<Upgrade>>,
+    /// Entries of its memory wait in its data from now on.
+    pub untold: bool,
+    pub cause: Cause,
 }
 
 /// The answer to a command.

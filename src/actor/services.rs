@@ -38,6 +38,8 @@ pub struct Services {
     pub orphans: AtomicU64,
     /// Bounds observations, figures and lists that are asked of the engine at the same time; first come, first served.
     pub engine_calls: Semaphore,
+    /// Bounds what carries whole memories: rehearsals, exports, imports.
+    pub transfers: Semaphore,
     pub counters: Counters,
     pub lease: Lease,
     pub creation_rule: CreationRule,
@@ -54,6 +56,8 @@ impl Services {
     /// Calls that only read, at once. An engine serves them from one process; more would only wait in its socket, and
     /// time out there. Jobs are not counted: there is one for each agent, and engines bound starts by themselves.
     pub const ENGINE_CALLS: usize = 16;
+    /// Each may hold some hundred megabytes; others wait for their turn.
+    pub const TRANSFERS: usize = 2;
 }
 
 /// Bugs to be planted: a check that finds none of them would prove nothing.

@@ -1,18 +1,22 @@
 //! `zeroone agent`.
 
+mod data;
 mod explain;
 mod find;
 mod spec;
 mod tables;
+mod upgrade;
 mod wait;
 
 use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
 use self::find::{Agent, find, query};
 use self::spec::{CreateArgs, UpdateArgs};
+pub(super) use self::upgrade::{UpgradeArgs, run as upgrade};
 use self::wait::LONGEST_SECS;
 use super::Environment;
 use super::account::created;
@@ -114,6 +118,18 @@ pub(super) enum AgentVerb {
     Incidents { agent: String },
     /// Why it is in its status, what happens next, and what to do.
     Explain { agent: String },
+    /// Write its workspace and memory to a file; no secret is in it.
+    Export {
+        agent: String,
+        /// By default SLUG.tar; `-` for standard output.
+        file: Option<PathBuf>,
+    },
+    /// Make an agent from an exported file; prints the id.
+    Import(Box<data::ImportArgs>),
+    /// Make an agent with the configuration, key, workspace and memory of another one, without its channels; prints the id.
+    Clone(data::CloneArgs),
+    /// Put another version in place of what it runs; one that fails is taken back.
+    Upgrade(upgrade::OneArgs),
 }
 
 pub(super) async fn run(verb: AgentVerb, client: &Client, environment: &Environment) -> Result<(), Failure> {
@@ -144,6 +160,10 @@ pub(super) async fn run(verb: AgentVerb, client: &Client, environment: &Environm
             let path = find(client, &agent).await?.path("/incidents");
             tables::incidents(client.output, &client.list(&path).await?)
         }
+        AgentVerb::Export { agent, file } => data::export(&agent, file, client).await,
+        AgentVerb::Import(args) => data::import(*args, client, environment).await,
+        AgentVerb::Clone(args) => data::clone(args, client).await,
+        AgentVerb::Upgrade(args) => upgrade::one(&args, client).await,
         AgentVerb::Explain { agent } => explain(client, &agent).await,
     }
 }

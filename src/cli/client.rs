@@ -29,6 +29,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const ANSWER: Duration = Duration::from_secs(60);
 /// The longest answer, or line of a stream, that is read: logs of 5000 lines with 16 KiB each.
 const ANSWER_LIMIT: usize = 96 << 20;
+/// The largest file: an export with what an archive adds to it.
+const FILE_LIMIT: usize = 192 << 20;
 /// Most of a problem's text that is shown when it is no problem+json, e.g. a proxy's page.
 const FOREIGN_TEXT: usize = 200;
 
@@ -193,6 +195,33 @@ impl Client {
         Ok((status, serde_json::from_str(&text(response).await?).unwrap_or_default()))
     }
 
+    /// An answer with its status, where that tells two kinds of success apart.
+    pub(super) async fn post_told(&self, path: &str, json: &Value, within: Duration) -> Result<(u16, Value), Failure> {
+        let response = self.send(self.request(Method::POST, path).json(json).timeout(within)).await?;
+        Ok((response.status().as_u16(), body(response).await?))
+    }
+
+    /// A file.
+    pub(super) async fn download(&self, path: &str, within: Duration) -> Result<Vec<u8>, Failure> {
+        let response = self.send(self.request(Method::GET, path).timeout(within)).await?;
+        bytes(response, FILE_LIMIT).await
+    }
+
+    /// Sends a file of this type, and a secret in a header of this name.
+    pub(super) async fn upload(
+        &self,
+        path: &str,
+        (kind, file): (&str, Vec<u8>),
+        secret: Option<(&str, String)>,
+        within: Duration,
+    ) -> Result<Value, Failure> {
+        let mut request = self.request(Method::POST, path).header("content-type", kind).body(file).timeout(within);
+        if let Some((name, secret)) = secret {
+            request = request.header(name, secret);
+        }
+        body(self.send(request).await?).await
+    }
+
     pub(super) async fn patch(&self, path: &str, json: &Value) -> Result<Value, Failure> {
         body(self.send(self.request(Method::PATCH, path).json(json).timeout(ANSWER)).await?).await
     }
@@ -354,15 +383,19 @@ async fn body(response: Response) -> Result<Value, Failure> {
 }
 
 async fn text(response: Response) -> Result<String, Failure> {
+    Ok(String::from_utf8_lossy(&bytes(response, ANSWER_LIMIT).await?).into_owned())
+}
+
+async fn bytes(response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let mut pieces = response.bytes_stream();
     while let Some(piece) = pieces.next().await {
         bytes.extend_from_slice(&piece.map_err(|error| Failure::of(error.without_url()))?);
-        if bytes.len() > ANSWER_LIMIT {
+        if bytes.len() > limit {
             return Err(Failure::said("the answer is too long"));
         }
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(bytes)
 }
 
 fn http_client(tls: bool) -> Result<reqwest::Client, Failure> {

@@ -190,6 +190,7 @@ impl Builder {
             recoveries: Recoveries::default(),
             orphans: AtomicU64::default(),
             engine_calls: Semaphore::new(Services::ENGINE_CALLS),
+            transfers: Semaphore::new(Services::TRANSFERS),
             counters: Counters::default(),
             lease,
             creation_rule: self.creation_rule,
@@ -230,6 +231,8 @@ impl Builder {
         };
         users::spawn(plane.clone());
         rotate::resume(plane.clone());
+        plane.resume_upgrades();
+        plane.remove_half_imported();
         tokio::spawn(end_without_lease(plane.clone()));
         Ok(ControlPlane { _alive: Some(alive), ..plane })
     }

@@ -88,6 +88,17 @@ impl ControlPlane {
     /// # Errors
     /// See [`CreateError`].
     pub async fn create_agent(&self, user: UserId, new: NewAgent) -> Result<AgentHandle, CreateError> {
+        self.create_as(user, new, AgentState::new(), false).await
+    }
+
+    /// Creates an agent in this state. `untold`: entries of its memory will wait in its data.
+    pub(super) async fn create_as(
+        &self,
+        user: UserId,
+        new: NewAgent,
+        state: AgentState,
+        untold: bool,
+    ) -> Result<AgentHandle, CreateError> {
         let NewAgent { id, spec, credentials, slug, idempotency } = new;
         let (slug, wish) = match slug {
             Some(slug) => (slug.clone(), SlugRequest::Exact(slug)),
@@ -110,7 +121,9 @@ impl ControlPlane {
             token: None,
             software: None,
             retired: None,
-            state: AgentState::new(),
+            upgrade: None,
+            untold,
+            state,
         };
         let creation = Box::new(Creation { record, slug: wish, idempotency, adopted: false, acting: audit::current() });
         let registry = self.registry.load_full();
@@ -182,7 +195,7 @@ impl AgentHandle {
         // Built on what this view shows: if the agent was changed since, it is refused rather than half undone.
         let if_generation = patch.if_generation.unwrap_or(record.state.generation);
         let retired = self.retire(record, &patch.api_key, &patch.channels);
-        let change = Change { spec, api_key, channels, channel_kinds, retired };
+        let change = Change { spec, api_key, channels, channel_kinds, retired, upgrade: None };
         self.command(Command::Update { inside }, Some(Box::new(change)), Some(if_generation)).await
     }
 }

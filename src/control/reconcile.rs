@@ -3,7 +3,7 @@
 //! Two tasks, so that neither waits for the other: the watcher passes the engine's wake-ups to the actors, and the sweep
 //! lists the instances now and then and deals with those that belong to no agent.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ACTOR_PATIENCE, recover};
 use crate::actor::{Creation, Orphans, RegistryMsg, RegistrySlot, Services, SupervisorMsg, ask};
-use crate::domain::AgentId;
+use crate::domain::{AgentId, UpgradeStage};
 use crate::ledger::SlugRequest;
 use crate::runtime::{DataPolicy, InstanceKey, ObservedInstance, Resync};
 
@@ -112,8 +112,12 @@ async fn clear_orphans(
     let Ok(Ok(found)) = timeout(limit, services.runtime.list_owned()).await else { return before };
     drop(permit);
     let mut orphans = HashMap::new();
+    let rehearsals = rehearsals(services);
     for instance in found {
         let agent = instance.key.agent;
+        if rehearsals.contains(&agent) {
+            continue;
+        }
         if services.views.get(agent).is_some() || !services.lease.is_held() {
             continue;
         }
@@ -140,6 +144,16 @@ async fn clear_orphans(
         }
     }
     orphans
+}
+
+/// Instances in which an upgrade is tried. They have no record of their own, and are removed by whoever tries it.
+fn rehearsals(services: &Services) -> HashSet<AgentId> {
+    let upgrade = |id| services.views.get(id)?.record.upgrade.clone();
+    let instance = |stage| match stage {
+        UpgradeStage::Rehearsing { instance } => Some(instance),
+        UpgradeStage::Forward | UpgradeStage::Back => None,
+    };
+    services.views.ids().into_iter().filter_map(|id| instance(upgrade(id)?.stage)).collect()
 }
 
 async fn remove(services: &Services, key: &InstanceKey) -> bool {

@@ -204,6 +204,8 @@ fn record(found: Found, user: UserId, slug: Slug, now: Timestamp) -> (AgentRecor
         token: None,
         software: None,
         retired: None,
+        upgrade: None,
+        untold: false,
         state,
     };
     (record, missing)

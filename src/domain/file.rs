@@ -1,4 +1,6 @@
-//! Files that an instance gets.
+//! Files of an instance.
+
+use std::borrow::Cow;
 
 use super::Secret;
 
@@ -6,7 +8,7 @@ use super::Secret;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StagedFile {
     /// Relative to the data folder, e.g. `.zeroclaw/config.toml`.
-    pub path: &'static str,
+    pub path: Cow<'static, str>,
     pub content: Secret<Vec<u8>>,
     /// Unix permission bits.
     pub mode: u32,

@@ -1,8 +1,11 @@
 //! Which ZeroClaw an agent runs.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use super::{AgentId, Timestamp};
 
 /// A family of ZeroClaw's versions that behave alike from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,6 +41,53 @@ pub struct Software {
 pub struct ImageRef {
     pub name: String,
     pub id: String,
+}
+
+/// An exchange of what an agent runs. It is in the agent's record until it is over, so that one that was cut short goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgrade {
+    pub from: Software,
+    pub to: Software,
+    pub stage: UpgradeStage,
+    pub since: Timestamp,
+    /// How many entries the agent remembered before; `None` where its gateway could not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remembered: Option<u64>,
+    /// Why it is taken back, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Arc<str>>,
+}
+
+/// How far an upgrade is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "name")]
+pub enum UpgradeStage {
+    /// The agent runs on; what it shall run is tried with a copy of its data, in this instance.
+    Rehearsing {
+        instance: AgentId,
+    },
+    Forward,
+    Back,
+}
+
+impl UpgradeStage {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rehearsing { .. } => "rehearsing",
+            Self::Forward => "forward",
+            Self::Back => "back",
+        }
+    }
+}
+
+impl Upgrade {
+    /// What the agent shall run now.
+    pub const fn wanted(&self) -> &Software {
+        match self.stage {
+            UpgradeStage::Forward => &self.to,
+            UpgradeStage::Rehearsing { .. } | UpgradeStage::Back => &self.from,
+        }
+    }
 }
 
 impl Profile {

@@ -115,6 +115,14 @@ impl SpecPatch {
         self.apply(Some(spec), has_key)
     }
 
+    /// A new agent like one whose specification was out of our control. The key that its model needs may follow later.
+    ///
+    /// # Errors
+    /// Everything that is wrong with either, or that cannot be changed.
+    pub fn like(self, spec: &AgentSpec) -> Result<AppliedPatch, Problems> {
+        self.change(&Self::recheck(spec)?, true)
+    }
+
     /// A specification that was out of our control, such as on an instance's label, checked like what a caller sends.
     pub(super) fn recheck(spec: &AgentSpec) -> Result<AgentSpec, Problems> {
         let read = serde_json::to_value(spec).and_then(serde_json::from_value::<Self>);

@@ -1,11 +1,15 @@
 //! `/api/agents`: the records and the commands.
 
+mod clone;
 mod command;
 mod create;
 mod etag;
+mod export;
+mod import;
 mod own;
 mod patch;
 mod record;
+mod upgrade;
 mod wait;
 
 use axum::Json;
@@ -16,10 +20,14 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use command::{__path_delete, __path_restart, __path_start, __path_stop, delete, restart, start, stop};
+pub use clone::{__path_clone, clone};
 pub use create::{__path_create, create, created};
+pub use export::{__path_export, export};
+pub use import::{__path_import, import};
 pub use own::OwnedAgent;
 pub use patch::{__path_patch, patch};
 pub use record::{AgentDetail, AgentSummary};
+pub use upgrade::{__path_upgrade, upgrade};
 pub use wait::{__path_wait, wait};
 
 use super::guard::Admitted;

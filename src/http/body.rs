@@ -17,16 +17,33 @@ use super::problem::{Code, FieldError, Problem};
 
 /// The largest body that is read.
 pub const MAX_BODY: usize = 1024 * 1024;
+/// The largest file that is read.
+pub const MAX_ARCHIVE: usize = 144 * 1024 * 1024;
 /// What is read and thrown away of a body that is too large: a client that still sends when it is refused would else
 /// see its connection break instead of the answer.
 const MAX_DRAINED: usize = 32 * 1024 * 1024;
 /// How long a client may take to send a body.
 const READ_WITHIN: Duration = Duration::from_secs(30);
+/// How long a client may take to send a file.
+const READ_FILE_WITHIN: Duration = Duration::from_secs(600);
 /// Longest name of an unknown field that is repeated.
 const MAX_SHOWN_NAME: usize = 64;
 
 /// A JSON object as `T`, of at most `LIMIT` bytes.
 pub struct JsonBody<T, const LIMIT: usize = MAX_BODY>(pub T);
+
+/// A JSON object as `T`, or no body, which counts as an empty one.
+pub struct Optional<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for Optional<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let bytes = read(&parts.headers, body, MAX_BODY).await?;
+        if bytes.is_empty() { Ok(Self(T::default())) } else { parse(&bytes).map(Self) }
+    }
+}
 
 /// No body, or an empty JSON object.
 pub struct EmptyBody;
@@ -62,12 +79,14 @@ impl<S: Send + Sync> FromRequest<S> for EmptyBody {
 
 /// A whole body of at most `limit` bytes.
 pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+    // What may be larger may take longer.
+    let within = if limit > MAX_BODY { READ_FILE_WITHIN } else { READ_WITHIN };
     let too_large = || Problem::new(Code::TooLarge, format!("The body may have at most {limit} bytes."));
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > MAX_DRAINED as u64) {
+    if announced.is_some_and(|length| length > limit.max(MAX_DRAINED) as u64) {
         return Err(too_large());
     }
-    let reading = tokio::time::timeout(READ_WITHIN, gather(body, limit)).await;
+    let reading = tokio::time::timeout(within, gather(body, limit)).await;
     match reading {
         Ok(Ok(Some(bytes))) => Ok(bytes),
         Ok(Ok(None)) => Err(too_large()),
@@ -85,7 +104,7 @@ async fn gather(mut body: Body, limit: usize) -> Result<Option<Bytes>, axum::Err
         seen += data.len();
         if seen <= limit {
             bytes.extend_from_slice(&data);
-        } else if seen > MAX_DRAINED {
+        } else if seen > limit.max(MAX_DRAINED) {
             break;
         }
     }

@@ -20,8 +20,9 @@ use tracing::field::display;
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::audited::{self, Audited};
+use super::body::MAX_ARCHIVE;
 use super::error::{rate_limited, suspended, too_many_open, unauthorized};
-use super::idempotency::{self, FindAgent, Retry};
+use super::idempotency::{self, FindAgent, Repeated, Retry};
 use super::problem::{Code, Problem};
 use super::rate::Allowance;
 use super::request::peer_of;
@@ -49,6 +50,8 @@ pub struct KeyRule {
     /// Whether a key with the scope admin is enough, for what is done to one agent.
     pub or_admin: bool,
     pub retry: Retry,
+    /// The largest body that can be repeated with an `Idempotency-Key`.
+    pub repeats: usize,
 }
 
 impl Rule {
@@ -67,25 +70,37 @@ impl Rule {
 
     /// A create: `find` answers for an agent that an earlier request made.
     pub const fn create(find: FindAgent) -> Self {
-        Self::Key(KeyRule { scope: Some(Scope::AgentsWrite), or_admin: false, retry: Retry::FindAgent(find) })
+        Self::Key(KeyRule { scope: Some(Scope::AgentsWrite), or_admin: false, retry: Retry::FindAgent(find), repeats: MAX_BODY })
     }
 
+    /// A file that becomes an agent.
+    pub const IMPORT: Self = Self::Key(KeyRule {
+        scope: Some(Scope::AgentsWrite),
+        or_admin: false,
+        retry: Retry::Repeat,
+        repeats: MAX_ARCHIVE,
+    });
+
     const fn needs(scope: Option<Scope>) -> Self {
-        Self::Key(KeyRule { scope, or_admin: false, retry: Retry::Repeat })
+        Self::Key(KeyRule { scope, or_admin: false, retry: Retry::Repeat, repeats: MAX_BODY })
     }
 
     /// Passed on to an agent: the handler asks for the scope that the request needs.
-    pub const PASSED: Self = Self::Key(KeyRule { scope: None, or_admin: false, retry: Retry::PassedOn });
+    pub const PASSED: Self = Self::Key(KeyRule { scope: None, or_admin: false, retry: Retry::PassedOn, repeats: MAX_BODY });
     /// A message to an agent of the caller's own.
-    pub const SEND_OWN: Self =
-        Self::Key(KeyRule { scope: Some(Scope::MessagesSend), or_admin: false, retry: Retry::Never });
+    pub const SEND_OWN: Self = Self::Key(KeyRule {
+        scope: Some(Scope::MessagesSend),
+        or_admin: false,
+        retry: Retry::Never,
+        repeats: MAX_BODY,
+    });
 
     /// An answer that is streamed and cannot be kept for a retry.
     pub const ADMIN_STREAMED: Self =
         Self::Key(KeyRule { scope: Some(Scope::Admin), or_admin: false, retry: Retry::PassedOn });
 
     const fn of_agent(scope: Scope, retry: Retry) -> Self {
-        Self::Key(KeyRule { scope: Some(scope), or_admin: true, retry })
+        Self::Key(KeyRule { scope: Some(scope), or_admin: true, retry, repeats: MAX_BODY })
     }
 }
 
@@ -157,7 +172,8 @@ async fn follow(api: &Api, rule: KeyRule, caller: Caller, mut request: Request, 
         lacking(&caller, scope).into_response()
     } else if request.method() == Method::POST && !matches!(rule.retry, Retry::PassedOn | Retry::Unkept) {
         request.extensions_mut().insert(caller.clone());
-        idempotency::run(api, &caller, rule.retry, request, next).await
+        let repeated = Repeated { retry: rule.retry, largest: rule.repeats };
+        idempotency::run(api, &caller, repeated, request, next).await
     } else {
         request.extensions_mut().insert(caller);
         next.run(request).await

@@ -94,10 +94,18 @@ struct Keyed {
     expires_at: Timestamp,
 }
 
+/// How a route's requests are repeated.
+#[derive(Debug, Clone, Copy)]
+pub struct Repeated {
+    pub retry: Retry,
+    /// The largest body, which is compared with that of the first request.
+    pub largest: usize,
+}
+
 /// Runs a POST, once for each key.
-pub async fn run(api: &Api, caller: &Caller, retry: Retry, request: Request, next: Next) -> Response {
+pub async fn run(api: &Api, caller: &Caller, repeated: Repeated, request: Request, next: Next) -> Response {
     let Some(key) = request.headers().get(IDEMPOTENCY_KEY).cloned() else { return next.run(request).await };
-    match begin(api, caller, retry, key, request).await {
+    match begin(api, caller, repeated, key, request).await {
         Err(problem) => problem.into_response(),
         Ok((keyed, underway, request)) => {
             let work = keyed.follow(underway, request, next);
@@ -109,7 +117,7 @@ pub async fn run(api: &Api, caller: &Caller, retry: Retry, request: Request, nex
 async fn begin(
     api: &Api,
     caller: &Caller,
-    retry: Retry,
+    Repeated { retry, largest }: Repeated,
     key: HeaderValue,
     request: Request,
 ) -> Result<(Keyed, Underway, Request), Problem> {
@@ -119,7 +127,7 @@ async fn begin(
         .ok_or_else(|| bad_header(&IDEMPOTENCY_KEY, "must be 1 to 255 visible ASCII characters"))?
         .to_owned();
     let (parts, body) = request.into_parts();
-    let body = body::read(&parts.headers, body, MAX_BODY).await?;
+    let body = body::read(&parts.headers, body, largest).await?;
     let path = parts.uri.path().to_owned();
     let mut digest = Sha256::new();
     // The caller is part of it: what one key was answered, another with fewer scopes may not see.

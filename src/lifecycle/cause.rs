@@ -92,6 +92,7 @@ codes! {
     Paired = "paired", "paired with the gateway";
     TokenValid = "token-valid", "the gateway takes the token";
     Stopped = "stopped", "the instance has stopped";
+    Importing = "importing", "its data is being brought in";
     Recovered = "recovered", "the record was rebuilt from what the runtime had";
     ServiceRestarted = "service-restarted", "the service was restarted";
     RetryDue = "retry-due", "the time to try again has come";
@@ -113,6 +114,12 @@ codes! {
     NoFreePort = "no-free-port", "no port is free";
     StartFailed = "start-failed", "the instance could not be started";
     Unusable = "unusable", "the gateway is healthy, but could answer no message";
+    UpgradeRequested = "upgrade-requested", "an upgrade was asked for and is rehearsed";
+    UpgradeRefused = "upgrade-refused", "the rehearsal of the upgrade failed and nothing was changed";
+    UpgradeStarted = "upgrade-started", "another version is being put in its place";
+    Upgraded = "upgraded", "the upgrade is done";
+    UpgradeFailed = "upgrade-failed", "the upgrade failed and is taken back";
+    RolledBack = "rolled-back", "it runs again what it ran before the upgrade";
     CrashLoop = "crash-loop", "the agent failed too often";
     CannotRun = "cannot-run", "the agent cannot run as it is configured";
     NoCapacity = "no-capacity", "the machine has no room";

@@ -7,7 +7,7 @@
 //!   observe     what is shown: state, run, endpoint
 //!   image       there or pulled               network     isolation between neighbours, membership
 //!   events      wake-ups                      suspects    agents that may have two containers
-//!   instance    what is done to containers    archive     files on their way into one
+//!   instance    what is done to containers    archive     files on their way into one     data    and out of it
 //!   logs        lines                         usage       samples
 //!   run_id      runs, told apart by time      exit_history  how runs ended that the engine replaced
 //!   fault_injector  fault injection, from a separate process
@@ -21,6 +21,7 @@ mod address;
 mod answers;
 pub mod archive;
 mod container;
+mod data;
 mod engine;
 mod events;
 mod exit_history;
@@ -175,6 +176,18 @@ impl ContainerRuntime for DockerRuntime {
             }
         }
         .boxed()
+    }
+
+    fn read_data<'a>(
+        &'a self,
+        key: &'a InstanceKey,
+        folder: &'a str,
+    ) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
+        self.download(key, folder).boxed()
+    }
+
+    fn write_data<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>> {
+        async move { self.upload(&self.get(key).await?.id, files).await }.boxed()
     }
 
     fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Run>> {

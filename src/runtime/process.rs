@@ -62,10 +62,10 @@ use self::launch::Program;
 use self::lease::LeaseFile;
 use self::output_watch::OutputWatch;
 use super::{
-    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LeaseAnswer, LeasePurpose, LeaseRequest, LogLine,
+    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer, LeasePurpose, LeaseRequest, LogLine,
     LogQuery, ObservedInstance, Progress, Resync, Run, RunId, RuntimeError, RuntimeResult, StagedFile, Usage,
 };
-use crate::domain::{AgentId, InstallationId, Origin, Timestamp};
+use crate::domain::{AgentId, InstallationId, Origin, Software, Timestamp};
 
 /// What a [`ProcessRuntime`] runs, and where.
 #[derive(Debug, Clone)]
@@ -353,6 +353,11 @@ impl ContainerRuntime for ProcessRuntime {
         .boxed()
     }
 
+    /// An instance runs the program that is there when it starts.
+    fn software<'a>(&'a self, _: ImageChoice<'a>, _: Progress) -> BoxFuture<'a, RuntimeResult<Option<Software>>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+
     fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<ObservedInstance>> {
         let spec = spec.clone();
         self.change(spec.key.agent, move |host, instance, turn| instance.create(host, turn, &spec)).boxed()
@@ -361,6 +366,20 @@ impl ContainerRuntime for ProcessRuntime {
     fn stage<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>> {
         let files = files.to_vec();
         self.change(key.agent, move |host, instance, _| instance.stage(host, &files)).boxed()
+    }
+
+    fn read_data<'a>(
+        &'a self,
+        key: &'a InstanceKey,
+        folder: &'a str,
+    ) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
+        let folder = folder.to_owned();
+        self.look(key.agent, move |host, instance| instance.read_data(host, &folder)).boxed()
+    }
+
+    fn write_data<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>> {
+        let files = files.to_vec();
+        self.change(key.agent, move |host, instance, _| instance.write_data(host, &files)).boxed()
     }
 
     fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Run>> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     AgentId, AgentSpec, ChannelKind, HostPort, KeyId, Limits, PasswordHash, Plan, Scopes, SessionId, Slug, Software,
-    Status, TicketId, Timestamp, UserId, UserStatus,
+    Status, TicketId, Timestamp, Upgrade, UserId, UserStatus,
 };
 use crate::lifecycle::{AgentState, Cause};
 use crate::vault::Sealed;
@@ -34,6 +34,12 @@ pub struct AgentRecord {
     /// Secrets that were replaced or removed: what was printed before must be masked all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retired: Option<Sealed>,
+    /// The upgrade that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<Arc<Upgrade>>,
+    /// Entries of its memory wait in its data until they are told to its gateway.
+    #[serde(default)]
+    pub untold: bool,
     #[serde(rename = "life")]
     pub state: AgentState,
 }

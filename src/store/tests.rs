@@ -57,6 +57,8 @@ fn agent(n: u8) -> AgentRecord {
         token: None,
         software: None,
         retired: None,
+        upgrade: None,
+        untold: false,
         state: state(1),
     }
 }

@@ -8,6 +8,7 @@
 //! Each behaviour is a function as well, whose documentation is the duty that it checks. The suite grows with the trait: it
 //! is not stable as an API. It takes real time, so it must not run under a paused clock.
 
+mod data;
 mod lifecycle;
 mod logs;
 
@@ -75,7 +76,7 @@ macro_rules! __conformance_behaviours {
             a_crash_wakes_the_watch, logs_of_one_run_only, logs_by_tail_and_time, a_log_is_resumed_behind_any_line,
             followed_lines_come_once_until_the_end,
             another_installation_is_left_alone, removal_keeps_data_or_not, a_reopened_runtime_goes_on,
-            starts_at_once_are_one, usage_of_what_runs, whose_it_is_outlives_everything_else
+            starts_at_once_are_one, usage_of_what_runs, whose_it_is_outlives_everything_else, data_is_read_and_written
         }
     };
 }
@@ -99,6 +100,7 @@ macro_rules! __conformance_tests {
 }
 pub use crate::__conformance_behaviours as behaviours;
 pub use crate::__conformance_tests as tests;
+pub use data::*;
 pub use lifecycle::*;
 pub use logs::*;
 
@@ -121,6 +123,7 @@ pub fn spec(subject: &dyn Subject, act: Act) -> InstanceSpec {
         port: port(),
         cpu: 0.5,
         memory_mb: 128,
+        own_network: false,
         host_name: None,
         origin: None,
     }
@@ -128,7 +131,7 @@ pub fn spec(subject: &dyn Subject, act: Act) -> InstanceSpec {
 
 /// A file to be staged.
 pub fn file(path: &'static str, content: &str) -> StagedFile {
-    StagedFile { path, content: Secret::new(content.as_bytes().to_vec()), mode: 0o600 }
+    StagedFile { path: path.into(), content: Secret::new(content.as_bytes().to_vec()), mode: 0o600 }
 }
 
 /// A port that is free, and that no other test of this run takes: tests are threads of a process, or neighbouring ones.

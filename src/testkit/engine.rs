@@ -11,6 +11,7 @@ use jiff::SignedDuration;
 use tokio::sync::{Notify, broadcast};
 
 use super::behavior::{GatewayBehavior, GatewayFault};
+use super::images::FakeImage;
 use super::process::Process;
 use super::state::{Instance, State, Tally};
 use crate::actor::Clock;
@@ -96,6 +97,11 @@ impl FakeEngine {
 
     pub fn set_image(&self, image: Image) {
         self.lock().image = image;
+    }
+
+    /// Puts an image there. The first one is what the runtime is set up with; without any it has no images.
+    pub fn add_image(&self, name: &str, image: FakeImage) {
+        self.lock().images.add(name, image);
     }
 
     /// How gateways behave that start from now on.
@@ -254,6 +260,11 @@ impl FakeEngine {
     /// Agents that have data here, with an instance or without.
     pub fn volumes(&self) -> Vec<AgentId> {
         self.lock().volumes.keys().copied().collect()
+    }
+
+    /// Puts a file into the instance's data, as the instance itself would.
+    pub fn put_file(&self, agent: AgentId, path: &str, content: &[u8]) {
+        self.lock().volumes.entry(agent).or_default().files.insert(path.to_owned().into(), content.to_vec());
     }
 
     /// A file of the instance's data.

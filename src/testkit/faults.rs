@@ -11,12 +11,13 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::{sleep, timeout};
 
 use super::random::Sequence;
-use crate::domain::{Origin, Secret};
+use crate::domain::{Origin, Secret, Software};
 use crate::runtime::{
-    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogLine, LogQuery,
+    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogLine, LogQuery,
     ObservedInstance, Progress, Resync, Run, RuntimeCall, RuntimeError, RuntimeResult, StagedFile, Usage,
 };
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
+use crate::zeroclaw::memory::MemoryEntry;
 use crate::zeroclaw::usability::SelfReport;
 
 /// A call that can go wrong.
@@ -26,6 +27,8 @@ pub enum Call {
     Prepare,
     Create,
     Stage,
+    ReadData,
+    WriteData,
     Start,
     Stop,
     Kill,
@@ -37,6 +40,8 @@ pub enum Call {
     Health,
     Token,
     Pair,
+    Memory,
+    Remember,
     Webhook,
 }
 
@@ -228,12 +233,32 @@ impl ContainerRuntime for FaultyRuntime {
         self.inner.longest(call)
     }
 
+    fn software<'a>(
+        &'a self,
+        choice: ImageChoice<'a>,
+        progress: Progress,
+    ) -> BoxFuture<'a, RuntimeResult<Option<Software>>> {
+        self.inner.software(choice, progress)
+    }
+
     fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<ObservedInstance>> {
         self.through(Call::Create, || self.inner.ensure_created(spec)).boxed()
     }
 
     fn stage<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>> {
         self.through(Call::Stage, || self.inner.stage(key, files)).boxed()
+    }
+
+    fn read_data<'a>(
+        &'a self,
+        key: &'a InstanceKey,
+        folder: &'a str,
+    ) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
+        self.through(Call::ReadData, move || self.inner.read_data(key, folder)).boxed()
+    }
+
+    fn write_data<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>> {
+        self.through(Call::WriteData, move || self.inner.write_data(key, files)).boxed()
     }
 
     fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Run>> {
@@ -357,6 +382,25 @@ impl Gateway for FaultyGateway {
         within: Duration,
     ) -> BoxFuture<'a, Result<Pairing, GatewayError>> {
         self.through(Call::Pair, within, move || self.inner.pair(at, code, within)).boxed()
+    }
+
+    fn memory<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Vec<MemoryEntry>, GatewayError>> {
+        self.through(Call::Memory, within, move || self.inner.memory(at, token, within)).boxed()
+    }
+
+    fn remember<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        entry: &'a MemoryEntry,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<(), GatewayError>> {
+        self.through(Call::Remember, within, move || self.inner.remember(at, token, entry, within)).boxed()
     }
 
     fn webhook<'a>(

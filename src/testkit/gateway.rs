@@ -16,6 +16,7 @@ use super::process::{Gateway as Inside, Process, with_token};
 use super::state::{Delivery, InstancePhase, State, Up};
 use crate::domain::{AgentId, RunId, Secret, later};
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
+use crate::zeroclaw::memory::MemoryEntry;
 use crate::zeroclaw::usability::SelfReport;
 use crate::zeroclaw::workspace::{self, CONFIG_PATH};
 
@@ -166,7 +167,7 @@ fn redeem(state: &mut State, up: &mut Up, line: &Line, code: &str) -> Result<Pai
 fn persist(state: &mut State, agent: AgentId, hash: &str) -> bool {
     let Some(volume) = state.volumes.get_mut(&agent) else { return false };
     let config = with_token(volume.files.get(CONFIG_PATH).map(Vec::as_slice), hash);
-    config.map(|config| volume.files.insert(CONFIG_PATH, config)).is_some()
+    config.map(|config| volume.files.insert(CONFIG_PATH.into(), config)).is_some()
 }
 
 fn json(status: u16, body: &serde_json::Value) -> WebhookAnswer {
@@ -176,6 +177,10 @@ fn json(status: u16, body: &serde_json::Value) -> WebhookAnswer {
 
 fn unauthorized() -> WebhookAnswer {
     json(401, &serde_json::json!({"error": "Unauthorized — pair first via POST /pair"}))
+}
+
+fn refused_memory() -> GatewayError {
+    GatewayError::Garbage("401 from /api/memory".into())
 }
 
 /// What the gateway says to a message that it took.
@@ -286,6 +291,42 @@ impl Gateway for FakeGateway {
             }
         };
         within(limit, call).boxed()
+    }
+
+    fn memory<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Vec<MemoryEntry>, GatewayError>> {
+        let call = async move {
+            let line = self.heard(at).await?;
+            self.think(&line, Duration::ZERO).await?;
+            self.inside(&line, |state, up| {
+                gateway(up)?.takes(token, line.gateway_fault).then_some(()).ok_or_else(refused_memory)?;
+                Ok(state.memory(line.agent))
+            })?
+        };
+        self::within(within, call).boxed()
+    }
+
+    fn remember<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        entry: &'a MemoryEntry,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<(), GatewayError>> {
+        let call = async move {
+            let line = self.heard(at).await?;
+            self.think(&line, Duration::ZERO).await?;
+            self.inside(&line, |state, up| {
+                gateway(up)?.takes(token, line.gateway_fault).then_some(()).ok_or_else(refused_memory)?;
+                state.remember(line.agent, entry.clone());
+                Ok(())
+            })?
+        };
+        self::within(within, call).boxed()
     }
 
     fn webhook<'a>(

@@ -10,10 +10,10 @@ use futures_util::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 
 use super::check::{Invariant, Violation};
-use crate::domain::{AgentId, Origin};
+use crate::domain::{AgentId, Origin, Software};
 use crate::lifecycle::{AfterStop, AgentState, Phase, RetryTarget};
 use crate::runtime::{
-    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogLine, LogQuery,
+    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogLine, LogQuery,
     ObservedInstance, Progress, Resync, Run, RuntimeCall, RuntimeResult, StagedFile, Usage,
 };
 use crate::store::Store;
@@ -143,12 +143,32 @@ impl ContainerRuntime for Guard {
         self.inner.longest(call)
     }
 
+    fn software<'a>(
+        &'a self,
+        choice: ImageChoice<'a>,
+        progress: Progress,
+    ) -> BoxFuture<'a, RuntimeResult<Option<Software>>> {
+        self.inner.software(choice, progress)
+    }
+
     fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<ObservedInstance>> {
         self.looked_after(&spec.key, "create", Act::Raise, self.inner.ensure_created(spec)).boxed()
     }
 
     fn stage<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>> {
         self.looked_after(key, "stage", Act::Raise, self.inner.stage(key, files)).boxed()
+    }
+
+    fn read_data<'a>(
+        &'a self,
+        key: &'a InstanceKey,
+        folder: &'a str,
+    ) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
+        self.inner.read_data(key, folder)
+    }
+
+    fn write_data<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>> {
+        self.inner.write_data(key, files)
     }
 
     fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Run>> {

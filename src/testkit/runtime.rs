@@ -1,5 +1,7 @@
 //! The `ContainerRuntime` in front of the engine in memory.
 
+use std::borrow::Cow;
+use std::path::{Component, Path};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +14,10 @@ use tokio::time::{Instant, sleep};
 
 use super::engine::{FakeEngine, Image};
 use super::state::{Instance, InstancePhase, Line, State, Volume};
-use crate::domain::{AgentId, Exit, InstallationId, Origin, RunId, Timestamp};
+use crate::domain::{AgentId, Exit, InstallationId, Origin, RunId, Secret, Software, Timestamp};
 use crate::runtime::{
-    Caps, ContainerRuntime, DataPolicy, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogCursor, LogLine,
-    LogQuery, ObservedInstance, Progress, Resync, Run, RuntimeError, RuntimeResult, StagedFile, Usage, lease,
+    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogCursor,
+    LogLine, LogQuery, ObservedInstance, Progress, Resync, Run, RuntimeError, RuntimeResult, StagedFile, Usage, lease,
 };
 
 /// One installation's view of a [`FakeEngine`], with all the rules of [`ContainerRuntime`].
@@ -124,6 +126,7 @@ fn owned<'a>(
 fn created(state: &mut State, owner: InstallationId, spec: &InstanceSpec) -> RuntimeResult<ObservedInstance> {
     if let Some(instance) = owned(state, owner, &spec.key)?
         && instance.spec_hash == spec.hash()
+        && (instance.image == spec.image || instance.up().is_some())
     {
         instance.origin.clone_from(&spec.origin);
         return Ok(instance.observed());
@@ -135,6 +138,7 @@ fn created(state: &mut State, owner: InstallationId, spec: &InstanceSpec) -> Run
         key: spec.key.clone(),
         engine_id: state.engine_id(),
         spec_hash: spec.hash(),
+        image: spec.image.clone(),
         command: spec.command.clone(),
         port: spec.port,
         memory_mb: spec.memory_mb,
@@ -157,7 +161,7 @@ fn put_files(state: &mut State, owner: InstallationId, agent: AgentId, files: &[
     let volume: &mut Volume = state.volumes.entry(agent).or_default();
     volume.installation = Some(owner);
     for file in files {
-        volume.files.insert(file.path, file.content.expose().clone());
+        volume.files.insert(file.path.clone(), file.content.expose().clone());
     }
 }
 
@@ -206,6 +210,14 @@ impl ContainerRuntime for FakeRuntime {
         .boxed()
     }
 
+    fn software<'a>(
+        &'a self,
+        choice: ImageChoice<'a>,
+        _: Progress,
+    ) -> BoxFuture<'a, RuntimeResult<Option<Software>>> {
+        self.call(move |state| state.software(choice)).boxed()
+    }
+
     fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<ObservedInstance>> {
         async move {
             let observed = self.call(|state| created(state, self.installation, spec)).await?;
@@ -223,6 +235,40 @@ impl ContainerRuntime for FakeRuntime {
             if instance.up().is_some() {
                 return Err(RuntimeError::Conflict("it runs".into()));
             }
+            put_files(state, self.installation, key.agent, files);
+            Ok(())
+        })
+        .boxed()
+    }
+
+    fn read_data<'a>(
+        &'a self,
+        key: &'a InstanceKey,
+        folder: &'a str,
+    ) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
+        self.call(move |state| {
+            owned(state, self.installation, key)?.ok_or(RuntimeError::NotFound)?;
+            let below = |path: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+            let files = state.volumes.get(&key.agent).into_iter().flat_map(|volume| &volume.files);
+            let file = |(path, content): (&Cow<'static, str>, &Vec<u8>)| StagedFile {
+                path: path.clone(),
+                content: Secret::new(content.clone()),
+                mode: 0o600,
+            };
+            Ok(files.filter(|(path, _)| below(path)).map(file).collect())
+        })
+        .boxed()
+    }
+
+    fn write_data<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>> {
+        self.call(move |state| {
+            let plain = |file: &StagedFile| {
+                Path::new(file.path.as_ref()).components().all(|part| matches!(part, Component::Normal(_)))
+            };
+            if !files.iter().all(plain) {
+                return Err(RuntimeError::Invalid("a file must lie in the data folder".into()));
+            }
+            owned(state, self.installation, key)?.ok_or(RuntimeError::NotFound)?;
             put_files(state, self.installation, key.agent, files);
             Ok(())
         })

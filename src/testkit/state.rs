@@ -1,5 +1,6 @@
 //! What the engine in memory knows: instances, their data and logs, and what was done to them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,10 +11,11 @@ use tokio::sync::Notify;
 
 use super::behavior::{GatewayBehavior, GatewayFault};
 use super::engine::{Image, Pace};
+use super::images::Images;
 use super::process::Process;
 use super::random::Sequence;
 use crate::actor::Clock;
-use crate::domain::{AgentId, Exit, HostPort, InstallationId, Origin, RunId, SessionName, Timestamp, later};
+use crate::domain::{AgentId, Exit, HostPort, ImageRef, InstallationId, Origin, RunId, SessionName, Timestamp, later};
 use crate::runtime::{
     InstanceKey, InstanceState, LeaseRecord, LogCursor, LogLine, LogStream, ObservedInstance, Run, RuntimeError,
 };
@@ -30,6 +32,7 @@ impl State {
             clock,
             pace: Pace { half_call: Duration::from_millis(1) },
             image: Image::Present,
+            images: Images::default(),
             strangers: BTreeSet::new(),
             instances: BTreeMap::new(),
             on_port: BTreeMap::new(),
@@ -54,6 +57,7 @@ pub(super) struct State {
     pub(super) stamped: Timestamp,
     pub(super) pace: Pace,
     pub(super) image: Image,
+    pub(super) images: Images,
     pub(super) strangers: BTreeSet<HostPort>,
     pub(super) instances: BTreeMap<AgentId, Instance>,
     /// Instances by their port, running or not.
@@ -74,7 +78,7 @@ pub(super) struct State {
 #[derive(Default)]
 pub(super) struct Volume {
     pub(super) installation: Option<InstallationId>,
-    pub(super) files: BTreeMap<&'static str, Vec<u8>>,
+    pub(super) files: BTreeMap<Cow<'static, str>, Vec<u8>>,
 }
 
 pub(super) struct Instance {
@@ -82,6 +86,7 @@ pub(super) struct Instance {
     pub(super) key: InstanceKey,
     pub(super) engine_id: String,
     pub(super) spec_hash: String,
+    pub(super) image: Option<ImageRef>,
     pub(super) command: Vec<String>,
     pub(super) port: HostPort,
     pub(super) memory_mb: u32,
@@ -187,7 +192,8 @@ impl State {
     }
 
     pub(super) fn gateway_fault(&self, agent: AgentId) -> GatewayFault {
-        self.gateway_faults.get(&agent).copied().unwrap_or(self.gateway_fault)
+        let own = self.gateway_faults.get(&agent).copied();
+        own.or_else(|| self.image_fault(agent)).unwrap_or(self.gateway_fault)
     }
 
     pub(super) fn tally(&mut self, agent: AgentId) -> &mut Tally {
@@ -236,7 +242,9 @@ impl State {
             return Err(RuntimeError::PortTaken(port));
         }
         let started_at = self.stamp();
-        let behavior = Arc::clone(self.habits_of.get(&agent).unwrap_or(&self.behavior));
+        let exits = self.image_exits(agent);
+        let behavior = self.image_of(agent).map(|image| Arc::new(image.behavior.clone()));
+        let behavior = behavior.unwrap_or_else(|| Arc::clone(self.habits_of.get(&agent).unwrap_or(&self.behavior)));
         self.tally(agent).starts.push(started_at);
         let dies = self.dying.get(&agent).map(|(after, exit)| (later(started_at, *after), exit.clone()));
         let files = self.volumes.get(&agent).map(|volume| &volume.files);
@@ -252,7 +260,8 @@ impl State {
             instance.print(run.run_id.clone(), later(started_at, after), stream, text);
         }
         instance.died = None;
-        instance.state = match begun.process {
+        let process = exits.map_or(begun.process, |code| Err(Exit { code: Some(code), oom: false }));
+        instance.state = match process {
             Ok(process) => InstancePhase::Up(Box::new(Up { run: run.clone(), paused: false, process, behavior, dies })),
             Err(exit) => InstancePhase::Down(exit),
         };

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 
 use crate::domain::Secret;
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
+use crate::zeroclaw::memory::MemoryEntry;
 use crate::zeroclaw::usability::SelfReport;
 
 /// Any gateway, with a note of every message that is handed over to it and of every pairing that is tried. Clones share
@@ -68,6 +69,25 @@ impl Gateway for Tap {
     ) -> BoxFuture<'a, Result<Pairing, GatewayError>> {
         self.pairings.fetch_add(1, Ordering::Relaxed);
         self.inner.pair(at, code, within)
+    }
+
+    fn memory<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Vec<MemoryEntry>, GatewayError>> {
+        self.inner.memory(at, token, within)
+    }
+
+    fn remember<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        entry: &'a MemoryEntry,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<(), GatewayError>> {
+        self.inner.remember(at, token, entry, within)
     }
 
     fn webhook<'a>(

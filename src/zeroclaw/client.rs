@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use super::memory::MemoryEntry;
 use super::usability::SelfReport;
 use crate::domain::{Secret, SessionName};
 
@@ -45,6 +46,23 @@ pub trait Gateway: Send + Sync + 'static {
         code: &'a Secret<String>,
         within: Duration,
     ) -> BoxFuture<'a, Result<Pairing, GatewayError>>;
+
+    /// All that the gateway remembers (`GET /api/memory`).
+    fn memory<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Vec<MemoryEntry>, GatewayError>>;
+
+    /// Makes the gateway remember an entry, in place of the one with the same key (`POST /api/memory`).
+    fn remember<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        entry: &'a MemoryEntry,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<(), GatewayError>>;
 
     /// `POST /webhook` with a JSON body. Sent at most once; see [`GatewayError`] for what a failure means.
     fn webhook<'a>(

@@ -32,10 +32,10 @@ pub struct Staging<'a> {
 /// All files of an instance.
 pub fn files(profile: Profile, spec: &AgentSpec, credentials: &Credentials, staging: &Staging<'_>) -> Vec<StagedFile> {
     let config = config::render(profile, spec, credentials, staging);
-    let mut files = vec![StagedFile { path: CONFIG_PATH, content: config, mode: SECRET_FILE_MODE }];
+    let mut files = vec![StagedFile { path: CONFIG_PATH.into(), content: config, mode: SECRET_FILE_MODE }];
     let texts = [persona::identity(spec), persona::user(spec), persona::soul(spec)];
     for (path, text) in profile.persona_paths().into_iter().zip(texts) {
-        files.push(StagedFile { path, content: Secret::new(text.into_bytes()), mode: FILE_MODE });
+        files.push(StagedFile { path: path.into(), content: Secret::new(text.into_bytes()), mode: FILE_MODE });
     }
     files
 }

@@ -7,7 +7,7 @@ use zeroone::testkit::GatewayFault;
 
 use crate::world::{World, answer, new_agent};
 
-const RECORD: [&str; 32] = [
+const RECORD: [&str; 33] = [
     "id",
     "userId",
     "name",
@@ -39,6 +39,7 @@ const RECORD: [&str; 32] = [
     "hasApiKey",
     "image",
     "version",
+    "upgrade",
     "channels",
 ];
 

@@ -8,6 +8,7 @@ mod audit;
 mod connections;
 #[cfg(feature = "console")]
 mod console;
+mod data;
 mod gateway;
 #[path = "../support/http_client.rs"]
 mod http_client;
@@ -21,5 +22,6 @@ mod service;
 mod sessions;
 mod sign_in;
 mod streams;
+mod upgrades;
 mod web;
 mod world;

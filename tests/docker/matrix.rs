@@ -144,7 +144,7 @@ pub(crate) async fn comes_back_from_too_much_memory(world: &World) {
         std::fs::write(format!("/proc/{init}/oom_score_adj"), "1000").unwrap();
         // A zero is no end of a line, so that all of them are kept.
         let program = Secret::new(std::fs::read("/usr/bin/tail").unwrap());
-        service.write(agent, StagedFile { path: "eater", content: program, mode: 0o755 }).await;
+        service.write(agent, StagedFile { path: "eater".into(), content: program, mode: 0o755 }).await;
         let config =
             ExecConfig { cmd: Some(vec!["/zeroclaw-data/eater".into(), "/dev/zero".into()]), ..ExecConfig::default() };
         let docker = &service.world.docker;
@@ -198,7 +198,9 @@ pub(crate) async fn comes_back_from_a_pause_by_hand(world: &World) {
 }
 
 pub(crate) async fn comes_back_from_an_emptied_config(world: &World) {
-    mended(world, Expected { pairings: 0, ..NOTHING_LOST }, async |service, agent| {
+    // 0.6 needs nothing in it: it starts without any token, and is found out by that. The others are not even to be reached.
+    let pairings = usize::from(world.zeroclaw == "zeroclaw:0.6.9");
+    mended(world, Expected { pairings, ..NOTHING_LOST }, async |service, agent| {
         service.write(agent, file(CONFIG, "", 0o600)).await;
         restart(service, agent).await;
         noticed(service, agent).await;

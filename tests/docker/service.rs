@@ -8,7 +8,7 @@ use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{InspectContainerOptions, UploadToContainerOptionsBuilder};
 use tempfile::TempDir;
 use zeroone::control::{AgentHandle, ControlPlane, NewAgent, NewUser, Settings, StartError, Timing};
-use zeroone::domain::{AgentId, HostPort, Plan, PortRange, Slug, Status, UserId};
+use zeroone::domain::{AgentId, HostPort, MemoryBackend, Plan, PortRange, Slug, Status, UserId};
 use zeroone::runtime::StagedFile;
 use zeroone::runtime::docker::archive;
 use zeroone::store::{Store, StoreOptions};
@@ -59,6 +59,12 @@ impl<'a> Service<'a> {
         self.plane = start(self.world, self.image, &self.data, &self.gateway, self.ports).await;
     }
 
+    /// Ends the service and starts it again with another image for new agents.
+    pub(crate) async fn reopen_with(&mut self, image: &'static str) {
+        self.image = image;
+        self.reopen(async |_| {}).await;
+    }
+
     /// Starts another service on a copy of the data folder, beside this one.
     pub(crate) async fn start_copy(&self) -> Result<ControlPlane, StartError> {
         let copy = TempDir::new().unwrap();
@@ -67,11 +73,13 @@ impl<'a> Service<'a> {
         try_start(self.world, self.image, &copy, &self.gateway, self.ports).await
     }
 
-    async fn create(&self) -> AgentHandle {
+    async fn create(&self, memory: MemoryBackend) -> AgentHandle {
         let id = AgentId::new();
         let new = testkit::new_agent("Ada");
         let mut spec = new.spec;
         spec.model = "m-1".into();
+        spec.auto_save = memory != MemoryBackend::None;
+        spec.memory_backend = memory;
         spec.provider_url = Some(self.model.url());
         // Container names are the engine's, and tests run side by side.
         let slug = Some(Slug::parse(&format!("t-{id}")).unwrap());
@@ -79,7 +87,14 @@ impl<'a> Service<'a> {
     }
 
     pub(crate) async fn running(&self) -> AgentHandle {
-        let agent = self.create().await;
+        let agent = self.create(MemoryBackend::None).await;
+        self.runs(&agent).await;
+        agent
+    }
+
+    /// One that keeps what is said to it.
+    pub(crate) async fn remembering(&self, memory: MemoryBackend) -> AgentHandle {
+        let agent = self.create(memory).await;
         self.runs(&agent).await;
         agent
     }

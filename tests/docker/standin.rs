@@ -28,6 +28,9 @@ pub(crate) fn main(arguments: &[String]) {
             println!("run {}", std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap().trim());
             serve();
         }
+        // A command of its own would be one word.
+        ["bad", "fickle", "daemon"] => bad("ends"),
+        ["bad", kind, ..] => bad(kind),
         ["deaf"] => deaf(),
         ["count", last] => count(last.parse().unwrap()),
         ["exit", code] => std::process::exit(code.parse().unwrap()),
@@ -49,6 +52,40 @@ fn serve() {
             let _ = stream.read(&mut [0; 4096]);
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
         });
+    }
+}
+
+/// More than anybody told it.
+const FICKLE: &str = r#"{"entries":[{"key":"a","content":"a"},{"key":"b","content":"b"},{"key":"c","content":"c"}]}"#;
+
+/// A gateway that is wrong in one way: it ends, lacks a provider, refuses every token, or has forgotten everything.
+fn bad(kind: &str) {
+    if kind == "ends" {
+        println!("cannot read what an older version wrote");
+        std::process::exit(3);
+    }
+    let listener = TcpListener::bind(("0.0.0.0", PORT)).unwrap();
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        let mut request = [0; 4096];
+        let length = stream.read(&mut request).unwrap_or(0);
+        let head = String::from_utf8_lossy(&request[..length]).into_owned();
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        let (status, body) = match path {
+            "/health" => (200, r#"{"status":"ok","paired":true,"require_pairing":true}"#),
+            _ if kind == "unpaired" => (401, r#"{"error":"Unauthorized"}"#),
+            "/api/config/status" if kind == "no-provider" => {
+                (200, r#"{"needs_quickstart":true,"missing":["Add a model provider."]}"#)
+            }
+            "/api/config/status" => (200, r#"{"needs_quickstart":false}"#),
+            "/api/status" => (200, r#"{"version":"0.8.7","model":"m-1"}"#),
+            "/api/memory" if kind == "fickle" => (200, FICKLE),
+            "/api/memory" => (200, r#"{"entries":[]}"#),
+            _ => (404, "{}"),
+        };
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n");
+        let _ = stream.write_all(format!("{head}connection: close\r\n\r\n{body}").as_bytes());
     }
 }
 

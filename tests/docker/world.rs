@@ -181,13 +181,14 @@ pub(crate) fn spec(command: &[&str]) -> InstanceSpec {
         port: free_port(),
         cpu: 0.5,
         memory_mb: 128,
+        own_network: false,
         host_name: None,
         origin: None,
     }
 }
 
 pub(crate) fn file(path: &'static str, content: &str, mode: u32) -> StagedFile {
-    StagedFile { path, content: Secret::new(content.as_bytes().to_vec()), mode }
+    StagedFile { path: path.into(), content: Secret::new(content.as_bytes().to_vec()), mode }
 }
 
 /// A port of the lower half of the agents' range that nobody listens on now, and that this process did not give out

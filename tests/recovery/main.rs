@@ -8,6 +8,7 @@ mod lives;
 mod lost;
 mod seams;
 mod unusable;
+mod upgrades;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -264,6 +264,7 @@ async fn what_this_store_deleted_is_removed_under_every_policy() {
         port: HostPort::try_from(49_999).unwrap(),
         cpu: 0.5,
         memory_mb: 128,
+        own_network: false,
         host_name: None,
         origin: None,
     };

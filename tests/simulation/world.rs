@@ -220,6 +220,7 @@ impl World {
                 port: HostPort::all().nth(1).expect("there are thousands"),
                 cpu: 1.0,
                 memory_mb: 64,
+                own_network: false,
                 host_name: None,
                 origin: None,
             };

@@ -107,6 +107,18 @@ impl ContainerRuntime for Budgeted {
         self.inner.stage(key, files)
     }
 
+    fn read_data<'a>(
+        &'a self,
+        key: &'a InstanceKey,
+        folder: &'a str,
+    ) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
+        self.inner.read_data(key, folder)
+    }
+
+    fn write_data<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>> {
+        self.inner.write_data(key, files)
+    }
+
     fn stop<'a>(&'a self, key: &'a InstanceKey, grace: Duration) -> BoxFuture<'a, RuntimeResult<()>> {
         self.inner.stop(key, grace)
     }

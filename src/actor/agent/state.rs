@@ -66,6 +66,8 @@ impl ActorState {
         next.state = state;
         next.updated_at = self.services.clock.now();
         next.software = self.software.clone().or(next.software);
+        // The job that led there has told it.
+        next.untold &= !paired;
         if change == TokenChange::Forget {
             next.token = None;
         } else if let Some(token) = token.filter(|token| paired && Some(*token) != self.token.as_ref()) {

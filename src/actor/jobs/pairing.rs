@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    JobInput, JobReport, JobResult, PROBE_PAUSE, endpoint_of, gateway_failure, key_of, longer, no_endpoint,
-    runtime_failure, superseded, usability,
+    JobInput, JobReport, JobResult, PROBE_PAUSE, endpoint_of, gateway_failure, key_of, longer, migration,
+    no_endpoint, runtime_failure, superseded, usability,
 };
 use crate::actor::Services;
 use crate::domain::Secret;
@@ -23,7 +23,7 @@ pub(super) async fn pair(services: &Services, input: &JobInput, cancel: &Cancell
     let work = async {
         if let Some(token) = &input.token {
             return if token_accepted(services, endpoint, token).await? {
-                usability::require(services, &input.record, endpoint, token).await?;
+                make_usable(services, input, endpoint, token).await?;
                 let token = Some(token.clone());
                 Ok(JobReport { token, ..Outcome::Paired(Code::TokenValid).into() })
             } else {
@@ -42,7 +42,7 @@ pub(super) async fn pair(services: &Services, input: &JobInput, cancel: &Cancell
         let ((), code) = tokio::try_join!(protected, await_code(services, input))?;
         let report = redeem(services, endpoint, &code).await?;
         if let Some(token) = &report.token {
-            usability::require(services, &input.record, endpoint, token).await?;
+            make_usable(services, input, endpoint, token).await?;
         }
         Ok(report)
     };
@@ -51,6 +51,17 @@ pub(super) async fn pair(services: &Services, input: &JobInput, cancel: &Cancell
         report = work => report,
         () = cancel.cancelled() => Err(superseded()),
     }
+}
+
+/// The gateway would answer messages, and knows what waits to be told to it.
+async fn make_usable(
+    services: &Services,
+    input: &JobInput,
+    at: SocketAddr,
+    token: &Secret<String>,
+) -> Result<(), Failure> {
+    usability::require(services, &input.record, at, token).await?;
+    if input.record.untold { migration::tell(services, &key_of(&input.record), at, token).await } else { Ok(()) }
 }
 
 async fn token_accepted(services: &Services, at: SocketAddr, token: &Secret<String>) -> Result<bool, Failure> {

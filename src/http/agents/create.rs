@@ -71,7 +71,7 @@ pub fn created(api: &Api, caller: &Caller, agent: AgentId) -> Response {
     agent.and_then(|agent| accepted(api, caller, &agent)).into_response()
 }
 
-fn accepted(api: &Api, caller: &Caller, agent: &AgentHandle) -> Result<Response, Problem> {
+pub(super) fn accepted(api: &Api, caller: &Caller, agent: &AgentHandle) -> Result<Response, Problem> {
     let mut response = answer(StatusCode::ACCEPTED, api, caller, agent)?;
     if let Ok(location) = HeaderValue::try_from(format!("/api/agents/{}", agent.id())) {
         response.headers_mut().insert(header::LOCATION, location);

@@ -54,6 +54,8 @@ pub struct Agent {
     version: Option<String>,
     /// The image that it runs, by name.
     image: Option<String>,
+    /// `rehearsing`, `forward` while it is upgraded, `back` while that is taken back; `null` else.
+    upgrade: Option<&'static str>,
 }
 
 /// A reason for programs and for people.
@@ -134,6 +136,7 @@ impl Agent {
             next_attempt_at: state.next_attempt_at(),
             has_api_key: record.api_key.is_some(),
             version: vitals.version.or_else(|| record.software.as_ref()?.version.clone()),
+            upgrade: record.upgrade.as_ref().map(|upgrade| upgrade.stage.as_str()),
             image: record.software.as_ref().and_then(|software| Some(software.image.as_ref()?.name.clone())),
         }
     }

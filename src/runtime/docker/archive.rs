@@ -1,9 +1,9 @@
 //! Files on their way into a container: the archive that the engine unpacks.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, Read};
 
-use crate::domain::StagedFile;
+use crate::domain::{Secret, StagedFile};
 
 /// The user and group that containers run as, see `container::USER`. ZeroClaw forgets its tokens where its folder is
 /// another's.
@@ -29,9 +29,32 @@ pub fn tar(files: &[StagedFile]) -> io::Result<Vec<u8>> {
     for file in files {
         let content = file.content.expose().as_slice();
         let mut header = header(tar::EntryType::Regular, file.mode, content.len() as u64);
-        archive.append_data(&mut header, file.path, content)?;
+        archive.append_data(&mut header, file.path.as_ref(), content)?;
     }
     archive.into_inner()
+}
+
+/// The regular files of an archive that the engine made of `folder`: its paths begin with the folder's own name.
+///
+/// # Errors
+/// What is no archive.
+pub fn untar(archive: &[u8], folder: &str) -> io::Result<Vec<StagedFile>> {
+    let parent = folder.rsplit_once('/').map_or(String::new(), |(parent, _)| format!("{parent}/"));
+    let mut files = Vec::new();
+    for entry in tar::Archive::new(archive).entries()? {
+        let mut entry = entry?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        // A name that is no text is nothing that we could write again.
+        let Some(path) = entry.path()?.to_str().map(|path| format!("{parent}{path}")) else { continue };
+        let mode = entry.header().mode()?;
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content)?;
+        files.push(StagedFile { path: path.into(), content: Secret::new(content), mode });
+    }
+    files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
 }
 
 fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
@@ -47,14 +70,11 @@ fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
-    use crate::domain::Secret;
 
     #[test]
     fn the_archive_belongs_to_zeroclaw_and_is_the_same_every_time() {
-        let file = |path, mode| StagedFile { path, content: Secret::new(b"text".to_vec()), mode };
+        let file = |path: &'static str, mode| StagedFile { path: path.into(), content: Secret::new(b"text".to_vec()), mode };
         let files = [file(".zeroclaw/config.toml", 0o600), file(".zeroclaw/agents/default/SOUL.md", 0o644)];
         let bytes = tar(&files).unwrap();
         assert_eq!(bytes, tar(&files).unwrap());

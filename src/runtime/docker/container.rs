@@ -247,6 +247,7 @@ mod tests {
             cpu: 0.5,
             memory_mb: 128,
             image: None,
+            own_network: false,
             host_name: host_name.map(Into::into),
             origin: None,
         }

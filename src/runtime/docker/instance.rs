@@ -36,6 +36,8 @@ const STOP_MARGIN: Duration = Duration::from_secs(15);
 const REMOVAL: Duration = Duration::from_secs(20);
 const REMOVAL_POLL: Duration = Duration::from_millis(100);
 
+/// The largest folder that is held in memory on its way between two places.
+
 /// Containers that are looked at side by side when all are listed.
 const INSPECTIONS: usize = 16;
 
@@ -128,7 +130,7 @@ impl DockerRuntime {
         let docker = self.engine.docker().await?;
         let (data_created_now, network) = tokio::try_join!(
             self.ensure_volume(&spec.key),
-            self.networks.ensure(&self.engine, &self.options, &spec.key),
+            self.networks.ensure(&self.engine, &self.options, &spec.key, spec.own_network),
         )?;
         let image = self.image_for(spec).await?;
         let body = container::body(&self.options, spec, &image, &network.name, self.engine.cores().await?)?;
@@ -206,7 +208,7 @@ impl DockerRuntime {
         }
     }
 
-    /// Puts files into the data of a container that does not run.
+    /// Puts files into the data of a container.
     pub(super) async fn upload(&self, container: &str, files: &[StagedFile]) -> RuntimeResult<()> {
         if files.is_empty() {
             return Ok(());
@@ -274,7 +276,7 @@ impl DockerRuntime {
         if !at_rest(&found) {
             return Ok(found.observed);
         }
-        let network = self.networks.ensure(&self.engine, &self.options, &spec.key).await?;
+        let network = self.networks.ensure(&self.engine, &self.options, &spec.key, spec.own_network).await?;
         if !found.is_whole(&network) {
             tracing::info!(agent = %spec.key.agent, slug = %spec.key.slug, "the container lost its network; it is created again on its data");
             self.discard(&found).await?;
@@ -307,7 +309,7 @@ impl DockerRuntime {
         let Ok(Ok(_turn)) = queue else {
             return Err(RuntimeError::Capacity("too many instances are being started".into()));
         };
-        self.networks.ensure(&self.engine, &self.options, &found.observed.key).await?;
+        self.networks.ensure(&self.engine, &self.options, &found.observed.key, false).await?;
         let docker = self.engine.docker().await?;
         if found.waiting {
             // The engine takes a start for done while it waits; a stop ends its waiting.

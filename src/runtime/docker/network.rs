@@ -21,7 +21,7 @@ use super::answers::Network;
 use super::container;
 use super::engine::{CHANGE, Engine, change};
 use super::failure::{Failure, overlaps};
-use super::options::{DockerOptions, Isolation, Subnets};
+use super::options::{DockerOptions, Isolation, Reach, Subnets};
 use crate::domain::AgentId;
 use crate::runtime::{InstanceKey, RuntimeError, RuntimeResult};
 
@@ -128,14 +128,18 @@ impl Networks {
         Ok(true)
     }
 
-    /// An agent's network exists afterwards, with every member in it.
+    /// An agent's network exists afterwards, with every member in it. `own`: not the one that agents share.
     pub(super) async fn ensure(
         &self,
         engine: &Engine,
         options: &DockerOptions,
         key: &InstanceKey,
+        own: bool,
     ) -> RuntimeResult<Network> {
+        // A service that reaches agents by their own address is a member of their common network alone.
+        let own = own && options.reach != Reach::Container;
         let (joined, subnets) = match &options.isolation {
+            Isolation::Bridge if own => return ensure_own(engine, options, key).await,
             Isolation::Bridge => return self.ensure_bridge(engine, options).await,
             Isolation::PerAgent { joined, subnets } => (joined, *subnets),
         };
@@ -207,6 +211,22 @@ impl Networks {
         }
         keep_the_oldest(engine, name).await
     }
+}
+
+/// A network for one agent alone, beside the one that the others share.
+async fn ensure_own(engine: &Engine, options: &DockerOptions, key: &InstanceKey) -> RuntimeResult<Network> {
+    let name = format!("{}-{}", options.network, key.agent);
+    if named(engine, &name).await?.is_empty() {
+        let request = NetworkCreateRequest {
+            name: name.clone(),
+            driver: Some("bridge".into()),
+            labels: Some(container::owner_labels(options.installation, key)),
+            ..NetworkCreateRequest::default()
+        };
+        let docker = engine.docker().await?;
+        change(CHANGE, "creating the network", docker.create_network(request)).await.map_err(not_made)?;
+    }
+    keep_the_oldest(engine, &name).await
 }
 
 fn no_member(member: &str) -> RuntimeError {

@@ -13,7 +13,7 @@
 //! leaves an instance that is there or not, never a half one.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{AgentId, HostPort, InstallationId, Origin, Slug, Timestamp};
+use crate::domain::{AgentId, HostPort, InstallationId, Origin, Secret, Slug, Timestamp};
 use crate::runtime::{Exit, InstanceSpec, RunId, StagedFile};
 
 /// Runs whose output is kept, the current one included.
@@ -147,17 +147,42 @@ impl Folder {
     /// Writes each file beside its place and renames it there: the instance sees the old content or the new.
     pub(super) fn stage(&self, files: &[StagedFile]) -> io::Result<()> {
         for file in files {
-            let relative = Path::new(file.path);
-            if !relative.components().all(|part| matches!(part, Component::Normal(_))) {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "a staged file must lie in the data folder"));
-            }
-            let path = self.data().join(relative);
+            let path = self.data().join(inside(&file.path)?);
             if let Some(parent) = path.parent() {
                 DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
             }
             replace(&path, file.content.expose(), file.mode, Durable::Yes)?;
         }
         Ok(())
+    }
+
+    /// The regular files below a folder of the data, in the order of their paths; `None` where they have more than
+    /// `most` bytes. One that goes away meanwhile is left out.
+    pub(super) fn read_data(&self, folder: &str, most: usize) -> io::Result<Option<Vec<StagedFile>>> {
+        let (data, mut files, mut left) = (self.data(), Vec::new(), most as u64);
+        let mut folders = vec![data.join(inside(folder)?)];
+        while let Some(folder) = folders.pop() {
+            let entries = match fs::read_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                let (kind, path) = (entry.file_type()?, entry.path());
+                if kind.is_dir() {
+                    folders.push(path);
+                } else if let (true, Ok(relative)) = (kind.is_file(), path.strip_prefix(&data)) {
+                    // A name that is no text is nothing that we could write again.
+                    let Some(relative) = relative.to_str() else { continue };
+                    let Some((content, mode)) = read_at_most(&path, left)? else { continue };
+                    let Some(rest) = left.checked_sub(content.len() as u64) else { return Ok(None) };
+                    left = rest;
+                    files.push(StagedFile { path: relative.to_owned().into(), content: Secret::new(content), mode });
+                }
+            }
+        }
+        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Ok(Some(files))
     }
 
     pub(super) fn run_record(&self, started: Timestamp) -> io::Result<Option<RunRecord>> {
@@ -244,6 +269,35 @@ impl Folder {
     }
 }
 
+fn inside(path: &str) -> io::Result<&Path> {
+    let relative = Path::new(path);
+    if relative.components().all(|part| matches!(part, Component::Normal(_))) {
+        return Ok(relative);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "a file of an agent must lie in its data folder"))
+}
+
+/// The file's content, one byte more than `most` where it is longer, and its mode; `None` where it is gone. What was put in
+/// its place by the agent is not followed.
+fn read_at_most(path: &Path, most: u64) -> io::Result<Option<(Vec<u8>, u32)>> {
+    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_link(&error) => return Ok(None),
+        file => file?,
+    };
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Ok(None);
+    }
+    let mut content = Vec::new();
+    file.take(most + 1).read_to_end(&mut content)?;
+    Ok(Some((content, found.mode() & 0o777)))
+}
+
+fn is_link(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
+
 /// Begins the names of folders that are being removed.
 const REMOVED: &str = ".removed-";
 
@@ -308,7 +362,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::domain::Secret;
 
     fn folder() -> (tempfile::TempDir, Folder) {
         let root = tempfile::tempdir().unwrap();
@@ -334,7 +387,7 @@ mod tests {
     #[test]
     fn staged_files_stay_in_the_data_folder_with_their_mode() {
         let (_root, folder) = folder();
-        let file = |path| StagedFile { path, content: Secret::new(b"x".to_vec()), mode: 0o640 };
+        let file = |path: &'static str| StagedFile { path: path.into(), content: Secret::new(b"x".to_vec()), mode: 0o640 };
         folder.stage(&[file(".zeroclaw/config.toml"), file("workspace/deep/a.md")]).unwrap();
         let staged = fs::metadata(folder.data().join(".zeroclaw/config.toml")).unwrap();
         assert_eq!(staged.permissions().mode() & 0o777, 0o640);

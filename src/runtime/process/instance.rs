@@ -24,8 +24,8 @@ use super::table::{self, Marked};
 use super::usage::CpuSample;
 use crate::domain::{AgentId, HostPort, InstallationId, Slug, Timestamp};
 use crate::runtime::{
-    DataPolicy, InstanceKey, InstanceSpec, InstanceState, ObservedInstance, Resync, Run, RunId, RuntimeError,
-    RuntimeResult,
+    DataPolicy, InstanceKey, InstanceSpec, InstanceState, MAX_DATA, ObservedInstance, Resync, Run, RunId, RuntimeError,
+    RuntimeResult, StagedFile, too_much_data,
 };
 
 /// What all instances of a runtime share.
@@ -303,11 +303,21 @@ impl Instance {
     }
 
     /// Replaces files of an instance that exists and does not run.
-    pub(super) fn stage(&self, host: &Host, files: &[crate::runtime::StagedFile]) -> RuntimeResult<()> {
+    pub(super) fn stage(&self, host: &Host, files: &[StagedFile]) -> RuntimeResult<()> {
         self.record(host)?.ok_or(RuntimeError::NotFound)?;
         if self.find(host)?.is_some() {
             return Err(RuntimeError::Conflict("it is running".into()));
         }
+        self.write_data(host, files)
+    }
+
+    pub(super) fn read_data(&self, host: &Host, folder: &str) -> RuntimeResult<Vec<StagedFile>> {
+        self.record(host)?.ok_or(RuntimeError::NotFound)?;
+        self.folder.read_data(folder, MAX_DATA).map_err(failed("cannot read the data"))?.ok_or_else(|| too_much_data(folder))
+    }
+
+    pub(super) fn write_data(&self, host: &Host, files: &[StagedFile]) -> RuntimeResult<()> {
+        self.record(host)?.ok_or(RuntimeError::NotFound)?;
         self.folder.stage(files).map_err(failed("cannot stage files"))
     }
 

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::handover::Handover;
 use super::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
 use crate::domain::{Secret, SessionName};
+use crate::zeroclaw::memory::{MAX_ENTRIES, MemoryEntry};
 use crate::zeroclaw::usability::SelfReport;
 
 const PAIRING_CODE: HeaderName = HeaderName::from_static("x-pairing-code");
@@ -28,6 +29,8 @@ const SESSION: HeaderName = HeaderName::from_static("x-session-id");
 const SMALL_ANSWER: usize = 64 * 1024;
 /// An agent's status with all of its components and channels.
 const SELF_REPORT: usize = 512 * 1024;
+/// Some ten thousand entries.
+const MEMORY: usize = 32 * 1024 * 1024;
 /// A model's longest answers are some hundred kilobytes.
 const WEBHOOK_ANSWER: usize = 4 * 1024 * 1024;
 /// Kept open between calls. Short, because an agent that restarts leaves dead connections behind.
@@ -126,6 +129,52 @@ impl Gateway for HttpGateway {
                 .header(PAIRING_CODE, sensitive(code.expose())?)
                 .header(CONTENT_LENGTH, HeaderValue::from_static("0"));
             pairing(&deadline(within, answer(request, SMALL_ANSWER)).await?)
+        }
+        .boxed()
+    }
+
+    fn memory<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Vec<MemoryEntry>, GatewayError>> {
+        async move {
+            let request = self.request(Method::GET, at, "/api/memory").header(AUTHORIZATION, bearer(token)?);
+            let answer = deadline(within, answer(request, MEMORY)).await?;
+            let unusable = || GatewayError::Garbage(format!("{} from /api/memory", answer.status));
+            if answer.status != StatusCode::OK || !answer.is_json() {
+                return Err(unusable());
+            }
+            let json = serde_json::from_slice(&answer.body).map_err(|_| unusable())?;
+            let entries = MemoryEntry::read_all(&json).ok_or_else(unusable)?;
+            if entries.len() > MAX_ENTRIES {
+                return Err(GatewayError::Garbage(format!("more than {MAX_ENTRIES} entries of memory")));
+            }
+            Ok(entries)
+        }
+        .boxed()
+    }
+
+    fn remember<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        entry: &'a MemoryEntry,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<(), GatewayError>> {
+        async move {
+            let body = serde_json::to_vec(entry).map_err(|error| GatewayError::NotSent(error.to_string()))?;
+            let request = self
+                .request(Method::POST, at, "/api/memory")
+                .header(AUTHORIZATION, bearer(token)?)
+                .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+                .body(body);
+            let answer = deadline(within, answer(request, SMALL_ANSWER)).await?;
+            if answer.status.is_success() && answer.is_json() {
+                return Ok(());
+            }
+            Err(GatewayError::Garbage(format!("{} from /api/memory", answer.status)))
         }
         .boxed()
     }

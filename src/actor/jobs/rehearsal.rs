@@ -1,0 +1,242 @@
+//! An upgrade tried beforehand: the new image on a copy of the agent's data, in an instance and a network of its own.
+//!
+//! No channel is connected and no message is sent; the agent itself runs on and notices nothing. What is shown: the image
+//! starts with the configuration that it would get, takes the agent's token, would answer messages, and finds the memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::migration::{MEMORY, migrate};
+use super::snapshot::snapshot;
+use super::{JobInput, instance_spec, key_of, open_credentials, open_token, pairing, probe, runtime_failure};
+use crate::actor::Services;
+use crate::domain::{AgentId, Credentials, Exit, HostPort, Slug, StagedFile, Upgrade, UpgradeStage};
+use crate::lifecycle::{AgentState, Failure};
+use crate::runtime::{DataPolicy, InstanceKey, InstanceSpec, InstanceState, LogQuery, Run, RuntimeError};
+use crate::store::AgentRecord;
+use crate::view::AgentView;
+use crate::zeroclaw::client::GatewayError;
+use crate::zeroclaw::memory::MemoryEntry;
+use crate::zeroclaw::migration::{Carry, carry, folders, is_whole, untold};
+use crate::zeroclaw::migration::{inside, is_own, is_scratch, layout};
+use crate::zeroclaw::workspace::CONFIG_PATH;
+
+/// How long it may take, its memory told included.
+const REHEARSAL: Duration = Duration::from_secs(240);
+/// How often it is looked whether the instance has ended by itself.
+const LOOK: Duration = Duration::from_millis(200);
+/// Ports that are tried; strangers may hold some.
+const PORTS: usize = 8;
+/// Lines of output that are shown of an image that did not start.
+const LAST_LINES: usize = 3;
+const LINE_SHOWN: usize = 200;
+
+/// What is to be tried.
+pub struct Rehearsal {
+    pub view: Arc<AgentView>,
+    pub upgrade: Arc<Upgrade>,
+    /// The instance that it is tried in; one of that name that is left from before is removed.
+    pub instance: AgentId,
+}
+
+/// All that the agent's gateway remembers; `None` while it does not run.
+pub async fn remembered(services: &Services, view: &AgentView) -> Option<Result<Vec<MemoryEntry>, GatewayError>> {
+    let access = view.access.as_ref()?;
+    Some(services.gateway.memory(access.endpoint, &access.token, MEMORY).await)
+}
+
+impl Rehearsal {
+    pub fn key(&self) -> InstanceKey {
+        let hex = self.instance.to_string().replace('-', "");
+        let slug = Slug::suggest(&format!("rehearsal {}", &hex[hex.len().saturating_sub(12)..]));
+        InstanceKey { agent: self.instance, slug }
+    }
+
+    /// Tries it, and removes what it made. An error is a sentence for people, without secrets.
+    pub async fn run(&self, services: &Services, entries: Option<&[MemoryEntry]>) -> Result<(), String> {
+        let credentials = Credentials {
+            api_key: open_credentials(services, &self.view.record).map_err(|failure| failure.cause.message())?.api_key,
+            ..Credentials::default()
+        };
+        let late = |_| Err("it did not become usable in time".to_owned());
+        let tried = timeout(REHEARSAL, self.attempts(services, &credentials, entries)).await.unwrap_or_else(late);
+        if let Err(error) = services.runtime.remove(&self.key(), DataPolicy::Remove).await {
+            tracing::warn!(instance = %self.instance, %error, "the instance of a rehearsal could not be removed yet");
+        }
+        tried
+    }
+
+    async fn attempts(
+        &self,
+        services: &Services,
+        credentials: &Credentials,
+        entries: Option<&[MemoryEntry]>,
+    ) -> Result<(), String> {
+        for port in self.ports(services) {
+            match self.perform(services, credentials, port, entries).await {
+                Ok(()) => return Ok(()),
+                Err(Trouble::PortTaken) => {}
+                Err(Trouble::Says(why)) => return Err(redacted(&why, credentials)),
+            }
+        }
+        Err("no port is free for it".to_owned())
+    }
+
+    /// From the end of the range: new agents get ports from its beginning.
+    fn ports(&self, services: &Services) -> Vec<HostPort> {
+        let taken: std::collections::HashSet<HostPort> =
+            services.views.ids().into_iter().filter_map(|id| Some(services.views.get(id)?.port)).collect();
+        let mut free: Vec<HostPort> =
+            HostPort::all().filter(|port| services.settings.ports.contains(*port) && !taken.contains(port)).collect();
+        free.reverse();
+        let first = usize::try_from(self.instance.seed() % 64).unwrap_or_default().min(free.len().saturating_sub(PORTS));
+        free.into_iter().skip(first).take(PORTS).collect()
+    }
+
+    async fn perform(
+        &self,
+        services: &Services,
+        credentials: &Credentials,
+        port: HostPort,
+        entries: Option<&[MemoryEntry]>,
+    ) -> Result<(), Trouble> {
+        let runtime = &services.runtime;
+        let key = self.key();
+        runtime.remove(&key, DataPolicy::Remove).await?;
+        let mut files = self.copy(services).await?;
+        let mut input = self.input(services, port);
+        let spec = InstanceSpec {
+            own_network: true,
+            origin: None,
+            host_name: None,
+            ..instance_spec(services, &input, credentials, Some(&self.upgrade.to))
+        };
+        runtime.ensure_created(&spec).await?;
+        let backend = self.view.record.spec.memory_backend;
+        let (from, to) = (self.upgrade.from.profile, self.upgrade.to.profile);
+        input.record.untold = carry(from, to, backend) == Carry::Tell;
+        files.extend(entries.filter(|_| input.record.untold).map(untold));
+        runtime.write_data(&key, &files).await?;
+        let forward = Upgrade { stage: UpgradeStage::Forward, ..Upgrade::clone(&self.upgrade) };
+        migrate(services, &key, &forward, backend).await?;
+        let run = runtime.start(&key).await?;
+        input.run = Some(run.clone());
+        tokio::select! {
+            proven = prove(services, &input, entries) => proven,
+            exit = ended(services, &key, &run) => Err(Trouble::Says(self.end(services, &key, &run, &exit).await)),
+        }
+    }
+
+    /// The data that the new version would find: memory, the agent's files, key file; no configuration.
+    async fn copy(&self, services: &Services) -> Result<Vec<StagedFile>, Trouble> {
+        let profile = self.upgrade.from.profile;
+        let places = layout(profile);
+        let wanted = |path: &str| {
+            let own = inside(path, places.workspace).is_some_and(is_own);
+            (own || inside(path, places.memory).is_some()) && !is_scratch(path)
+        };
+        let key = key_of(&self.view.record);
+        let mut files = snapshot(services, &key, places.roots, &wanted).await?;
+        // Written once and for all.
+        let others = snapshot(services, &key, &[folders(profile)[0]], &|path| path.ends_with("/.secret_key")).await?;
+        files.extend(others);
+        debug_assert!(!files.iter().any(|file| file.path == CONFIG_PATH));
+        Ok(files)
+    }
+
+    fn input(&self, services: &Services, port: HostPort) -> JobInput {
+        let original = &self.view.record;
+        let record = AgentRecord {
+            id: self.instance,
+            slug: self.key().slug,
+            api_key: None,
+            channels: None,
+            channel_kinds: Vec::new(),
+            token: None,
+            retired: None,
+            software: Some(Arc::new(self.upgrade.to.clone())),
+            upgrade: None,
+            state: AgentState::new(),
+            ..original.clone()
+        };
+        JobInput {
+            record,
+            port,
+            limits: services.accounts.limits_of(original.user),
+            stage: true,
+            token: open_token(services, original),
+            run: None,
+        }
+    }
+
+    /// How an instance ended that should run, with its last words.
+    async fn end(&self, services: &Services, key: &InstanceKey, run: &Run, exit: &Exit) -> String {
+        let code = exit.code.map_or_else(String::new, |code| format!(" with exit code {code}"));
+        let query = LogQuery { run_id: Some(run.run_id.clone()), tail: Some(LAST_LINES), ..LogQuery::default() };
+        let lines = match services.runtime.logs(key, query).await {
+            Ok(lines) => lines.try_collect::<Vec<_>>().await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        };
+        let texts = lines.iter().map(|line| line.text.trim().chars().take(LINE_SHOWN).collect::<String>());
+        let said = texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" / ");
+        if said.is_empty() { format!("it ended{code}") } else { format!("it ended{code}, and its last output was: {said}") }
+    }
+}
+
+/// Why a rehearsal went no further.
+enum Trouble {
+    PortTaken,
+    Says(String),
+}
+
+impl From<RuntimeError> for Trouble {
+    fn from(error: RuntimeError) -> Self {
+        match error {
+            RuntimeError::PortTaken(_) => Self::PortTaken,
+            error => runtime_failure(&error).into(),
+        }
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Says(failure.cause.message())
+    }
+}
+
+/// Healthy, paired, usable, and it remembers.
+async fn prove(services: &Services, input: &JobInput, entries: Option<&[MemoryEntry]>) -> Result<(), Trouble> {
+    let going_on = CancellationToken::new();
+    probe(services, input, &going_on).await?;
+    let token = pairing::pair(services, input, &going_on).await?.token;
+    let (Some(entries), Some(token), Some(run)) = (entries, token, &input.run) else { return Ok(()) };
+    let known = services.gateway.memory(run.endpoint, &token, MEMORY).await;
+    let known = known.map_err(|error| Trouble::Says(format!("what it remembers cannot be read: {error}")))?;
+    let (before, after) = (entries.len(), known.len());
+    if is_whole(before as u64, after as u64) {
+        return Ok(());
+    }
+    Err(Trouble::Says(format!("of {before} entries of memory it finds {after}")))
+}
+
+/// Resolves when the run is over.
+async fn ended(services: &Services, key: &InstanceKey, run: &Run) -> Exit {
+    loop {
+        sleep(LOOK).await;
+        let Ok(Some(seen)) = services.runtime.observe(key).await else { continue };
+        match seen.state {
+            InstanceState::Exited(exit) => return exit,
+            InstanceState::Running(other) if other.run_id != run.run_id => return seen.died.unwrap_or_default(),
+            InstanceState::Created | InstanceState::Running(_) | InstanceState::Paused(_) => {}
+        }
+    }
+}
+
+/// What an image says may hold what it was given.
+fn redacted(text: &str, credentials: &Credentials) -> String {
+    credentials.secrets().fold(text.to_owned(), |text, secret| text.replace(secret.expose().as_str(), "[redacted]"))
+}

@@ -1,0 +1,74 @@
+//! What an agent remembers, as its gateway tells it: the one form that all versions understand.
+//!
+//! Their databases differ, and an older version cannot write to a newer one's. Told entry by entry, a memory goes from any
+//! version to any other one; only the time at which an entry was made is lost.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Entries that are carried at most; a list of more is refused as a whole rather than cut.
+pub const MAX_ENTRIES: usize = 20_000;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryEntry {
+    /// Tells entries apart: the same key again replaces the entry.
+    pub key: String,
+    pub content: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
+}
+
+impl MemoryEntry {
+    /// The entries of an answer of `GET /api/memory`; `None` where it is none.
+    pub fn read_all(answer: &Value) -> Option<Vec<Self>> {
+        answer.get("entries")?.as_array()?.iter().map(Self::read).collect()
+    }
+
+    fn read(entry: &Value) -> Option<Self> {
+        let text = |name: &str| Some(entry.get(name)?.as_str()?.to_owned());
+        // 0.1 writes a category of the user's own as `{"custom": name}`.
+        let category = text("category").or_else(|| Some(entry.get("category")?.get("custom")?.as_str()?.to_owned()));
+        Some(Self { key: text("key")?, content: text("content")?, category })
+    }
+}
+
+/// Those of `wanted` that are not among `known` as they are.
+pub fn missing<'a>(wanted: &'a [MemoryEntry], known: &[MemoryEntry]) -> Vec<&'a MemoryEntry> {
+    let known: std::collections::HashMap<&str, &str> =
+        known.iter().map(|entry| (entry.key.as_str(), entry.content.as_str())).collect();
+    wanted.iter().filter(|entry| known.get(entry.key.as_str()) != Some(&entry.content.as_str())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn entry(key: &str, content: &str, category: Option<&str>) -> MemoryEntry {
+        MemoryEntry { key: key.into(), content: content.into(), category: category.map(Into::into) }
+    }
+
+    #[test]
+    fn entries_of_all_versions_are_read() {
+        let answer = json!({ "entries": [
+            { "key": "a", "content": "1", "category": "core", "id": "x", "session_id": null },
+            { "key": "b", "content": "2", "category": { "custom": "mine" } },
+            { "key": "c", "content": "3", "agent_alias": "default", "importance": 0.5 },
+        ] });
+        let expected = [entry("a", "1", Some("core")), entry("b", "2", Some("mine")), entry("c", "3", None)];
+        assert_eq!(MemoryEntry::read_all(&answer).unwrap(), expected);
+        for none in [json!({}), json!([]), json!({ "entries": [{ "key": "a" }] }), json!({ "entries": 1 })] {
+            assert_eq!(MemoryEntry::read_all(&none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_missing_or_different_is_told() {
+        let wanted = [entry("a", "1", None), entry("b", "2", None), entry("c", "3", None)];
+        let known = [entry("a", "1", Some("core")), entry("b", "old", None), entry("d", "4", None)];
+        assert_eq!(missing(&wanted, &known), [&wanted[1], &wanted[2]]);
+        assert!(missing(&[], &known).is_empty());
+    }
+}

@@ -1,0 +1,118 @@
+//! An agent's memory and workspace as its owner's: out, in, and copied.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use zeroone::domain::{AgentId, Plan};
+use zeroone::zeroclaw::bundle;
+
+use crate::world::{Answer, World, answer};
+
+const FILE: &str = "workspace/notes/a.txt";
+
+/// A running agent with a file of its own.
+async fn with_a_file(world: &World, name: &str) -> String {
+    let id = world.running(name).await;
+    let agent: AgentId = id.parse().unwrap();
+    world.fakes.engine().put_file(agent, FILE, b"mine");
+    id
+}
+
+async fn export(world: &World, id: &str) -> Vec<u8> {
+    let response = world.request(Method::GET, &format!("/api/agents/{id}/export")).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), response.headers()["content-type"].to_str().unwrap()), (200, "application/x-tar"));
+    assert!(response.headers()["content-disposition"].to_str().unwrap().ends_with(".tar\""));
+    response.bytes().await.unwrap().to_vec()
+}
+
+async fn import(world: &World, query: &str, archive: Vec<u8>, key: Option<&str>) -> Answer {
+    let request = world.request(Method::POST, &format!("/api/agents/import{query}"));
+    let request = request.header("content-type", "application/x-tar").body(archive);
+    answer(match key {
+        Some(key) => request.header("x-model-api-key", key),
+        None => request,
+    })
+    .await
+}
+
+fn file_of(world: &World, record: &Value) -> Option<Vec<u8>> {
+    world.fakes.engine().file(record["id"].as_str().unwrap().parse().unwrap(), FILE)
+}
+
+#[tokio::test]
+async fn export_has_no_secret_and_becomes_another_agent() {
+    let world = World::new(Plan::Pro).await;
+    let id = with_a_file(&world, "Ada").await;
+    let archive = export(&world, &id).await;
+    assert!(!archive.windows(10).any(|window| window == b"sk-planted"));
+    let read = bundle::read(&archive).unwrap();
+    assert_eq!((read.about.agent.name.as_str(), read.files.len()), ("Ada", 1), "{:?}", read.about);
+
+    let imported = import(&world, "?name=Eve&slug=eve", archive, Some("sk-another")).await;
+    assert_eq!((imported.status, imported.body["slug"].as_str()), (202, Some("eve")), "{imported:?}");
+    assert_eq!(imported.header("location"), format!("/api/agents/{}", imported.body["id"].as_str().unwrap()));
+    let record = world.reach(imported.body["id"].as_str().unwrap(), "RUNNING").await;
+    assert_eq!((record["name"].as_str(), record["hasApiKey"].as_bool()), (Some("Eve"), Some(true)));
+    assert_eq!(file_of(&world, &record).as_deref(), Some(&b"mine"[..]));
+}
+
+#[tokio::test]
+async fn import_without_a_key_waits_for_one() {
+    let world = World::new(Plan::Pro).await;
+    let id = with_a_file(&world, "Ada").await;
+    let imported = import(&world, "", export(&world, &id).await, None).await;
+    assert_eq!((imported.status, imported.body["status"].as_str()), (202, Some("STOPPED")), "{imported:?}");
+    assert_eq!(imported.body["statusReason"]["code"], "secrets-missing");
+    let path = format!("/api/agents/{}", imported.body["id"].as_str().unwrap());
+    assert_eq!(world.patch(&path, &json!({"apiKey": "sk-later"})).await.status, 200);
+    assert_eq!(world.post(&format!("{path}/start"), &json!({})).await.status, 202);
+    let record = world.reach(imported.body["id"].as_str().unwrap(), "RUNNING").await;
+    assert_eq!(file_of(&world, &record).as_deref(), Some(&b"mine"[..]));
+}
+
+#[tokio::test]
+async fn clone_has_the_same_data_and_key_and_no_channels() {
+    let world = World::new(Plan::Pro).await;
+    let id = with_a_file(&world, "Ada").await;
+    let channels = json!({"channels": {"telegram": {"botToken": "1:planted"}}});
+    assert_eq!(world.patch(&format!("/api/agents/{id}"), &channels).await.status, 200);
+    world.reach(&id, "RUNNING").await;
+    let cloned = world.post(&format!("/api/agents/{id}/clone"), &json!({"name": "Eve"})).await;
+    assert_eq!((cloned.status, cloned.body["name"].as_str()), (202, Some("Eve")), "{cloned:?}");
+    let record = world.reach(cloned.body["id"].as_str().unwrap(), "RUNNING").await;
+    assert_eq!((record["hasApiKey"].as_bool(), record["channels"].as_object().unwrap().len()), (Some(true), 0));
+    assert_eq!(file_of(&world, &record).as_deref(), Some(&b"mine"[..]));
+    for (body, pointer) in [(json!({"name": ""}), "/name"), (json!({"slug": "No!"}), "/slug"), (json!({"nam": "x"}), "/nam")] {
+        let refused = world.post(&format!("/api/agents/{id}/clone"), &body).await;
+        refused.problem(422, "invalid");
+        assert_eq!(refused.pointers(), [pointer]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_an_import_that_is_refused() {
+    let world = World::new(Plan::Free).await;
+    let id = with_a_file(&world, "Ada").await;
+    let archive = export(&world, &id).await;
+    // What an archive may not hold is tried out beside the code that reads it.
+    for bad in [b"no archive".to_vec(), Vec::new(), [archive.clone()[..700].to_vec(), vec![7; 400]].concat()] {
+        import(&world, "", bad, Some("sk-1")).await.problem(422, "invalid");
+    }
+    let typed = world.request(Method::POST, "/api/agents/import").header("content-type", "text/plain").body("x");
+    answer(typed).await.problem(415, "unsupported-media-type");
+    assert_eq!(import(&world, "?name=", archive.clone(), Some("sk-1")).await.pointers(), ["/name"]);
+    // A free plan has one agent.
+    import(&world, "", archive, Some("sk-1")).await.problem(403, "quota-exceeded");
+    assert_eq!(world.get("/api/agents").await.body["data"].as_array().unwrap().len(), 1);
+    assert_eq!(world.fakes.engine().volumes().len(), 1);
+}
+
+#[tokio::test]
+async fn data_of_another_user_is_nobodys() {
+    let world = World::new(Plan::Pro).await;
+    let id = with_a_file(&world, "Ada").await;
+    let stranger = world.stranger().await;
+    for (method, rest) in [(Method::GET, "export"), (Method::POST, "clone"), (Method::POST, "upgrade")] {
+        let request = world.raw(method, &format!("/api/agents/{id}/{rest}")).bearer_auth(&stranger);
+        answer(request).await.problem(404, "not-found");
+    }
+}
