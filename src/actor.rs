@@ -32,7 +32,10 @@ pub use clock::Clock;
 pub use counters::{ActorCounts, Counters};
 pub use creation_rule::{CreationRequest, CreationRule, Denied};
 pub use job_queue::JobQueues;
-pub use jobs::{API_KEY_FIELD, Rehearsal, place, remembered, snapshot, CHANNELS_FIELD, RETIRED_FIELD, key_of, open_credentials, open_retired};
+pub use jobs::{
+    API_KEY_FIELD, CHANNELS_FIELD, RETIRED_FIELD, Rehearsal, key_of, open_credentials, open_retired, place, remembered,
+    snapshot,
+};
 pub use lease::Lease;
 pub use protocol::{
     AgentMsg, Change, CommandMsg, CommandReply, CreateRefusal, Creation, Directory, IdempotencyClaim, RegistryMsg,

@@ -48,8 +48,8 @@ pub use accounts::{AccountError, NewKey, NewUser};
 pub use builder::{Builder, StartError};
 #[cfg(feature = "testkit")]
 pub use chaos::ActorCrash;
-pub use events::{EventStream, EventsError};
 pub use data::DataError;
+pub use events::{EventStream, EventsError};
 pub use explain::Explanation;
 pub use handle::{AgentHandle, CommandError, CommandOutcome, WaitError};
 pub use message::{DeliveryError, Message};

@@ -343,8 +343,7 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// The regular files in a folder of the instance's data, with what is below it, in the order of their paths, at most
     /// [`MAX_DATA`] bytes. None where there is no such folder. Links and devices are left out. Of an instance that runs the
     /// files may be of different moments. Paths are relative to the data folder, as in [`ContainerRuntime::stage`].
-    fn read_data<'a>(&'a self, key: &'a InstanceKey, folder: &'a str)
-    -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>>;
+    fn read_data<'a>(&'a self, key: &'a InstanceKey, folder: &'a str) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>>;
 
     /// Writes files into the instance's data, running or not: whoever calls it for one that runs knows that the instance
     /// does not use them.

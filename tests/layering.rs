@@ -44,8 +44,8 @@ const CIRCLES: [(&str, &[&str]); 6] = [
     ("config and telemetry", &["config/sections", "telemetry"]),
     // A descriptor is opened by what the process table shows, and the table is read for a descriptor's process.
     ("processes", &["runtime/process/pidfd", "runtime/process/table"]),
-    // The fake engine and the state that it locks.
-    ("fake engine", &["testkit/engine", "testkit/state"]),
+    // The fake engine, the state that it locks and the images in it.
+    ("fake engine", &["testkit/engine", "testkit/images", "testkit/state"]),
     // The commands of the program and the service that two of them start.
     ("command line", &["cli"]),
 ];

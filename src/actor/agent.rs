@@ -21,7 +21,8 @@ use super::protocol::{AgentMsg, CommandMsg, CommandReply, GONE, RegistrySlot};
 use crate::audit;
 use crate::domain::Secret;
 use crate::lifecycle::{
-    Admission, Code, Context, Effect, Event, Failure, FailureKind, Job, Outcome, Phase, Transition, admit, allowed, step,
+    Admission, Code, Context, Effect, Event, Failure, FailureKind, Job, Outcome, Phase, Transition, admit, allowed,
+    step,
 };
 #[cfg(feature = "testkit")]
 use crate::store::AgentRecord;

@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::import::place;
 pub use self::rehearsal::{Rehearsal, remembered};
-pub use self::snapshot::snapshot;
 pub use self::secrets::{
     API_KEY_FIELD, CHANNELS_FIELD, RETIRED_FIELD, TOKEN_FIELD, open_credentials, open_retired, open_token,
 };
+pub use self::snapshot::snapshot;
 use super::Services;
 use crate::domain::{AgentId, Credentials, HostPort, Limits, Origin, Secret, Software, elapsed};
 use crate::lifecycle::{Cause, Code, Failure, FailureKind, Job, Outcome};

@@ -29,8 +29,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const ANSWER: Duration = Duration::from_secs(60);
 /// The longest answer, or line of a stream, that is read: logs of 5000 lines with 16 KiB each.
 const ANSWER_LIMIT: usize = 96 << 20;
-/// The largest file: an export with what an archive adds to it.
-const FILE_LIMIT: usize = 192 << 20;
 /// Most of a problem's text that is shown when it is no problem+json, e.g. a proxy's page.
 const FOREIGN_TEXT: usize = 200;
 
@@ -201,10 +199,9 @@ impl Client {
         Ok((response.status().as_u16(), body(response).await?))
     }
 
-    /// A file.
-    pub(super) async fn download(&self, path: &str, within: Duration) -> Result<Vec<u8>, Failure> {
-        let response = self.send(self.request(Method::GET, path).timeout(within)).await?;
-        bytes(response, FILE_LIMIT).await
+    /// The start of a file of any length.
+    pub(super) async fn file(&self, path: &str, within: Duration) -> Result<Download, Failure> {
+        self.send(self.request(Method::GET, path).timeout(within)).await.map(Download)
     }
 
     /// Sends a file of this type, and a secret in a header of this name.
@@ -383,19 +380,15 @@ async fn body(response: Response) -> Result<Value, Failure> {
 }
 
 async fn text(response: Response) -> Result<String, Failure> {
-    Ok(String::from_utf8_lossy(&bytes(response, ANSWER_LIMIT).await?).into_owned())
-}
-
-async fn bytes(response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let mut pieces = response.bytes_stream();
     while let Some(piece) = pieces.next().await {
         bytes.extend_from_slice(&piece.map_err(|error| Failure::of(error.without_url()))?);
-        if bytes.len() > limit {
+        if bytes.len() > ANSWER_LIMIT {
             return Err(Failure::said("the answer is too long"));
         }
     }
-    Ok(bytes)
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn http_client(tls: bool) -> Result<reqwest::Client, Failure> {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::ControlPlane;
 use super::handle::{AgentHandle, CommandError};
 use super::new_agent::{CreateError, NewAgent};
-use super::ControlPlane;
 use crate::actor::{UpgradeStep, key_of, place, remembered, snapshot};
 use crate::domain::{AgentSpec, Channels, Credentials, Slug, Software, StagedFile, UserId};
 use crate::lifecycle::{AgentState, Cause, Code, Command, Phase};
@@ -52,11 +52,8 @@ impl ControlPlane {
         let profile = software.as_ref().map_or(self.services.profile, |software| software.profile);
         let (files, untold) = bundle.files_for(profile)?;
         let runnable = !new.spec.provider.needs_key() || new.credentials.api_key.is_some();
-        let importing = AgentState {
-            phase: Phase::Stopped,
-            reason: Some(Cause::new(Code::Importing)),
-            ..AgentState::new()
-        };
+        let importing =
+            AgentState { phase: Phase::Stopped, reason: Some(Cause::new(Code::Importing)), ..AgentState::new() };
         let agent = self.create_as(user, new, importing, untold).await?;
         match agent.fill(software.as_ref(), files).await {
             Ok(()) => {}
@@ -77,7 +74,8 @@ impl ControlPlane {
     }
 
     async fn software_of_new_agents(&self) -> Result<Option<Software>, DataError> {
-        let asked = self.services.runtime.software(ImageChoice::Default, Arc::new(|text: String| tracing::info!("{text}")));
+        let asked =
+            self.services.runtime.software(ImageChoice::Default, Arc::new(|text: String| tracing::info!("{text}")));
         let late = |_| RuntimeError::Unavailable("the image was not fetched in time".into());
         Ok(timeout(self.services.settings.limits.prepare, asked).await.map_err(late)??)
     }

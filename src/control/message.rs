@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, timeout_at};
+use futures_util::TryStreamExt;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::AgentHandle;
 use crate::actor::AgentMsg;
-use crate::domain::{SessionName, Status};
+use crate::domain::{Credentials, SessionName, Status, Timestamp};
 use crate::lifecycle::allowed;
+use crate::runtime::{LogLine, LogQuery};
 use crate::view::{Access, AgentView};
-use crate::zeroclaw::client::{GatewayError, ModelFailure, SentMark, WebhookAnswer, WebhookCall};
+use crate::zeroclaw::client::{GatewayError, ModelFailure, Refusal, SentMark, WebhookAnswer, WebhookCall};
 
 /// A message with how long its sender waits.
 #[derive(Debug, Clone)]
@@ -79,6 +81,8 @@ pub enum DeliveryError {
 
 /// Messages that may wait for one agent or be under way to it. More would only wait to fail.
 pub(super) const MAX_HELD: u32 = 256;
+/// Lines of a gateway's log in which the reason of a failure is looked for.
+const LOG_LINES: usize = 40;
 /// Pause before a message that could not be sent is tried again: by then a death is noticed, or the gateway is back.
 const RESEND_PAUSE: Duration = Duration::from_millis(10);
 
@@ -111,6 +115,7 @@ impl AgentHandle {
                     Err(_elapsed) => return Err(self.not_ready(message.hold)),
                 },
             };
+            let began = self.plane.now();
             let mark = SentMark::default();
             let call = WebhookCall {
                 body: message.body.clone(),
@@ -139,7 +144,12 @@ impl AgentHandle {
                 }
                 Ok(answer) if answer.status == 401 => return Err(DeliveryError::Unauthorized),
                 Ok(answer) => {
+                    let answer = self.explained(answer, began).await;
                     self.note_model(&answer);
+                    if let Refusal::NotConfigured(why) = Refusal::read(&answer) {
+                        // Nothing but files written anew can help, and no deep check has found it yet.
+                        self.tell(AgentMsg::Unusable { attempt: access.attempt, why: why.into() });
+                    }
                     return Ok(answer);
                 }
                 Err(GatewayError::NotSent(_)) if Instant::now() < deadline => {
@@ -159,6 +169,33 @@ impl AgentHandle {
         match self.view() {
             Some(view) => DeliveryError::NotReady { status: view.status(), held },
             None => DeliveryError::Gone,
+        }
+    }
+
+    /// The answer, with why the model failed where the gateway does not say it and its log does.
+    async fn explained(&self, answer: WebhookAnswer, since: Timestamp) -> WebhookAnswer {
+        if !ModelFailure::read(&answer).is_some_and(|failure| failure.is_unexplained()) {
+            return answer;
+        }
+        let lines =
+            timeout(self.plane.services.settings.limits.health, self.last_lines(since)).await.unwrap_or_default();
+        let Some(mut failure) = ModelFailure::in_log(lines.iter().map(|line| line.text.as_str())) else {
+            return answer;
+        };
+        for secret in self.credentials().iter().flat_map(Credentials::secrets) {
+            failure.message = failure.message.replace(secret.expose().as_str(), "[redacted]");
+        }
+        let model = failure.to_json();
+        let body = serde_json::json!({ "error": "LLM request failed", "model": model }).to_string();
+        WebhookAnswer { body: body.into(), ..answer }
+    }
+
+    /// What the instance has printed since then, as far as a reason may be in it.
+    async fn last_lines(&self, since: Timestamp) -> Vec<LogLine> {
+        let query = LogQuery { since: Some(since), tail: Some(LOG_LINES), ..LogQuery::default() };
+        match self.logs(query).await {
+            Ok(lines) => lines.try_collect().await.unwrap_or_default(),
+            Err(_) => Vec::new(),
         }
     }
 

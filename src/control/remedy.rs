@@ -42,7 +42,15 @@ const fn of_code(code: Code) -> Option<&'static str> {
             Some("supply its API key and channels again with `zeroone agent update`, then start it")
         }
         Code::Internal => Some("the service's log has the cause at WARN or ERROR; please report it"),
+        Code::UpgradeRefused | Code::RolledBack => {
+            Some("it runs what it ran before; correct what the message names, or choose another image")
+        }
         Code::Created
+        | Code::Importing
+        | Code::UpgradeRequested
+        | Code::UpgradeStarted
+        | Code::UpgradeFailed
+        | Code::Upgraded
         | Code::StartRequested
         | Code::StopRequested
         | Code::RestartRequested

@@ -154,7 +154,12 @@ impl AgentHandle {
 
     /// Tries the upgrade on a copy, and leaves with the agent what its next gateway is to be told. Gives how many entries
     /// the agent remembers.
-    async fn rehearse(&self, view: &Arc<AgentView>, upgrade: &Arc<Upgrade>, instance: AgentId) -> Result<Option<u64>, String> {
+    async fn rehearse(
+        &self,
+        view: &Arc<AgentView>,
+        upgrade: &Arc<Upgrade>,
+        instance: AgentId,
+    ) -> Result<Option<u64>, String> {
         let services = &self.plane.services;
         let _turn = services.transfers.acquire().await.map_err(|_closed| "the service ends".to_owned())?;
         let entries = self.entries(view, upgrade).await?;
@@ -172,14 +177,21 @@ impl AgentHandle {
     async fn entries(&self, view: &AgentView, upgrade: &Upgrade) -> Result<Option<Vec<MemoryEntry>>, String> {
         match remembered(&self.plane.services, view).await {
             Some(Ok(entries)) => Ok(Some(entries)),
-            Some(Err(error)) if is_told(view, upgrade) => Err(format!("what the agent remembers cannot be read: {error}")),
+            Some(Err(error)) if is_told(view, upgrade) => {
+                Err(format!("what the agent remembers cannot be read: {error}"))
+            }
             None if is_told(view, upgrade) => Err("the agent does not run".into()),
             Some(Err(_)) | None => Ok(None),
         }
     }
 
     /// Commits a step of an upgrade or an import, if the agent is still as `view` shows it.
-    pub(super) async fn step(&self, view: &AgentView, command: Command, step: UpgradeStep) -> Result<CommandOutcome, CommandError> {
+    pub(super) async fn step(
+        &self,
+        view: &AgentView,
+        command: Command,
+        step: UpgradeStep,
+    ) -> Result<CommandOutcome, CommandError> {
         let record = &view.record;
         let change = Change {
             spec: Arc::clone(&record.spec),

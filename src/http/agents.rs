@@ -19,8 +19,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub use command::{__path_delete, __path_restart, __path_start, __path_stop, delete, restart, start, stop};
 pub use clone::{__path_clone, clone};
+pub use command::{__path_delete, __path_restart, __path_start, __path_stop, delete, restart, start, stop};
 pub use create::{__path_create, create, created};
 pub use export::{__path_export, export};
 pub use import::{__path_import, import};

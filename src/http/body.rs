@@ -79,8 +79,8 @@ impl<S: Send + Sync> FromRequest<S> for EmptyBody {
 
 /// A whole body of at most `limit` bytes.
 pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
-    // What may be larger may take longer.
-    let within = if limit > MAX_BODY { READ_FILE_WITHIN } else { READ_WITHIN };
+    // A file may take longer than a form.
+    let within = if limit >= MAX_ARCHIVE { READ_FILE_WITHIN } else { READ_WITHIN };
     let too_large = || Problem::new(Code::TooLarge, format!("The body may have at most {limit} bytes."));
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit.max(MAX_DRAINED) as u64) {

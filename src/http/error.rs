@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, header};
 
 use super::problem::{Code, FieldError, Problem};
 use crate::actor::{AccountRefusal, AskError, KEYS_PER_USER, MAX_TICKETS};
@@ -12,7 +12,7 @@ use crate::control::{AccountError, CommandError, CreateError, DeliveryError, Rot
 use crate::domain::Status;
 use crate::runtime::RuntimeError;
 use crate::store::StoreError;
-use crate::zeroclaw::client::{GatewayError, ModelFailure, WebhookAnswer};
+use crate::zeroclaw::client::{GatewayError, ModelFailure, Refusal, WebhookAnswer};
 
 /// When an agent that comes up is worth another try: a start takes about that long.
 const READY_RETRY_SECS: u64 = 2;
@@ -261,24 +261,42 @@ impl From<DeliveryError> for Problem {
     }
 }
 
-/// What a gateway's answer to a message that is no success means.
+/// What a gateway's answer to a message means that was given up after `limit`, or is no success for another reason.
+pub fn message_refusal(answer: &WebhookAnswer, limit: Duration) -> Problem {
+    let problem = gateway_refusal(answer);
+    if answer.status == 408 { problem.with("limitSecs", limit.as_secs()) } else { problem }
+}
+
+/// What a gateway's answer that is no success means.
 pub fn gateway_refusal(answer: &WebhookAnswer) -> Problem {
-    if let Some(failure) = ModelFailure::read(answer) {
-        return model_error(&failure).with("gatewayStatus", answer.status);
-    }
-    match StatusCode::from_u16(answer.status) {
-        Ok(StatusCode::REQUEST_TIMEOUT) => {
-            Problem::new(Code::GatewayTimeout, "The agent's model did not answer in time.")
+    let refusal = Refusal::read(answer);
+    let problem = match &refusal {
+        Refusal::Model(_) if answer.status == 408 => Problem::new(
+            Code::GatewayTimeout,
+            "The agent's model did not answer within the service's limit (server.answer_secs).",
+        ),
+        Refusal::Model(failure) => model_error(failure),
+        Refusal::NotConfigured(said) => {
+            let detail =
+                format!("The agent's gateway has no model that it could ask ({said}); its configuration is checked.");
+            Problem::new(Code::AgentNotReady, detail).retry_after(READY_RETRY_SECS)
         }
-        Ok(StatusCode::TOO_MANY_REQUESTS) => {
-            let secs =
-                serde_json::from_slice::<RetryAfter>(&answer.body).map_or(GATEWAY_RETRY_SECS, |told| told.retry_after);
-            Problem::new(Code::RateLimited, "The agent's gateway has too many requests.").retry_after(secs)
+        Refusal::Restarting => {
+            Problem::new(Code::AgentNotReady, "The agent's gateway is restarting.").retry_after(READY_RETRY_SECS)
         }
-        Ok(StatusCode::PAYLOAD_TOO_LARGE) => Problem::new(Code::TooLarge, "The message is too large for the agent."),
-        _ => Problem::new(Code::GatewayError, format!("The agent's gateway answered {}.", answer.status)),
-    }
-    .with("gatewayStatus", answer.status)
+        Refusal::TooMany { retry_after } => {
+            Problem::new(Code::RateLimited, "The agent's gateway has too many requests.")
+                .retry_after(retry_after.unwrap_or(GATEWAY_RETRY_SECS))
+        }
+        Refusal::TooLarge => Problem::new(Code::TooLarge, "The message is too large for the agent."),
+        Refusal::Gateway { status, said: None } => {
+            Problem::new(Code::GatewayError, format!("The agent's gateway answered {status}."))
+        }
+        Refusal::Gateway { status, said: Some(said) } => {
+            Problem::new(Code::GatewayError, format!("The agent's gateway answered {status}: {said}"))
+        }
+    };
+    problem.with("failed", refusal.failed().as_str()).with("gatewayStatus", answer.status)
 }
 
 /// The model failed, with whether a retry can help.
@@ -290,11 +308,6 @@ fn model_error(failure: &ModelFailure) -> Problem {
         Some(secs) => problem.retry_after(secs),
         None => problem,
     }
-}
-
-#[derive(serde::Deserialize)]
-struct RetryAfter {
-    retry_after: u64,
 }
 
 /// It was sent once, and nobody knows what became of it.

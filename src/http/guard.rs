@@ -22,7 +22,7 @@ use utoipa_axum::router::UtoipaMethodRouter;
 use super::audited::{self, Audited};
 use super::body::MAX_ARCHIVE;
 use super::error::{rate_limited, suspended, too_many_open, unauthorized};
-use super::idempotency::{self, FindAgent, Repeated, Retry};
+use super::idempotency::{self, FindAgent, MAX_BODY, Repeated, Retry};
 use super::problem::{Code, Problem};
 use super::rate::Allowance;
 use super::request::peer_of;
@@ -62,49 +62,42 @@ impl Rule {
     /// Of one agent: its owner's, or an administrator's.
     pub const READ_AGENT: Self = Self::of_agent(Scope::AgentsRead, Retry::Repeat);
     /// What has a password in its body.
-    pub const PASSWORD: Self = Self::Key(KeyRule { scope: None, or_admin: false, retry: Retry::Unkept });
-    pub const ADMIN_PASSWORD: Self =
-        Self::Key(KeyRule { scope: Some(Scope::Admin), or_admin: false, retry: Retry::Unkept });
+    pub const PASSWORD: Self = Self::Key(KeyRule::new(None, false, Retry::Unkept));
+    pub const ADMIN_PASSWORD: Self = Self::Key(KeyRule::new(Some(Scope::Admin), false, Retry::Unkept));
     pub const WRITE_AGENT: Self = Self::of_agent(Scope::AgentsWrite, Retry::Repeat);
     pub const SEND: Self = Self::of_agent(Scope::MessagesSend, Retry::Never);
 
     /// A create: `find` answers for an agent that an earlier request made.
     pub const fn create(find: FindAgent) -> Self {
-        Self::Key(KeyRule { scope: Some(Scope::AgentsWrite), or_admin: false, retry: Retry::FindAgent(find), repeats: MAX_BODY })
+        Self::Key(KeyRule::new(Some(Scope::AgentsWrite), false, Retry::FindAgent(find)))
     }
 
     /// A file that becomes an agent.
-    pub const IMPORT: Self = Self::Key(KeyRule {
-        scope: Some(Scope::AgentsWrite),
-        or_admin: false,
-        retry: Retry::Repeat,
-        repeats: MAX_ARCHIVE,
-    });
+    pub const IMPORT: Self =
+        Self::Key(KeyRule { repeats: MAX_ARCHIVE, ..KeyRule::new(Some(Scope::AgentsWrite), false, Retry::Repeat) });
 
     const fn needs(scope: Option<Scope>) -> Self {
-        Self::Key(KeyRule { scope, or_admin: false, retry: Retry::Repeat, repeats: MAX_BODY })
+        Self::Key(KeyRule::new(scope, false, Retry::Repeat))
     }
 
     /// Passed on to an agent: the handler asks for the scope that the request needs.
-    pub const PASSED: Self = Self::Key(KeyRule { scope: None, or_admin: false, retry: Retry::PassedOn, repeats: MAX_BODY });
+    pub const PASSED: Self = Self::Key(KeyRule::new(None, false, Retry::PassedOn));
     /// A message to an agent of the caller's own.
-    pub const SEND_OWN: Self = Self::Key(KeyRule {
-        scope: Some(Scope::MessagesSend),
-        or_admin: false,
-        retry: Retry::Never,
-        repeats: MAX_BODY,
-    });
+    pub const SEND_OWN: Self = Self::Key(KeyRule::new(Some(Scope::MessagesSend), false, Retry::Never));
 
     /// An answer that is streamed and cannot be kept for a retry.
-    pub const ADMIN_STREAMED: Self =
-        Self::Key(KeyRule { scope: Some(Scope::Admin), or_admin: false, retry: Retry::PassedOn });
+    pub const ADMIN_STREAMED: Self = Self::Key(KeyRule::new(Some(Scope::Admin), false, Retry::PassedOn));
 
     const fn of_agent(scope: Scope, retry: Retry) -> Self {
-        Self::Key(KeyRule { scope: Some(scope), or_admin: true, retry, repeats: MAX_BODY })
+        Self::Key(KeyRule::new(Some(scope), true, retry))
     }
 }
 
 impl KeyRule {
+    const fn new(scope: Option<Scope>, or_admin: bool, retry: Retry) -> Self {
+        Self { scope, or_admin, retry, repeats: MAX_BODY }
+    }
+
     /// The scope that the caller lacks.
     fn missing(&self, caller: &Caller) -> Option<Scope> {
         let enough = |scope: Scope| caller.may(scope) || (self.or_admin && caller.may(Scope::Admin));

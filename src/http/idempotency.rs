@@ -45,7 +45,7 @@ const MAX_KEY: usize = 255;
 /// The largest answer is that of a gateway, 4 MiB.
 const MAX_ANSWER: usize = 5 * 1024 * 1024;
 /// The largest body that a route takes: conversations of OpenAI's clients. Each route has a bound of its own below this.
-const MAX_BODY: usize = 8 * 1024 * 1024;
+pub const MAX_BODY: usize = 8 * 1024 * 1024;
 /// Events of a kept answer that a slow caller may be behind.
 const FRAMES: usize = 8;
 /// Headers that belong to the answer itself; all others are made anew.

@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 
 use super::agents::OwnedAgent;
 use super::body::JsonBody;
-use super::error::gateway_refusal;
+use super::error::message_refusal;
 use super::pieces::{self, Piece, Pieces};
 use super::prefer::{applied, hold_secs};
 use super::problem::{Code, FieldError, Problem};
@@ -111,7 +111,7 @@ pub async fn message(
         if let Some(failure) = ModelFailure::read(&answer) {
             state.metrics.model_failed(failure.class());
         }
-        return Err(gateway_refusal(&answer));
+        return Err(message_refusal(&answer, state.options.answer_within));
     }
     let kind = answer.content_type.as_deref().unwrap_or("application/json");
     let mut response = (status, answer.body).into_response();

@@ -178,11 +178,7 @@ impl ContainerRuntime for DockerRuntime {
         .boxed()
     }
 
-    fn read_data<'a>(
-        &'a self,
-        key: &'a InstanceKey,
-        folder: &'a str,
-    ) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
+    fn read_data<'a>(&'a self, key: &'a InstanceKey, folder: &'a str) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
         self.download(key, folder).boxed()
     }
 

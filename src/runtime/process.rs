@@ -62,8 +62,9 @@ use self::launch::Program;
 use self::lease::LeaseFile;
 use self::output_watch::OutputWatch;
 use super::{
-    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer, LeasePurpose, LeaseRequest, LogLine,
-    LogQuery, ObservedInstance, Progress, Resync, Run, RunId, RuntimeError, RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer, LeasePurpose,
+    LeaseRequest, LogLine, LogQuery, ObservedInstance, Progress, Resync, Run, RunId, RuntimeError, RuntimeResult,
+    StagedFile, Usage,
 };
 use crate::domain::{AgentId, InstallationId, Origin, Software, Timestamp};
 
@@ -368,11 +369,7 @@ impl ContainerRuntime for ProcessRuntime {
         self.change(key.agent, move |host, instance, _| instance.stage(host, &files)).boxed()
     }
 
-    fn read_data<'a>(
-        &'a self,
-        key: &'a InstanceKey,
-        folder: &'a str,
-    ) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
+    fn read_data<'a>(&'a self, key: &'a InstanceKey, folder: &'a str) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
         let folder = folder.to_owned();
         self.look(key.agent, move |host, instance| instance.read_data(host, &folder)).boxed()
     }

@@ -13,8 +13,8 @@ use tokio::time::{sleep, timeout};
 use super::random::Sequence;
 use crate::domain::{Origin, Secret, Software};
 use crate::runtime::{
-    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogLine, LogQuery,
-    ObservedInstance, Progress, Resync, Run, RuntimeCall, RuntimeError, RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogLine,
+    LogQuery, ObservedInstance, Progress, Resync, Run, RuntimeCall, RuntimeError, RuntimeResult, StagedFile, Usage,
 };
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
 use crate::zeroclaw::memory::MemoryEntry;
@@ -249,11 +249,7 @@ impl ContainerRuntime for FaultyRuntime {
         self.through(Call::Stage, || self.inner.stage(key, files)).boxed()
     }
 
-    fn read_data<'a>(
-        &'a self,
-        key: &'a InstanceKey,
-        folder: &'a str,
-    ) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
+    fn read_data<'a>(&'a self, key: &'a InstanceKey, folder: &'a str) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
         self.through(Call::ReadData, move || self.inner.read_data(key, folder)).boxed()
     }
 

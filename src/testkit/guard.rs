@@ -13,8 +13,8 @@ use super::check::{Invariant, Violation};
 use crate::domain::{AgentId, Origin, Software};
 use crate::lifecycle::{AfterStop, AgentState, Phase, RetryTarget};
 use crate::runtime::{
-    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogLine, LogQuery,
-    ObservedInstance, Progress, Resync, Run, RuntimeCall, RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogLine,
+    LogQuery, ObservedInstance, Progress, Resync, Run, RuntimeCall, RuntimeResult, StagedFile, Usage,
 };
 use crate::store::Store;
 
@@ -159,11 +159,7 @@ impl ContainerRuntime for Guard {
         self.looked_after(key, "stage", Act::Raise, self.inner.stage(key, files)).boxed()
     }
 
-    fn read_data<'a>(
-        &'a self,
-        key: &'a InstanceKey,
-        folder: &'a str,
-    ) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
+    fn read_data<'a>(&'a self, key: &'a InstanceKey, folder: &'a str) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
         self.inner.read_data(key, folder)
     }
 

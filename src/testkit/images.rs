@@ -54,7 +54,9 @@ impl State {
         let name = match choice {
             ImageChoice::Default | ImageChoice::Present => default,
             ImageChoice::Named(name) => name,
-            ImageChoice::Kept { known, .. } => known.and_then(|known| Some(&known.image.as_ref()?.name)).unwrap_or(default),
+            ImageChoice::Kept { known, .. } => {
+                known.and_then(|known| Some(&known.image.as_ref()?.name)).unwrap_or(default)
+            }
         };
         let image = self.images.get(name).ok_or_else(|| RuntimeError::Invalid(format!("there is no image {name}")))?;
         Ok(Some(Software {

@@ -210,11 +210,7 @@ impl ContainerRuntime for FakeRuntime {
         .boxed()
     }
 
-    fn software<'a>(
-        &'a self,
-        choice: ImageChoice<'a>,
-        _: Progress,
-    ) -> BoxFuture<'a, RuntimeResult<Option<Software>>> {
+    fn software<'a>(&'a self, choice: ImageChoice<'a>, _: Progress) -> BoxFuture<'a, RuntimeResult<Option<Software>>> {
         self.call(move |state| state.software(choice)).boxed()
     }
 
@@ -241,11 +237,7 @@ impl ContainerRuntime for FakeRuntime {
         .boxed()
     }
 
-    fn read_data<'a>(
-        &'a self,
-        key: &'a InstanceKey,
-        folder: &'a str,
-    ) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
+    fn read_data<'a>(&'a self, key: &'a InstanceKey, folder: &'a str) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
         self.call(move |state| {
             owned(state, self.installation, key)?.ok_or(RuntimeError::NotFound)?;
             let below = |path: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));

@@ -218,7 +218,9 @@ fn path_of<R: Read>(entry: &tar::Entry<'_, R>) -> Result<String, BundleError> {
     if text.len() > MAX_PATH {
         return Err(refused("is too long"));
     }
-    if !plain || text.contains(['\0', '\\']) || text.split('/').any(|part| part == "." || part.is_empty()) && !text.is_empty()
+    if !plain
+        || text.contains(['\0', '\\'])
+        || text.split('/').any(|part| part == "." || part.is_empty()) && !text.is_empty()
     {
         return Err(refused("leads out of the archive, or is no plain path"));
     }
@@ -305,7 +307,8 @@ mod tests {
     #[test]
     fn hostile_archives_are_refused() {
         use tar::EntryType::{Block, Char, Fifo, Link, Regular, Symlink};
-        for path in ["/etc/passwd", "../up", "workspace/../../up", "workspace/./a", "workspace//a", "elsewhere/a", "x"] {
+        for path in ["/etc/passwd", "../up", "workspace/../../up", "workspace/./a", "workspace//a", "elsewhere/a", "x"]
+        {
             assert!(matches!(read(&hostile(path, Regular)), Err(BundleError::Refused { .. })), "{path}");
         }
         for name in [".secret_key", "memory/brain.db", "state/x", "SOUL.md"] {

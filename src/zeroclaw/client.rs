@@ -3,6 +3,7 @@
 mod handover;
 mod http;
 mod model_failure;
+mod refusal;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::domain::{Secret, SessionName};
 
 pub use http::HttpGateway;
 pub use model_failure::ModelFailure;
+pub use refusal::{Failed, Refusal};
 
 /// A running instance's gateway. Object-safe, so that tests can put one in memory behind it.
 pub trait Gateway: Send + Sync + 'static {

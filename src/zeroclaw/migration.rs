@@ -116,9 +116,13 @@ pub fn moved(from: Profile, to: Profile, backend: MemoryBackend, files: &[Staged
     let place = |file: &StagedFile| {
         let path = file.path.as_ref();
         match inside(path, old.memory) {
-            Some(name) if carry(from, to, backend) == Carry::Copy && !is_scratch(path) => Some(format!("{}/{name}", new.memory)),
+            Some(name) if carry(from, to, backend) == Carry::Copy && !is_scratch(path) => {
+                Some(format!("{}/{name}", new.memory))
+            }
             Some(_) => None,
-            None => inside(path, old.workspace).filter(|name| is_own(name)).map(|name| format!("{}/{name}", new.workspace)),
+            None => {
+                inside(path, old.workspace).filter(|name| is_own(name)).map(|name| format!("{}/{name}", new.workspace))
+            }
         }
     };
     let moved = files.iter().filter_map(|file| Some(under(file, &place(file)?))).collect();
@@ -140,7 +144,8 @@ pub fn moved_into(to: Profile, files: Vec<StagedFile>, (memory, workspace): (&st
 
 /// Files of an agent's own; not what the gateway or the control plane writes there.
 pub fn is_own(name: &str) -> bool {
-    let gateways = ["IDENTITY.md", "USER.md", "SOUL.md", "MEMORY.md"].contains(&name) || inside(name, "state").is_some();
+    let gateways =
+        ["IDENTITY.md", "USER.md", "SOUL.md", "MEMORY.md"].contains(&name) || inside(name, "state").is_some();
     !gateways && inside(name, "memory").is_none()
 }
 

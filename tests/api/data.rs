@@ -19,7 +19,10 @@ async fn with_a_file(world: &World, name: &str) -> String {
 
 async fn export(world: &World, id: &str) -> Vec<u8> {
     let response = world.request(Method::GET, &format!("/api/agents/{id}/export")).send().await.unwrap();
-    assert_eq!((response.status().as_u16(), response.headers()["content-type"].to_str().unwrap()), (200, "application/x-tar"));
+    assert_eq!(
+        (response.status().as_u16(), response.headers()["content-type"].to_str().unwrap()),
+        (200, "application/x-tar")
+    );
     assert!(response.headers()["content-disposition"].to_str().unwrap().ends_with(".tar\""));
     response.bytes().await.unwrap().to_vec()
 }
@@ -81,7 +84,9 @@ async fn clone_has_the_same_data_and_key_and_no_channels() {
     let record = world.reach(cloned.body["id"].as_str().unwrap(), "RUNNING").await;
     assert_eq!((record["hasApiKey"].as_bool(), record["channels"].as_object().unwrap().len()), (Some(true), 0));
     assert_eq!(file_of(&world, &record).as_deref(), Some(&b"mine"[..]));
-    for (body, pointer) in [(json!({"name": ""}), "/name"), (json!({"slug": "No!"}), "/slug"), (json!({"nam": "x"}), "/nam")] {
+    for (body, pointer) in
+        [(json!({"name": ""}), "/name"), (json!({"slug": "No!"}), "/slug"), (json!({"nam": "x"}), "/nam")]
+    {
         let refused = world.post(&format!("/api/agents/{id}/clone"), &body).await;
         refused.problem(422, "invalid");
         assert_eq!(refused.pointers(), [pointer]);
@@ -100,10 +105,13 @@ async fn nothing_is_left_of_an_import_that_is_refused() {
     let typed = world.request(Method::POST, "/api/agents/import").header("content-type", "text/plain").body("x");
     answer(typed).await.problem(415, "unsupported-media-type");
     assert_eq!(import(&world, "?name=", archive.clone(), Some("sk-1")).await.pointers(), ["/name"]);
-    // A free plan has one agent.
+    let limit = Plan::Free.limits().max_agents.unwrap();
+    for _ in 1..limit {
+        assert_eq!(import(&world, "", archive.clone(), Some("sk-1")).await.status, 202);
+    }
     import(&world, "", archive, Some("sk-1")).await.problem(403, "quota-exceeded");
-    assert_eq!(world.get("/api/agents").await.body["data"].as_array().unwrap().len(), 1);
-    assert_eq!(world.fakes.engine().volumes().len(), 1);
+    let left = world.get("/api/agents").await.body["data"].as_array().unwrap().len();
+    assert_eq!((left, world.fakes.engine().volumes().len()), (limit as usize, limit as usize));
 }
 
 #[tokio::test]

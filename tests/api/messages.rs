@@ -47,18 +47,22 @@ async fn what_the_gateway_says_is_told_honestly() {
     let world = World::new(Plan::Pro).await;
     let id = world.running("a").await;
     let agent: AgentId = id.parse().unwrap();
-    for (gateway_fault, status, code) in [
-        (GatewayFault::Fails(408), 504, "gateway-timeout"),
-        (GatewayFault::Fails(429), 429, "rate-limited"),
-        (GatewayFault::Fails(500), 502, "model-error"),
-        (GatewayFault::Fails(413), 413, "too-large"),
-        (GatewayFault::HangsUp, 502, "delivery-unknown"),
-        (GatewayFault::Garbage, 502, "gateway-error"),
+    for (gateway_fault, status, code, failed) in [
+        (GatewayFault::Fails(408), 504, "gateway-timeout", Some("model")),
+        (GatewayFault::Fails(429), 429, "rate-limited", Some("gateway")),
+        (GatewayFault::Fails(500), 502, "model-error", Some("model")),
+        (GatewayFault::Fails(413), 413, "too-large", Some("gateway")),
+        (GatewayFault::HangsUp, 502, "delivery-unknown", None),
+        (GatewayFault::Garbage, 502, "gateway-error", None),
+        (GatewayFault::Unusable, 503, "agent-not-ready", Some("configuration")),
     ] {
         world.fakes.engine().set_gateway_fault_of(agent, Some(gateway_fault));
         let refused = say(&world, &id, "hi", "wait=5").await;
         refused.problem(status, code);
-        assert_eq!(status == 429, refused.headers.contains_key("retry-after"), "{refused:?}");
+        assert_eq!(matches!(status, 429 | 503), refused.headers.contains_key("retry-after"), "{refused:?}");
+        assert_eq!(refused.body["failed"].as_str(), failed, "{refused:?}");
+        assert_eq!(refused.body["limitSecs"].as_u64(), (status == 504).then_some(120), "{refused:?}");
+        world.fakes.engine().set_gateway_fault_of(agent, None);
         world.reach(&id, "RUNNING").await;
         if code == "model-error" {
             assert!(refused.body["model"]["message"].as_str().unwrap().contains("model failed"), "{refused:?}");

@@ -8,7 +8,9 @@ use crate::world::{World, until};
 
 async fn world() -> World {
     let world = World::new(Plan::Pro).await;
-    for (name, profile, version) in [("zeroclaw:0.1.7", Profile::V01, "0.1.7"), ("zeroclaw:0.8.7", Profile::V08, "0.8.7")] {
+    for (name, profile, version) in
+        [("zeroclaw:0.1.7", Profile::V01, "0.1.7"), ("zeroclaw:0.8.7", Profile::V08, "0.8.7")]
+    {
         world.fakes.engine().add_image(name, FakeImage::new(profile, version));
     }
     world
@@ -32,7 +34,8 @@ async fn upgrade_is_accepted_shown_and_done() {
     let record = over(&world, &id).await;
     assert_eq!((record["image"].as_str(), record["version"].as_str()), (Some("zeroclaw:0.8.7"), Some("0.8.7")));
     let events = world.get(&format!("/api/agents/{id}/events")).await;
-    let causes: Vec<&str> = events.body["data"].as_array().unwrap().iter().filter_map(|e| e["cause"].as_str()).collect();
+    let causes: Vec<&str> =
+        events.body["data"].as_array().unwrap().iter().filter_map(|e| e["cause"].as_str()).collect();
     let steps = ["upgrade-requested", "upgrade-started", "upgraded"];
     assert!(steps.iter().all(|step| causes.contains(step)), "{causes:?}");
 }
@@ -55,7 +58,9 @@ async fn what_cannot_be_meant_is_refused() {
     let world = world().await;
     let id = world.running("Ada").await;
     let path = format!("/api/agents/{id}/upgrade");
-    for body in [json!({"image": ""}), json!({"image": "a b"}), json!({"image": "x".repeat(300)}), json!({"image": "nowhere"})] {
+    for body in
+        [json!({"image": ""}), json!({"image": "a b"}), json!({"image": "x".repeat(300)}), json!({"image": "nowhere"})]
+    {
         let refused = world.post(&path, &body).await;
         refused.problem(422, "invalid");
         assert_eq!(refused.pointers(), ["/image"], "{body}");

@@ -19,7 +19,7 @@ const REFUSED: [(&str, &str); 18] = [
     ("POST", "/containers/0123abcd/rename"),
     ("POST", "/containers/prune"),
     ("GET", "/containers/0123abcd/export"),
-    ("GET", "/containers/0123abcd/archive"),
+    ("GET", "/containers/by-name/archive"),
     ("GET", "/images/zeroclaw:0.1.7/get"),
     ("DELETE", "/images/zeroclaw:0.1.7"),
     ("POST", "/images/zeroclaw/push"),
@@ -81,6 +81,7 @@ async fn everything(world: &World, runtime: &DockerRuntime) {
     let spec = InstanceSpec { files: vec![file("workspace/SOUL.md", "soul", 0o644)], ..spec(&["gateway"]) };
     runtime.ensure_created(&spec).await.unwrap();
     wakes.next().await.unwrap();
+    runtime.read_data(&spec.key, "workspace").await.unwrap();
     runtime.start(&spec.key).await.unwrap();
     runtime.usage(&spec.key).await.unwrap();
     runtime.logs(&spec.key, LogQuery::default()).await.unwrap().count().await;

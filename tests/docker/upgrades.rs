@@ -70,8 +70,8 @@ async fn others(world: &World, agent: &AgentHandle) -> Vec<String> {
 /// From 0.1.7 by 0.6.9, where that is there, to 0.8.7, and all the way back: what is remembered goes along each time, what
 /// was learnt in between as well, and nothing is paired again.
 pub(crate) async fn memory_goes_up_through_the_versions_and_down_again(world: &World) {
+    let mut service = Service::new(world).await;
     for memory in [MemoryBackend::Sqlite, MemoryBackend::Markdown] {
-        let mut service = Service::new(world).await;
         let agent = service.remembering(memory).await;
         service.talk(&agent).await;
         remember(&agent, "first").await;
@@ -101,6 +101,8 @@ pub(crate) async fn memory_goes_up_through_the_versions_and_down_again(world: &W
             assert_eq!(service.container(&agent).await.config.unwrap().image.as_deref(), Some(image));
             assert_eq!(others(world, &agent).await, [String::new(); 0]);
         }
+        agent.delete().await.unwrap();
+        assert!(agent.gone(PATIENCE).await);
     }
 }
 

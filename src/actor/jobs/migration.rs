@@ -20,7 +20,12 @@ const TELLERS: usize = 4;
 
 /// Before the first start of the other version: sets aside what is there and brings it to where that version looks for it;
 /// or puts back what was set aside. It may be repeated until the version was started.
-pub(super) async fn migrate(services: &Services, key: &InstanceKey, upgrade: &Upgrade, backend: MemoryBackend) -> Result<(), Failure> {
+pub(super) async fn migrate(
+    services: &Services,
+    key: &InstanceKey,
+    upgrade: &Upgrade,
+    backend: MemoryBackend,
+) -> Result<(), Failure> {
     let (from, to) = (upgrade.from.profile, upgrade.to.profile);
     let files = match upgrade.stage {
         UpgradeStage::Rehearsing { .. } => return Ok(()),

@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    JobInput, JobReport, JobResult, PROBE_PAUSE, endpoint_of, gateway_failure, key_of, longer, migration,
-    no_endpoint, runtime_failure, superseded, usability,
+    JobInput, JobReport, JobResult, PROBE_PAUSE, endpoint_of, gateway_failure, key_of, longer, migration, no_endpoint,
+    runtime_failure, superseded, usability,
 };
 use crate::actor::Services;
 use crate::domain::Secret;

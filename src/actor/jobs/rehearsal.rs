@@ -93,7 +93,8 @@ impl Rehearsal {
         let mut free: Vec<HostPort> =
             HostPort::all().filter(|port| services.settings.ports.contains(*port) && !taken.contains(port)).collect();
         free.reverse();
-        let first = usize::try_from(self.instance.seed() % 64).unwrap_or_default().min(free.len().saturating_sub(PORTS));
+        let first =
+            usize::try_from(self.instance.seed() % 64).unwrap_or_default().min(free.len().saturating_sub(PORTS));
         free.into_iter().skip(first).take(PORTS).collect()
     }
 
@@ -183,7 +184,11 @@ impl Rehearsal {
         };
         let texts = lines.iter().map(|line| line.text.trim().chars().take(LINE_SHOWN).collect::<String>());
         let said = texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" / ");
-        if said.is_empty() { format!("it ended{code}") } else { format!("it ended{code}, and its last output was: {said}") }
+        if said.is_empty() {
+            format!("it ended{code}")
+        } else {
+            format!("it ended{code}, and its last output was: {said}")
+        }
     }
 }
 

@@ -25,7 +25,7 @@ const TRANSFER: Duration = Duration::from_secs(900);
 const MODEL_KEY: &str = "x-model-api-key";
 
 #[derive(Debug, Args)]
-pub(super) struct ImportArgs {
+pub(in crate::cli) struct ImportArgs {
     /// What `zeroone agent export` wrote.
     file: PathBuf,
     /// Another name than the exported agent's.
@@ -41,7 +41,7 @@ pub(super) struct ImportArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct CloneArgs {
+pub(in crate::cli) struct CloneArgs {
     agent: String,
     #[arg(long)]
     name: Option<String>,
@@ -55,15 +55,16 @@ pub(super) struct CloneArgs {
 pub(super) async fn export(agent: &str, file: Option<PathBuf>, client: &Client) -> Result<(), Failure> {
     let agent = find(client, agent).await?;
     let slug = cell(&client.get(&agent.path("")).await?["slug"]);
-    let archive = client.download(&agent.path("/export"), TRANSFER).await?;
+    let archive = client.file(&agent.path("/export"), TRANSFER).await?;
     let file = file.unwrap_or_else(|| PathBuf::from(format!("{slug}.tar")));
     if file == Path::new("-") {
-        return Ok(std::io::stdout().lock().write_all(&archive)?);
+        return archive.write_to(&mut std::io::stdout()).await;
     }
     let failed = |error| Failure::said(format!("cannot write {}: {error}", file.display()));
     // Of its owner alone, and never in place of another file.
     let mut made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file).map_err(failed)?;
-    made.write_all(&archive).and_then(|()| made.sync_all()).map_err(failed)?;
+    archive.write_to(&mut made).await?;
+    made.sync_all().map_err(failed)?;
     output::line(&file.display().to_string());
     Ok(())
 }

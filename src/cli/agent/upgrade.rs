@@ -45,7 +45,7 @@ pub(in crate::cli) struct UpgradeArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct OneArgs {
+pub(in crate::cli) struct OneArgs {
     agent: String,
     #[command(flatten)]
     target: Target,

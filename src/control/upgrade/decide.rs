@@ -50,10 +50,7 @@ pub(super) fn decide(record: &AgentRecord, late: bool) -> Next {
             let (command, step) = back(record, upgrade, &why);
             Next::Command(command, step)
         }
-        (
-            UpgradeStage::Rehearsing { .. },
-            Phase::Pending | Phase::Starting { .. } | Phase::Stopping { .. },
-        )
+        (UpgradeStage::Rehearsing { .. }, Phase::Pending | Phase::Starting { .. } | Phase::Stopping { .. })
         | (UpgradeStage::Forward, Phase::Pending | Phase::Stopping { .. } | Phase::Stopped)
         | (
             UpgradeStage::Back,

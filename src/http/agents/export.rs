@@ -25,7 +25,10 @@ pub async fn export(_: State<Api>, own: OwnedAgent) -> Result<Response, Problem>
     let bundle = own.handle.export().await?;
     let archive = tokio::task::spawn_blocking(move || bundle.to_tar()).await;
     let archive = archive.ok().and_then(Result::ok).ok_or_else(|| {
-        Problem::new(Code::Internal, "A path of the agent's files is too long for an archive; rename it, then try again.")
+        Problem::new(
+            Code::Internal,
+            "A path of the agent's files is too long for an archive; rename it, then try again.",
+        )
     })?;
     let name = format!("attachment; filename=\"{}.tar\"", own.view.record.slug);
     let name = HeaderValue::try_from(name).map_err(|_| Problem::not_found())?;
@@ -46,8 +49,11 @@ impl From<DataError> for Problem {
             DataError::Runtime(error) => error.into(),
             DataError::NotPlaced(why) => {
                 tracing::warn!(why, "an agent's data could not be brought in");
-                Self::new(Code::RuntimeUnavailable, "The data could not be put in place; nothing is left of the new agent.")
-                    .retry_after(5)
+                Self::new(
+                    Code::RuntimeUnavailable,
+                    "The data could not be put in place; nothing is left of the new agent.",
+                )
+                .retry_after(5)
             }
         }
     }

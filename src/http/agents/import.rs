@@ -4,9 +4,9 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::Response;
 
+use super::AgentDetail;
 use super::create::accepted;
 use super::export::TAR;
-use super::AgentDetail;
 use crate::control::NewAgent;
 use crate::domain::{AgentSpec, Credentials, Patch, Secret, Slug, SpecPatch};
 use crate::http::body::{MAX_ARCHIVE, read};
@@ -31,7 +31,12 @@ const MODEL_KEY: HeaderName = HeaderName::from_static("x-model-api-key");
     request_body(content = Vec<u8>, content_type = "application/x-tar", description = "What an export gave, at most 128 MiB"),
     responses((status = 202, body = AgentDetail, headers(("Location" = String), ("ETag" = String))))
 )]
-pub async fn import(state: State<Api>, caller: Admitted, params: Params, request: Request) -> Result<Response, Problem> {
+pub async fn import(
+    state: State<Api>,
+    caller: Admitted,
+    params: Params,
+    request: Request,
+) -> Result<Response, Problem> {
     let text = |name| params.text(name).map(str::to_owned);
     let (name, slug) = (text("name"), text("slug"));
     let (parts, body) = request.into_parts();

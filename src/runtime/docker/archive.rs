@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn the_archive_belongs_to_zeroclaw_and_is_the_same_every_time() {
-        let file = |path: &'static str, mode| StagedFile { path: path.into(), content: Secret::new(b"text".to_vec()), mode };
+        let file =
+            |path: &'static str, mode| StagedFile { path: path.into(), content: Secret::new(b"text".to_vec()), mode };
         let files = [file(".zeroclaw/config.toml", 0o600), file(".zeroclaw/agents/default/SOUL.md", 0o644)];
         let bytes = tar(&files).unwrap();
         assert_eq!(bytes, tar(&files).unwrap());

@@ -28,6 +28,7 @@ impl DockerRuntime {
                 Err(failure) => return Err(failure.into()),
             }
         }
-        archive::untar(&archived, folder).map_err(|error| RuntimeError::Failed(format!("an unreadable archive: {error}")))
+        archive::untar(&archived, folder)
+            .map_err(|error| RuntimeError::Failed(format!("an unreadable archive: {error}")))
     }
 }

@@ -387,7 +387,8 @@ mod tests {
     #[test]
     fn staged_files_stay_in_the_data_folder_with_their_mode() {
         let (_root, folder) = folder();
-        let file = |path: &'static str| StagedFile { path: path.into(), content: Secret::new(b"x".to_vec()), mode: 0o640 };
+        let file =
+            |path: &'static str| StagedFile { path: path.into(), content: Secret::new(b"x".to_vec()), mode: 0o640 };
         folder.stage(&[file(".zeroclaw/config.toml"), file("workspace/deep/a.md")]).unwrap();
         let staged = fs::metadata(folder.data().join(".zeroclaw/config.toml")).unwrap();
         assert_eq!(staged.permissions().mode() & 0o777, 0o640);

@@ -313,7 +313,10 @@ impl Instance {
 
     pub(super) fn read_data(&self, host: &Host, folder: &str) -> RuntimeResult<Vec<StagedFile>> {
         self.record(host)?.ok_or(RuntimeError::NotFound)?;
-        self.folder.read_data(folder, MAX_DATA).map_err(failed("cannot read the data"))?.ok_or_else(|| too_much_data(folder))
+        self.folder
+            .read_data(folder, MAX_DATA)
+            .map_err(failed("cannot read the data"))?
+            .ok_or_else(|| too_much_data(folder))
     }
 
     pub(super) fn write_data(&self, host: &Host, files: &[StagedFile]) -> RuntimeResult<()> {

@@ -11,9 +11,8 @@ pub async fn data_is_read_and_written(subject: &dyn Subject) {
     assert_eq!(runtime.write_data(&spec.key, &[file("a/b", "c")]).await, Err(RuntimeError::NotFound));
     runtime.ensure_created(&spec).await.unwrap();
     let read = async |folder: &str| -> Vec<(String, String)> {
-        let shown = |file: StagedFile| {
-            (file.path.into_owned(), String::from_utf8(file.content.expose().clone()).unwrap())
-        };
+        let shown =
+            |file: StagedFile| (file.path.into_owned(), String::from_utf8(file.content.expose().clone()).unwrap());
         runtime.read_data(&spec.key, folder).await.unwrap().into_iter().map(shown).collect()
     };
     let pair = |path: &str, content: &str| (path.to_owned(), content.to_owned());

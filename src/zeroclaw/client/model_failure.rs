@@ -9,6 +9,7 @@ use super::WebhookAnswer;
 
 /// As much of a gateway's words as is passed on, in characters.
 const LONGEST: usize = 600;
+const NO_REASON: &str = "the model failed";
 /// The codes of the embedded gateway for what has no status.
 const OWN_CODES: [&str; 12] = [
     "dns",
@@ -44,16 +45,51 @@ impl ModelFailure {
     pub fn read(answer: &WebhookAnswer) -> Option<Self> {
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         match answer.status {
-            502 if body["model"].is_object() => Some(Self::told(&body["model"])),
-            500 if body["error"].as_str().is_some_and(|error| error.starts_with("LLM request failed")) => Some(Self {
-                status: None,
-                code: None,
-                message: "the model failed; this version of the gateway does not say why, its log may".into(),
-                retry_after: None,
-                retryable: true,
-            }),
+            500 | 502 if body["model"].is_object() => Some(Self::told(&body["model"])),
+            500 if body["error"].as_str().is_some_and(|error| error.starts_with("LLM request failed")) => Some(
+                Self::unexplained(None, "the model failed; this version of the gateway does not say why, its log may"),
+            ),
+            408 if body["error"].is_null() => {
+                Some(Self::unexplained(Some("timeout"), "the model did not answer within the gateway's limit"))
+            }
             _ => None,
         }
+    }
+
+    fn unexplained(code: Option<&str>, message: &str) -> Self {
+        let code = code.map(str::to_owned);
+        Self { status: None, code, message: message.into(), retry_after: None, retryable: true }
+    }
+
+    /// Whether the gateway said no more than that it failed.
+    pub fn is_unexplained(&self) -> bool {
+        self.status.is_none() && self.code.is_none()
+    }
+
+    /// From what ZeroClaw before 0.8 writes into its log, the newest line last:
+    /// `… error=Custom API error (401 Unauthorized): {"error": {"message": …}}`. It has taken keys out of it by itself.
+    pub fn in_log<'a>(lines: impl DoubleEndedIterator<Item = &'a str>) -> Option<Self> {
+        lines.rev().find_map(Self::in_line)
+    }
+
+    fn in_line(line: &str) -> Option<Self> {
+        let (_, told) = line.split_once(" API error (")?;
+        let (status, body) = told.split_once("): ")?;
+        let status: u16 = status.split(' ').next()?.parse().ok().filter(|status| (400..600).contains(status))?;
+        let body: Value =
+            serde_json::Deserializer::from_str(body).into_iter().next().and_then(Result::ok).unwrap_or_default();
+        let error = if body["error"].is_object() { &body["error"] } else { &body };
+        let model = json!({ "status": status, "code": error["code"], "message": error["message"] });
+        let failure = Self::told(&model);
+        Some(match failure.message.as_str() {
+            NO_REASON => Self { message: format!("its server answered {status}"), ..failure },
+            _ => failure,
+        })
+    }
+
+    /// Whether somebody has to change how the agent is configured: its key, its model, its account.
+    pub fn is_of_configuration(&self) -> bool {
+        matches!(self.class(), "invalid_api_key" | "insufficient_quota" | "not_found" | "not_configured")
     }
 
     fn told(model: &Value) -> Self {
@@ -63,7 +99,7 @@ impl ModelFailure {
         Self {
             status,
             code: text("code"),
-            message: text("message").unwrap_or_else(|| "the model failed".into()),
+            message: text("message").unwrap_or_else(|| NO_REASON.into()),
             retry_after: model["retryAfter"].as_u64(),
             retryable: model["retryable"].as_bool().unwrap_or(passes),
         }
@@ -122,11 +158,46 @@ mod tests {
     }
 
     #[test]
+    fn reason_is_found_in_the_log_of_older_versions() {
+        let line = |status: &str, body: &str| {
+            format!(
+                "WARN zeroclaw::providers::reliable: Non-retryable error provider=\"custom\" error=Custom API error ({status}): {body}"
+            )
+        };
+        let told = r#"{"error": {"message": "Incorrect API key provided: [REDACTED]", "code": "invalid_api_key"}}"#;
+        let lines =
+            [line("500 Internal Server Error", "{}"), line("401 Unauthorized", told), "later, something else".into()];
+        let failure = ModelFailure::in_log(lines.iter().map(String::as_str)).unwrap();
+        assert_eq!(
+            (failure.class(), failure.retryable, failure.is_of_configuration()),
+            ("invalid_api_key", false, true)
+        );
+        assert_eq!(failure.message, "Incorrect API key provided: [REDACTED]");
+        let bare = line("503 Service Unavailable", "<html>");
+        let failure = ModelFailure::in_log([bare.as_str()].into_iter()).unwrap();
+        assert_eq!((failure.class(), failure.retryable), ("server_error", true));
+        assert_eq!(failure.message, "its server answered 503");
+        for none in ["", " API error (", " API error (x): y", " API error (200 OK): {}"] {
+            assert_eq!(ModelFailure::in_log([none].into_iter()), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn silent_gateway_that_gave_up_waiting_tells_of_the_model() {
+        let empty = WebhookAnswer { status: 408, content_type: None, body: bytes::Bytes::new() };
+        let failure = ModelFailure::read(&empty).unwrap();
+        assert_eq!((failure.class(), failure.retryable, failure.is_unexplained()), ("timeout", true, false));
+    }
+
+    #[test]
     fn zeroclaws_own_words_are_known_and_other_answers_are_no_failure_of_the_model() {
         assert!(ModelFailure::read(&answer(500, &json!({ "error": "LLM request failed" }))).unwrap().retryable);
-        for (status, body) in
-            [(500, json!({ "error": "disk" })), (502, json!({})), (408, Value::Null), (200, json!({ "model": {} }))]
-        {
+        for (status, body) in [
+            (500, json!({ "error": "disk" })),
+            (502, json!({})),
+            (408, json!({ "error": "e" })),
+            (200, json!({ "model": {} })),
+        ] {
             assert_eq!(ModelFailure::read(&answer(status, &body)), None);
         }
         let long = json!({ "model": { "message": "x".repeat(9000) } });
