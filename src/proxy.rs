@@ -14,11 +14,11 @@ mod body;
 mod forward;
 mod headers;
 mod limits;
-mod pool;
 mod route;
 mod socket;
 mod tunnel;
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 pub use self::body::MAX_REPLAYED;
@@ -28,8 +28,11 @@ pub use self::limits::{Limited, Scope as LimitScope};
 pub use self::route::{Refused, Route, judge, judge_open};
 pub use self::socket::Socket;
 
+use axum::body::Body;
+
 use self::limits::Limits;
-use self::pool::Pool;
+use crate::domain::AgentId;
+use crate::zeroclaw::client::connections::Connections;
 
 /// How the data path behaves. All of it is configuration.
 #[derive(Debug, Clone)]
@@ -44,6 +47,8 @@ pub struct ProxyOptions {
     pub max_body: u64,
     /// How long the gateway may take until its answer begins.
     pub answer_within: Duration,
+    /// How much of one answer goes on in a second; `None` for as much as its reader takes.
+    pub bytes_per_sec: Option<NonZeroU32>,
 }
 
 impl Default for ProxyOptions {
@@ -54,20 +59,21 @@ impl Default for ProxyOptions {
             idle: Duration::from_secs(900),
             max_body: 64 * 1024 * 1024,
             answer_within: Duration::from_secs(120),
+            bytes_per_sec: None,
         }
     }
 }
 
 /// Connections to gateways and the bounds on them. One for each facade.
 pub struct Proxy {
-    pool: Pool,
+    connections: Connections<AgentId, Body>,
     limits: Limits,
     options: ProxyOptions,
 }
 
 impl Proxy {
     pub fn new(options: ProxyOptions) -> Self {
-        Self { pool: Pool::default(), limits: Limits::new(options.per_agent, options.per_user), options }
+        Self { connections: Connections::default(), limits: Limits::new(options.per_agent, options.per_user), options }
     }
 
     pub const fn options(&self) -> &ProxyOptions {

@@ -7,10 +7,14 @@
 //!
 //! Every test has an installation and a network of its own, and leaves nothing behind, also when it fails.
 
+#[path = "docker/api.rs"]
+mod api;
 #[path = "docker/compose.rs"]
 mod compose;
 #[path = "docker/containers.rs"]
 mod containers;
+#[path = "docker/data_path.rs"]
+mod data_path;
 #[path = "docker/faults.rs"]
 mod faults;
 #[path = "support/http_client.rs"]
@@ -169,6 +173,9 @@ fn main() {
         RealZeroClaw real::answers_through_a_model_of_our_own;
         RealZeroClaw real::channels_run_in_its_daemon;
         RealZeroClaw plane::answers_and_takes_every_change;
+        EachVersion data_path::messages_and_conversations;
+        EachVersion data_path::openais_endpoints;
+        EachVersion data_path::the_gateway_as_it_is;
         EachVersion matrix::comes_back_from_a_restart_by_the_api;
         EachVersion matrix::comes_back_from_a_restart_by_hand;
         EachVersion matrix::comes_back_from_a_kill_by_hand;

@@ -345,10 +345,9 @@ async fn events(response: Response, mut each: impl FnMut(&str, Value) -> bool) -
                 named.trim().clone_into(&mut kind);
             } else if let Some(data) =
                 line.strip_prefix("data:").and_then(|data| serde_json::from_str(data.trim()).ok())
+                && !each(&kind, data)
             {
-                if !each(&kind, data) {
-                    return Ok(());
-                }
+                return Ok(());
             }
         }
         if rest.len() > ANSWER_LIMIT {

@@ -42,6 +42,7 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("proxy.open_per_user", 1, 1_000_000),
     ("proxy.idle_secs", 1, DAY),
     ("proxy.max_body_mb", 1, 10_240),
+    ("proxy.stream_kb_per_sec", 0, 1_000_000),
 ];
 
 const DAY: i64 = 86_400;

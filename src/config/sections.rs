@@ -1,5 +1,6 @@
 //! The sections as types, and what the parts of the service take of them.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -176,6 +177,8 @@ pub struct Proxy {
     open_per_user: usize,
     idle_secs: u64,
     max_body_mb: u64,
+    /// 0: as fast as its reader takes it.
+    stream_kb_per_sec: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -393,6 +396,7 @@ impl Proxy {
             per_user: self.open_per_user,
             idle: secs(self.idle_secs),
             max_body: self.max_body_mb * 1024 * 1024,
+            bytes_per_sec: NonZeroU32::new(self.stream_kb_per_sec.saturating_mul(1024)),
             ..ProxyOptions::default()
         }
     }

@@ -7,7 +7,9 @@
 
 use std::time::Duration;
 
+use axum::http::Method;
 use axum::http::uri::PathAndQuery;
+use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
@@ -36,7 +38,9 @@ pub async fn ask(question: &Question, session: &SessionName, message: &str) -> R
         return Err(delivery_unknown());
     }
     let over = Box::pin(question.api.over(question.caller.clone()));
-    let answer = Answer { socket, within, streamed: false, over: false };
+    let abort = PathAndQuery::try_from(format!("/api/sessions/{session}/abort")).map_err(|_| Problem::not_found())?;
+    let unread = Unread { question: Some(Question { hold: Duration::ZERO, ..question.clone() }), abort };
+    let answer = Answer { socket, within, streamed: false, over: false, unread };
     let pieces = stream::unfold(answer, |mut answer| async move {
         let pieces = answer.next().await?;
         Some((stream::iter(pieces), answer))
@@ -81,6 +85,28 @@ struct Answer {
     /// Whether pieces of it came.
     streamed: bool,
     over: bool,
+    unread: Unread,
+}
+
+/// Ends the answer at the gateway when it is dropped before its end: ZeroClaw goes on when a socket closes, for whoever comes
+/// back to the conversation.
+struct Unread {
+    /// `None` once it has ended by itself.
+    question: Option<Question>,
+    abort: PathAndQuery,
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let Some(question) = self.question.take() else { return };
+        let abort = self.abort.clone();
+        tokio::spawn(async move {
+            // ZeroClaw 0.6 has no such call: its answer goes on unread.
+            if let Err(problem) = question.send(Method::POST, abort, Bytes::new()).await {
+                tracing::debug!(code = problem.cause().0, "an answer that nobody reads was not ended");
+            }
+        });
+    }
 }
 
 impl Answer {
@@ -103,7 +129,7 @@ impl Answer {
             "done" => {
                 let whole = text("full_response");
                 let first = (!self.streamed).then(|| Ok(Piece::Text(whole.clone())));
-                self.over = true;
+                self.finish();
                 Some(first.into_iter().chain([Ok(Piece::Whole(whole))]).collect())
             }
             "error" => self.end(Err(failed(&event))),
@@ -124,8 +150,13 @@ impl Answer {
     }
 
     fn end(&mut self, last: Result<Piece, Problem>) -> Option<Vec<Result<Piece, Problem>>> {
-        self.over = true;
+        self.finish();
         Some(vec![last])
+    }
+
+    fn finish(&mut self) {
+        self.over = true;
+        self.unread.question = None;
     }
 }
 

@@ -6,6 +6,7 @@
 //!       └─────────────────────┴─────────────┘        otherwise: unknown, never again
 //! ```
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +22,12 @@ use tokio::time::{Instant, sleep, timeout};
 use super::body::{Answer, Ends, Outgoing, Unusable};
 use super::headers::{self, Client, Mount, SwappedProtocol};
 use super::limits::{Limited, Place};
-use super::pool::Lease;
 use super::{Proxy, tunnel};
 use crate::control::{AgentHandle, DeliveryError};
 use crate::view::Access;
+use crate::zeroclaw::client::connections;
+
+type Lease = connections::Lease<Body>;
 
 /// Pause before a request that could not be sent is tried again: by then a death is noticed, or the gateway is back.
 const RESEND_PAUSE: Duration = Duration::from_millis(10);
@@ -76,10 +79,12 @@ impl Proxy {
         let caller = websocket.then(|| parts.extensions.remove::<hyper::upgrade::OnUpgrade>()).flatten();
         let outgoing =
             if websocket { Ok(Outgoing::Whole(bytes::Bytes::new())) } else { Outgoing::of(body, announced, max).await };
-        let mut outgoing = outgoing.map_err(|unusable| match unusable {
+        let unusable = |unusable| match unusable {
             Unusable::TooLarge => ForwardError::TooLarge(max),
             Unusable::Broken => ForwardError::BrokenBody,
-        })?;
+        };
+        let mut outgoing = outgoing.map_err(unusable)?;
+        let pace = self.options.bytes_per_sec;
         let way = Way { proxy: self, agent: &agent, deadline: Instant::now() + hold, hold };
         let mut refused_in = None;
         loop {
@@ -102,7 +107,7 @@ impl Proxy {
                 }
                 Sent::Answered(response, lease) => {
                     let onward =
-                        Onward { lease, place, caller, swapped, mount, access, idle: self.options.idle, until };
+                        Onward { lease, place, caller, swapped, mount, access, idle: self.options.idle, pace, until };
                     return Ok(onward.answer(response));
                 }
                 Sent::Not(unsent) => {
@@ -110,8 +115,9 @@ impl Proxy {
                     way.pause().await?;
                 }
                 Sent::Late => return Err(DeliveryError::TimedOut.into()),
-                Sent::Unknown(_) if outgoing.overran() => return Err(ForwardError::TooLarge(max)),
-                Sent::Unknown(why) => return Err(DeliveryError::Unknown(why).into()),
+                Sent::Unknown(why) => {
+                    return Err(outgoing.fault().map_or_else(|| DeliveryError::Unknown(why).into(), unusable));
+                }
             }
         }
     }
@@ -139,7 +145,7 @@ impl Way<'_> {
     pub(super) async fn connection(&self, after: Option<u64>) -> Result<(Arc<Access>, Lease), DeliveryError> {
         loop {
             let access = self.agent.access(self.deadline, self.hold, after).await?;
-            match self.proxy.pool.lease(self.agent.id(), &access).await {
+            match self.proxy.connections.lease(self.agent.id(), access.endpoint, access.attempt).await {
                 Ok(lease) => return Ok((access, lease)),
                 Err(error) => {
                     tracing::debug!(%error, "no connection to a gateway");
@@ -217,6 +223,7 @@ struct Onward {
     mount: Mount,
     access: Arc<Access>,
     idle: Duration,
+    pace: Option<NonZeroU32>,
     until: BoxFuture<'static, ()>,
 }
 
@@ -236,7 +243,14 @@ impl Onward {
                 .headers
                 .get(header::CONTENT_TYPE)
                 .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-            let body = Answer::new(body, self.lease, self.place, Ends { idle: self.idle, until: self.until }, events);
+            let body = Answer::new(
+                body,
+                self.lease,
+                self.place,
+                Ends { idle: self.idle, until: self.until },
+                self.pace,
+                events,
+            );
             return Response::from_parts(parts, Body::new(body));
         };
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));

@@ -1,7 +1,10 @@
 //! The calls that the control plane makes to an agent's gateway.
 
+mod cause;
+pub(crate) mod connections;
 mod handover;
 mod http;
+mod message;
 mod model_failure;
 mod refusal;
 

@@ -11,7 +11,7 @@ use axum::extract::ws::{Message as Frame, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, delete, get};
+use axum::routing::{any, delete, get, post};
 use axum::{Json, Router};
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
@@ -41,6 +41,10 @@ pub struct Shared {
     pub calls: AtomicUsize,
     /// Answers that were dropped before their end.
     pub cancelled: AtomicUsize,
+    /// Conversations whose answer was ended.
+    pub aborted: Mutex<Vec<String>>,
+    /// Bytes that were asked for of answers without end.
+    pub flood: AtomicUsize,
     /// What was said in each conversation.
     pub sessions: Mutex<BTreeMap<String, Vec<String>>>,
 }
@@ -61,12 +65,14 @@ impl TestGateway {
             .route("/ws/chat", get(socket))
             .route("/ticks", get(ticks))
             .route("/half", get(half))
+            .route("/flood", get(flood))
             .route("/cookie", get(cookie))
             .route("/v1/chat/completions", any(echo))
             .route("/webhook", any(webhook))
             .route("/api/sessions", get(sessions))
             .route("/api/sessions/{id}/messages", get(session))
             .route("/api/sessions/{id}", delete(forget))
+            .route("/api/sessions/{id}/abort", post(abort))
             .fallback(any(echo))
             .with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -166,6 +172,11 @@ async fn session(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> J
     Json(json!({"session_id": id, "messages": said.collect::<Vec<_>>()}))
 }
 
+async fn abort(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Json<Value> {
+    shared.aborted.lock().unwrap().push(id);
+    Json(json!({"status": "aborted"}))
+}
+
 async fn forget(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
     let gone = shared.sessions.lock().unwrap().remove(&id);
     let status = if gone.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
@@ -188,6 +199,17 @@ async fn ticks(State(shared): State<Arc<Shared>>) -> Response {
         Some((Ok::<_, std::io::Error>(format!("data: {n}\n\n")), (n + 1, open)))
     });
     ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
+}
+
+/// As much as is taken, without end.
+async fn flood(State(shared): State<Arc<Shared>>) -> Response {
+    let open = Open(Arc::clone(&shared));
+    let chunks = futures_util::stream::repeat_with(move || {
+        let _open = &open;
+        shared.flood.fetch_add(16 * 1024, Ordering::SeqCst);
+        Ok::<_, std::io::Error>(Bytes::from_static(&[b'x'; 16 * 1024]))
+    });
+    Body::from_stream(chunks).into_response()
 }
 
 /// Breaks off in the middle of an event.
@@ -483,7 +505,7 @@ async fn a_websocket_works_with_every_way_to_present_a_key() {
 }
 
 /// Writes raw bytes to the service and reads until it closes or nothing comes.
-async fn raw(world: &World, request: &str) -> String {
+pub async fn raw(world: &World, request: &str) -> String {
     let mut stream = TcpStream::connect(world.at).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();

@@ -10,6 +10,7 @@ mod connections;
 mod console;
 mod data;
 mod gateway;
+mod hardening;
 #[path = "../support/http_client.rs"]
 mod http_client;
 mod idempotency;

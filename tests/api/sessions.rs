@@ -97,6 +97,9 @@ async fn a_reader_that_goes_away_ends_the_call_at_the_gateway() {
         assert!(first.starts_with(b"event: delta"), "{first:?}");
         drop(response);
         until("the call ends", async || gateway.shared.cancelled.load(Ordering::SeqCst) == 1).await;
+        if profile == Profile::V08 {
+            until("the answer is ended", async || *gateway.shared.aborted.lock().unwrap() == ["s"]).await;
+        }
     }
 }
 

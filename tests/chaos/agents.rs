@@ -213,3 +213,28 @@ fn tokens(data: &Path, id: &str) -> usize {
     let config: toml::Table = fs::read_to_string(config).expect("a config").parse().expect("TOML");
     config["gateway"]["paired_tokens"].as_array().map_or(0, Vec::len)
 }
+
+/// The message lies in the buffers of a process that does not run: its body was not asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_a_paused_agent_never_read_is_answered_after_its_death() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("data");
+    let _end = EndAgents(data.clone());
+    let (service, model) = (Service::start(&data), StandInModel::start().await);
+    let id = running(&service, "Ada", &model).await;
+    talk(&service, &id, "before").await;
+    // Its last answer is no longer a proof that it is there.
+    for _ in 0..3 {
+        pause().await;
+    }
+    let paused = process(&data, &id);
+    signal(paused, 19);
+    let kill = async {
+        for _ in 0..10 {
+            pause().await;
+        }
+        signal(paused, 9);
+    };
+    tokio::join!(talk(&service, &id, "while it is paused"), kill);
+    assert_ne!(process(&data, &id), paused, "another one answered");
+}

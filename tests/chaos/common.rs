@@ -11,7 +11,12 @@ use crate::service::{PATIENCE, Service, StandInModel, answer, new_agent, pause, 
 
 /// Creates an agent and waits until it runs; gives its id.
 pub async fn running(service: &Service, name: &str, model: &StandInModel) -> String {
-    let (status, agent) = service.post("/api/agents", &new_agent(name, &model.url)).await;
+    running_on(service, name, &model.url).await
+}
+
+/// The same with a model at this URL.
+pub async fn running_on(service: &Service, name: &str, model: &str) -> String {
+    let (status, agent) = service.post("/api/agents", &new_agent(name, model)).await;
     assert_eq!(status, 202, "{agent}");
     let id = agent["id"].as_str().expect("a record has an id").to_owned();
     let (status, agent) = service.get(&format!("/api/agents/{id}/wait?status=RUNNING&timeout=60")).await;

@@ -17,5 +17,6 @@ mod secrets;
 mod service;
 mod steps;
 mod store;
+mod streams;
 #[path = "../support/traffic.rs"]
 mod traffic;

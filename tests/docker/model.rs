@@ -46,6 +46,9 @@ async fn answer(mut stream: TcpStream, asked: mpsc::UnboundedSender<String>) {
     }
     // Nobody listens any more once the test is over.
     let _ = asked.send(String::from_utf8_lossy(&request).into_owned());
+    if String::from_utf8_lossy(&request).replace(' ', "").contains("\"stream\":true") {
+        return stream_answer(stream).await;
+    }
     let body = serde_json::json!({
         "id": "1",
         "object": "chat.completion",
@@ -59,6 +62,20 @@ async fn answer(mut stream: TcpStream, asked: mpsc::UnboundedSender<String>) {
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
+    let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+}
+
+/// The same in pieces.
+async fn stream_answer(mut stream: TcpStream) {
+    let chunk = |delta: serde_json::Value, finish: Option<&str>| {
+        let choice = serde_json::json!({"index": 0, "delta": delta, "finish_reason": finish});
+        let chunk =
+            serde_json::json!({"id": "1", "object": "chat.completion.chunk", "model": "m", "choices": [choice]});
+        format!("data: {chunk}\n\n")
+    };
+    let pieces = ANSWER.split_inclusive(' ').map(|piece| chunk(serde_json::json!({"content": piece}), None));
+    let body: String = pieces.chain([chunk(serde_json::json!({}), Some("stop")), "data: [DONE]\n\n".into()]).collect();
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
     let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
 }
 

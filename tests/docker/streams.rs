@@ -1,50 +1,12 @@
 //! What a user follows over HTTP while a real container goes its way: its log and its samples.
 
 use bollard::query_parameters::KillContainerOptionsBuilder;
-use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-use zeroone::control::{AgentHandle, NewKey};
-use zeroone::domain::Scopes;
-use zeroone::http::{HttpOptions, ServeOptions, router, serve};
 
-use crate::http_client::http_client;
+use crate::api::Api;
 use crate::service::{PATIENCE, Service, container_name, restarts};
 use crate::sse::{Event, Events};
 use crate::world::{World, until};
-
-/// The service's API on a loopback port, with a key of its user.
-struct Api {
-    url: String,
-    key: String,
-    client: Client,
-    server: JoinHandle<std::io::Result<()>>,
-}
-
-impl Drop for Api {
-    fn drop(&mut self) {
-        self.server.abort();
-    }
-}
-
-impl Api {
-    async fn of(service: &Service<'_>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/api/agents", listener.local_addr().unwrap());
-        let http = HttpOptions::default();
-        let closing = http.closing.clone();
-        let app = router(service.plane.clone(), http);
-        let server = tokio::spawn(serve(listener, app, closing, ServeOptions::default()));
-        let key = NewKey::new(Scopes::user());
-        let key = service.plane.create_key(service.user, key).await.unwrap().1.expose().clone();
-        Self { url, key, client: http_client(PATIENCE), server }
-    }
-
-    fn get(&self, agent: &AgentHandle, path: &str) -> RequestBuilder {
-        self.client.get(format!("{}/{}{path}", self.url, agent.id())).bearer_auth(&self.key)
-    }
-}
 
 pub(crate) async fn a_log_is_followed_over_a_restart_each_line_once(world: &World) {
     let service = Service::new(world).await;

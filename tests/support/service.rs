@@ -62,6 +62,10 @@ impl Service {
         seen_by(&self.child, folder)
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to end, and gives how it did.
     pub async fn end(mut self) -> std::process::ExitStatus {
         signal(i32::try_from(self.child.id()).expect("a pid"), 15);

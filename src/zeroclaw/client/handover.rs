@@ -2,14 +2,16 @@
 //!
 //! A message must never be sent twice, and must be sent again where it safely can be. So somebody has to know for certain
 //! whether the gateway may have seen it, also when a deadline passes in the very moment in which the connection comes
-//! up. [`Handover`] decides that race once: either the transport takes the body, or the sender takes it back.
+//! up. [`Handover`] decides that race once: either the transport takes the body, or the sender takes it back. The transport
+//! gets it with a [`Permission`] only: when the receiver asked for it.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 
 use super::SentMark;
@@ -20,19 +22,27 @@ const WITHDRAWN: u8 = 2;
 
 /// The sender's end: withdraws the body when dropped, so that a request that was given up cannot be sent later.
 #[derive(Debug)]
-pub(super) struct Handover(Arc<AtomicU8>);
+pub(super) struct Handover {
+    state: Arc<AtomicU8>,
+    permission: Permission,
+}
 
 impl Handover {
     /// A body for one request, and what tells of its fate. `mark` is set when the transport takes the body.
-    pub(super) fn of(data: Bytes, mark: SentMark) -> (Self, HandedBody) {
-        let state = Arc::new(AtomicU8::new(WAITING));
-        (Self(Arc::clone(&state)), HandedBody { state, mark, data: Some(data) })
+    pub(super) fn of(data: Bytes, mark: SentMark) -> (Self, HandedBody, Permission) {
+        let (state, permission) = (Arc::new(AtomicU8::new(WAITING)), Permission::default());
+        let body = HandedBody { state: Arc::clone(&state), permission: permission.clone(), mark, data: Some(data) };
+        (Self { state, permission: permission.clone() }, body, permission)
     }
 
     /// Takes the body back. `true`: the transport never had it and never gets it.
     pub(super) fn withdraw(&self) -> bool {
-        match self.0.compare_exchange(WAITING, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => true,
+        match self.state.compare_exchange(WAITING, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                // The transport ends the request.
+                self.permission.0.transport.wake();
+                true
+            }
             Err(now) => now == WITHDRAWN,
         }
     }
@@ -44,10 +54,52 @@ impl Drop for Handover {
     }
 }
 
+/// Whether the body may go.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Permission(Arc<Given>);
+
+#[derive(Debug, Default)]
+struct Given {
+    given: AtomicBool,
+    asked: AtomicBool,
+    transport: AtomicWaker,
+}
+
+impl Permission {
+    /// The receiver asks for the body.
+    pub(super) fn ask(&self) {
+        self.0.asked.store(true, Ordering::Release);
+        self.grant();
+    }
+
+    /// It may go although nobody asked.
+    pub(super) fn grant(&self) {
+        self.0.given.store(true, Ordering::Release);
+        self.0.transport.wake();
+    }
+
+    pub(super) fn is_given(&self) -> bool {
+        self.0.given.load(Ordering::Acquire)
+    }
+
+    pub(super) fn was_asked(&self) -> bool {
+        self.0.asked.load(Ordering::Acquire)
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.is_given() {
+            self.0.transport.register(cx.waker());
+        }
+        // Looked at once more: it may have been given meanwhile.
+        if self.is_given() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
 /// The transport's end.
 #[derive(Debug)]
 pub(super) struct HandedBody {
     state: Arc<AtomicU8>,
+    permission: Permission,
     mark: SentMark,
     data: Option<Bytes>,
 }
@@ -61,7 +113,11 @@ impl Body for HandedBody {
     type Data = Bytes;
     type Error = Withdrawn;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Withdrawn>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Withdrawn>>> {
+        // Withdrawn before that, it is not waited for any longer.
+        if self.data.is_some() && self.state.load(Ordering::Acquire) == WAITING {
+            ready!(self.permission.poll(cx));
+        }
         let Some(data) = self.data.take() else { return Poll::Ready(None) };
         match self.state.compare_exchange(WAITING, TAKEN, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
@@ -100,7 +156,8 @@ mod tests {
     #[test]
     fn what_the_transport_took_cannot_be_withdrawn() {
         let mark = SentMark::default();
-        let (handover, mut body) = Handover::of(Bytes::from_static(b"hi"), mark.clone());
+        let (handover, mut body, permission) = Handover::of(Bytes::from_static(b"hi"), mark.clone());
+        permission.grant();
         assert!(!mark.is_set());
         assert!(matches!(poll(&mut body), Poll::Ready(Some(Ok(_)))));
         assert!(mark.is_set() && !handover.withdraw());
@@ -110,7 +167,8 @@ mod tests {
     #[test]
     fn what_was_withdrawn_is_never_sent() {
         let mark = SentMark::default();
-        let (handover, mut body) = Handover::of(Bytes::from_static(b"hi"), mark.clone());
+        let (handover, mut body, permission) = Handover::of(Bytes::from_static(b"hi"), mark.clone());
+        permission.grant();
         assert!(handover.withdraw() && handover.withdraw());
         assert!(matches!(poll(&mut body), Poll::Ready(Some(Err(Withdrawn)))));
         assert!(!mark.is_set());
@@ -119,9 +177,28 @@ mod tests {
     #[test]
     fn a_call_that_is_dropped_is_withdrawn() {
         let mark = SentMark::default();
-        let (handover, mut body) = Handover::of(Bytes::from_static(b"hi"), mark.clone());
+        let (handover, mut body, permission) = Handover::of(Bytes::from_static(b"hi"), mark.clone());
+        permission.grant();
         drop(handover);
         assert!(matches!(poll(&mut body), Poll::Ready(Some(Err(Withdrawn)))));
         assert!(!mark.is_set());
+    }
+
+    #[test]
+    fn the_transport_gets_nothing_that_nobody_asked_for() {
+        let mark = SentMark::default();
+        let (handover, mut body, permission) = Handover::of(Bytes::from_static(b"hi"), mark.clone());
+        assert!(poll(&mut body).is_pending() && !mark.is_set());
+        permission.ask();
+        assert!(matches!(poll(&mut body), Poll::Ready(Some(Ok(_)))));
+        assert!(permission.was_asked() && mark.is_set() && !handover.withdraw());
+    }
+
+    #[test]
+    fn what_is_withdrawn_unasked_ends_its_request() {
+        let (handover, mut body, _permission) = Handover::of(Bytes::from_static(b"hi"), SentMark::default());
+        assert!(poll(&mut body).is_pending());
+        assert!(handover.withdraw());
+        assert!(matches!(poll(&mut body), Poll::Ready(Some(Err(Withdrawn)))));
     }
 }

@@ -3,9 +3,8 @@
 //! Plain HTTP to an address that the runtime names: no proxy, no redirect, no retry. Everything that comes back is
 //! bounded in size, because an agent that went wrong may answer anything.
 
-use std::error::Error;
-use std::fmt::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,16 +13,14 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, Head
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::handover::Handover;
+use super::cause::chain;
+use super::message::Messages;
 use super::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
-use crate::domain::{Secret, SessionName};
+use crate::domain::Secret;
 use crate::zeroclaw::memory::{MAX_ENTRIES, MemoryEntry};
 use crate::zeroclaw::usability::SelfReport;
 
 const PAIRING_CODE: HeaderName = HeaderName::from_static("x-pairing-code");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const SESSION: HeaderName = HeaderName::from_static("x-session-id");
 
 /// `/health`, `/api/status` and `/pair` answer with a few hundred bytes.
 const SMALL_ANSWER: usize = 64 * 1024;
@@ -31,8 +28,6 @@ const SMALL_ANSWER: usize = 64 * 1024;
 const SELF_REPORT: usize = 512 * 1024;
 /// Some ten thousand entries.
 const MEMORY: usize = 32 * 1024 * 1024;
-/// A model's longest answers are some hundred kilobytes.
-const WEBHOOK_ANSWER: usize = 4 * 1024 * 1024;
 /// Kept open between calls. Short, because an agent that restarts leaves dead connections behind.
 const IDLE: Duration = Duration::from_secs(20);
 const IDLE_PER_AGENT: usize = 8;
@@ -43,6 +38,7 @@ const DEFAULT_LOCKOUT_SECS: u64 = 60;
 #[derive(Debug, Clone)]
 pub struct HttpGateway {
     client: reqwest::Client,
+    messages: Arc<Messages>,
 }
 
 impl HttpGateway {
@@ -59,7 +55,7 @@ impl HttpGateway {
             .tcp_nodelay(true)
             .build()
             .map_err(|error| GatewayError::NotSent(chain(&error)))?;
-        Ok(Self { client })
+        Ok(Self { client, messages: Arc::default() })
     }
 
     fn request(&self, method: Method, at: SocketAddr, path: &str) -> reqwest::RequestBuilder {
@@ -186,28 +182,7 @@ impl Gateway for HttpGateway {
         call: WebhookCall,
         within: Duration,
     ) -> BoxFuture<'a, Result<WebhookAnswer, GatewayError>> {
-        async move {
-            let (handover, body) = Handover::of(call.body, call.sent);
-            let mut request = self
-                .request(Method::POST, at, "/webhook")
-                .header(AUTHORIZATION, bearer(token)?)
-                .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-                .body(reqwest::Body::wrap(body));
-            // A caller's odd tracing header is not worth its message.
-            let session = call.session.as_ref().map(SessionName::to_string);
-            for (name, value) in [(REQUEST_ID, call.request_id), (TRACEPARENT, call.traceparent), (SESSION, session)] {
-                if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-                    request = request.header(name, value);
-                }
-            }
-            let answer = handed(&handover, within, answer(request, WEBHOOK_ANSWER)).await?;
-            Ok(WebhookAnswer {
-                status: answer.status.as_u16(),
-                content_type: answer.content_type().map(ToOwned::to_owned),
-                body: answer.body,
-            })
-        }
-        .boxed()
+        async move { self.messages.send(at, bearer(token)?, call, within).await }.boxed()
     }
 }
 
@@ -265,41 +240,9 @@ async fn deadline<T>(within: Duration, call: impl Future<Output = Result<T, Gate
     tokio::time::timeout(within, call).await.unwrap_or(Err(GatewayError::TimedOut))
 }
 
-/// [`deadline`] for a call with a handed body: its failure is `NotSent` if and only if the body was never taken.
-async fn handed(
-    handover: &Handover,
-    within: Duration,
-    call: impl Future<Output = Result<Answer, GatewayError>>,
-) -> Result<Answer, GatewayError> {
-    let outcome = deadline(within, call).await;
-    match outcome {
-        Err(GatewayError::NotSent(why) | GatewayError::Unknown(why)) if handover.withdraw() => {
-            Err(GatewayError::NotSent(why))
-        }
-        Err(GatewayError::NotSent(why)) => Err(GatewayError::Unknown(why)),
-        Err(GatewayError::TimedOut) if handover.withdraw() => {
-            Err(GatewayError::NotSent("no connection in time".into()))
-        }
-        outcome => outcome,
-    }
-}
-
 fn failure(error: &reqwest::Error) -> GatewayError {
     let why = chain(error);
     if error.is_connect() { GatewayError::NotSent(why) } else { GatewayError::Unknown(why) }
-}
-
-/// An error with its causes. The first one of reqwest names the URL, which says nothing new.
-fn chain(error: &dyn Error) -> String {
-    let mut text = String::new();
-    let mut cause = error.source().or(Some(error));
-    while let Some(error) = cause {
-        let separator = if text.is_empty() { "" } else { ": " };
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{separator}{error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn pairing(answer: &Answer) -> Result<Pairing, GatewayError> {

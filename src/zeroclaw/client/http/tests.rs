@@ -7,8 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-use super::super::SentMark;
+use super::super::{SentMark, WebhookCall};
 use super::*;
+use crate::domain::SessionName;
 
 const SOON: Duration = Duration::from_secs(10);
 /// For calls that are meant to run out of time.
@@ -79,15 +80,20 @@ impl Server {
     }
 }
 
-/// Head and body of the next request; `None` at the end of the connection.
+/// Head and body of the next request; `None` at the end of the connection. A body is asked for, as hyper does.
 async fn read_request(socket: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
+    let mut asked = false;
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
             if body.len() >= length.unwrap_or(0) {
                 return Some(text);
+            }
+            if !asked && head.contains("expect: 100-continue") {
+                asked = true;
+                socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.ok();
             }
         }
         let mut chunk = [0; 4096];
@@ -179,14 +185,60 @@ async fn a_connection_that_ends_after_the_request_leaves_it_unknown() {
     }
 }
 
+/// What a connection does with a head that expects to be asked for its body.
+async fn unasked(then: &'static [u8]) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (at, bodies) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counter = Arc::clone(&bodies);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let counter = Arc::clone(&counter);
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                let headed = |seen: &[u8]| seen.windows(4).any(|end| end == b"\r\n\r\n");
+                while !headed(&seen) && socket.read_buf(&mut seen).await.unwrap_or(0) > 0 {}
+                if then.is_empty() {
+                    return;
+                }
+                while !seen.ends_with(b"}") && socket.read_buf(&mut seen).await.unwrap_or(0) > 0 {}
+                counter.fetch_add(usize::from(seen.ends_with(b"}")), Ordering::SeqCst);
+                socket.write_all(then).await.ok();
+            });
+        }
+    });
+    (at, bodies)
+}
+
 #[tokio::test]
-async fn an_empty_message_counts_as_sent_too() {
-    let server = Server::answering(Reply::Raw(Vec::new())).await;
-    let sent = SentMark::default();
-    let empty = WebhookCall { body: Bytes::new(), ..call(&sent) };
-    let failed = gateway().webhook(server.at, &token(), empty, SOON).await.unwrap_err();
-    assert!(matches!(failed, GatewayError::Unknown(_)), "{failed:?}");
+async fn a_message_that_was_never_asked_for_was_certainly_not_delivered() {
+    let (at, _) = unasked(b"").await;
+    for _ in 0..3 {
+        let sent = SentMark::default();
+        let failed = gateway().webhook(at, &token(), call(&sent), SOON).await.unwrap_err();
+        assert!(matches!(failed, GatewayError::NotSent(_)), "{failed:?}");
+        assert!(!sent.is_set());
+    }
+    // Refused without being read: the answer counts, and the message did not go.
+    let refused =
+        Server::answering(Reply::Raw(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n".to_vec())).await;
+    let answer = gateway().webhook(refused.at, &token(), call(&SentMark::default()), SOON).await.unwrap();
+    assert_eq!(answer.status, 401);
+}
+
+#[tokio::test]
+async fn a_server_that_knows_no_expectations_gets_the_message_all_the_same() {
+    let (at, bodies) = unasked(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}").await;
+    let (gateway, sent) = (gateway(), SentMark::default());
+    assert_eq!(gateway.webhook(at, &token(), call(&sent), SOON).await.unwrap().status, 200);
     assert!(sent.is_set());
+    // It is known from then on.
+    let began = std::time::Instant::now();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert_eq!(gateway.webhook(at, &token(), call(&SentMark::default()), SOON).await.unwrap().status, 200);
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "each waited to be asked");
+    assert_eq!(bodies.load(Ordering::SeqCst), 4);
 }
 
 #[tokio::test]
@@ -259,7 +311,7 @@ async fn an_answer_without_end_is_refused() {
     let server = Server::answering(Reply::Whole("200 OK", "text/plain", "x".repeat(SMALL_ANSWER + 1))).await;
     let failed = gateway().health(server.at, SOON).await.unwrap_err();
     assert!(matches!(failed, GatewayError::Garbage(_)), "{failed:?}");
-    let server = Server::answering(Reply::Whole("200 OK", "text/plain", "x".repeat(WEBHOOK_ANSWER + 1))).await;
+    let server = Server::answering(Reply::Whole("200 OK", "text/plain", "x".repeat(4 * 1024 * 1024 + 1))).await;
     let failed = gateway().webhook(server.at, &token(), call(&SentMark::default()), SOON).await.unwrap_err();
     assert!(matches!(failed, GatewayError::Garbage(_)), "{failed:?}");
 }

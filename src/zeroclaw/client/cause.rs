@@ -1,0 +1,17 @@
+//! Why a call failed, in one line.
+
+use std::error::Error;
+use std::fmt::Write;
+
+/// An error with its causes. The first one of reqwest names the URL, which says nothing new.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = String::new();
+    let mut cause = error.source().or(Some(error));
+    while let Some(error) = cause {
+        let separator = if text.is_empty() { "" } else { ": " };
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{separator}{error}");
+        cause = error.source();
+    }
+    text
+}

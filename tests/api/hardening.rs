@@ -1,0 +1,155 @@
+//! Hostile clients at the data path: what they write by hand, and what they do not read.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use zeroone::http::HttpOptions;
+use zeroone::proxy::ProxyOptions;
+
+use crate::gateway::{TestGateway, raw};
+use crate::world::{PATIENCE, World, until};
+
+/// A request for the agent's gateway, in the caller's own bytes.
+fn request(world: &World, id: &str, line: &str, rest: &str) -> String {
+    let line = line.replace("{id}", id);
+    format!("{line}\r\nHost: a\r\nAuthorization: Bearer {}\r\nConnection: close\r\n{rest}", world.key)
+}
+
+#[tokio::test]
+async fn odd_requests_are_refused_or_read_in_one_way_only() {
+    let world = World::with_free_ports(HttpOptions::default()).await;
+    let id = world.running("ada").await;
+    let gateway = TestGateway::of(&world, &id).await;
+    let get = "GET /api/agents/{id}/gateway/x HTTP/1.1";
+    let post = "POST /api/agents/{id}/gateway/x HTTP/1.1";
+    let hidden = "GET /pair HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (name, line, rest, statuses) in [
+        ("bare LF", get, "X-A: 1\nX-B: 2\n\n", &[200, 400][..]),
+        ("bare LF before a hidden request", post, &format!("Content-Length: 0\n\n{hidden}"), &[200, 400]),
+        ("bare CR in a value", get, "X-A: 1\rContent-Length: 5\r\n\r\n", &[400]),
+        ("NUL in a value", get, "X-A: 1\0\r\n\r\n", &[400]),
+        ("NUL in a name", get, "X\0A: 1\r\n\r\n", &[400]),
+        ("no name", get, ": 1\r\n\r\n", &[400]),
+        ("folded line", get, "X-A: 1\r\n  2\r\n\r\n", &[200, 400]),
+        ("two hosts", get, "Host: b\r\n\r\n", &[400]),
+        ("two keys", get, "Authorization: Bearer zo_other\r\n\r\n", &[200, 400, 401]),
+        ("two equal lengths", post, "Content-Length: 2\r\nContent-Length: 2\r\n\r\nok", &[200, 400]),
+        ("a list of lengths", post, "Content-Length: 2, 2\r\n\r\nok", &[200, 400]),
+        ("a signed length", post, "Content-Length: +2\r\n\r\nok", &[400]),
+        ("a length beyond all numbers", post, "Content-Length: 99999999999999999999\r\n\r\n", &[400, 413]),
+        ("two codings", post, "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", &[200, 400]),
+        ("chunked is not last", post, "Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", &[400]),
+        ("a chunk size beyond all numbers", post, "Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nx", &[400]),
+        ("a signed chunk size", post, "Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n0\r\n\r\n", &[400]),
+        ("a path with a blank", "GET /api/agents/{id}/gateway/x y HTTP/1.1", "\r\n", &[400]),
+        ("a path with a control character", "GET /api/agents/{id}/gateway/\x01 HTTP/1.1", "\r\n", &[400]),
+        ("an encoded slash", "GET /api/agents/{id}/gateway/x%2f..%2fpair HTTP/1.1", "\r\n", &[400]),
+        ("encoded dots", "GET /api/agents/{id}/gateway/x/%2e%2e/pair HTTP/1.1", "\r\n", &[400]),
+        ("encoded dots before the gateway", "GET /api/agents/{id}/x/%2e%2e/gateway/x HTTP/1.1", "\r\n", &[404]),
+        ("dots before the gateway", "GET /api/agents/{id}/../{id}/gateway/pair HTTP/1.1", "\r\n", &[404]),
+        ("a tunnel", "CONNECT 127.0.0.1:22 HTTP/1.1", "\r\n", &[400, 404, 405]),
+        ("a tunnel below", "CONNECT /api/agents/{id}/gateway/x HTTP/1.1", "\r\n", &[400, 404, 405]),
+        ("a trace", "TRACE /api/agents/{id}/gateway/x HTTP/1.1", "\r\n", &[405]),
+        ("an absolute target", "GET http://127.0.0.1/api/agents/{id}/gateway/x HTTP/1.1", "\r\n", &[200]),
+        ("an absolute target elsewhere", "GET http://evil.test/latest/meta-data HTTP/1.1", "\r\n", &[403, 404]),
+        (
+            "an absolute target with a user",
+            "GET http://a@127.0.0.1:1/api/agents/{id}/gateway/pair HTTP/1.1",
+            "\r\n",
+            &[400, 403],
+        ),
+        (
+            "another protocol",
+            get,
+            "Upgrade: h2c\r\nConnection: upgrade, http2-settings\r\nHTTP2-Settings: AA\r\n\r\n",
+            &[200],
+        ),
+        ("a protocol of its own", get, "Upgrade: zeroclaw/9\r\nConnection: upgrade\r\n\r\n", &[200]),
+        (
+            "a WebSocket by POST",
+            post,
+            "Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n",
+            &[200, 400],
+        ),
+        ("an older version", "GET /api/agents/{id}/gateway/x HTTP/1.0", "\r\n", &[200]),
+        ("an unknown version", "GET /api/agents/{id}/gateway/x HTTP/3.0", "\r\n", &[400]),
+    ] {
+        let before = gateway.calls();
+        let answer = raw(&world, &request(&world, &id, line, rest)).await;
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(400);
+        assert!(statuses.contains(&status), "{name}: {answer}");
+        // One whose body breaks on the way has begun.
+        assert!(gateway.calls() <= before + 1, "{name}: {answer}");
+        assert!(!answer.contains("\"target\":\"/pair\"") && !answer.contains("\"upgrade\""), "{name}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_stops_the_gateway_and_not_the_service() {
+    let world = World::with_free_ports(HttpOptions::default()).await;
+    let id = world.running("a").await;
+    let gateway = TestGateway::of(&world, &id).await;
+    let mut slow = TcpStream::connect(world.at).await.unwrap();
+    let flood = request(&world, &id, "GET /api/agents/{id}/gateway/flood HTTP/1.1", "\r\n");
+    slow.write_all(flood.as_bytes()).await.unwrap();
+    let sent = || gateway.shared.flood.load(Ordering::SeqCst);
+    // It stands still once what lies between them is full: the sockets' buffers, and little of ours.
+    let (mut last, mut same) = (0, 0);
+    until("the gateway is held up", async || {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        same = if sent() == last && last > 0 { same + 1 } else { 0 };
+        last = sent();
+        same >= 20
+    })
+    .await;
+    assert!(last < 64 * 1024 * 1024, "{last} bytes for a reader that reads none");
+    assert_eq!(world.get(&format!("/api/agents/{id}/gateway/x")).await.status, 200, "others are not held up");
+    // It goes on where it stood.
+    let mut some = vec![0; 8 * 1024 * 1024];
+    tokio::time::timeout(PATIENCE, slow.read_exact(&mut some)).await.expect("it goes on").unwrap();
+    drop(slow);
+    until("the gateway's answer ends with its reader", async || gateway.shared.cancelled.load(Ordering::SeqCst) == 1)
+        .await;
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_half_gets_an_answer_or_an_end() {
+    let world = World::with_free_ports(HttpOptions::default()).await;
+    let id = world.running("a").await;
+    let gateway = TestGateway::of(&world, &id).await;
+    for (path, rest) in [("x", "\r\n"), ("ticks", "\r\n"), ("x", "Content-Length: 10\r\n\r\nhalf")] {
+        let mut half = TcpStream::connect(world.at).await.unwrap();
+        let line = format!("POST /api/agents/{id}/gateway/{path} HTTP/1.1");
+        half.write_all(request(&world, &id, &line, rest).as_bytes()).await.unwrap();
+        half.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, half.read_to_end(&mut answer)).await;
+        read.expect("it ends").ok();
+    }
+    until("nothing stays open", async || {
+        world.plane.agent(id.parse().unwrap()).is_some() && gateway.shared.cancelled.load(Ordering::SeqCst) <= 1
+    })
+    .await;
+    assert_eq!(world.get(&format!("/api/agents/{id}/gateway/x")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_stream_is_no_faster_than_it_may_be() {
+    let proxy = ProxyOptions { bytes_per_sec: std::num::NonZeroU32::new(64 * 1024), ..ProxyOptions::default() };
+    let world = World::with_free_ports(HttpOptions { proxy, ..HttpOptions::default() }).await;
+    let id = world.running("a").await;
+    let _gateway = TestGateway::of(&world, &id).await;
+    let began = std::time::Instant::now();
+    let mut flood =
+        world.request(reqwest::Method::GET, &format!("/api/agents/{id}/gateway/flood")).send().await.unwrap();
+    let mut read = 0;
+    while read < 192 * 1024 {
+        read += flood.chunk().await.unwrap().unwrap().len();
+    }
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(900), "{read} bytes in {took:?}");
+    let small = world.get(&format!("/api/agents/{id}/gateway/x")).await;
+    assert_eq!(small.status, 200, "short answers are not held up");
+}
