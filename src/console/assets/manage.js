@@ -1,9 +1,10 @@
-// What ends an agent, for a while or for good.
+// What is done to an agent as a whole: to start and to stop it, to upgrade, copy and export it, to delete it.
 
-import { $, busy } from "./dom.js";
-import { agentId, to } from "./api.js";
+import { $, ask, busy, h, toast } from "./dom.js";
+import { agentId, call, once, request, to } from "./api.js";
 import { attempt } from "./shell.js";
-import { agent, page, run, watch } from "./agent.js";
+import { agent, page, run, took, watch } from "./agent.js";
+import { check, showProblem } from "./fields.js";
 import { command, may, sure } from "./status.js";
 
 page(async () => {
@@ -11,6 +12,11 @@ page(async () => {
   watch(({ status }) => {
     for (const name of ["restart", "stop", "start"]) $(`#${name}`).disabled = !may[name](status);
   });
+  $("#image").placeholder = agent.record.image ?? "";
+  $("#copy-name").value = `${agent.record.name} (copy)`.slice(0, 50);
+  submits($("#upgrade-form"), $("#upgrade-problem"), upgrade);
+  submits($("#copy-form"), $("#copy-problem"), duplicate);
+  $("#export").addEventListener("click", (event) => busy(event.currentTarget, () => attempt(download)));
   $("#delete").addEventListener("click", (event) => {
     const button = event.currentTarget;
     busy(button, async () => {
@@ -22,3 +28,40 @@ page(async () => {
     });
   });
 });
+
+/** Makes a form send what it holds; what is wrong with it is shown there. */
+function submits(form, place, action) {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (!check(form)) return;
+    busy($("button", form), async () => {
+      await showProblem(form, null, place);
+      try {
+        await action(form.elements);
+      } catch (error) {
+        if (error.status !== 401) await showProblem(form, error, place);
+      }
+    });
+  });
+}
+
+async function upgrade({ image }) {
+  const name = image.value.trim();
+  const body = "It is away for some seconds, and its messages are held. If the new version does not become usable, the old one comes back.";
+  if (!(await ask({ title: `Upgrade ${agent.record.name}?`, body, action: "Upgrade", danger: false }))) return;
+  const response = await request(`/api/agents/${agentId}/upgrade`, { method: "POST", json: name ? { image: name } : {}, headers: once() });
+  took(await response.json());
+  toast(response.status === 200 ? "It runs that already." : "The upgrade is under way.");
+}
+
+async function duplicate({ name }) {
+  const copy = await call(`/api/agents/${agentId}/clone`, { method: "POST", json: { name: name.value.trim() }, headers: once() });
+  location.assign(to(`/agents/${copy.id}`));
+}
+
+async function download() {
+  const response = await request(`/api/agents/${agentId}/export`, { headers: { Accept: "application/x-tar" } });
+  const address = URL.createObjectURL(await response.blob());
+  h("a", { href: address, download: `${agent.record.slug}.tar` }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}

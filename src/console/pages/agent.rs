@@ -163,7 +163,31 @@ pub(super) fn manage(view: &View) -> Markup {
                 " "
                 button type="button" #start { "Start" }
             }
-            section.card.danger aria-labelledby="delete-title" {
+            section.card aria-labelledby="upgrade-title" {
+            h2 #upgrade-title { "Upgrade" }
+            p { "Exchanges what it runs. The new version is first tried on a copy of its data, and taken back if it does not become usable; the overview tells each step." }
+            form #upgrade-form novalidate {
+                (fields::field("image", "Image", Some("Empty: what new agents are made from now."), &html! {
+                    input #image name="image" maxlength="255" autocomplete="off" spellcheck="false" aria-describedby="image-hint";
+                }))
+                p.error #upgrade-problem role="alert" hidden {}
+                button { "Upgrade" }
+            }
+        }
+        section.card aria-labelledby="copy-title" {
+            h2 #copy-title { "Copy and export" }
+            p { "A copy has the same settings, key, files and memory, and goes its own way from then on. Channels are left out: two agents cannot share one bot." }
+            form #copy-form novalidate {
+                (fields::field("copy-name", "Name of the copy", None, &html! {
+                    input #copy-name name="name" required maxlength="50" autocomplete="off";
+                }))
+                p.error #copy-problem role="alert" hidden {}
+                button { "Make a copy" }
+            }
+            p { "An export is an archive of its files and its memory, without any secret." }
+            button type="button" #export { "Export" }
+        }
+        section.card.danger aria-labelledby="delete-title" {
                 h2 #delete-title { "Delete" }
                 p { "Removes the agent with its memory, its files and its secrets. This cannot be undone." }
                 button.danger type="button" #delete { "Delete this agent" }
