@@ -28,7 +28,8 @@ fn sources(place: &str) -> String {
         read_into(&mut sources, &file);
         return sources;
     }
-    for place in [format!("tests/{place}"), format!("tests/support/{place}")] {
+    // The suite that every runtime has to pass is part of the library.
+    for place in [format!("tests/{place}"), format!("tests/support/{place}"), format!("src/testkit/{place}")] {
         read_into(&mut sources, &root().join(format!("{place}.rs")));
         read_into(&mut sources, &root().join(place));
     }
