@@ -233,6 +233,8 @@ pub struct Caps {
     pub enforces_memory: bool,
     /// Each instance has a network of its own.
     pub isolates_network: bool,
+    /// What keeps an instance from the rest of the machine, by name.
+    pub walls: Vec<&'static str>,
     /// The host name or address by which an instance reaches this machine.
     pub host: &'static str,
 }

@@ -4,6 +4,9 @@
 #[path = "support/process_bench.rs"]
 mod bench;
 
+#[path = "process/walls.rs"]
+mod walls;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -121,6 +124,7 @@ async fn the_environment_is_the_specs_and_the_runtimes_and_nothing_else() {
         format!("HOME={}", data.display()),
         format!("PATH={}", std::env::var("PATH").unwrap()),
         "PROVIDER=openai".to_owned(),
+        format!("TMPDIR={}", bench.folder(&spec.key).join("tmp").display()),
         format!("ZEROCLAW_CONFIG_DIR={}", data.join(".zeroclaw").display()),
         "ZEROCLAW_GATEWAY_HOST=127.0.0.1".to_owned(),
         format!("ZEROCLAW_GATEWAY_PORT={}", spec.port),

@@ -37,6 +37,7 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: ServeArgs, environment: &Environment) -> Result<(), Failure> {
     let loaded = load(&args.installation.file, environment, &args.flags()?)?;
     telemetry::init(&loaded.config.log);
+    hide();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(serve(&loaded, environment, &args));
     runtime.shutdown_timeout(LEFTOVERS);
@@ -87,6 +88,13 @@ async fn start(loaded: &Loaded, environment: &Environment, args: &ServeArgs) -> 
 
 fn is_in_use(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(StartError::InUse(_)))
+}
+
+/// Other processes of this user may not read its memory or environment, nor may a core dump: the master key is there.
+fn hide() {
+    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "the service's memory can be read by its user's other processes");
+    }
 }
 
 /// The only time that the key is shown.

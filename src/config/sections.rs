@@ -131,6 +131,8 @@ pub struct Process {
     pub args: Vec<String>,
     profile: String,
     pub log_limit_mb: u64,
+    pub walls: bool,
+    pub readable: Vec<PathBuf>,
 }
 
 /// Keys of the Docker runtime; they are there, and checked, in a build without it too.
@@ -332,6 +334,8 @@ impl Process {
             args_prefix: self.args.clone(),
             environment: environment.iter().filter(|(name, _)| inherited(name)).cloned().collect(),
             log_limit_bytes: self.log_limit_mb * 1024 * 1024,
+            walls: self.walls,
+            readable: self.readable.clone(),
         }
     }
 }

@@ -26,6 +26,10 @@ pub struct Runtime {
     enforces_cpu: bool,
     enforces_memory: bool,
     isolates_network: bool,
+    /// What keeps an agent from the rest of the machine: `container`, or of a process `calls`, `files`, `limits`,
+    /// `privileges`, `processes`, `signals`.
+    #[schema(value_type = Vec<String>)]
+    walls: Vec<&'static str>,
     /// What new agents are made from, where the runtime has images and has this one.
     image: Option<Image>,
 }
@@ -106,9 +110,9 @@ pub async fn rotate_key(state: State<Api>, _: EmptyBody) -> Result<Json<RotatedK
 
 impl Runtime {
     pub async fn look(api: &Api) -> Self {
-        let Caps { name, enforces_cpu, enforces_memory, isolates_network, .. } = api.plane.caps();
+        let Caps { name, enforces_cpu, enforces_memory, isolates_network, walls, .. } = api.plane.caps();
         let reachable = api.plane.ping_runtime().await.is_ok();
         let image = if reachable { api.plane.default_software().await.and_then(Image::of) } else { None };
-        Self { name, reachable, enforces_cpu, enforces_memory, isolates_network, image }
+        Self { name, reachable, enforces_cpu, enforces_memory, isolates_network, walls, image }
     }
 }

@@ -121,6 +121,7 @@ impl ContainerRuntime for DockerRuntime {
             enforces_cpu: self.engine.enforces_cpu(),
             enforces_memory: self.engine.enforces_memory(),
             isolates_network: true,
+            walls: vec!["container"],
             host: container::HOST,
         }
     }

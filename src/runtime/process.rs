@@ -15,14 +15,15 @@
 //!   instance    one agent: create, start, kill, remove, observe
 //!     live      a run to its end; census: which process is the instance
 //!     launch    fork and exec: session, limits, environment
+//!     walls     what an instance may touch of the machine
 //!     folder    files on disk          marker    the environment variable
 //!     pidfd     a process for sure     table     /proc
 //!   logs        reading output         output    the file, kept from growing     output_watch    inotify
 //!   usage       CPU and memory     hands     faults on purpose, from beside the service
 //! ```
 //!
-//! It is no wall: instances run as the service's own user, share its network and its CPUs, and can read each
-//! other's folders. Memory is limited by what a process asks for. Docker gives more.
+//! Instances run as the service's own user and share its network and its CPUs. Walls keep each of them to its own folder
+//! and from other processes, as far as the kernel has them. Memory is limited by what a process asks for. Docker gives more.
 
 mod errors;
 mod fault_injector;
@@ -39,6 +40,7 @@ mod pidfd;
 mod readiness;
 mod table;
 mod usage;
+mod walls;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, DirBuilder};
@@ -83,6 +85,10 @@ pub struct ProcessOptions {
     pub environment: Vec<(String, String)>,
     /// Bytes of output that are kept of each of the last five runs of an agent; up to a quarter more on disk.
     pub log_limit_bytes: u64,
+    /// Whether instances are kept to their own folder and from other processes, as far as the kernel can.
+    pub walls: bool,
+    /// Files and folders that instances may read and run besides the system's and their program.
+    pub readable: Vec<PathBuf>,
 }
 
 impl ProcessOptions {
@@ -95,6 +101,8 @@ impl ProcessOptions {
             args_prefix: Vec::new(),
             environment: Vec::new(),
             log_limit_bytes: Self::LOG_LIMIT_BYTES,
+            walls: true,
+            readable: Vec::new(),
         }
     }
 
@@ -106,6 +114,8 @@ impl ProcessOptions {
     pub const LOG_LIMIT_BYTES: u64 = 2 * 1024 * 1024;
 }
 
+/// Variables that say where certificates are.
+const CERTIFICATES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 /// Wake-ups that a slow listener may fall behind before it is told to list everything.
 const CHANGES: usize = 1024;
 
@@ -119,6 +129,8 @@ struct Inner {
     root: PathBuf,
     instances: Mutex<HashMap<AgentId, Arc<Instance>>>,
     lease: Mutex<LeaseFile>,
+    /// The walls that stand round instances.
+    walls: Vec<&'static str>,
     /// Whether leftovers of earlier runs were ended.
     cleaned: AtomicBool,
 }
@@ -143,11 +155,13 @@ impl ProcessRuntime {
     pub fn open_unclaimed(options: ProcessOptions) -> RuntimeResult<Self> {
         tokio::runtime::Handle::try_current().map_err(|error| RuntimeError::Invalid(error.to_string()))?;
         let root = std::path::absolute(&options.root).map_err(failed("cannot find the agents' folder"))?;
-        let program = Program {
-            path: absolute_if_path(options.program).map_err(failed("cannot find the program"))?,
-            arguments: options.args_prefix,
-            environment: options.environment,
-        };
+        let path = absolute_if_path(options.program).map_err(failed("cannot find the program"))?;
+        let readable = options.walls.then(|| {
+            let certificates = options.environment.iter().filter(|(name, _)| CERTIFICATES.contains(&name.as_str()));
+            let certificates = certificates.map(|(_, path)| PathBuf::from(path));
+            executable(&path, &options.environment).into_iter().chain(options.readable).chain(certificates).collect()
+        });
+        let program = Program { path, readable, arguments: options.args_prefix, environment: options.environment };
         let lease = Mutex::new(LeaseFile::of(options.installation));
         let host = Host {
             installation: options.installation,
@@ -159,7 +173,8 @@ impl ProcessRuntime {
             launching: Mutex::default(),
         };
         let (instances, cleaned) = (Mutex::default(), AtomicBool::new(false));
-        Ok(Self(Arc::new(Inner { host, root, instances, lease, cleaned })))
+        let walls = if host.program.readable.is_some() { walls::standing() } else { vec!["limits"] };
+        Ok(Self(Arc::new(Inner { host, root, instances, lease, walls, cleaned })))
     }
 
     /// The installations that have instances in this folder, and how many each. Whose run is not looked at: instances
@@ -334,7 +349,14 @@ impl ProcessRuntime {
 
 impl ContainerRuntime for ProcessRuntime {
     fn caps(&self) -> Caps {
-        Caps { name: "process", enforces_cpu: false, enforces_memory: true, isolates_network: false, host: "127.0.0.1" }
+        Caps {
+            name: "process",
+            enforces_cpu: false,
+            enforces_memory: true,
+            isolates_network: false,
+            walls: self.0.walls.clone(),
+            host: "127.0.0.1",
+        }
     }
 
     fn ping(&self) -> BoxFuture<'_, RuntimeResult<()>> {
@@ -491,6 +513,8 @@ mod tests {
             args_prefix: Vec::new(),
             environment: Vec::new(),
             log_limit_bytes: ProcessOptions::LOG_LIMIT_BYTES,
+            walls: true,
+            readable: Vec::new(),
         })
         .unwrap();
         (runtime, root)

@@ -180,7 +180,14 @@ fn removed(state: &mut State, owner: InstallationId, key: &InstanceKey, data: Da
 
 impl ContainerRuntime for FakeRuntime {
     fn caps(&self) -> Caps {
-        Caps { name: "fake", enforces_cpu: false, enforces_memory: false, isolates_network: true, host: "host.test" }
+        Caps {
+            name: "fake",
+            enforces_cpu: false,
+            enforces_memory: false,
+            isolates_network: true,
+            walls: Vec::new(),
+            host: "host.test",
+        }
     }
 
     fn ping(&self) -> BoxFuture<'_, RuntimeResult<()>> {

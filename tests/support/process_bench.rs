@@ -25,6 +25,7 @@ case "$1" in
   flood) seq 1 "$2"; echo done; exec sleep 1000 ;;
   hog) x=a; while :; do x=$x$x; done ;;
   abort) echo 'memory allocation of 4096 bytes failed'; kill -ABRT $$ ;;
+  script) eval "$2"; echo done; exec sleep 1000 ;;
   burn) echo burning; while :; do :; done ;;
 esac
 "#;
@@ -46,6 +47,8 @@ impl Bench {
             args_prefix: vec!["-c".into(), SHELL.into(), "instance".into()],
             environment: vec![("PATH".into(), std::env::var("PATH").unwrap())],
             log_limit_bytes: ProcessOptions::LOG_LIMIT_BYTES,
+            walls: true,
+            readable: Vec::new(),
         };
         Self { runtime: ProcessRuntime::open(options.clone()).unwrap(), options, _root: root }
     }

@@ -19,7 +19,7 @@ const PIECE: usize = 256 * 1024;
 const DRAFT: &str = "zeroone.backup.sqlite";
 const SQLITE: &[u8] = b"SQLite format 3\0";
 /// What belongs to a run and not to the agent.
-const OF_A_RUN: [&str; 2] = ["logs", "lock"];
+const OF_A_RUN: [&str; 3] = ["logs", "lock", "tmp"];
 /// Deeper folders are no agent's work. It also ends what a file system with a circle would make endless.
 const DEEPEST: usize = 64;
 

@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/<agent id>/       0700
 //!   data/                  HOME of the instance: .zeroclaw/config.toml, workspace/
+//!   tmp/                   its temporary files
 //!   logs/<start>.log       output of the run that began then, in nanoseconds since 1970
 //!   logs/<start>.json      which process that was, and how it ended
 //!   spec.json              the instance exists; what it was created from, without secrets
@@ -108,6 +109,11 @@ impl Folder {
         self.path.join("data")
     }
 
+    /// For temporary files: those of the machine's own folder are everybody's.
+    pub(super) fn temporary(&self) -> PathBuf {
+        self.path.join("tmp")
+    }
+
     pub(super) fn workspace(&self) -> PathBuf {
         self.data().join("workspace")
     }
@@ -134,7 +140,7 @@ impl Folder {
     }
 
     pub(super) fn make(&self) -> io::Result<()> {
-        for path in [self.workspace(), self.data().join(".zeroclaw"), self.logs()] {
+        for path in [self.workspace(), self.data().join(".zeroclaw"), self.temporary(), self.logs()] {
             DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         }
         Ok(())

@@ -12,6 +12,7 @@ use super::folder::Folder;
 use super::marker::Marker;
 use super::output::Output;
 use super::pidfd::Process;
+use super::walls::Walls;
 use crate::runtime::InstanceSpec;
 
 /// A program and what every instance of it gets.
@@ -20,10 +21,13 @@ pub(super) struct Program {
     pub(super) path: PathBuf,
     pub(super) arguments: Vec<String>,
     pub(super) environment: Vec<(String, String)>,
+    /// What it may read besides the system's files; none where there shall be no walls.
+    pub(super) readable: Option<Vec<PathBuf>>,
 }
 
 /// Set from what the runtime knows, whatever the spec says.
 const DATA: &str = "HOME";
+const TEMPORARY: &str = "TMPDIR";
 const WORKSPACE: &str = "ZEROCLAW_WORKSPACE";
 const PORT: &str = "ZEROCLAW_GATEWAY_PORT";
 const HOST: &str = "ZEROCLAW_GATEWAY_HOST";
@@ -37,6 +41,10 @@ const PUBLIC: &str = "ZEROCLAW_ALLOW_PUBLIC_BIND";
 
 /// Open files of an instance: a few hundred connections, its database and logs.
 const OPEN_FILES: u64 = 1024;
+/// Processes and threads of the service's user: those of a thousand agents, and not a fork bomb's.
+const PROCESSES: u64 = 16 * 1024;
+/// The largest file: more than any memory or log, less than the disk.
+const FILE_BYTES: u64 = 1 << 30;
 /// Writable memory beyond the plan's that an instance may ask for: stacks of threads and an allocator's reserves count as
 /// asked for, and are mostly never touched.
 const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
@@ -66,6 +74,7 @@ pub(super) fn launch(start: &Launch<'_>, lock: File) -> io::Result<Process> {
     process
         .env_remove(PUBLIC)
         .env(DATA, folder.data())
+        .env(TEMPORARY, folder.temporary())
         .env(WORKSPACE, folder.workspace())
         .env(PORT, marker.port.to_string())
         .env(HOST, "127.0.0.1")
@@ -91,7 +100,10 @@ pub(super) fn launch(start: &Launch<'_>, lock: File) -> io::Result<Process> {
             Ok(())
         });
     }
-    let mut child = process.spawn()?;
+    let mut child = match &program.readable {
+        Some(readable) => Walls { own: &[folder.data(), folder.temporary()], readable }.behind(|| process.spawn())?,
+        None => process.spawn()?,
+    };
     // Not worth failing for: it only makes a bad day better.
     let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE);
     Process::child(child.id()).inspect_err(|_| {
@@ -102,11 +114,12 @@ pub(super) fn launch(start: &Launch<'_>, lock: File) -> io::Result<Process> {
     })
 }
 
-/// Kernel limits of an instance: no core dumps (they hold its secrets), open files, and writable memory.
+/// Kernel limits of an instance: no core dumps (they hold its secrets), open files, processes, the size of a file, and writable
+/// memory. Processes are counted for the whole user, so that limit only ends a flood of them.
 ///
 /// The memory limit is on what the process asks for, not on what it touches: the kernel has no other for a single process. A
 /// request beyond it fails, which ends most programs.
-fn limits(memory_mb: u32) -> [(Resource, Rlimit); 3] {
+fn limits(memory_mb: u32) -> [(Resource, Rlimit); 5] {
     let capped = |resource, wanted: u64| {
         let allowed = getrlimit(resource).maximum.unwrap_or(u64::MAX).min(wanted);
         (resource, Rlimit { current: Some(allowed), maximum: Some(allowed) })
@@ -114,6 +127,8 @@ fn limits(memory_mb: u32) -> [(Resource, Rlimit); 3] {
     [
         capped(Resource::Core, 0),
         capped(Resource::Nofile, OPEN_FILES),
+        capped(Resource::Nproc, PROCESSES),
+        capped(Resource::Fsize, FILE_BYTES),
         capped(Resource::Data, u64::from(memory_mb) * 1024 * 1024 + RESERVE_BYTES),
     ]
 }
