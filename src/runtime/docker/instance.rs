@@ -36,8 +36,6 @@ const STOP_MARGIN: Duration = Duration::from_secs(15);
 const REMOVAL: Duration = Duration::from_secs(20);
 const REMOVAL_POLL: Duration = Duration::from_millis(100);
 
-/// The largest folder that is held in memory on its way between two places.
-
 /// Containers that are looked at side by side when all are listed.
 const INSPECTIONS: usize = 16;
 
