@@ -61,8 +61,10 @@ impl Passwords {
             let fits = presented.expose().len() <= Password::MAX_BYTES;
             let text = if fits { presented.expose().as_str() } else { "" };
             let known = kept.is_some() && fits;
+            // Made at the first check of all, whoever it is for.
             let nobodys = || hash("nobody's password").unwrap_or(PasswordHash::from_phc(String::new()));
-            let kept = kept.as_ref().unwrap_or_else(|| pool.nobodys.get_or_init(nobodys));
+            let nobodys = pool.nobodys.get_or_init(nobodys);
+            let kept = kept.as_ref().unwrap_or(nobodys);
             verify(text, kept) && known
         })
         .await
