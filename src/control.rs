@@ -32,6 +32,7 @@ mod remedy;
 mod rotate;
 mod sign_in;
 mod upgrade;
+mod usage;
 mod users;
 
 use std::sync::Arc;

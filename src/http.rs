@@ -57,6 +57,7 @@ mod sign_in;
 mod sse;
 mod state;
 mod stats;
+mod usage;
 mod user_sessions;
 mod users;
 
@@ -127,6 +128,7 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::READ_AGENT, routes!(agents::wait)),
         (Rule::READ_AGENT, routes!(logs::logs)),
         (Rule::READ_AGENT, routes!(stats::stats)),
+        (Rule::READ_AGENT, routes!(usage::usage)),
         (Rule::READ_AGENT, routes!(health::health)),
         (Rule::SEND, routes!(message::message)),
         (Rule::READ_AGENT, routes!(sessions::list)),

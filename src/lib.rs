@@ -20,7 +20,7 @@
 //! | what runs instances | [`runtime`]: the trait, and an implementation for each engine |
 //! | what is known of ZeroClaw | [`zeroclaw`] |
 //! | the actors, thin shells round the decisions | `actor` |
-//! | what readers see without asking an actor | [`view`], [`accounts`], [`incident`], [`audit`] |
+//! | what readers see without asking an actor | [`view`], [`accounts`], [`incident`], [`audit`], [`usage`] |
 //! | what embedders and the HTTP facade hold | [`control`] |
 //! | the data path to an agent's own gateway | `proxy` |
 //! | the pages for people, on top of the API | `console` |
@@ -75,6 +75,7 @@ pub mod store;
 pub mod telemetry;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+pub mod usage;
 pub mod vault;
 pub mod view;
 pub mod zeroclaw;

@@ -51,7 +51,7 @@ use queue::Queue;
 
 pub use answer::Answer;
 pub use audit::{AuditFilter, AuditOutcome, AuditPage, AuditRecord};
-pub use batch::Batch;
+pub use batch::{Batch, UsageRow};
 pub use disk::Disk;
 pub use error::{Conflict, OpenError, StoreError};
 pub use event_log::{Event, EventKind, EventLogBounds, EventPage};
@@ -235,6 +235,14 @@ impl Store {
     /// As [`Store::load`].
     pub async fn event_log(&self, after: u64, limit: usize) -> Result<EventPage, StoreError> {
         self.read(move |txn| read::event_log(txn, after, limit)).await
+    }
+
+    /// The blocks of an agent's figures over time, by their slots.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub async fn usage(&self, agent: AgentId) -> Result<Vec<(u16, Vec<u8>)>, StoreError> {
+        self.read(move |txn| read::usage(txn, agent)).await
     }
 
     /// Up to `limit` records of the audit that come before this offset and fit, newest first.

@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 9] = [
     &["store", "zeroclaw"],
     // The engines behind the trait: they may know ZeroClaw, the trait may not.
     &["runtime/docker", "runtime/process"],
-    &["view", "accounts", "incident", "audit"],
+    &["view", "accounts", "incident", "audit", "usage"],
     &["actor"],
     &["control"],
 ];

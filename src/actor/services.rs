@@ -16,6 +16,7 @@ use crate::incident::Recoveries;
 use crate::lifecycle::Timing;
 use crate::runtime::ContainerRuntime;
 use crate::store::{LogEntry, Store};
+use crate::usage::Tallies;
 use crate::vault::Vault;
 use crate::view::Views;
 use crate::zeroclaw::client::Gateway;
@@ -34,6 +35,8 @@ pub struct Services {
     pub tasks: TaskTracker,
     pub accounts: Accounts,
     pub recoveries: Recoveries,
+    /// What agents answered since it was last written down.
+    pub tallies: Tallies,
     /// Instances of ours that belong to no agent, as the last sweep left them.
     pub orphans: AtomicU64,
     /// Bounds observations, figures and lists that are asked of the engine at the same time; first come, first served.
@@ -100,6 +103,9 @@ pub struct Settings {
     pub ports: PortRange,
     pub orphans: Orphans,
     pub accounts: AccountSettings,
+    /// Whether what agents use and answer is written down each minute. `zeroone serve` does; an embedder may have figures of
+    /// its own.
+    pub record_usage: bool,
 }
 
 /// How people get accounts, and how long they stay signed in.

@@ -233,6 +233,7 @@ impl Config {
             orphans: self.reconcile.orphans,
             ports: PortRange::default(),
             accounts: self.accounts.settings(),
+            record_usage: true,
         }
     }
 

@@ -10,12 +10,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::lease::{self, ClaimError, Claimant};
-use super::{Alive, ControlPlane, KeyFile, reconcile, rotate, users};
+use super::{Alive, ControlPlane, KeyFile, reconcile, rotate, usage, users};
 use crate::accounts::Accounts;
 use crate::actor::{Clock, Counters, CreationRule, JobQueues, Lease, Services, Settings, Supervisor, SupervisorArgs};
 use crate::incident::Recoveries;
 use crate::runtime::{ContainerRuntime, LeaseRecord, RuntimeError};
 use crate::store::{OpenError, Store, StoreError};
+use crate::usage::Tallies;
 use crate::vault::Vault;
 use crate::view::Views;
 use crate::zeroclaw::client::{Gateway, GatewayError, HttpGateway};
@@ -188,6 +189,7 @@ impl Builder {
             tasks: TaskTracker::new(),
             accounts: Accounts::default(),
             recoveries: Recoveries::default(),
+            tallies: Tallies::default(),
             orphans: AtomicU64::default(),
             engine_calls: Semaphore::new(Services::ENGINE_CALLS),
             transfers: Semaphore::new(Services::TRANSFERS),
@@ -229,6 +231,9 @@ impl Builder {
             sign_ins: Arc::default(),
             _alive: None,
         };
+        if plane.services.settings.record_usage {
+            usage::spawn(plane.clone());
+        }
         users::spawn(plane.clone());
         rotate::resume(plane.clone());
         plane.resume_upgrades();

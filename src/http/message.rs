@@ -6,7 +6,7 @@
 //! of a session, ZeroClaw 0.6, 0.8 ─► conversation: its WebSocket, which alone keeps what was said
 //! ```
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -86,7 +86,12 @@ pub async fn message(
         let mut question = Question::new(&state, &own.caller, own.handle, &trace, &headers, &extensions);
         question.session = said.session;
         let pieces = match &question.session {
-            Some(session) if converses => conversation::ask(&question, session, &said.text).await?,
+            Some(session) if converses => {
+                let began = Instant::now();
+                let asked = conversation::ask(&question, session, &said.text).await;
+                question.agent.note_message(asked.is_ok(), began.elapsed());
+                asked?
+            }
             _ => question.ask(&said.text, true).await?,
         };
         let mut response = if stream {
@@ -105,7 +110,10 @@ pub async fn message(
         hold: Duration::from_secs(hold),
         answer_within: state.options.answer_within,
     };
-    let answer = own.handle.deliver(message).await?;
+    let began = Instant::now();
+    let delivered = own.handle.deliver(message).await;
+    own.handle.note_message(delivered.as_ref().is_ok_and(|answer| answer.status == 200), began.elapsed());
+    let answer = delivered?;
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     if !status.is_success() {
         if let Some(failure) = ModelFailure::read(&answer) {

@@ -183,6 +183,8 @@ fn form(name: &str) -> Option<Value> {
         "email" => json!({"type": "string", "format": "email", "maxLength": 254}),
         "follow" | "stream" => json!({"type": "boolean"}),
         "outcome" => json!({"type": "string", "enum": ["done", "refused", "failed"]}),
+        "step" => json!({"type": "string", "pattern": "^[0-9]+[smhd]?$"}),
+        "from" | "to" => json!({"type": "string", "format": "date-time"}),
         "until" => json!({"type": "string", "format": "date-time"}),
         "agents" => json!({"type": "string", "enum": ["delete"]}),
         "code" => json!({"type": "string", "pattern": "^[a-z-]+$"}),

@@ -71,6 +71,13 @@ impl Question {
     /// # Errors
     /// The agent is not there to be asked, or refuses at once.
     pub async fn ask(&self, message: &str, stream: bool) -> Result<Pieces, Problem> {
+        let began = Instant::now();
+        let asked = self.put(message, stream).await;
+        self.agent.note_message(asked.is_ok(), began.elapsed());
+        asked
+    }
+
+    async fn put(&self, message: &str, stream: bool) -> Result<Pieces, Problem> {
         let streams = stream && self.agent.profile().streams();
         let body = if streams { json!({"message": message, "stream": true}) } else { json!({"message": message}) };
         let body = Bytes::from(body.to_string());

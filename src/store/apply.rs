@@ -7,12 +7,12 @@ use serde::Deserialize;
 
 use crate::domain::{AgentId, HostPort, KeyId, Timestamp, UserId};
 
-use super::batch::{AgentRow, Batch, Change, EventRow, IdempotencyRow};
+use super::batch::{AgentRow, Batch, Change, EventRow, IdempotencyRow, UsageRow};
 use super::codec::Place;
 use super::error::{Conflict, StoreError};
 use super::event_log::{Event, EventKind, EventLogBounds};
 use super::records::{IdempotencyRecord, KeyRecord};
-use super::tables::{FIRST, LAST, Tables, agent_place, idempotency_place, joined, key_place};
+use super::tables::{FIRST, LAST, Tables, agent_place, idempotency_place, joined, key_place, usage_place};
 
 /// How many expired idempotency records a claim clears away: more than one, so that they cannot pile up.
 const PRUNED_PER_CLAIM: usize = 8;
@@ -154,7 +154,11 @@ impl Ledger<'_> {
             Change::PutUser { user, must_exist, .. } => {
                 ensure(!must_exist || self.tables.users.get(user.as_bytes())?.is_some(), Conflict::NotFound)
             }
-            Change::PutTicket { .. } | Change::RemoveTickets(_) | Change::PutCanary { .. } | Change::Touch => Ok(()),
+            Change::PutTicket { .. }
+            | Change::RemoveTickets(_)
+            | Change::PutUsage(_)
+            | Change::PutCanary { .. }
+            | Change::Touch => Ok(()),
         }
     }
 
@@ -229,6 +233,7 @@ impl Ledger<'_> {
             }
             Change::RemoveTickets(tickets) => tickets.iter().try_for_each(|hash| self.remove_ticket(hash)),
             Change::RemoveIdempotency { user, key } => self.remove_idempotency(*user, key),
+            Change::PutUsage(rows) => rows.iter().try_for_each(|row| self.put_usage(row)),
             Change::PutCanary { value } => {
                 self.tables.meta.insert("canary", value.as_slice())?;
                 Ok(())
@@ -273,6 +278,16 @@ impl Ledger<'_> {
             self.tables.ports.remove(port.value())?;
         }
         self.tables.events.retain_in((id, 0)..=(id, u64::MAX), |_, _| false)?;
+        self.tables.usage.retain_in((id, 0)..=(id, u16::MAX), |_, _| false)?;
+        Ok(())
+    }
+
+    fn put_usage(&mut self, row: &UsageRow) -> Outcome {
+        let (id, slot) = (row.agent.as_bytes(), row.slot);
+        if self.tables.agents.get(id)?.is_some() {
+            let value = usage_place(&joined(id, &slot.to_be_bytes())).encode_bytes(&row.block);
+            self.tables.usage.insert((id, slot), value.as_slice())?;
+        }
         Ok(())
     }
 

@@ -48,8 +48,17 @@ pub(super) enum Change {
     PutTicket { hash: [u8; 32], value: Vec<u8> },
     RemoveTickets(Vec<[u8; 32]>),
     RemoveIdempotency { user: UserId, key: String },
+    PutUsage(Vec<UsageRow>),
     PutCanary { value: Vec<u8> },
     Touch,
+}
+
+/// A block of an agent's figures over time, under a number that comes round again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageRow {
+    pub agent: AgentId,
+    pub slot: u16,
+    pub block: Vec<u8>,
 }
 
 #[derive(Clone)]
@@ -188,6 +197,11 @@ impl Batch {
         Self::only(Change::RemoveIdempotency { user, key: key.to_owned() })
     }
 
+    /// Figures over time. Those of agents that are gone are left out.
+    pub fn put_usage(rows: Vec<UsageRow>) -> Self {
+        Self::only(Change::PutUsage(rows))
+    }
+
     /// Writes next to nothing: shows that the store can.
     pub fn touch() -> Self {
         Self::only(Change::Touch)
@@ -294,6 +308,7 @@ impl fmt::Debug for Batch {
             Some(Change::PutTicket { .. }) => f.write_str("put a ticket"),
             Some(Change::RemoveTickets(tickets)) => write!(f, "remove {} tickets", tickets.len()),
             Some(Change::RemoveIdempotency { user, .. }) => write!(f, "free an idempotency key of user {user}"),
+            Some(Change::PutUsage(rows)) => write!(f, "put {} rows of usage", rows.len()),
             Some(Change::PutCanary { .. }) => f.write_str("put the canary"),
             Some(Change::Touch) => f.write_str("touch"),
             None if self.audit.is_some() && self.ended.is_empty() => f.write_str("put a record of the audit"),

@@ -39,6 +39,18 @@ impl Place<'_> {
         serde_json::from_slice(json).map_err(|_| self.corrupt())
     }
 
+    /// Bytes as they are, with their checksum.
+    pub(super) fn encode_bytes(self, bytes: &[u8]) -> Vec<u8> {
+        [self.checksum(bytes).as_slice(), bytes].concat()
+    }
+
+    /// # Errors
+    /// As [`Place::decode`].
+    pub(super) fn decode_bytes(self, value: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let (checksum, bytes) = value.split_at_checked(CHECKSUM).ok_or_else(|| self.corrupt())?;
+        if checksum == self.checksum(bytes) { Ok(bytes.to_vec()) } else { Err(self.corrupt()) }
+    }
+
     pub(super) fn corrupt(self) -> StoreError {
         StoreError::Corrupt { table: self.table, key: self.key.iter().map(|byte| format!("{byte:02x}")).collect() }
     }

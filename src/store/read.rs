@@ -13,8 +13,8 @@ use super::event_log::{Event, EventPage, log_place};
 use super::records::{AgentRecord, IdempotencyRecord, IdempotencyState, LogEntry, Snapshot, StoredAgent};
 use super::tables::{
     AGENT_PORTS, AGENTS, AUDIT, CANARY, DELETED, EVENT_LOG, EVENTS, IDEMPOTENCY, Id, KEYS, META, OWNERS, PORTS,
-    SESSIONS, SLUGS, TICKETS, USERS, agent_place, event_place, idempotency_place, joined, key_place, session_place,
-    ticket_place, user_place,
+    SESSIONS, SLUGS, TICKETS, USAGE, USERS, agent_place, event_place, idempotency_place, joined, key_place,
+    session_place, ticket_place, usage_place, user_place,
 };
 
 /// Rows of the audit that one page looks at: a filter that fits nothing must not read the whole table in one go.
@@ -127,6 +127,18 @@ pub(super) fn audit(txn: &ReadTransaction, before: Option<u64>, limit: usize, fi
 /// The newest offset; 0 where nothing was written yet.
 pub(super) fn newest_event(txn: &ReadTransaction) -> Read<u64> {
     Ok(txn.open_table(EVENT_LOG)?.last()?.map_or(0, |(offset, _)| offset.value()))
+}
+
+/// The blocks of an agent's figures over time, by their slots.
+pub(super) fn usage(txn: &ReadTransaction, agent: AgentId) -> Read<Vec<(u16, Vec<u8>)>> {
+    let id = agent.as_bytes();
+    let mut blocks = Vec::new();
+    for row in txn.open_table(USAGE)?.range((id, 0)..=(id, u16::MAX))? {
+        let (key, value) = row?;
+        let slot = key.value().1;
+        blocks.push((slot, usage_place(&joined(id, &slot.to_be_bytes())).decode_bytes(value.value())?));
+    }
+    Ok(blocks)
 }
 
 pub(super) fn idempotency(txn: &ReadTransaction, user: UserId, key: &str) -> Read<Option<IdempotencyRecord>> {

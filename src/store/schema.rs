@@ -7,7 +7,7 @@ use crate::domain::{InstallationId, Timestamp};
 
 use super::codec::Place;
 use super::error::from_redb;
-use super::tables::{self, AUDIT, EVENT_LOG, META, SESSIONS, TICKETS, Tables, USER_SESSIONS};
+use super::tables::{self, AUDIT, EVENT_LOG, META, SESSIONS, TICKETS, Tables, USAGE, USER_SESSIONS};
 
 /// What a store says of itself. This layout never changes, or an older program could not read that it must not go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub(super) struct Identity {
 pub(super) type Migration = fn(&WriteTransaction) -> Result<(), redb::Error>;
 
 /// The migration at index `n` makes version `n + 2` of version `n + 1`.
-pub(super) const MIGRATIONS: &[Migration] = &[add_event_log, add_sign_in, add_audit];
+pub(super) const MIGRATIONS: &[Migration] = &[add_event_log, add_sign_in, add_audit, add_usage];
 
 /// Version 2: the event log. An older program would change agents without writing it.
 fn add_event_log(txn: &WriteTransaction) -> Result<(), redb::Error> {
@@ -40,6 +40,12 @@ fn add_sign_in(txn: &WriteTransaction) -> Result<(), redb::Error> {
 /// Version 4: the audit. An older program would change things without writing it.
 fn add_audit(txn: &WriteTransaction) -> Result<(), redb::Error> {
     txn.open_table(AUDIT)?;
+    Ok(())
+}
+
+/// Version 5: figures over time. An older program would leave those of a removed agent behind.
+fn add_usage(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    txn.open_table(USAGE)?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@
 //! sessions      token hash       → record
 //! user-sessions (user, session)  → token hash
 //! tickets       secret's hash    → record        invitations and one-time links
+//! usage         (agent, slot)    → block         figures over time, in rings
 //! audit         offset           → record        who did what
 //! idempotency   (user, key)      → record
 //! expiries      (ms, user, key)  → ()            the same by their end
@@ -46,6 +47,7 @@ pub(super) const USER_KEYS: Definition<(Id, Id), Hash> = TableDefinition::new("u
 pub(super) const SESSIONS: Definition<Hash, Value> = TableDefinition::new("sessions/v1");
 pub(super) const USER_SESSIONS: Definition<(Id, Id), Hash> = TableDefinition::new("user-sessions/v1");
 pub(super) const TICKETS: Definition<Hash, Value> = TableDefinition::new("tickets/v1");
+pub(super) const USAGE: Definition<(Id, u16), Value> = TableDefinition::new("usage/v1");
 pub(super) const AUDIT: Definition<u64, Value> = TableDefinition::new("audit/v1");
 pub(super) const IDEMPOTENCY: Definition<(Id, &str), Value> = TableDefinition::new("idempotency/v1");
 pub(super) const EXPIRIES: Definition<(i64, Id, &str), ()> = TableDefinition::new("expiries/v1");
@@ -117,6 +119,7 @@ tables! {
     sessions: SESSIONS(Hash, Value),
     user_sessions: USER_SESSIONS((Id, Id), Hash),
     tickets: TICKETS(Hash, Value),
+    usage: USAGE((Id, u16), Value),
     audit: AUDIT(u64, Value),
     idempotency: IDEMPOTENCY((Id, &'static str), Value),
     expiries: EXPIRIES((i64, Id, &'static str), ()),
@@ -157,6 +160,10 @@ pub(super) fn user_place(user: &[u8; 16]) -> Place<'_> {
 
 pub(super) fn key_place(hash: &[u8; 32]) -> Place<'_> {
     Place { table: "keys", key: hash }
+}
+
+pub(super) fn usage_place(key: &[u8]) -> Place<'_> {
+    Place { table: "usage", key }
 }
 
 pub(super) fn session_place(hash: &[u8; 32]) -> Place<'_> {

@@ -24,5 +24,6 @@ mod sessions;
 mod sign_in;
 mod streams;
 mod upgrades;
+mod usage;
 mod web;
 mod world;

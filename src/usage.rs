@@ -1,0 +1,313 @@
+//! Figures over time: what an agent used and answered, in rings of a fixed size.
+//!
+//! ```text
+//! minutes   a block for each hour, 60 points       25 blocks: a day, and the hour that has begun
+//! hours     a block for each day, 24 points        31 blocks: thirty days, and the day that has begun
+//! ```
+//! A block is one row of the store under a number that comes round again, so that an agent never takes more than
+//! [`BYTES_PER_AGENT`]. Pure: who measures and who writes is elsewhere.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::domain::{AgentId, Timestamp};
+
+const POINT: usize = 12;
+const ABSENT: u16 = u16::MAX;
+/// Answers of a minute whose times are kept, to tell quantiles from.
+const MAX_TIMES: usize = 512;
+/// Steps of the time to an answer: ten minutes fit.
+const TIME_STEP_MS: u64 = 10;
+pub const BYTES_PER_AGENT: usize = 25 * (16 + 60 * POINT) + 31 * (16 + 24 * POINT);
+
+/// A ring: how long a point is, and how many make a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ring {
+    Minutes,
+    Hours,
+}
+
+/// A minute or an hour of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Point {
+    /// Percent of one core, on average; none where nothing was measured.
+    pub cpu_percent: Option<f64>,
+    /// The most that was seen.
+    pub memory_mb: Option<f64>,
+    pub answered: u64,
+    pub failed: u64,
+    /// Half of the answers came within it.
+    pub p50_ms: Option<u64>,
+    pub p95_ms: Option<u64>,
+}
+
+/// Points that follow each other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Block {
+    ring: Ring,
+    /// Hours, or days, since 1970.
+    number: i64,
+    points: Vec<[u8; POINT]>,
+}
+
+/// What agents answered since it was last taken.
+#[derive(Default)]
+pub struct Tallies(Mutex<HashMap<AgentId, Tally>>);
+
+#[derive(Debug, Default, Clone)]
+pub struct Tally {
+    answered: u64,
+    failed: u64,
+    times_ms: Vec<u64>,
+}
+
+impl Ring {
+    pub const fn seconds(self) -> i64 {
+        match self {
+            Self::Minutes => 60,
+            Self::Hours => 3600,
+        }
+    }
+
+    const fn points(self) -> i64 {
+        match self {
+            Self::Minutes => 60,
+            Self::Hours => 24,
+        }
+    }
+
+    const fn blocks(self) -> i64 {
+        match self {
+            Self::Minutes => 25,
+            Self::Hours => 31,
+        }
+    }
+
+    /// The block that a time belongs to, and the point in it.
+    fn place(self, at: Timestamp) -> (i64, usize) {
+        let point = at.as_second().div_euclid(self.seconds());
+        (point.div_euclid(self.points()), usize::try_from(point.rem_euclid(self.points())).unwrap_or(0))
+    }
+}
+
+impl Block {
+    /// The block of this time, without points.
+    pub fn at(ring: Ring, at: Timestamp) -> Self {
+        let points = vec![Point::default().encode(); usize::try_from(ring.points()).unwrap_or(0)];
+        Self { ring, number: ring.place(at).0, points }
+    }
+
+    pub const fn ring(&self) -> Ring {
+        self.ring
+    }
+
+    /// Under which number it is kept.
+    pub fn slot(&self) -> u16 {
+        let slot = u16::try_from(self.number.rem_euclid(self.ring.blocks())).unwrap_or(0);
+        match self.ring {
+            Ring::Minutes => slot,
+            Ring::Hours => 0x100 + slot,
+        }
+    }
+
+    pub fn covers(&self, at: Timestamp) -> bool {
+        self.ring.place(at).0 == self.number
+    }
+
+    pub fn set(&mut self, at: Timestamp, point: Point) {
+        let (number, place) = self.ring.place(at);
+        if let Some(kept) = self.points.get_mut(place).filter(|_| number == self.number) {
+            *kept = point.encode();
+        }
+    }
+
+    /// Its points that have something, with their begin.
+    pub fn points(&self) -> impl Iterator<Item = (Timestamp, Point)> + '_ {
+        let first = self.number * self.ring.points();
+        (first..).zip(&self.points).filter_map(|(n, bytes)| {
+            let point = Point::decode(*bytes);
+            let at = Timestamp::from_second(n * self.ring.seconds()).ok()?;
+            (point != Point::default()).then_some((at, point))
+        })
+    }
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.number.to_be_bytes().to_vec();
+        bytes.extend(self.points.iter().flatten());
+        bytes
+    }
+
+    /// What [`Block::to_bytes`] made; none where it is of another size.
+    pub fn from_bytes(slot: u16, bytes: &[u8]) -> Option<Self> {
+        let ring = if slot < 0x100 { Ring::Minutes } else { Ring::Hours };
+        let (number, points) = bytes.split_first_chunk::<8>()?;
+        let (points, []) = points.as_chunks::<POINT>() else { return None };
+        let whole = i64::try_from(points.len()) == Ok(ring.points());
+        whole.then(|| Self { ring, number: i64::from_be_bytes(*number), points: points.to_vec() })
+    }
+}
+
+impl Point {
+    /// Several as one: the average of what is used, the most of memory and of the slow answers, all messages.
+    pub fn merged(points: &[Self]) -> Self {
+        let mean = |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
+        let answered: u64 = points.iter().map(|it| it.answered).sum();
+        let halves = points.iter().filter_map(|it| Some((it.p50_ms? * it.answered, it.answered)));
+        let (sum, count) = halves.fold((0, 0), |(sum, count), (time, n)| (sum + time, count + n));
+        Self {
+            cpu_percent: mean(points.iter().filter_map(|it| it.cpu_percent).collect()),
+            memory_mb: points.iter().filter_map(|it| it.memory_mb).reduce(f64::max),
+            answered,
+            failed: points.iter().map(|it| it.failed).sum(),
+            p50_ms: (count > 0).then(|| sum / count),
+            p95_ms: points.iter().filter_map(|it| it.p95_ms).max(),
+        }
+    }
+
+    /// Of a tally, with what was used.
+    pub fn of(tally: Tally, used: Option<(f64, f64)>) -> Self {
+        let mut times = tally.times_ms;
+        times.sort_unstable();
+        let quantile = |percent: usize| times.get((times.len() * percent / 100).min(times.len().saturating_sub(1)));
+        Self {
+            cpu_percent: used.map(|(cpu, _)| cpu),
+            memory_mb: used.map(|(_, memory)| memory),
+            answered: tally.answered,
+            failed: tally.failed,
+            p50_ms: quantile(50).copied(),
+            p95_ms: quantile(95).copied(),
+        }
+    }
+
+    fn encode(self) -> [u8; POINT] {
+        let short = |value: u64| u16::try_from(value).unwrap_or(ABSENT).min(ABSENT - 1);
+        let figure =
+            |value: Option<f64>, scale: f64| value.map_or(ABSENT, |value| short((value * scale).round() as u64));
+        let time = |ms: Option<u64>| ms.map_or(ABSENT, |ms| short(ms.div_ceil(TIME_STEP_MS)));
+        let fields = [
+            figure(self.cpu_percent, 10.0),
+            figure(self.memory_mb, 1.0),
+            short(self.answered),
+            short(self.failed),
+            time(self.p50_ms),
+            time(self.p95_ms),
+        ];
+        let mut bytes = [0; POINT];
+        bytes.as_chunks_mut::<2>().0.iter_mut().zip(fields).for_each(|(bytes, field)| *bytes = field.to_be_bytes());
+        bytes
+    }
+
+    fn decode(bytes: [u8; POINT]) -> Self {
+        let field = |n: usize| u16::from_be_bytes([bytes[2 * n], bytes[2 * n + 1]]);
+        let there = |n: usize| Some(field(n)).filter(|value| *value != ABSENT);
+        Self {
+            cpu_percent: there(0).map(|tenths| f64::from(tenths) / 10.0),
+            memory_mb: there(1).map(f64::from),
+            answered: field(2).into(),
+            failed: field(3).into(),
+            p50_ms: there(4).map(|steps| u64::from(steps) * TIME_STEP_MS),
+            p95_ms: there(5).map(|steps| u64::from(steps) * TIME_STEP_MS),
+        }
+    }
+}
+
+impl Tallies {
+    /// A message was answered within this time, or failed.
+    pub fn note(&self, agent: AgentId, answered: bool, took: Duration) {
+        let mut tallies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let tally = tallies.entry(agent).or_default();
+        if !answered {
+            tally.failed += 1;
+            return;
+        }
+        tally.answered += 1;
+        let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        if tally.times_ms.len() < MAX_TIMES {
+            tally.times_ms.push(took);
+        } else {
+            // Any of them: which one is as good as random.
+            let place = usize::try_from(tally.answered % MAX_TIMES as u64).unwrap_or(0);
+            tally.times_ms[place] = took;
+        }
+    }
+
+    pub fn take(&self) -> HashMap<AgentId, Tally> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    const FULL: Point = Point {
+        cpu_percent: Some(12.5),
+        memory_mb: Some(300.0),
+        answered: 7,
+        failed: 1,
+        p50_ms: Some(120),
+        p95_ms: Some(2_000),
+    };
+
+    #[test]
+    fn a_block_is_read_back_as_it_was_written() {
+        let now = at("2026-03-01T23:59:30Z");
+        for (ring, begin) in [(Ring::Minutes, "2026-03-01T23:59:00Z"), (Ring::Hours, "2026-03-01T23:00:00Z")] {
+            let mut block = Block::at(ring, now);
+            block.set(now, FULL);
+            let read = Block::from_bytes(block.slot(), &block.to_bytes()).unwrap();
+            assert_eq!(read, block);
+            assert_eq!(read.points().collect::<Vec<_>>(), [(at(begin), FULL)]);
+            assert!(block.covers(now) && !block.covers(at("2026-03-02T00:00:00Z")));
+        }
+        assert_eq!(Block::from_bytes(3, &[0; 20]), None);
+    }
+
+    #[test]
+    fn an_agent_takes_no_more_than_thirty_kibibytes_however_long_it_lives() {
+        let mut rows = std::collections::BTreeMap::new();
+        for hour in 0..24 * 400_i64 {
+            let now = Timestamp::from_second(1_700_000_000 + hour * 3600).unwrap();
+            for ring in [Ring::Minutes, Ring::Hours] {
+                let block = Block::at(ring, now);
+                rows.insert(block.slot(), block.to_bytes().len() + 8);
+            }
+        }
+        assert_eq!(rows.len(), 25 + 31);
+        assert_eq!(rows.values().sum::<usize>(), BYTES_PER_AGENT);
+        const { assert!(BYTES_PER_AGENT < 30 * 1024) };
+    }
+
+    #[test]
+    fn what_is_too_large_for_its_field_is_the_most_that_fits() {
+        let huge = Point { cpu_percent: Some(1e9), memory_mb: Some(1e9), answered: 1 << 40, ..FULL };
+        let read = Point::decode(huge.encode());
+        assert_eq!((read.cpu_percent, read.memory_mb, read.answered), (Some(6553.4), Some(65534.0), 65534));
+    }
+
+    #[test]
+    fn quantiles_are_of_the_answers_alone() {
+        let (tallies, agent) = (Tallies::default(), AgentId::new());
+        for n in 1..=100 {
+            tallies.note(agent, true, Duration::from_millis(n * 10));
+        }
+        tallies.note(agent, false, Duration::from_secs(60));
+        let point = Point::of(tallies.take().remove(&agent).unwrap(), None);
+        assert_eq!((point.answered, point.failed, point.p50_ms, point.p95_ms), (100, 1, Some(510), Some(960)));
+        assert_eq!(Point::of(Tally::default(), Some((1.0, 2.0))).p50_ms, None);
+        assert!(tallies.take().is_empty());
+    }
+
+    #[test]
+    fn merged_points_sum_messages_and_average_what_is_used() {
+        let idle = Point { cpu_percent: Some(0.5), memory_mb: Some(100.0), ..Point::default() };
+        let merged = Point::merged(&[FULL, idle, Point::default()]);
+        assert_eq!(merged, Point { cpu_percent: Some(6.5), ..FULL });
+        assert_eq!(Point::merged(&[]), Point::default());
+    }
+}
