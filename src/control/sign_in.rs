@@ -212,7 +212,7 @@ impl ControlPlane {
             let current = current.ok_or(SignInError::CurrentNeeded)?;
             self.check_password(&record.email, Some(&record), current, address).await?;
         }
-        Ok(self.put_password(user, password, session).await?)
+        self.put_password(user, password, session).await
     }
 
     /// Another password for any user. All their sessions end.

@@ -99,7 +99,7 @@ pub(crate) async fn memory_goes_up_through_the_versions_and_down_again(world: &W
             known = keys(&agent).await;
             assert_eq!(service.pairings(), paired, "its token is kept");
             assert_eq!(service.container(&agent).await.config.unwrap().image.as_deref(), Some(image));
-            assert_eq!(others(world, &agent).await, [String::new(); 0]);
+            assert_eq!(others(world, &agent).await, Vec::<String>::new());
         }
         agent.delete().await.unwrap();
         assert!(agent.gone(PATIENCE).await);
@@ -122,7 +122,7 @@ pub(crate) async fn rehearsal_catches_bad_images_and_the_agent_notices_nothing(w
         let end = over(&agent).await;
         assert!(end.starts_with("upgrade-refused") && end.contains(reason), "{kind}: {end}");
         assert_eq!(service.container_id(&agent).await, container, "{kind}");
-        assert_eq!(others(world, &agent).await, [String::new(); 0], "{kind}");
+        assert_eq!(others(world, &agent).await, Vec::<String>::new(), "{kind}");
         image.remove(world).await;
     }
     assert_eq!((keys(&agent).await, service.pairings()), (known, paired));
