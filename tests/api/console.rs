@@ -56,7 +56,7 @@ async fn pages_are_strict_shells_and_their_files_are_kept_for_ever() {
             assert_eq!(file.header("cache-control"), "public, max-age=31536000, immutable");
             bytes += file.text.len();
         }
-        assert!(bytes < 160 * 1024, "{path} weighs {bytes} bytes");
+        assert!(bytes < 150 * 1024, "{path} weighs {bytes} bytes");
     }
 }
 
