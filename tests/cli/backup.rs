@@ -67,7 +67,7 @@ fn a_backup_under_load_brings_agents_back_elsewhere_with_their_memory() {
     assert!(again.code == Some(4) && again.stderr.contains("is there already"), "{again:?}");
     let archive = std::fs::read(world.path("4.tar")).unwrap();
     for secret in
-        [key.as_str(), "sk-planted", &std::fs::read_to_string(world.path("zeroone-data/master.key")).unwrap().trim()]
+        [key.as_str(), "sk-planted", std::fs::read_to_string(world.path("zeroone-data/master.key")).unwrap().trim()]
     {
         assert!(!archive.windows(secret.len()).any(|bytes| bytes == secret.as_bytes()), "a secret is in the backup");
     }
