@@ -156,6 +156,9 @@ impl ProcessRuntime {
         tokio::runtime::Handle::try_current().map_err(|error| RuntimeError::Invalid(error.to_string()))?;
         let root = std::path::absolute(&options.root).map_err(failed("cannot find the agents' folder"))?;
         let path = absolute_if_path(options.program).map_err(failed("cannot find the program"))?;
+        for missing in options.readable.iter().filter(|path| !path.exists()) {
+            tracing::warn!(path = %missing.display(), "process.readable names what is not there: agents cannot read it");
+        }
         let readable = options.walls.then(|| {
             let certificates = options.environment.iter().filter(|(name, _)| CERTIFICATES.contains(&name.as_str()));
             let certificates = certificates.map(|(_, path)| PathBuf::from(path));

@@ -52,7 +52,11 @@ async fn a_service_that_dies_in_any_step_of_a_deployment_leaves_one_agent_that_r
     let _end = EndAgents(data.clone());
     let model = StandInModel::start().await;
     let program = slow_gateway(folder.path());
-    let env = [("ZEROONE_PROCESS__COMMAND", program.to_str().expect("UTF-8"))];
+    // What the script runs is not where programs of the system are.
+    let env = [
+        ("ZEROONE_PROCESS__COMMAND", program.to_str().expect("UTF-8")),
+        ("ZEROONE_PROCESS__READABLE", env!("CARGO_BIN_EXE_zeroone")),
+    ];
     for (number, step) in DEPLOYMENT.into_iter().enumerate() {
         let service = Service::start_with(&data, &env);
         let from = log_length(&data);

@@ -135,8 +135,7 @@ fn shells_get_completions_and_readers_a_manual() {
         std::fs::write(world.path(shell), &script.stdout).unwrap();
     }
     // As bash itself calls it: for the words of a line, what may come next.
-    let ask =
-        "source ./bash; COMP_WORDS=(zeroone agent exp); COMP_CWORD=2; _zeroone zeroone exp agent; echo ${COMPREPLY[*]}";
+    let ask = "source ./bash; COMP_WORDS=(zeroone agent expl); COMP_CWORD=2; _zeroone zeroone expl agent; echo ${COMPREPLY[*]}";
     let answer =
         std::process::Command::new("bash").args(["-c", ask]).current_dir(world.folder.path()).output().unwrap();
     assert_eq!(String::from_utf8(answer.stdout).unwrap().trim(), "explain");

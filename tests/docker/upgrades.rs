@@ -86,6 +86,14 @@ pub(crate) async fn memory_goes_up_through_the_versions_and_down_again(world: &W
         for (nth, image) in up.chain(down).enumerate() {
             assert_eq!(agent.upgrade(Some(image)).await.unwrap(), CommandOutcome::Accepted);
             let end = over(&agent).await;
+            if memory == MemoryBackend::Markdown && end.contains("entries of memory it finds") {
+                // Some versions read fewer of the notes that another one wrote as text. Then nothing is changed.
+                assert!(end.starts_with("upgrade-refused"), "{end}");
+                assert_ne!(format!("zeroclaw:{}", version(&agent)), image);
+                assert!(keys(&agent).await.is_superset(&known));
+                service.talk(&agent).await;
+                continue;
+            }
             assert!(end.starts_with("upgraded"), "{memory:?} {image}: {:#?}", causes(&agent).await);
             assert_eq!(format!("zeroclaw:{}", version(&agent)), image);
             let now = keys(&agent).await;
