@@ -143,6 +143,9 @@ impl From<RotateError> for Problem {
     }
 }
 
+/// Characters of an engine's own words that are passed on.
+const MAX_CAUSE: usize = 500;
+
 fn capitalized(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
@@ -186,10 +189,14 @@ impl From<RuntimeError> for Problem {
         match error {
             // What is only read is in nobody's way, unless it does not run.
             RuntimeError::NotFound | RuntimeError::Conflict(_) => not_running(),
-            RuntimeError::Capacity(_)
-            | RuntimeError::Failed(_)
-            | RuntimeError::Unavailable(_)
-            | RuntimeError::UnknownOutcome(_) => {
+            // It did answer: its own words are the cause.
+            RuntimeError::Capacity(why) | RuntimeError::Failed(why) => {
+                tracing::warn!(why, "the runtime could not do it");
+                let why: String = why.chars().take(MAX_CAUSE).collect();
+                Self::new(Code::RuntimeUnavailable, format!("The container engine could not do it: {why}"))
+                    .retry_after(AWAY_RETRY_SECS)
+            }
+            RuntimeError::Unavailable(_) | RuntimeError::UnknownOutcome(_) => {
                 tracing::warn!(%error, "the runtime did not answer");
                 Self::new(Code::RuntimeUnavailable, "The container engine does not answer at present.")
                     .retry_after(AWAY_RETRY_SECS)
@@ -379,4 +386,22 @@ fn outcome_unknown() -> Problem {
 
 fn store_away() -> Problem {
     Problem::new(Code::StoreUnavailable, "The store cannot write at present.").retry_after(AWAY_RETRY_SECS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(error: RuntimeError) -> String {
+        Problem::from(error).body("/api/agents", "r")["detail"].as_str().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn an_engine_that_answered_is_quoted_and_not_called_silent() {
+        let why = "the image nosuch:1 is not on this engine, and its registry cannot be reached now";
+        assert!(told(RuntimeError::Failed(why.into())).ends_with(why));
+        assert!(told(RuntimeError::Capacity("no space left on device".into())).contains("no space left"));
+        assert!(told(RuntimeError::Failed("x".repeat(10_000))).len() < 600);
+        assert!(told(RuntimeError::Unavailable("no answer".into())).contains("does not answer"));
+    }
 }
