@@ -9,11 +9,13 @@
 //! sections  the table as types, and what the parts of the service take of it
 //! ranges    what numbers make sense                      nearest   "did you mean"
 //! show      the table as TOML again                      variables the environment's names
+//! docker_host, proxies   what other programs' variables say, for keys that nothing set
 //! ```
 
 mod docker_host;
 mod layers;
 mod nearest;
+mod proxies;
 mod ranges;
 mod sections;
 mod show;

@@ -5,6 +5,7 @@ pub mod client;
 mod family;
 pub mod memory;
 pub mod migration;
+pub mod outward;
 pub mod pairing;
 pub mod profile;
 pub mod software;

@@ -176,3 +176,22 @@ fn instances_inherit_what_they_need_and_no_more() {
     let options = loaded.config.process.options(InstallationId::new(), "r".into(), "p".into(), &env);
     assert_eq!(options.environment, [("PATH".to_owned(), "/bin".to_owned()), ("LANG".to_owned(), "C".to_owned())]);
 }
+
+#[test]
+fn agents_get_the_proxies_of_the_environment_unless_the_configuration_names_others() {
+    let proxies = |file, env: &[(&str, &str)]| load(file, env, &[]).unwrap().config.settings().proxies;
+    let https = |file, env: &[(&str, &str)]| proxies(file, env).https.map(|url| url.expose().clone());
+    let env = [("HTTPS_PROXY", "http://env:3128"), ("no_proxy", "a, b")];
+    assert_eq!(https("", &env).as_deref(), Some("http://env:3128"));
+    assert_eq!((proxies("", &env).http, proxies("", &env).except.as_str()), (None, "a,b"));
+    let file = "[agents]\nhttps_proxy = \"http://file:3128\"\nno_proxy = [\"c\"]\n";
+    assert_eq!(https(file, &env).as_deref(), Some("http://file:3128"));
+    assert_eq!(proxies(file, &env).except, "c");
+    assert_eq!(https("[agents]\nhttps_proxy = \"\"\n", &env), None, "said to be none");
+    assert_eq!(https("", &[("HTTPS_PROXY", "socks5://env:1")]), None, "and the service starts all the same");
+    let shown = load("", &[("HTTPS_PROXY", "http://ada:planted@env:3128")], &[]).unwrap().show();
+    assert!(shown.contains("http://ada:not-shown@env:3128/\"  # HTTPS_PROXY"), "{shown}");
+    let refused = problems("[agents]\nhttp_proxy = \"planted\"\n", &[]);
+    assert!(refused.contains("agents.http_proxy (from test.toml) must be the URL of a proxy"), "{refused}");
+    assert!(!refused.contains("planted"), "{refused}");
+}

@@ -31,6 +31,7 @@ use crate::runtime::{
 };
 use crate::store::AgentRecord;
 use crate::zeroclaw::client::GatewayError;
+use crate::zeroclaw::outward;
 use crate::zeroclaw::workspace::{self, Staging};
 
 /// What a job gives the runtime beyond the runtime's own deadlines.
@@ -211,17 +212,18 @@ fn instance_spec(
     let record = &input.record;
     let profile = software.map_or(services.profile, |software| software.profile);
     let token_hash = input.token.as_ref().map(workspace::token_hash);
-    let staging = Staging {
-        host: services.runtime.caps().host,
-        token_hash: token_hash.as_deref(),
-        answer_secs: services.settings.limits.answer.as_secs(),
-    };
+    let host = services.runtime.caps().host;
+    let inside = outward::spec_from_inside(&record.spec, host);
+    let mut env = profile.env(&inside, credentials, host, services.settings.limits.answer.as_secs());
+    env.extend(services.settings.proxies.env(host));
+    let staging =
+        Staging { host, token_hash: token_hash.as_deref(), answer_secs: services.settings.limits.answer.as_secs() };
     InstanceSpec {
         key: key_of(record),
         generation: record.state.generation,
         command: profile.command(credentials),
-        env: profile.env(&record.spec, credentials, staging.host, staging.answer_secs),
-        files: workspace::files(profile, &record.spec, credentials, &staging),
+        env,
+        files: workspace::files(profile, &inside, credentials, &staging),
         port: input.port,
         image: software.and_then(|software| software.image.clone()),
         cpu: input.limits.cpu,

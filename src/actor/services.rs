@@ -20,6 +20,7 @@ use crate::usage::Tallies;
 use crate::vault::Vault;
 use crate::view::Views;
 use crate::zeroclaw::client::Gateway;
+use crate::zeroclaw::outward::Proxies;
 use crate::zeroclaw::profile::Profile;
 
 /// What all actors of one control plane share. Two of these in one process know nothing of each other.
@@ -103,6 +104,8 @@ pub struct Settings {
     pub ports: PortRange,
     pub orphans: Orphans,
     pub accounts: AccountSettings,
+    /// The proxies that agents are told to use.
+    pub proxies: Proxies,
     /// Whether what agents use and answer is written down each minute. `zeroone serve` does; an embedder may have figures of
     /// its own.
     pub record_usage: bool,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 use super::nearest::nearest;
-use super::{Config, File, Flag, docker_host, variables};
+use super::{Config, File, Flag, docker_host, proxies, variables};
 use crate::domain::Secret;
 
 /// The defaults: the example file itself.
@@ -74,6 +74,11 @@ impl Layers {
         // What others' tools are told is no more than another default.
         if let (Some((_, Origin::Default)), Some(found)) = (self.values.get("docker.host"), docker_host::find(env)) {
             self.put_text("docker.host", &found.host, Origin::Variable(found.from), problems);
+        }
+        for proxy in proxies::find(env) {
+            if let Some((_, Origin::Default)) = self.values.get(proxy.key) {
+                self.put_text(proxy.key, &proxy.value, Origin::Variable(proxy.from.to_owned()), problems);
+            }
         }
         let key = env.iter().find(|(name, value)| name == variables::MASTER_KEY && !value.is_empty());
         key.map(|(_, value)| Secret::from(value.as_str()))

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::Config;
+use super::{Config, proxies};
 use crate::actor::{AccountSettings, JobLimits, Orphans, Registration, Settings};
 use crate::backoff::RestartPolicy;
-use crate::domain::{InstallationId, PortRange};
+use crate::domain::{InstallationId, PortRange, Secret};
 use crate::http::ProviderUrls;
 use crate::lifecycle::Timing;
 use crate::proxy::ProxyOptions;
 use crate::runtime::process::ProcessOptions;
+use crate::zeroclaw::outward::Proxies;
 use crate::zeroclaw::profile::Profile;
 
 /// What runs agents.
@@ -58,12 +59,16 @@ impl Accounts {
     }
 }
 
-/// Where agents may be sent.
+/// Where agents may be sent, and on which way.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Agents {
     provider_urls: UrlPolicy,
     provider_url_list: Vec<String>,
+    /// Empty: none. May hold a password.
+    https_proxy: Secret<String>,
+    http_proxy: Secret<String>,
+    no_proxy: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -233,6 +238,7 @@ impl Config {
             orphans: self.reconcile.orphans,
             ports: PortRange::default(),
             accounts: self.accounts.settings(),
+            proxies: self.agents.proxies(),
             record_usage: true,
         }
     }
@@ -251,6 +257,8 @@ impl Config {
         check("docker.network", not_empty(&self.docker.network));
         check("server.cors_origins", self.server.check_origins());
         check("agents.provider_url_list", self.agents.check());
+        check("agents.https_proxy", proxy(&self.agents.https_proxy));
+        check("agents.http_proxy", proxy(&self.agents.http_proxy));
         check("proxy.domain", self.proxy.check());
         check("log.level", crate::telemetry::filter(&self.log.level).map(drop));
         check("restart.max_delay_secs", self.restart.check());
@@ -275,9 +283,22 @@ impl Agents {
         }
     }
 
+    /// What agents' environments have.
+    fn proxies(&self) -> Proxies {
+        let set = |url: &Secret<String>| (!url.expose().is_empty()).then(|| url.clone());
+        Proxies { https: set(&self.https_proxy), http: set(&self.http_proxy), except: self.no_proxy.join(",") }
+    }
+
     fn check(&self) -> Result<(), String> {
         self.provider_url_list.iter().try_for_each(|text| origin(text))
     }
+}
+
+fn proxy(url: &Secret<String>) -> Result<(), String> {
+    if url.expose().is_empty() || proxies::is_proxy(url.expose()) {
+        return Ok(());
+    }
+    Err("must be the URL of a proxy such as http://proxy.example.com:3128, or empty".into())
 }
 
 fn origin(text: &str) -> Result<(), String> {

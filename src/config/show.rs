@@ -1,5 +1,9 @@
 //! The values in force as TOML, each with its origin.
 
+use std::borrow::Cow;
+
+use toml::Value;
+
 use super::layers::{Layers, Origin};
 
 pub(super) fn toml(layers: &Layers) -> String {
@@ -16,7 +20,16 @@ pub(super) fn toml(layers: &Layers) -> String {
             Origin::File(name) | Origin::Variable(name) => name.clone(),
             Origin::Flag(name) => (*name).to_owned(),
         };
-        text.push_str(&format!("{name} = {value}  # {origin}\n"));
+        text.push_str(&format!("{name} = {}  # {origin}\n", without_password(value)));
     }
     text
+}
+
+/// A proxy's URL may have one.
+fn without_password(value: &Value) -> Cow<'_, Value> {
+    let url = value.as_str().and_then(|text| reqwest::Url::parse(text).ok());
+    let Some(mut url) = url.filter(|url| url.password().is_some()) else { return Cow::Borrowed(value) };
+    // Cannot fail: an address that has a password may have another one.
+    let _ = url.set_password(Some("not-shown"));
+    Cow::Owned(Value::String(url.into()))
 }

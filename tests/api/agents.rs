@@ -117,6 +117,19 @@ async fn only_ollama_works_without_a_key() {
 }
 
 #[tokio::test]
+async fn model_on_this_machine_is_asked_under_the_address_that_instances_have_for_it() {
+    let world = World::new(Plan::Pro).await;
+    let mut body = new_agent("a");
+    body["providerUrl"] = json!("http://localhost:11434/v1");
+    let id = world.post("/api/agents", &body).await.body["id"].as_str().unwrap().to_owned();
+    let record = world.reach(&id, "RUNNING").await;
+    assert_eq!(record["providerUrl"], "http://localhost:11434/v1", "what its owner wrote stays");
+    let file = world.fakes.engine().file(id.parse().unwrap(), ".zeroclaw/config.toml").unwrap();
+    let config = String::from_utf8(file).unwrap();
+    assert!(config.contains("custom:http://host.test:11434/v1"), "{config}");
+}
+
+#[tokio::test]
 async fn slugs_are_unique_and_quotas_hold_whoever_asks_at_once() {
     let world = World::new(Plan::Free).await;
     let creates = (0..40).map(|n| {
