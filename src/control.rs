@@ -25,6 +25,7 @@ mod explain;
 mod handle;
 mod lease;
 mod message;
+mod model;
 mod new_agent;
 mod reconcile;
 pub mod recover;

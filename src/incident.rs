@@ -7,6 +7,7 @@
 //! RUNNING ─ exited ─► back-off ─ retry-due ─► instance-started ─► instance-healthy ─► paired ─► RUNNING
 //!           detected            (not always)  started             healthy             paired, recovered
 //! ```
+//! A model that gives no answer is an incident of its own, during which the agent stays RUNNING, until the model answers again.
 //! What users ask for is no incident; a stop or a deletion that comes in the middle of one ends it, and so says nothing
 //! about how long a recovery takes. A timeline is bounded: of what began before its oldest entry only the rest is told.
 
@@ -36,13 +37,15 @@ pub enum Kind {
     Engine,
     /// Somebody removed or restarted the instance behind the service's back.
     Operator,
+    /// The agent runs, and its model gave no answer.
+    Model,
     /// The service itself: its keys, its bugs.
     Service,
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] =
-        [Self::Exit, Self::Oom, Self::Probe, Self::Token, Self::Engine, Self::Operator, Self::Service];
+    pub const ALL: [Self; 8] =
+        [Self::Exit, Self::Oom, Self::Probe, Self::Token, Self::Engine, Self::Operator, Self::Model, Self::Service];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -52,6 +55,7 @@ impl Kind {
             Self::Token => "token",
             Self::Engine => "engine",
             Self::Operator => "operator",
+            Self::Model => "model",
             Self::Service => "service",
         }
     }
@@ -75,10 +79,11 @@ impl Kind {
             | Code::StopTimeout
             | Code::DeleteTimeout => Self::Engine,
             Code::InstanceGone | Code::RestartedOutside => Self::Operator,
+            Code::ModelFailed => Self::Model,
             // A crash loop has a root; one whose root nobody knows any more is at least a failure of its own.
             Code::CrashLoop | Code::SecretsUnreadable | Code::SecretsMissing | Code::Internal => Self::Service,
             // One missed check may be a hiccup: only several in a row are trouble.
-            Code::HealthMissed | Code::HealthBack | Code::EndpointMoved => return None,
+            Code::HealthMissed | Code::HealthBack | Code::EndpointMoved | Code::ModelBack => return None,
             // The agent gets another port at once. If there is none, or the start fails, that is the trouble.
             Code::PortTaken => return None,
             Code::Created
@@ -177,6 +182,7 @@ impl Reading {
     pub fn take(&mut self, entry: &LogEntry) -> Option<Incident> {
         let before = self.attempt.replace(entry.attempt);
         let code = Code::parse(&entry.cause);
+        let ended = self.model_incident_ended(code, entry);
         let root = entry.root.as_deref().and_then(Code::parse).or(code);
         if let Some(kind) = root.and_then(Kind::of) {
             self.trouble(kind, entry, before);
@@ -188,13 +194,27 @@ impl Reading {
             _ => None,
         };
         let state = match (entry.to, code) {
+            // A failed model leaves the agent RUNNING.
+            (Status::Running, _) if self.open.as_ref().is_some_and(|open| open.kind == Kind::Model) => return None,
             (Status::Running, _) => State::Recovered,
             (Status::Stopped, _) | (_, Some(Code::StopRequested | Code::DeleteRequested)) => State::Abandoned,
-            (Status::Pending | Status::Starting | Status::Stopping | Status::Error, _) => return None,
+            (Status::Pending | Status::Starting | Status::Stopping | Status::Error, _) => return ended,
         };
-        let incident = self.open.take()?;
+        let Some(incident) = self.open.take() else { return ended };
         let paired_at = (state == State::Recovered).then_some(entry.time);
         Some(Incident { state, attempt: entry.attempt, paired_at, ended_at: Some(entry.time), ..incident })
+    }
+
+    /// An incident of the model ends when it answers, and is of no account any more when the agent is not RUNNING: what
+    /// comes then is another incident.
+    fn model_incident_ended(&mut self, code: Option<Code>, entry: &LogEntry) -> Option<Incident> {
+        let state = match (code, entry.to) {
+            (Some(Code::ModelBack), _) => State::Recovered,
+            (_, Status::Running) => return None,
+            _ => State::Abandoned,
+        };
+        let incident = self.open.take_if(|open| open.kind == Kind::Model)?;
+        Some(Incident { state, attempt: entry.attempt, ended_at: Some(entry.time), ..incident })
     }
 
     /// Whether nothing is wrong, so that the rest of the timeline can be read without what came before.
@@ -220,8 +240,12 @@ impl Reading {
             ended_at: None,
         });
         incident.attempt = entry.attempt;
+        if kind == Kind::Model {
+            // A model may fail in one way after another: the newest one is what there is to do something about.
+            incident.detail.clone_from(&entry.detail);
+        }
         (incident.started_at, incident.healthy_at) = (None, None);
-        let waits = before == Some(entry.attempt) && entry.cause != Code::PortTaken.as_str();
+        let waits = kind != Kind::Model && before == Some(entry.attempt) && entry.cause != Code::PortTaken.as_str();
         incident.back_off_at = waits.then_some(entry.time);
     }
 

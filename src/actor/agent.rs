@@ -141,6 +141,8 @@ impl ActorState {
             AgentMsg::Resync => Event::Resync,
             AgentMsg::Unusable { attempt, why } => Event::Unusable { attempt, why },
             AgentMsg::TokenRefused { attempt } => Event::TokenRefused { attempt },
+            AgentMsg::ModelFailed { attempt, model } => Event::ModelFailed { attempt, model },
+            AgentMsg::ModelAnswered { attempt } => Event::ModelAnswered { attempt },
             AgentMsg::Wake { revision } => {
                 // The timer is over; its task would be kept by its handle.
                 if revision == self.view.record.state.revision {

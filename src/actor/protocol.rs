@@ -15,7 +15,7 @@ use super::jobs::JobReport;
 use crate::audit::Acting;
 use crate::domain::{AgentId, AgentSpec, ChannelKind, HostPort, Secret, Status, Upgrade, UserId};
 use crate::ledger::{Refusal, SlugRequest};
-use crate::lifecycle::{Cause, Command, Event, Job, Observation};
+use crate::lifecycle::{Cause, Command, Event, FailedModel, Job, Observation};
 use crate::runtime::Run;
 use crate::store::{AgentRecord, IdempotencyRecord, StoreError};
 use crate::vault::Sealed;
@@ -60,6 +60,15 @@ pub enum AgentMsg {
     },
     /// A message was answered with 401.
     TokenRefused {
+        attempt: u64,
+    },
+    /// A message got no answer because the model failed.
+    ModelFailed {
+        attempt: u64,
+        model: Arc<FailedModel>,
+    },
+    /// The model answered a message.
+    ModelAnswered {
         attempt: u64,
     },
     Wake {

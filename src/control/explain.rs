@@ -26,12 +26,11 @@ pub struct Explanation {
 /// Pure: from what is known to what is said.
 pub fn explain(view: &AgentView, vitals: &Vitals) -> Explanation {
     let state = &view.record.state;
-    let failed_model = vitals.model_failure.as_ref().filter(|_| view.status() == Status::Running);
-    let (because, next, remedy) = match failed_model {
-        Some(failure) => (
-            format!("it runs, but its model failed: {}", failure.message),
+    let (because, next, remedy) = match failed_model(view, vitals) {
+        Some((class, why)) => (
+            format!("it runs, but its model failed: {why}"),
             "the model is asked again with the next message",
-            Some(remedy::of_model(failure)),
+            Some(remedy::of_class(class)),
         ),
         None => (because(state), next(&state.phase), state.reason.as_ref().and_then(remedy::of_cause)),
     };
@@ -45,6 +44,18 @@ pub fn explain(view: &AgentView, vitals: &Vitals) -> Explanation {
         restarts: state.restart_count,
         unknown_since: vitals.unknown_since,
         allowed: allowed(&state.phase),
+    }
+}
+
+/// Class and reason. What was seen last counts, even if its commit is under way; after a restart of the service, what was committed.
+fn failed_model<'a>(view: &'a AgentView, vitals: &'a Vitals) -> Option<(&'a str, &'a str)> {
+    if view.status() != Status::Running {
+        return None;
+    }
+    match &vitals.model {
+        Some(Err(failure)) => Some((failure.class(), &failure.message)),
+        Some(Ok(())) => None,
+        None => view.record.state.failed_model.as_ref().map(|model| (&*model.class, &*model.why)),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::AgentHandle;
 use crate::actor::AgentMsg;
-use crate::domain::{Credentials, SessionName, Status, Timestamp};
+use crate::domain::{SessionName, Status, Timestamp};
 use crate::lifecycle::allowed;
 use crate::runtime::{LogLine, LogQuery};
 use crate::view::{Access, AgentView};
@@ -145,7 +145,7 @@ impl AgentHandle {
                 Ok(answer) if answer.status == 401 => return Err(DeliveryError::Unauthorized),
                 Ok(answer) => {
                     let answer = self.explained(answer, began).await;
-                    self.note_model(&answer);
+                    self.note_answer(&answer);
                     if let Refusal::NotConfigured(why) = Refusal::read(&answer) {
                         // Nothing but files written anew can help, and no deep check has found it yet.
                         self.tell(AgentMsg::Unusable { attempt: access.attempt, why: why.into() });
@@ -182,9 +182,7 @@ impl AgentHandle {
         let Some(mut failure) = ModelFailure::in_log(lines.iter().map(|line| line.text.as_str())) else {
             return answer;
         };
-        for secret in self.credentials().iter().flat_map(Credentials::secrets) {
-            failure.message = failure.message.replace(secret.expose().as_str(), "[redacted]");
-        }
+        failure.message = self.without_secrets(failure.message);
         let model = failure.to_json();
         let body = serde_json::json!({ "error": "LLM request failed", "model": model }).to_string();
         WebhookAnswer { body: body.into(), ..answer }
@@ -196,25 +194,6 @@ impl AgentHandle {
         match self.logs(query).await {
             Ok(lines) => lines.try_collect().await.unwrap_or_default(),
             Err(_) => Vec::new(),
-        }
-    }
-
-    /// Keeps why the model failed, for those who ask why the agent does not answer.
-    fn note_model(&self, answer: &WebhookAnswer) {
-        let failure = ModelFailure::read(answer);
-        let views = &self.plane.services.views;
-        match failure {
-            Some(failure) => {
-                tracing::warn!(
-                    agent = %self.id(), reason = failure.class(), status = failure.status, message = failure.message,
-                    "the agent's model failed"
-                );
-                views.update_vitals(self.id(), |vitals| vitals.model_failure = Some(failure));
-            }
-            None if answer.status == 200 && views.vitals(self.id()).model_failure.is_some() => {
-                views.update_vitals(self.id(), |vitals| vitals.model_failure = None);
-            }
-            None => {}
         }
     }
 

@@ -1,7 +1,6 @@
 //! What a person can do about a failure: one sentence for each code. Where nothing needs doing there is none.
 
 use crate::lifecycle::{Cause, Code};
-use crate::zeroclaw::client::ModelFailure;
 
 /// The remedy for the reason of a status. Where a code tells only the final result, the first cause decides.
 pub(super) fn of_cause(cause: &Cause) -> Option<&'static str> {
@@ -67,16 +66,14 @@ const fn of_code(code: Code) -> Option<&'static str> {
         | Code::ServiceRestarted
         | Code::RetryDue
         | Code::HealthBack
+        | Code::ModelFailed
+        | Code::ModelBack
         | Code::EndpointMoved => None,
     }
 }
 
-/// The remedy for a model that gave no answer.
-pub(super) fn of_model(failure: &ModelFailure) -> &'static str {
-    of_class(failure.class())
-}
-
-fn of_class(class: &str) -> &'static str {
+/// The remedy for a model that gave no answer, by the class of the failure.
+pub(super) fn of_class(class: &str) -> &'static str {
     match class {
         "invalid_api_key" => "set another key: `zeroone agent update AGENT --api-key-env NAME`",
         "insufficient_quota" => "raise the quota or the credit at the provider, or use another provider or key",
@@ -87,7 +84,7 @@ fn of_class(class: &str) -> &'static str {
         }
         "content_filter" => "the provider refuses this message; put it in other words",
         "not_configured" => "set provider, model and key with `zeroone agent update AGENT`",
-        "dns" | "unreachable" | "tls" | "proxy" | "web_page" => {
+        "dns" | "unreachable" | "tls" | "proxy" | "web_page" | "unreadable_answer" => {
             "check the model's URL and that its server can be reached from where the agent runs; `zeroone doctor` tries it"
         }
         "timeout" => "use a faster model, a shorter message, or a larger server.answer_secs",
@@ -98,6 +95,7 @@ fn of_class(class: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::zeroclaw::client::ModelFailure;
 
     #[test]
     fn the_first_cause_of_a_crash_loop_decides() {
@@ -162,7 +160,7 @@ mod tests {
 
     #[test]
     fn failed_models_have_a_remedy_each() {
-        let said = |status, code| of_model(&failure(status, code));
+        let said = |status, code| of_class(failure(status, code).class());
         assert!(said(Some(401), None).contains("--api-key-env"));
         assert!(said(Some(404), None).contains("--model"));
         assert!(said(Some(429), Some("insufficient_quota")).contains("credit"));

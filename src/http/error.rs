@@ -303,6 +303,10 @@ pub fn gateway_refusal(answer: &WebhookAnswer) -> Problem {
             Problem::new(Code::GatewayError, format!("The agent's gateway answered {status}: {said}"))
         }
     };
+    let problem = match &refusal {
+        Refusal::Model(failure) => problem.of_model(failure),
+        _ => problem,
+    };
     problem.with("failed", refusal.failed().as_str()).with("gatewayStatus", answer.status)
 }
 

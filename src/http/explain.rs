@@ -15,6 +15,8 @@ use super::redact::Secrets;
 use super::schema;
 use super::state::Api;
 use crate::domain::{Status, Timestamp};
+use crate::lifecycle::Code;
+use crate::store::LogEntry;
 
 /// Lines of the log that are shown along.
 const LOG_LINES: usize = 20;
@@ -40,7 +42,7 @@ pub struct ExplanationBody {
     /// Since when the engine has not said anything about the instance.
     #[schema(value_type = Option<String>, format = DateTime)]
     unknown_since: Option<Timestamp>,
-    /// The last time that it failed, or fell back from RUNNING.
+    /// The last time that it failed, fell back from RUNNING, or got no answer from its model.
     last_error: Option<Entry>,
     last_log_lines: Vec<Line>,
     /// The commands that would change something now.
@@ -65,9 +67,12 @@ pub struct OverLimit {
 )]
 pub async fn explain(state: State<Api>, own: OwnedAgent) -> Result<Json<ExplanationBody>, Problem> {
     let explanation = own.handle.explain().ok_or_else(Problem::not_found)?;
-    let failed = |from, to| to == Status::Error || (from, to) == (Status::Running, Status::Starting);
+    let failed = |entry: &LogEntry| match (entry.from, entry.to) {
+        (_, Status::Error) | (Status::Running, Status::Starting) => true,
+        _ => entry.cause == Code::ModelFailed.as_str(),
+    };
     let entries = own.handle.events(0, ALL_EVENTS).await?;
-    let last_error = entries.into_iter().rfind(|entry| failed(entry.from, entry.to)).map(Entry::from);
+    let last_error = entries.into_iter().rfind(failed).map(Entry::from);
     let secrets = Secrets::of(&own.handle);
     let lines = tokio::time::timeout(LOG_WITHIN, read(&own.handle, LOG_LINES, None)).await;
     let lines = lines.ok().and_then(Result::ok).unwrap_or_default();

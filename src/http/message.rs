@@ -90,7 +90,7 @@ pub async fn message(
                 let began = Instant::now();
                 let asked = conversation::ask(&question, session, &said.text).await;
                 question.agent.note_message(asked.is_ok(), began.elapsed());
-                asked?
+                question.noted(asked?)
             }
             _ => question.ask(&said.text, true).await?,
         };

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::domain::Problems;
+use crate::zeroclaw::client::ModelFailure;
 
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -112,11 +113,14 @@ pub struct Problem {
     faults: Vec<FieldError>,
     members: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// Where the model is what failed.
+    model: Option<Box<ModelFailure>>,
 }
 
 impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), faults: Vec::new(), members: Map::new(), headers: Vec::new() }
+        let (faults, headers) = (Vec::new(), Vec::new());
+        Self { code, detail: detail.into(), faults, members: Map::new(), headers, model: None }
     }
 
     /// 422 with everything that is wrong with a body.
@@ -149,6 +153,17 @@ impl Problem {
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// The model is what failed.
+    #[must_use]
+    pub fn of_model(self, failure: &ModelFailure) -> Self {
+        Self { model: Some(Box::new(failure.clone())), ..self }
+    }
+
+    /// Why the model failed, where that is the reason.
+    pub fn model_failure(&self) -> Option<&ModelFailure> {
+        self.model.as_deref()
     }
 
     /// A sentence more about what led to it.

@@ -1,5 +1,7 @@
 //! A question to an agent's gateway that we put ourselves, rather than pass on: by `/message`, `/v1` and for sessions.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -7,6 +9,7 @@ use axum::http::uri::PathAndQuery;
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::future::ready;
 use futures_util::stream::{self, StreamExt};
 use serde_json::json;
 use tokio::time::Instant;
@@ -21,6 +24,7 @@ use crate::accounts::Caller;
 use crate::control::AgentHandle;
 use crate::domain::SessionName;
 use crate::proxy::{Call, Client, Mount};
+use crate::zeroclaw::client::ModelFailure;
 
 /// What ZeroClaw's gateway takes at most.
 pub const MAX_WEBHOOK: usize = 65_536;
@@ -74,7 +78,36 @@ impl Question {
         let began = Instant::now();
         let asked = self.put(message, stream).await;
         self.agent.note_message(asked.is_ok(), began.elapsed());
-        asked
+        if let Some(failure) = asked.as_ref().err().and_then(Problem::model_failure) {
+            self.note_failure(failure);
+        }
+        Ok(self.noted(asked?))
+    }
+
+    /// Watches an answer for what it says about the model.
+    pub fn noted(&self, pieces: Pieces) -> Pieces {
+        let (watching, ending) = (self.clone(), self.agent.clone());
+        let failed = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&failed);
+        let watched = pieces.inspect(move |piece| {
+            if let Err(problem) = piece {
+                seen.store(true, Ordering::Relaxed);
+                if let Some(failure) = problem.model_failure() {
+                    watching.note_failure(failure);
+                }
+            }
+        });
+        let end = stream::once(async move {
+            if !failed.load(Ordering::Relaxed) {
+                ending.note_model(Ok(()));
+            }
+        });
+        watched.map(Some).chain(end.map(|()| None)).filter_map(ready).boxed()
+    }
+
+    fn note_failure(&self, failure: &ModelFailure) {
+        self.api.metrics.model_failed(failure.class());
+        self.agent.note_model(Err(failure.clone()));
     }
 
     async fn put(&self, message: &str, stream: bool) -> Result<Pieces, Problem> {

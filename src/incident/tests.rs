@@ -162,3 +162,22 @@ fn entries_of_an_older_store_are_read() {
     let found = incidents(&[entry]);
     assert_eq!((found[0].kind, found[0].exit_code), (Kind::Exit, None));
 }
+
+#[test]
+fn failed_model_is_an_incident_until_it_answers_or_the_run_ends() {
+    let failed = (10, Running, "model-failed", 1);
+    let open = incidents(&entries(&[UP, failed]));
+    assert_eq!((open.len(), open[0].kind, open[0].state, open[0].detected_at), (1, Kind::Model, State::Open, at(10)));
+    let hiccup = [(11, Running, "health-missed", 1), (12, Running, "health-back", 1)];
+    let lines =
+        [&[UP, failed], &hiccup[..], &[(20, Running, "model-failed", 1), (30, Running, "model-back", 1)]].concat();
+    let answered = incidents(&entries(&lines));
+    assert_eq!((answered.len(), answered[0].state, answered[0].ended_at), (1, State::Recovered, Some(at(30))));
+    assert_eq!((answered[0].paired_at, answered[0].back_off_at), (None, None), "nothing was started for it");
+
+    let crashed = incidents(&entries(&[UP, failed, (20, Starting, "exited", 2), (30, Running, "paired", 2)]));
+    let told: Vec<_> = crashed.iter().map(|incident| (incident.kind, incident.state, incident.ended_at)).collect();
+    assert_eq!(told, [(Kind::Model, State::Abandoned, Some(at(20))), (Kind::Exit, State::Recovered, Some(at(30)))]);
+    let stopped = incidents(&entries(&[UP, failed, (20, Stopping, "stop-requested", 1), (30, Stopped, "stopped", 1)]));
+    assert_eq!((stopped.len(), stopped[0].state), (1, State::Abandoned));
+}

@@ -18,6 +18,15 @@ pub struct Cause {
     pub exit_code: Option<i32>,
 }
 
+/// A model that gave no answer to the last message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedModel {
+    /// The kind of failure; another one is news, the same again is not.
+    pub class: Arc<str>,
+    /// A sentence with the remedy, without secrets.
+    pub why: Arc<str>,
+}
+
 impl Cause {
     pub const fn new(code: Code) -> Self {
         Self { code, detail: None, root: None, exit_code: None }
@@ -105,6 +114,8 @@ codes! {
     EndpointMoved = "endpoint-moved", "the gateway is reached by another address";
     HealthLost = "health-lost", "the gateway stopped answering";
     HealthTimeout = "health-timeout", "the gateway did not answer in time after the start";
+    ModelFailed = "model-failed", "the model gave no answer";
+    ModelBack = "model-back", "the model answers again";
     TokenRefused = "token-refused", "the gateway refused the token";
     PairingTimeout = "pairing-timeout", "no pairing code appeared in time";
     PairingRefused = "pairing-refused", "the gateway refused the pairing code";

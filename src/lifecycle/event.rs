@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cause::{Cause, Code};
+use super::cause::{Cause, Code, FailedModel};
 use crate::domain::{Exit, RunId, Timestamp};
 
 /// What a user asks for.
@@ -49,6 +49,15 @@ pub enum Event {
     },
     /// A message was answered with 401 in this attempt.
     TokenRefused {
+        attempt: u64,
+    },
+    /// A message of this attempt got no answer because the model failed.
+    ModelFailed {
+        attempt: u64,
+        model: Arc<FailedModel>,
+    },
+    /// The model answered a message of this attempt.
+    ModelAnswered {
         attempt: u64,
     },
     /// The timer that was set at this revision is due.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::cause::Cause;
+use super::cause::{Cause, FailedModel};
 use super::event::Job;
 use crate::backoff::Restarts;
 use crate::domain::{RunId, Status, Timestamp};
@@ -26,6 +26,9 @@ pub struct AgentState {
     pub reason: Option<Cause>,
     /// The instance last seen, running or not.
     pub instance: Option<Arc<InstanceRef>>,
+    /// Why its messages get no answer although the gateway is well; only while it is RUNNING.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_model: Option<Arc<FailedModel>>,
 }
 
 /// An instance and its last known run.
@@ -115,6 +118,7 @@ impl AgentState {
             restarts: Restarts::default(),
             reason: None,
             instance: None,
+            failed_model: None,
         }
     }
 

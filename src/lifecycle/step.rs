@@ -84,7 +84,9 @@ impl Transition {
         Self { effects, ..Self::nothing() }
     }
 
-    fn to(state: AgentState, cause: Cause, effects: Vec<Effect>) -> Self {
+    fn to(mut state: AgentState, cause: Cause, effects: Vec<Effect>) -> Self {
+        // What was known of the model belongs to the run that is over.
+        state.failed_model = state.failed_model.filter(|_| matches!(state.phase, Phase::Running { .. }));
         Self { state: Some(state), cause: Some(cause), token: TokenChange::Keep, effects }
     }
 
@@ -111,11 +113,15 @@ pub fn step(state: &AgentState, event: Event, context: &Context<'_>) -> Transiti
         Event::Health { attempt, alive } if attempt == state.attempt => observe::check(state, alive, context),
         Event::Unusable { attempt, why } if attempt == state.attempt => observe::unusable(state, why, context),
         Event::TokenRefused { attempt } if attempt == state.attempt => observe::refused(state, context),
+        Event::ModelFailed { attempt, model } if attempt == state.attempt => observe::model_failed(state, model),
+        Event::ModelAnswered { attempt } if attempt == state.attempt => observe::model_answered(state),
         Event::Wake { revision } if revision == state.revision => resume::wake(state, context),
         Event::Job { .. }
         | Event::Health { .. }
         | Event::Unusable { .. }
         | Event::TokenRefused { .. }
+        | Event::ModelFailed { .. }
+        | Event::ModelAnswered { .. }
         | Event::Wake { .. } => Transition::nothing(),
     }
 }

@@ -117,6 +117,10 @@ impl Story {
     }
 }
 
+fn failed_model(class: &str) -> Arc<FailedModel> {
+    Arc::new(FailedModel { class: class.into(), why: "no answer".into() })
+}
+
 fn run(job: Job) -> Vec<Effect> {
     vec![Effect::Run(job)]
 }

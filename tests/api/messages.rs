@@ -7,7 +7,7 @@ use serde_json::json;
 use zeroone::domain::{AgentId, Plan};
 use zeroone::testkit::GatewayFault;
 
-use crate::world::{Answer, World, answer};
+use crate::world::{Answer, World, answer, until};
 
 async fn say(world: &World, id: &str, text: &str, prefer: &'static str) -> Answer {
     let request = world.request(Method::POST, &format!("/api/agents/{id}/message")).json(&json!({"message": text}));
@@ -71,6 +71,38 @@ async fn what_the_gateway_says_is_told_honestly() {
     world.fakes.engine().set_gateway_fault_of(agent, None);
     world.reach(&id, "RUNNING").await;
     assert_eq!(say(&world, &id, "well again", "wait=20").await.status, 200);
+}
+
+#[tokio::test]
+async fn failed_model_is_told_by_timeline_explain_and_incidents_until_it_answers() {
+    let world = World::new(Plan::Pro).await;
+    let id = world.running("a").await;
+    let path = format!("/api/agents/{id}");
+    let fail = |fault| world.fakes.engine().set_gateway_fault_of(id.parse::<AgentId>().unwrap(), fault);
+    let incident = async || world.get(&format!("{path}/incidents")).await.body["data"][0].clone();
+    fail(Some(GatewayFault::Fails(500)));
+    for _ in 0..3 {
+        say(&world, &id, "hi", "wait=5").await.problem(502, "model-error");
+    }
+    until("an incident", async || incident().await["cause"] == "model").await;
+    let explained = world.get(&format!("{path}/explain")).await.body;
+    assert!(explained["because"].as_str().unwrap().contains("its model failed"), "{explained}");
+    assert_eq!((&explained["lastError"]["cause"], &explained["status"]), (&json!("model-failed"), &json!("RUNNING")));
+    let open = incident().await;
+    assert_eq!(
+        (&open["state"], &open["code"], &open["endedAt"]),
+        (&json!("open"), &json!("model-failed"), &json!(null))
+    );
+    assert!(open["detail"].as_str().unwrap().contains("the model failed"), "{open}");
+
+    fail(None);
+    assert_eq!(say(&world, &id, "hi", "wait=5").await.status, 200);
+    until("the end of it", async || incident().await["state"] == "recovered").await;
+    assert!(world.get(&format!("{path}/explain")).await.body["remedy"].is_null());
+    let events = world.get(&format!("{path}/events")).await.body;
+    let causes = events["data"].as_array().unwrap().iter().map(|event| event["cause"].as_str().unwrap());
+    let told: Vec<&str> = causes.filter(|cause| cause.starts_with("model")).collect();
+    assert_eq!(told, ["model-failed", "model-back"], "three failures of one kind are one");
 }
 
 #[tokio::test]

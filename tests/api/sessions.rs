@@ -71,6 +71,10 @@ async fn an_answer_comes_in_pieces_to_those_who_ask_for_them() {
         (kind.as_str(), &problem["code"], &problem["model"]["status"]),
         ("error", &json!("model-error"), &json!(429))
     );
+    let incident = async || world.get(&format!("/api/agents/{id}/incidents")).await.body["data"][0]["state"].clone();
+    until("an incident", async || incident().await == "open").await;
+    stream(&world, &id, &json!({"message": "well again"})).await;
+    until("the end of it", async || incident().await == "recovered").await;
     let broken = stream(&world, &id, &json!({"message": "break"})).await;
     let (kind, problem) = broken.last().unwrap();
     assert_eq!((kind.as_str(), &problem["code"]), ("error", &json!("delivery-unknown")), "{broken:?}");

@@ -17,7 +17,8 @@ pub(super) fn page(name: &str, explanation: &Value, now: Timestamp) -> Vec<Strin
     if error.is_object() {
         let detail = error["detail"].as_str().map_or_else(String::new, |detail| format!(": {}", plain(detail)));
         let (time, from, to) = (second(&cell(&error["time"])), cell(&error["from"]), cell(&error["to"]));
-        lines.push(format!("Last failure: {time} {from} → {to}, {}{detail}", cell(&error["cause"])));
+        let way = if from == to { from } else { format!("{from} → {to}") };
+        lines.push(format!("Last failure: {time} {way}, {}{detail}", cell(&error["cause"])));
     }
     let allowed = cell(&explanation["allowed"]).replace(',', ", ");
     if !allowed.is_empty() {

@@ -6,7 +6,7 @@ use super::timers::ask_again;
 use super::{Context, Transition, start};
 use crate::backoff::Decision;
 use crate::domain::{Exit, RunId};
-use crate::lifecycle::cause::{Cause, Code};
+use crate::lifecycle::cause::{Cause, Code, FailedModel};
 use crate::lifecycle::event::{Effect, Failure, FailureKind, Job, Observation};
 use crate::lifecycle::phase::{AgentState, Phase, Step};
 
@@ -119,6 +119,23 @@ pub(super) fn unusable(state: &AgentState, why: Arc<str>, context: &Context<'_>)
             Transition::nothing()
         }
     }
+}
+
+/// The gateway is well and the model is not: the agent stays as it is, and its timeline says so, once for each kind of failure.
+pub(super) fn model_failed(state: &AgentState, model: Arc<FailedModel>) -> Transition {
+    let known = state.failed_model.as_ref().is_some_and(|known| known.class == model.class);
+    if known || !matches!(state.phase, Phase::Running { .. }) {
+        return Transition::nothing();
+    }
+    let cause = Cause::because(Code::ModelFailed, Arc::clone(&model.why));
+    Transition::to(AgentState { failed_model: Some(model), ..state.next() }, cause, Vec::new())
+}
+
+pub(super) fn model_answered(state: &AgentState) -> Transition {
+    if state.failed_model.is_none() {
+        return Transition::nothing();
+    }
+    Transition::to(AgentState { failed_model: None, ..state.next() }, Cause::new(Code::ModelBack), Vec::new())
 }
 
 /// Misses in a row that mean the gateway hangs. At least one: not even a careless configuration kills a healthy agent.

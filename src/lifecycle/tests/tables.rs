@@ -141,6 +141,8 @@ fn events(state: &AgentState) -> Vec<Event> {
         Event::Health { attempt, alive: false },
         Event::Unusable { attempt, why: "it lacks a model".into() },
         Event::TokenRefused { attempt },
+        Event::ModelFailed { attempt, model: failed_model("timeout") },
+        Event::ModelAnswered { attempt },
         Event::Wake { revision },
     ];
     events.extend(COMMANDS.map(Event::Command));
@@ -191,6 +193,8 @@ fn what_is_stale_changes_nothing_in_any_phase() {
             Event::Health { attempt, alive: false },
             Event::Unusable { attempt, why: "it lacks a model".into() },
             Event::TokenRefused { attempt },
+            Event::ModelFailed { attempt, model: failed_model("timeout") },
+            Event::ModelAnswered { attempt },
             Event::Wake { revision },
         ];
         for job in JOBS {

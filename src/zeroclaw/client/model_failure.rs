@@ -69,7 +69,7 @@ impl ModelFailure {
     /// From what ZeroClaw before 0.8 writes into its log, the newest line last:
     /// `… error=Custom API error (401 Unauthorized): {"error": {"message": …}}`. It has taken keys out of it by itself.
     pub fn in_log<'a>(lines: impl DoubleEndedIterator<Item = &'a str>) -> Option<Self> {
-        lines.rev().find_map(Self::in_line)
+        lines.rev().find_map(|line| Self::in_line(line).or_else(|| Self::not_reached(line)))
     }
 
     fn in_line(line: &str) -> Option<Self> {
@@ -85,6 +85,22 @@ impl ModelFailure {
             NO_REASON => Self { message: format!("its server answered {status}"), ..failure },
             _ => failure,
         })
+    }
+
+    /// `… transport error: error sending request for url (http://model:1234/v1/chat/completions) …`, of which the log has no
+    /// cause. It may have cut the URL off.
+    fn not_reached(line: &str) -> Option<Self> {
+        let (_, told) = line.split_once("error sending request for url (")?;
+        let (url, _) = told.split_once(')')?;
+        let url = reqwest::Url::parse(url).ok()?;
+        let host = url.host_str().filter(|host| !host.contains(".."))?;
+        let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+        let message = format!(
+            "{host}{port} cannot be reached: the connection was refused, or its name has no address. Check the URL, and that the \
+             model's server runs and listens on an address that the agent reaches"
+        );
+        let code = Some("unreachable".to_owned());
+        Some(Self { status: None, code, message, retry_after: None, retryable: true })
     }
 
     /// Whether somebody has to change how the agent is configured: its key, its model, its account.
@@ -177,7 +193,12 @@ mod tests {
         let failure = ModelFailure::in_log([bare.as_str()].into_iter()).unwrap();
         assert_eq!((failure.class(), failure.retryable), ("server_error", true));
         assert_eq!(failure.message, "its server answered 503");
-        for none in ["", " API error (", " API error (x): y", " API error (200 OK): {}"] {
+        let cut = "transport error: error sending request for url (http://...";
+        let whole = "transport error: error sending request for url (http://host.docker.internal:9/v1/chat/completions) (responses";
+        let failure = ModelFailure::in_log([whole, cut, "later"].into_iter()).unwrap();
+        assert_eq!((failure.class(), failure.retryable), ("unreachable", true));
+        assert!(failure.message.starts_with("host.docker.internal:9 cannot be reached"), "{}", failure.message);
+        for none in ["", cut, " API error (", " API error (x): y", " API error (200 OK): {}"] {
             assert_eq!(ModelFailure::in_log([none].into_iter()), None, "{none}");
         }
     }

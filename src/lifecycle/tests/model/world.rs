@@ -324,6 +324,7 @@ impl World {
             Event::Job { outcome: Outcome::Created { up, .. }, .. } => up.is_some(),
             Event::Job { .. } | Event::Command(_) | Event::Recovered => false,
             Event::Resync | Event::Health { .. } | Event::Wake { .. } => false,
+            Event::ModelFailed { .. } | Event::ModelAnswered { .. } => false,
         };
         let again = matches!(after.phase, Phase::Starting { .. })
             && (after.attempt > before.attempt || after.next_attempt_at() > before.next_attempt_at());

@@ -107,6 +107,29 @@ fn a_refused_token_is_paired_again_once_and_then_the_pairing_is_renewed() {
 }
 
 #[test]
+fn failed_model_is_noted_once_for_each_kind_and_changes_nothing_else() {
+    let mut story = running();
+    let attempt = story.state.attempt;
+    let failed = |class| Event::ModelFailed { attempt, model: failed_model(class) };
+    assert_eq!((story.tell(failed("timeout")), story.cause), (vec![], Some(Code::ModelFailed)));
+    assert_eq!((story.tell(failed("timeout")), story.cause), (vec![], None), "the same again is no news");
+    assert_eq!((story.tell(failed("dns")), story.cause), (vec![], Some(Code::ModelFailed)));
+    story.health(false);
+    story.health(true);
+    assert_eq!(story.state.failed_model, Some(failed_model("dns")), "a check of the gateway says nothing of the model");
+    assert_eq!((story.state.status(), story.reason()), (Status::Running, None));
+    let mut stopped = Story::of(story.state.clone());
+    stopped.command(Command::Stop);
+    assert_eq!(stopped.state.failed_model, None, "it belonged to the run");
+    stopped.tell(failed("dns"));
+    assert_eq!((stopped.cause, stopped.state.failed_model), (None, None));
+
+    assert_eq!((story.tell(Event::ModelAnswered { attempt }), story.cause), (vec![], Some(Code::ModelBack)));
+    assert_eq!(story.state.failed_model, None);
+    assert_eq!((story.tell(Event::ModelAnswered { attempt }), story.cause), (vec![], None));
+}
+
+#[test]
 fn an_unusable_run_is_started_once_more_with_new_files_and_then_given_up() {
     let unusable = || failure(FailureKind::Transient, Code::Unusable);
     let mut story = running();
