@@ -26,6 +26,7 @@ mod config;
 mod config_env;
 mod config_file;
 mod config_keys;
+mod config_names;
 mod config_schema;
 mod config_view;
 mod context;

@@ -114,7 +114,7 @@ pub(super) struct Answer {
     /// Calls to the caller's tools.
     pub(super) tool_calls: Vec<ToolCall>,
     pub(super) cut: bool,
-    /// Earlier messages of the conversation that were left out, since the model called it too long.
+    /// Earlier messages of the conversation that were left out; 0 unless the model called it too long.
     pub(super) left_out: usize,
     /// What the provider wants back with the next message, and whose it is.
     pub(super) extra: Map<String, Value>,
@@ -234,11 +234,14 @@ async fn work(app: &App, ask: Ask, question: &str, deadline: Instant) -> Result<
         deadline: Some(deadline),
         ..Turn::default()
     };
+    let whole = ask.conversation.len();
     turn.messages.extend(if remembered {
         context::fit(ask.conversation, config.agent.max_context_tokens, config.agent.max_history_messages)
     } else {
         ask.conversation
     });
+    // Without the system's own message.
+    let too_old = whole + 1 - turn.messages.len();
     turn.tools = match ask.tools {
         Tools::None => vec![],
         Tools::Own => tools::specs(&config, &ask.owner),
@@ -253,7 +256,7 @@ async fn work(app: &App, ask: Ask, question: &str, deadline: Instant) -> Result<
             // The oldest half goes, as often as it takes: an answer to less is better than none.
             Err(AgentError::Model(error)) if remembered && error.is_too_long() => {
                 let Some(shorter) = context::shorten(&turn.messages) else { return Err(error.into()) };
-                answer.left_out += turn.messages.len() - shorter.len();
+                answer.left_out = answer.left_out.max(too_old) + turn.messages.len() - shorter.len();
                 tracing::warn!(
                     left_out = answer.left_out,
                     "the model calls the conversation too long; it is shortened"

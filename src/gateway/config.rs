@@ -77,7 +77,6 @@ pub(super) struct Gateway {
     /// Believes the `X-Forwarded-For` of every peer.
     pub(super) trust_forwarded_headers: bool,
     /// Pages in a browser that may call this gateway: origins such as `https://chat.example.org`, or `*`.
-    #[serde(alias = "cors_allowed_origins", alias = "allowed_origins")]
     pub(super) cors_origins: Vec<String>,
     /// Names under which this gateway is reached, beside those of this machine; `.example.org` means all below it.
     pub(super) allowed_hosts: Vec<String>,
@@ -144,7 +143,6 @@ pub(super) struct Autonomy {
     /// The only tools that may be used, where there are some.
     pub(super) allowed_tools: Vec<String>,
     /// Tools that may not be used. Those that somebody would have to be asked for are among them: nobody can be.
-    #[serde(alias = "non_cli_excluded_tools")]
     pub(super) excluded_tools: Vec<String>,
     pub(super) always_ask: Vec<String>,
     pub(super) deny_all_tools: bool,
@@ -493,6 +491,9 @@ impl Config {
                  output in dollars per million tokens",
                 self.default_model
             ));
+        }
+        if self.tunnel.provider != "none" {
+            cannot.push("tunnel is not honoured: no tunnel is opened here; run it beside the gateway".to_owned());
         }
         cannot
     }

@@ -13,7 +13,7 @@ use toml_edit::DocumentMut;
 use super::config::Config;
 use super::config_keys::{self, Consequence};
 use super::options::Options;
-use super::{Error, config_env, config_schema};
+use super::{Error, config_env, config_names, config_schema};
 
 /// A configuration with what its reader should be told.
 pub(super) struct Loaded {
@@ -55,6 +55,7 @@ pub(super) fn effective(text: &str, options: &Options) -> Result<Loaded, String>
     config_env::set_paths(&mut document, options.key_variables())?;
     config_env::expand(&mut document, &|name| options.variable(name), &mut notes.off)?;
     config_schema::translate(&mut document, &mut notes.off)?;
+    config_names::unite(&mut document);
     let (mut config, unread) = parse(document.clone())?;
     for finding in config_keys::judge(&unread, &document) {
         match (finding.consequence, finding.known) {
@@ -85,8 +86,13 @@ fn parse(document: Table) -> Result<(Config, Vec<String>), String> {
             unread.sort();
             Ok((config, unread))
         }
-        Err(_) => Err(format!("the value of {} cannot be used", track.path())),
+        Err(error) => Err(format!("the value of {} cannot be used{}", track.path(), expected(error.message()))),
     }
+}
+
+/// What a value should have been, in the parser's words: they end with it, and have the value itself before.
+fn expected(message: &str) -> String {
+    message.rsplit_once(", expected ").map_or_else(String::new, |(_, expected)| format!("; expected {expected}"))
 }
 
 /// Reads TOML with its comments.

@@ -81,6 +81,7 @@ const TABLE: &[Row] = &[
     off("mcp", Provider, "tools of other servers do not exist here"),
     off("mcp_servers", Provider, "tools of other servers do not exist here"),
     off("web_search", Provider, "the tool does not exist here"),
+    off("browser", Provider, "the tool does not exist here"),
     off("web_fetch", Provider, "use [http_request] with allowed_domains"),
     off("a2a", Provider, "other agents cannot reach this one by A2A"),
     // What the agent may do.
@@ -117,6 +118,7 @@ const TABLE: &[Row] = &[
     off("security", Safety, "this rule is not known here"),
     off("skills", Safety, "skills do not exist here"),
     off("hooks", Safety, "hooks do not run here"),
+    off("heartbeat", Safety, "HEARTBEAT.md is not read; make jobs of its tasks (POST /api/cron)"),
     off("plugins", Safety, "plugins do not run here"),
     stop(
         "gateway.tls",
@@ -161,13 +163,10 @@ const TABLE: &[Row] = &[
     harmless("cost"),
     harmless("pacing"),
     harmless("backup"),
-    harmless("browser"),
     harmless("browser_delegate"),
     harmless("http_request"),
     harmless("hardware"),
     harmless("peripherals"),
-    harmless("heartbeat"),
-    harmless("identity.format"),
     off("identity", Safety, "the agent is who IDENTITY.md, USER.md and SOUL.md say"),
     harmless("goal_loop"),
     harmless("locale"),
@@ -267,7 +266,9 @@ fn asks_for_nothing(key: &str, value: Option<&Value>) -> bool {
         Some(Value::Integer(number)) => *number == 0,
         Some(Value::Float(number)) => *number == 0.0,
         Some(Value::Array(list)) => list.is_empty(),
-        Some(Value::String(text)) => matches!(text.trim(), "" | "none" | "noop" | "off" | "auto" | "default"),
+        Some(Value::String(text)) => {
+            matches!(text.trim(), "" | "none" | "noop" | "off" | "auto" | "default" | "openclaw")
+        }
         Some(Value::Table(table)) => match table.get("enabled").or_else(|| table.get("enable")) {
             Some(enabled) => enabled.as_bool() == Some(false),
             // Tables that are on or off say so; one without the switch is off where ZeroClaw's default is.
@@ -280,10 +281,12 @@ fn asks_for_nothing(key: &str, value: Option<&Value>) -> bool {
 
 /// Tables that do nothing in ZeroClaw unless `enabled = true` stands in them.
 fn has_switch(key: &str) -> bool {
-    const SWITCHED: [&str; 13] = [
+    const SWITCHED: [&str; 15] = [
         "proxy",
         "composio",
         "web_search",
+        "browser",
+        "heartbeat",
         "query_classification",
         "mcp",
         "transcription",

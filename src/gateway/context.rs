@@ -12,15 +12,17 @@ pub(super) fn tokens(text: &str) -> usize {
     ascii.div_ceil(4) + other
 }
 
-fn tokens_of(message: &Message) -> usize {
+/// Tokens of a message with all that goes along.
+pub(super) fn tokens_of(message: &Message) -> usize {
     /// What a message costs beside its text.
     const FRAME: usize = 4;
     FRAME
         + match message {
             Message::System(text) | Message::User(text) => tokens(text),
-            Message::Assistant(AssistantMessage { text, tool_calls, .. }) => {
+            Message::Assistant(said) => {
+                let AssistantMessage { text, tool_calls, .. } = said;
                 let calls = tool_calls.iter().map(|call| tokens(&call.name) + tokens(&call.arguments));
-                tokens(text) + calls.sum::<usize>()
+                tokens(text) + calls.sum::<usize>() + said.extra_bytes().div_ceil(4)
             }
             Message::ToolResult { content, .. } => tokens(content),
         }

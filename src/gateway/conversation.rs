@@ -1,7 +1,6 @@
 //! A message of a session: answered with what was said before, one at a time, and kept with its answer.
 
 use super::agent::{self, AgentError, Answer, Ask};
-use super::provider::Message;
 use super::sessions::{SessionError, Sessions};
 use super::shared::App;
 use crate::domain::Timestamp;
@@ -19,7 +18,7 @@ pub(super) async fn answer(app: &App, id: &str, mut ask: Ask) -> Result<Answer, 
     ask.conversation.splice(0..0, history);
     let answer = agent::answer(app, ask).await?;
     let Some(question) = question.filter(|_| !answer.text.trim().is_empty()) else { return Ok(answer) };
-    let (name, said, left_out) = (id.to_owned(), [question, Message::assistant(answer.text.clone())], answer.left_out);
+    let (name, said, left_out) = (id.to_owned(), [question, answer.message()], answer.left_out);
     on_disk(app, move |sessions| {
         if left_out > 0 {
             sessions.shorten(&name, earlier.saturating_sub(left_out))?;

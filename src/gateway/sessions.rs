@@ -71,7 +71,7 @@ pub(super) struct Said {
 #[serde(tag = "role", rename_all = "snake_case")]
 enum Kept {
     User { text: String },
-    Assistant { text: String },
+    Assistant(AssistantMessage),
 }
 
 impl Kept {
@@ -79,16 +79,15 @@ impl Kept {
     fn of(message: &Message) -> Option<Self> {
         match message {
             Message::User(text) => Some(Self::User { text: head(text, TEXT).to_owned() }),
-            Message::Assistant(AssistantMessage { text, .. }) => {
-                Some(Self::Assistant { text: head(text, TEXT).to_owned() })
-            }
+            Message::Assistant(said) => Some(Self::Assistant(said.kept(TEXT))),
             Message::System(_) | Message::ToolResult { .. } => None,
         }
     }
 
-    fn text(&self) -> &str {
+    fn tokens(&self) -> usize {
         match self {
-            Self::User { text } | Self::Assistant { text } => text,
+            Self::User { text } => context::tokens(text),
+            Self::Assistant(said) => context::tokens(&said.text) + said.extra_bytes().div_ceil(4),
         }
     }
 }
@@ -97,7 +96,7 @@ impl From<Kept> for Message {
     fn from(kept: Kept) -> Self {
         match kept {
             Kept::User { text } => Self::User(text),
-            Kept::Assistant { text } => Self::assistant(text),
+            Kept::Assistant(said) => Self::Assistant(said),
         }
     }
 }
@@ -106,7 +105,7 @@ impl Said {
     fn of(kept: Kept, timestamp: Timestamp) -> Self {
         let (role, content) = match kept {
             Kept::User { text } => ("user", text),
-            Kept::Assistant { text } => ("assistant", text),
+            Kept::Assistant(said) => ("assistant", said.text),
         };
         Self { role: role.to_owned(), content, timestamp }
     }
@@ -160,7 +159,7 @@ impl Sessions {
                 let text = serde_json::to_string(&kept).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
                 transaction
                     .prepare_cached("INSERT INTO messages (session, message, tokens, at) VALUES (?1, ?2, ?3, ?4)")?
-                    .execute(params![id, text, context::tokens(kept.text()) as i64, now])?;
+                    .execute(params![id, text, kept.tokens() as i64, now])?;
             }
             trim(transaction, id)?;
             self.expire(transaction, at)
@@ -340,6 +339,23 @@ mod tests {
         assert_eq!(listed, [("b".into(), 2), ("a".into(), 4)]);
         assert!(again.delete("a").unwrap() && !again.delete("a").unwrap());
         assert!(again.history("a").unwrap().is_empty() && again.messages("b").unwrap().len() == 2);
+    }
+
+    #[test]
+    fn what_the_provider_wants_back_is_kept_and_rows_of_before_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let sessions = sessions(&folder);
+        let extra = serde_json::json!({ "reasoning_content": "so" });
+        let said = AssistantMessage {
+            text: "hello".into(),
+            extra: extra.as_object().unwrap().clone(),
+            from: "api.example".into(),
+            ..AssistantMessage::default()
+        };
+        sessions.add("a", &[Message::User("hi".into()), Message::Assistant(said.clone())], at(0)).unwrap();
+        assert_eq!(sessions.history("a").unwrap()[1], Message::Assistant(said));
+        let before: Kept = serde_json::from_str(r#"{"role":"assistant","text":"fine"}"#).unwrap();
+        assert_eq!(Message::from(before), Message::assistant("fine"));
     }
 
     #[test]

@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(of("[autonomy]\nallowed_tools = [\"time\", \"schedule\"]"), ["time", "cron_add"]);
         assert_eq!(of("[agent]\nallowed_tools = [\"http_request\"]"), ["http_fetch"]);
         assert!(!of("[autonomy]\nexcluded_tools = [\"cron_add\"]").contains(&"cron_add"));
-        assert!(!of("[autonomy]\nnon_cli_excluded_tools = [\"memory\"]").contains(&"memory_store"));
+        assert!(!of("[autonomy]\nexcluded_tools = [\"memory\"]").contains(&"memory_store"));
         assert!(!of("[autonomy]\nalways_ask = [\"file_write\"]").contains(&"file_write"));
         assert!(of("[autonomy]\ndeny_all_tools = true").is_empty());
     }

@@ -233,7 +233,10 @@ async fn a_message_sent_twice_at_once_is_answered_once() {
 
 #[tokio::test]
 async fn browsers_may_call_from_the_listed_origins_alone() {
-    let world = World::paired("[gateway]\ncors_origins = [\"https://chat.example\"]\n").await;
+    // Under one name, another one of its kin, or several at once.
+    let names = ["cors_origins", "allowed_origins", "cors_allowed_origins"];
+    let all = names.map(|name| format!("{name} = [\"https://chat.example\"]\n")).concat();
+    let world = World::paired(&format!("[gateway]\n{all}")).await;
     let ask = async |origin: &str, path: &str| {
         let request = world.http.request(reqwest::Method::OPTIONS, world.url(path)).header("Origin", origin);
         let request = request.header("Access-Control-Request-Method", "POST");

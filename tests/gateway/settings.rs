@@ -76,11 +76,21 @@ async fn files_of_later_schemas_ask_the_provider_that_they_name() {
 async fn what_the_file_asks_for_and_does_not_get_is_in_the_doctor() {
     let world = World::paired(
         "[[model_routes]]\nhint = \"fast\"\nprovider = \"groq\"\nmodel = \"x\"\n[channels_config.matrix]\nhomeserver = \"h\"\n\
-         [observability]\nbackend = \"otel\"\n[cost]\ndaily_limit_usd = 1.0\n",
+         [observability]\nbackend = \"otel\"\n[cost]\ndaily_limit_usd = 1.0\n[heartbeat]\nenabled = true\n\
+         [identity]\nformat = \"aieos\"\n[tunnel]\nprovider = \"cloudflare\"\n[browser]\nenabled = true\n",
     )
     .await;
     let said = doctor(&world).await;
-    for words in ["model_routes", "channels_config.matrix", "observability", "cost.prices"] {
+    for words in [
+        "model_routes is not honoured",
+        "channels_config.matrix is not honoured",
+        "observability",
+        "cost.prices",
+        "heartbeat is not honoured",
+        "identity is not honoured",
+        "tunnel is not honoured",
+        "browser is not honoured",
+    ] {
         assert!(said.contains(words), "{words}: {said}");
     }
 }
@@ -96,6 +106,9 @@ async fn what_cannot_be_left_out_stops_the_start_with_a_remedy() {
         ("default_provider = \"gtp\"\n", "openrouter"),
         ("[agent]\nmax_tool_iterations = 4000000000\n", "max_tool_iterations"),
         ("timezone = \"Mars\"\n", "timezone"),
+        ("[autonomy]\nlevel = \"planted\"\n", "expected one of `read"),
+        ("[memory]\nbackend = \"planted\"\n", "memory.backend cannot be used; expected one of"),
+        ("[gateway]\nport = \"planted, expected nothing\"\n", "gateway.port cannot be used; expected u16"),
     ] {
         let error = refused(config).await;
         assert!(error.contains(words) && !error.contains("planted"), "{config}: {error}");

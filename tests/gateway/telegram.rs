@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::model::Reply;
 use super::telegram_server::{Fate, TelegramServer};
 use super::world::{World, both, eventually};
 
@@ -54,6 +55,43 @@ async fn topics_have_conversations_and_answers_of_their_own() {
     let asked = |n: usize| world.model.calls()[n].body["messages"].to_string();
     assert!(!asked(1).contains("seven"), "topic 9 knows nothing of topic 7");
     assert!(asked(2).contains("echo: seven") && !asked(2).contains("nine"));
+}
+
+/// The conversation that the model was shown last, without what the system says.
+fn shown(world: &World) -> Vec<Value> {
+    let calls = world.model.calls();
+    let messages = calls.last().unwrap().body["messages"].as_array().unwrap().clone();
+    messages.into_iter().filter(|message| message["role"] != "system").collect()
+}
+
+#[tokio::test]
+async fn history_keeps_what_the_provider_wants_back_over_a_restart_and_is_shortened_when_too_long() {
+    const JSON: (&str, &str) = ("content-type", "application/json");
+    const THOUGHT: &str =
+        r#"{"choices":[{"message":{"content":"four","reasoning_content":"two twos"},"finish_reason":"stop"}]}"#;
+    const TOO_LONG: &str = r#"{"error":{"message":"too long","code":"context_length_exceeded"}}"#;
+    let (telegram, mut world) = start("").await;
+    let answers = async |count| eventually(async || (telegram.sent(5).len() == count).then_some(())).await;
+    world.model.script([Reply::Status(200, vec![JSON], THOUGHT)]);
+    telegram.text(5, "2+2?");
+    answers(1).await;
+    world.restart().await;
+    telegram.text(5, "and 2+3?");
+    answers(2).await;
+    let turns = shown(&world);
+    assert_eq!(turns.len(), 3);
+    assert_eq!((&turns[1]["content"], &turns[1]["reasoning_content"]), (&json!("four"), &json!("two twos")));
+
+    world.model.script([Reply::Status(400, vec![JSON], TOO_LONG)]);
+    telegram.text(5, "and 2+4?");
+    answers(3).await;
+    assert_eq!(shown(&world).len(), 3, "without the older half");
+    telegram.text(5, "and 2+5?");
+    answers(4).await;
+    let questions = shown(&world);
+    let questions: Vec<&str> = questions.iter().step_by(2).map(|turn| turn["content"].as_str().unwrap()).collect();
+    assert_eq!(questions, ["and 2+3?", "and 2+4?", "and 2+5?"], "what was too long stays left out");
+    assert_eq!(world.model.calls().len(), 5);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::backoff::Backoff;
-use super::inbox::{InboxError, Pending};
+use super::inbox::{Answered, InboxError, Pending};
 use super::{complain, name};
 use crate::gateway::agent::{self, Ask, Source};
 use crate::gateway::channels::{ChannelError, Outcome, Place, Platform, pieces, send_piece};
@@ -24,9 +24,9 @@ use crate::gateway::shared::App;
 const AT_ONCE: usize = 64;
 /// Processes that may die while they ask for the same message; then the message is what kills them.
 const TRIES: u32 = 3;
-/// What of a conversation the model is shown again: questions with answers, and their length in bytes.
-const HISTORY: usize = 10;
-const HISTORY_BYTES: usize = 32_000;
+/// Questions with their answers that are read of a conversation. How much of it the model is shown again is decided by its
+/// length in tokens, as in sessions.
+const HISTORY: usize = 500;
 /// How often a piece is sent that did not arrive, and the pauses between.
 const SENDS: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -148,16 +148,14 @@ async fn answer(app: &App, mut pending: Pending) -> Result<(), Pause> {
     let number = pending.number;
     match &pending.answer {
         None => {
-            let (text, apology) = if pending.tries >= TRIES {
+            let answered = if pending.tries >= TRIES {
                 tracing::error!(channel = name(&pending.place), "a message was given up: each try ended the process");
-                (SORRY.to_owned(), true)
+                Answered::apology(SORRY)
             } else {
                 ask(app, &pending).await?
             };
-            let kept = text.clone();
-            app.incoming.on_disk(move |inbox| inbox.answered(number, &kept, apology)).await?;
-            pending.answer = Some(text);
-            pending.apology = apology;
+            (pending.answer, pending.apology) = (Some(answered.text.clone()), answered.apology);
+            app.incoming.on_disk(move |inbox| inbox.answered(number, &answered)).await?;
         }
         // A process died here: whether the piece arrived is unknown.
         Some(_) if pending.begun > pending.sent && pending.apology => {
@@ -172,14 +170,14 @@ async fn answer(app: &App, mut pending: Pending) -> Result<(), Pause> {
 /// The answer in place of one whose delivery is unknown.
 async fn in_doubt(app: &App, pending: &mut Pending) -> Result<(), Pause> {
     let number = pending.number;
-    app.incoming.on_disk(move |inbox| inbox.answered(number, IN_DOUBT, true)).await?;
+    app.incoming.on_disk(move |inbox| inbox.answered(number, &Answered::apology(IN_DOUBT))).await?;
     (pending.answer, pending.apology) = (Some(IN_DOUBT.to_owned()), true);
     (pending.begun, pending.sent) = (0, 0);
     Ok(())
 }
 
-/// Asks the model. The answer, and whether it is an apology instead.
-async fn ask(app: &App, pending: &Pending) -> Result<(String, bool), Pause> {
+/// Asks the model.
+async fn ask(app: &App, pending: &Pending) -> Result<Answered, Pause> {
     let dispatcher = &app.incoming.dispatcher;
     let slot = tokio::select! {
         slot = dispatcher.slots.acquire() => slot,
@@ -193,7 +191,9 @@ async fn ask(app: &App, pending: &Pending) -> Result<(String, bool), Pause> {
             inbox.history(&place, number, HISTORY)
         })
         .await?;
-    let mut conversation = recent(history);
+    let turn = |(question, answer)| [Message::User(question), Message::Assistant(answer)];
+    let mut conversation: Vec<Message> = history.into_iter().flat_map(turn).collect();
+    let earlier = conversation.len();
     conversation.push(Message::User(pending.text.clone()));
     // Memories are the person's, whatever chat it wrote in.
     let owner = Owner::person(name(&pending.place), &pending.sender);
@@ -206,25 +206,16 @@ async fn ask(app: &App, pending: &Pending) -> Result<(String, bool), Pause> {
         }
     };
     drop(slot);
-    Ok(match answer {
-        Ok(answer) if !answer.text.trim().is_empty() => (answer.text, false),
-        _ => (SORRY.to_owned(), true),
-    })
-}
-
-/// As much of what was said last as the model is shown again.
-fn recent(history: Vec<(String, String)>) -> Vec<Message> {
-    let mut room = HISTORY_BYTES;
-    let fits = |(question, answer): &(String, String)| {
-        let size = question.len() + answer.len();
-        let fits = size <= room;
-        room = room.saturating_sub(size);
-        fits
-    };
-    let mut kept: Vec<_> = history.into_iter().rev().take_while(fits).collect();
-    kept.reverse();
-    let turn = |(question, answer)| [Message::User(question), Message::assistant(answer)];
-    kept.into_iter().flat_map(turn).collect()
+    let Ok(answer) = answer else { return Ok(Answered::apology(SORRY)) };
+    if answer.left_out > 0 {
+        // What the model called too long stays left out.
+        let (place, keep) = (pending.place.clone(), earlier.saturating_sub(answer.left_out) / 2);
+        app.incoming.on_disk(move |inbox| inbox.shorten(&place, number, keep)).await?;
+    }
+    match answer.message() {
+        Message::Assistant(said) if !said.text.trim().is_empty() => Ok(Answered::of(&said)),
+        _ => Ok(Answered::apology(SORRY)),
+    }
 }
 
 /// Sends what of an answer was not sent yet.
@@ -296,21 +287,5 @@ const fn source(platform: Platform) -> Source {
         Platform::WhatsApp => Source::WhatsApp,
         Platform::Github => Source::Github,
         Platform::NextcloudTalk => Source::NextcloudTalk,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_newest_turns_that_fit_are_shown_again() {
-        let turn = |n: usize, size: usize| (format!("{n}"), "x".repeat(size));
-        let shown = recent(vec![turn(1, 10), turn(2, HISTORY_BYTES), turn(3, 10), turn(4, 10)]);
-        let questions = shown.iter().filter_map(|message| match message {
-            Message::User(text) => Some(text.as_str()),
-            _ => None,
-        });
-        assert_eq!(questions.collect::<Vec<_>>(), ["3", "4"]);
     }
 }

@@ -20,6 +20,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use super::message::{Batch, Content, Event, Incoming};
 use crate::domain::Timestamp;
 use crate::gateway::channels::{Place, Platform};
+use crate::gateway::provider::AssistantMessage;
 
 /// Messages that may wait in all, and in one conversation: one flood must not take the room of all others.
 const WAITING: i64 = 1_000;
@@ -63,6 +64,30 @@ pub(super) struct Pending {
     /// Pieces of the answer whose sending began, and that arrived.
     pub(super) begun: usize,
     pub(super) sent: usize,
+}
+
+/// What a message is answered with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Answered {
+    pub(super) text: String,
+    /// No answer, but an apology.
+    pub(super) apology: bool,
+    /// What the provider wants back with the next question, as JSON of an [`AssistantMessage`] without its text.
+    pub(super) extra: Option<String>,
+}
+
+impl Answered {
+    pub(super) fn apology(text: &str) -> Self {
+        Self { text: text.to_owned(), apology: true, extra: None }
+    }
+
+    pub(super) fn of(said: &AssistantMessage) -> Self {
+        /// More than all platforms take of an answer.
+        const LONGEST: usize = 1_000_000;
+        let beside = AssistantMessage { text: String::new(), ..said.kept(LONGEST) };
+        let extra = (!beside.extra.is_empty()).then(|| serde_json::to_string(&beside).ok()).flatten();
+        Self { text: said.text.clone(), apology: false, extra }
+    }
 }
 
 pub(super) struct Inbox {
@@ -153,17 +178,39 @@ impl Inbox {
     }
 
     /// What was said before in a conversation, oldest first: questions with their answers.
-    pub(super) fn history(&self, place: &Place, before: i64, most: usize) -> Result<Vec<(String, String)>, InboxError> {
+    pub(super) fn history(
+        &self,
+        place: &Place,
+        before: i64,
+        most: usize,
+    ) -> Result<Vec<(String, AssistantMessage)>, InboxError> {
         self.read(|connection| {
             let query =
-                "SELECT text, answer FROM messages WHERE place = ?1 AND number < ?2 AND done = 1 AND apology = 0
+                "SELECT text, answer, extra FROM messages WHERE place = ?1 AND number < ?2 AND done = 1 AND apology = 0
                          AND text IS NOT NULL AND answer IS NOT NULL ORDER BY number DESC LIMIT ?3";
             let mut query = connection.prepare(query)?;
-            let rows =
-                query.query_map(params![key(place), before, most as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let rows = query.query_map(params![key(place), before, most as i64], |row| {
+                let (text, extra) = (row.get(1)?, row.get::<_, Option<String>>(2)?);
+                let kept = extra.and_then(|extra| serde_json::from_str::<AssistantMessage>(&extra).ok());
+                Ok((row.get(0)?, AssistantMessage { text, ..kept.unwrap_or_default() }))
+            })?;
             let mut found = rows.collect::<Result<Vec<_>, _>>()?;
             found.reverse();
             Ok(found)
+        })
+    }
+
+    /// Only the newest `keep` questions of a conversation before this one stay in its history: the model calls more too long.
+    pub(super) fn shorten(&self, place: &Place, before: i64, keep: usize) -> Result<(), InboxError> {
+        self.write(|transaction| {
+            transaction.execute(
+                "UPDATE messages SET text = NULL, answer = NULL, extra = NULL
+                 WHERE place = ?1 AND done = 1 AND number < ?2 AND number NOT IN (
+                     SELECT number FROM messages WHERE place = ?1 AND number < ?2 AND done = 1 AND apology = 0
+                     AND text IS NOT NULL AND answer IS NOT NULL ORDER BY number DESC LIMIT ?3)",
+                params![key(place), before, keep as i64],
+            )?;
+            Ok(())
         })
     }
 
@@ -178,11 +225,12 @@ impl Inbox {
     }
 
     /// The answer is known; nothing of it was sent.
-    pub(super) fn answered(&self, number: i64, answer: &str, apology: bool) -> Result<(), InboxError> {
+    pub(super) fn answered(&self, number: i64, answer: &Answered) -> Result<(), InboxError> {
+        let Answered { text, apology, extra } = answer;
         self.write(|transaction| {
             transaction.execute(
-                "UPDATE messages SET answer = ?2, apology = ?3, begun = 0, sent = 0 WHERE number = ?1",
-                params![number, answer, apology],
+                "UPDATE messages SET answer = ?2, apology = ?3, extra = ?4, begun = 0, sent = 0 WHERE number = ?1",
+                params![number, text, apology, extra],
             )?;
             Ok(())
         })
@@ -328,7 +376,8 @@ fn prune(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     let last = transaction.last_insert_rowid();
     transaction.execute("DELETE FROM messages WHERE done = 1 AND number <= ?1", [last - KNOWN])?;
     transaction.execute(
-        "UPDATE messages SET text = NULL, answer = NULL WHERE done = 1 AND number <= ?1 AND text IS NOT NULL",
+        "UPDATE messages SET text = NULL, answer = NULL, extra = NULL
+         WHERE done = 1 AND number <= ?1 AND text IS NOT NULL",
         [last - TEXTS],
     )?;
     Ok(())

@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::gateway::persona::head;
+
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::gateway) enum Message {
@@ -91,6 +93,22 @@ impl AssistantMessage {
         self.text.trim().is_empty() && self.tool_calls.is_empty()
     }
 
+    /// As a history keeps it: without calls, whose results are in no history, at most so many bytes of text, and with what
+    /// the provider wants back, unless that is longer than any answer is worth or belongs to a text that was cut.
+    pub(in crate::gateway) fn kept(&self, longest: usize) -> Self {
+        const EXTRA: usize = 64 * 1024;
+        let text = head(&self.text, longest).to_owned();
+        let whole = text.len() == self.text.len() && self.tool_calls.is_empty();
+        let extra = if whole && self.extra_bytes() <= EXTRA { self.extra.clone() } else { Map::new() };
+        let from = if extra.is_empty() { String::new() } else { self.from.clone() };
+        Self { text, tool_calls: vec![], extra, from }
+    }
+
+    /// The length of what goes along beside the text.
+    pub(in crate::gateway) fn extra_bytes(&self) -> usize {
+        if self.extra.is_empty() { 0 } else { serde_json::to_string(&self.extra).map_or(0, |text| text.len()) }
+    }
+
     /// The members for a provider, unless they are another one's.
     pub(super) fn extra_for(&self, host: &str) -> Option<&Map<String, Value>> {
         (self.from.is_empty() || self.from == host).then_some(&self.extra)
@@ -132,4 +150,39 @@ pub(super) fn with_ids(mut calls: Vec<ToolCall>) -> Vec<ToolCall> {
         call.id = format!("call_{index}");
     }
     calls
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn said(text: &str, extra: &Value) -> AssistantMessage {
+        let extra = extra.as_object().unwrap().clone();
+        AssistantMessage { text: text.into(), extra, from: "api.example".into(), ..AssistantMessage::default() }
+    }
+
+    #[test]
+    fn histories_keep_what_the_provider_wants_back() {
+        for extra in [
+            json!({ "reasoning_content": "so" }),
+            json!({ "reasoning_details": [{ "type": "reasoning.encrypted", "data": "x" }] }),
+            json!({ "content": [{ "type": "thinking", "thinking": "so", "signature": "s" }, { "type": "text", "text": "hi" }] }),
+        ] {
+            let message = said("hi", &extra);
+            assert_eq!(message.kept(100), message, "{extra}");
+            let stored: AssistantMessage = serde_json::from_value(serde_json::to_value(&message).unwrap()).unwrap();
+            assert_eq!(stored, message);
+        }
+    }
+
+    #[test]
+    fn members_of_what_was_cut_or_called_or_is_too_long_are_dropped() {
+        let small = json!({ "reasoning_content": "so" });
+        let plain = |text: &str| AssistantMessage { text: text.into(), ..AssistantMessage::default() };
+        assert_eq!(said("hello", &small).kept(4), plain("hell"));
+        assert_eq!(said("hi", &json!({ "reasoning_content": "x".repeat(70_000) })).kept(100), plain("hi"));
+        let calls = vec![ToolCall::default()];
+        assert_eq!(AssistantMessage { tool_calls: calls, ..said("hi", &small) }.kept(100), plain("hi"));
+    }
 }

@@ -17,6 +17,19 @@ fn edit(of: &str, id: &str, text: &str) -> Event {
     Event::Edit { of: of.into(), message: message(id, "1", Some(text)) }
 }
 
+fn said(text: &str) -> AssistantMessage {
+    AssistantMessage { text: text.into(), ..AssistantMessage::default() }
+}
+
+/// A question with its answer, done.
+fn turn(inbox: &Inbox, id: &str, question: &str, answer: &AssistantMessage) -> i64 {
+    take(inbox, Event::Message(message(id, "1", Some(question))));
+    let number = inbox.next(&place("1")).unwrap().unwrap().number;
+    inbox.answered(number, &Answered::of(answer)).unwrap();
+    inbox.done(number).unwrap();
+    number
+}
+
 struct World {
     _folder: tempfile::TempDir,
     inbox: Inbox,
@@ -55,7 +68,7 @@ fn each_step_is_seen_by_the_next_process() {
     assert_eq!(look().unwrap().tries, 1);
     inbox.not_asked(number).unwrap();
     assert_eq!(look().unwrap().tries, 0);
-    inbox.answered(number, "hello", false).unwrap();
+    inbox.answered(number, &Answered::of(&said("hello"))).unwrap();
     inbox.sending(number).unwrap();
     assert_eq!((look().unwrap().begun, look().unwrap().sent), (1, 0));
     inbox.not_sent(number).unwrap();
@@ -63,7 +76,7 @@ fn each_step_is_seen_by_the_next_process() {
     inbox.sending(number).unwrap();
     inbox.sent(number, true).unwrap();
     assert_eq!(look(), None);
-    assert_eq!(inbox.history(&place("1"), number + 1, 9).unwrap(), [("hi".to_owned(), "hello".to_owned())]);
+    assert_eq!(inbox.history(&place("1"), number + 1, 9).unwrap(), [("hi".to_owned(), said("hello"))]);
     assert_eq!(inbox.history(&place("1"), number, 9).unwrap(), []);
 }
 
@@ -87,7 +100,7 @@ fn edits_change_what_waits_and_are_asked_again_when_it_was_answered() {
     let first = inbox.next(&place("1")).unwrap().unwrap();
     assert_eq!(first.text, "2+3");
     inbox.asking(first.number).unwrap();
-    inbox.answered(first.number, "5", false).unwrap();
+    inbox.answered(first.number, &Answered::of(&said("5"))).unwrap();
     inbox.done(first.number).unwrap();
     assert_eq!(take(inbox, edit("1", "1/b", "2+3")), [], "nothing changed but a preview");
     assert_eq!(take(inbox, edit("1", "1/c", "2+4")), [place("1")]);
@@ -137,4 +150,27 @@ fn old_messages_lose_their_text_and_later_their_id() {
     take(inbox, Event::Message(message("2", "1", Some("new"))));
     let known = inbox.read(|db| db.query_row("SELECT count(*) FROM messages", [], |row| row.get::<_, i64>(0)));
     assert_eq!(known.unwrap(), 1);
+}
+
+#[test]
+fn what_the_provider_wants_back_is_in_the_history() {
+    let World { inbox, _folder } = &world();
+    let extra = serde_json::json!({ "reasoning_content": "so" }).as_object().unwrap().clone();
+    let thought = AssistantMessage { extra, from: "api.example".into(), ..said("hello") };
+    let number = turn(inbox, "1", "hi", &thought);
+    assert_eq!(inbox.history(&place("1"), number + 1, 9).unwrap(), [("hi".to_owned(), thought)]);
+}
+
+#[test]
+fn what_was_too_long_for_the_model_is_left_out_from_then_on_and_its_ids_stay_known() {
+    let World { inbox, _folder } = &world();
+    let last = (1..=5).map(|n| turn(inbox, &n.to_string(), &format!("q{n}"), &said("a"))).last().unwrap();
+    inbox.shorten(&place("1"), last, 2).unwrap();
+    let questions = || -> Vec<String> {
+        inbox.history(&place("1"), last + 1, 9).unwrap().into_iter().map(|(question, _)| question).collect()
+    };
+    assert_eq!(questions(), ["q3", "q4", "q5"], "the newest two before the one that is being answered");
+    assert_eq!(take(inbox, Event::Message(message("1", "1", Some("q1")))), []);
+    inbox.shorten(&place("2"), last, 0).unwrap();
+    assert_eq!(questions().len(), 3, "another conversation");
 }

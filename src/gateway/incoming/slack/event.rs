@@ -3,11 +3,12 @@
 //! | Event | |
 //! |---|---|
 //! | `message` without subtype, `thread_broadcast`, `me_message`, `app_mention` | text |
+//! | a message that was passed on, with or without words of one's own | text, marked as such |
 //! | `message` with files and no words | "I can only read text" |
 //! | `message_changed` | an edit |
-//! | `message_deleted` | a deletion |
+//! | `message_deleted`, and a change that leaves nothing but the place of a deleted one | a deletion |
 //! | pressed buttons and choices (`block_actions`), forms (`view_submission`), slash commands | text |
-//! | other subtypes, what bots write, all other events | ignored |
+//! | other subtypes, what bots and Slack itself write, all other events | ignored |
 //!
 //! A thread is a conversation of its own, and its answers stay in it. `app_mention` and `message` tell of the same
 //! message twice, under the same name.
@@ -17,6 +18,9 @@ use serde_json::Value;
 use crate::gateway::channels::{Place, Platform, Slack, permit};
 use crate::gateway::incoming::message::{Content, Event, Incoming};
 use crate::gateway::incoming::webhook::text;
+
+/// The user in whose name Slack itself writes: reminders, hints.
+const SLACK_ITSELF: &str = "USLACKBOT";
 
 /// Reads an `event_callback` or the payload of an interaction.
 pub(super) fn read(slack: &Slack, payload: &Value) -> Option<Event> {
@@ -33,6 +37,9 @@ pub(super) fn read(slack: &Slack, payload: &Value) -> Option<Event> {
         }
         ("message", "message_changed") => {
             let message = &event["message"];
+            if text(message, "/subtype") == "tombstone" {
+                return Some(Event::Delete { platform: Platform::Slack, of: name(text(message, "/ts")) });
+            }
             // Slack changes messages by itself, to add a preview of a link.
             if text(message, "/text") == text(event, "/previous_message/text") {
                 return None;
@@ -61,7 +68,7 @@ pub(super) fn read_command(slack: &Slack, form: &Value) -> Option<Event> {
 
 fn read_message(slack: &Slack, payload: &Value, event: &Value, message: &Value) -> Option<Incoming> {
     let user = text(message, "/user");
-    if message.get("bot_id").is_some() || user.is_empty() {
+    if message.get("bot_id").is_some() || user.is_empty() || user == SLACK_ITSELF {
         return None;
     }
     let direct = text(event, "/channel_type") == "im";
@@ -75,10 +82,29 @@ fn read_message(slack: &Slack, payload: &Value, event: &Value, message: &Value) 
     if slack.mention_only && !direct && !mentioned && !is_own(text(message, "/parent_user_id")) {
         return None;
     }
-    let files = message["files"].as_array().is_some_and(|files| !files.is_empty());
-    let content = Content::new(&plain(words), files.then_some("a file"))?;
+    let (passed_on, passed_files) = passed_on(message);
+    let has_files = |of: &Value| of["files"].as_array().is_some_and(|files| !files.is_empty());
+    let words = [plain(words), passed_on].map(|words| words.trim().to_owned()).into_iter().filter(|it| !it.is_empty());
+    let files = has_files(message) || passed_files;
+    let content = Content::new(&words.collect::<Vec<_>>().join("\n\n"), files.then_some("a file"))?;
     let thread = Some(text(message, "/thread_ts")).filter(|thread| !thread.is_empty());
     incoming(slack, user, text(event, "/channel"), thread, String::new(), content)
+}
+
+/// The messages that somebody passes on, in words, and whether files came with them. Previews of links look alike but for
+/// `is_share`.
+fn passed_on(message: &Value) -> (String, bool) {
+    let shares = message["attachments"].as_array().into_iter().flatten().filter(|it| it["is_share"] == true);
+    let mut said = Vec::new();
+    let mut files = false;
+    for share in shares {
+        let words = [text(share, "/text"), text(share, "/fallback")].into_iter().find(|words| !words.trim().is_empty());
+        let author = Some(text(share, "/author_name")).filter(|name| !name.is_empty());
+        let by = author.map_or_else(String::new, |author| format!(" from {author}"));
+        said.extend(words.map(|words| format!("[Forwarded{by}] {}", plain(words))));
+        files |= ["files", "image_url"].iter().any(|key| share.get(*key).is_some());
+    }
+    (said.join("\n\n"), files)
 }
 
 /// Buttons, choices and forms.
@@ -209,6 +235,27 @@ mod tests {
     }
 
     #[test]
+    fn messages_that_are_passed_on_are_read_and_previews_of_links_are_not() {
+        let any = slack(json!({}));
+        let content = |more| message(&any, &event(more)).map(|incoming| incoming.content);
+        let text = |text: &str| Some(Content::Text(text.into()));
+        let share = json!({ "is_share": true, "is_msg_unfurl": true, "author_name": "Ada", "text": "the build <http://x|broke>" });
+        assert_eq!(
+            content(json!({ "text": "", "attachments": [share] })),
+            text("[Forwarded from Ada] the build broke (http://x)")
+        );
+        assert_eq!(
+            content(json!({ "text": "why?", "attachments": [{ "is_share": true, "fallback": "it broke" }] })),
+            text("why?\n\n[Forwarded] it broke")
+        );
+        let picture = json!({ "text": "", "attachments": [{ "is_share": true, "image_url": "http://x/1.png" }] });
+        assert_eq!(content(picture), Some(Content::Unreadable));
+        let preview = json!({ "text": "see", "attachments": [{ "is_msg_unfurl": true, "text": "a page" }] });
+        assert_eq!(content(preview), text("see"));
+        assert_eq!(content(json!({ "text": "", "attachments": [{ "text": "a page" }] })), None);
+    }
+
+    #[test]
     fn what_bots_write_and_what_is_no_message_is_nothing() {
         let any = slack(json!({}));
         for more in [
@@ -219,6 +266,7 @@ mod tests {
             json!({ "type": "reaction_added" }),
             json!({ "type": "assistant_thread_started" }),
             json!({ "user": null }),
+            json!({ "user": "USLACKBOT", "text": "Reminder: tea" }),
         ] {
             assert_eq!(read(&any, &event(more.clone())), None, "{more}");
         }
@@ -243,6 +291,9 @@ mod tests {
         let Some(Event::Edit { of, message }) = read(&any, &event(changed("old"))) else { panic!() };
         assert_eq!((of.as_str(), message.id.as_str()), ("T/C1/1.1", "T/C1/1.1/edit-2.0"));
         assert_eq!(read(&any, &event(changed("new"))), None, "only a preview was added");
+        let grave = json!({ "subtype": "message_changed", "previous_message": { "text": "hi" }, "message": {
+            "subtype": "tombstone", "user": "USLACKBOT", "text": "This message was deleted.", "ts": "1.1" } });
+        assert!(matches!(read(&any, &event(grave)), Some(Event::Delete { of, .. }) if of == "T/C1/1.1"));
         let deleted = event(json!({ "subtype": "message_deleted", "deleted_ts": "1.1" }));
         assert!(matches!(read(&any, &deleted), Some(Event::Delete { of, .. }) if of == "T/C1/1.1"));
     }

@@ -2,10 +2,11 @@
 //!
 //! | Update | |
 //! |---|---|
-//! | `message` with text, caption, contact, location, venue, poll, dice, `web_app_data` | text |
+//! | `message` with text, caption, contact, location, venue, poll, checklist, dice, `web_app_data` | text |
 //! | `message` with voice, audio, video, photo, document, sticker, story … and no caption | "I can only read text" |
 //! | `message` of an album | one message: the one with the caption |
-//! | `message` of the service kind (joined, pinned, topic made …), of a bot, of a channel | ignored |
+//! | `message` of an administrator who stays anonymous, or in the name of a channel | as of a person, whose id is the chat's |
+//! | `message` of the service kind (joined, pinned, topic made …), of a bot, copied from the group's channel | ignored |
 //! | `edited_message` | an edit |
 //! | `callback_query` | the title of the pressed button as text |
 //! | all others | ignored |
@@ -63,7 +64,11 @@ fn read(telegram: &Telegram, bot: &Bot, update: &Value) -> Option<Event> {
 }
 
 fn read_message(telegram: &Telegram, bot: &Bot, message: &Value, from: &Value) -> Option<Incoming> {
-    let sender = sender(telegram, from)?;
+    // Every post of the channel would be a question to the bot in the group that discusses it.
+    if message["is_automatic_forward"] == true {
+        return None;
+    }
+    let sender = sender(telegram, from, &message["sender_chat"])?;
     let place = place(message)?;
     let in_private = text(message, "/chat/type") == "private" || !message["chat"]["type"].is_string();
     let spoken = spoken(message);
@@ -90,7 +95,7 @@ fn read_message(telegram: &Telegram, bot: &Bot, message: &Value, from: &Value) -
 /// A pressed button: its title, for its data is meant for programs.
 fn read_button(telegram: &Telegram, query: &Value) -> Option<Incoming> {
     let message = query.get("message")?;
-    let sender = sender(telegram, &query["from"])?;
+    let sender = sender(telegram, &query["from"], &Value::Null)?;
     let data = text(query, "/data");
     let rows = message["reply_markup"]["inline_keyboard"].as_array().into_iter().flatten();
     let mut buttons = rows.filter_map(Value::as_array).flatten();
@@ -102,10 +107,16 @@ fn read_button(telegram: &Telegram, query: &Value) -> Option<Incoming> {
 }
 
 /// A person who may write.
-fn sender(telegram: &Telegram, from: &Value) -> Option<String> {
-    if from["is_bot"] == true {
+///
+/// Telegram puts a bot in the place of people who stay anonymous (1087968824) or write in the name of a channel (136817688):
+/// it is the chat that they write for which is allowed or not.
+fn sender(telegram: &Telegram, from: &Value, chat: &Value) -> Option<String> {
+    const STAND_INS: [i64; 2] = [1_087_968_824, 136_817_688];
+    let hidden = from["id"].as_i64().is_some_and(|id| STAND_INS.contains(&id)) && chat.is_object();
+    if from["is_bot"] == true && !hidden {
         return None;
     }
+    let from = if hidden { chat } else { from };
     let sender = id(from, "/id")?;
     if permit(&telegram.allowed_users, &[&sender, text(from, "/username")]).is_err() {
         tracing::warn!(user = sender, "a Telegram message from a user who is not allowed was dropped");
@@ -141,6 +152,13 @@ fn spoken(message: &Value) -> String {
     if let Some(poll) = message.get("poll") {
         let options = poll["options"].as_array().into_iter().flatten().map(|option| text(option, "/text"));
         return format!("[Poll: {} {}]", text(poll, "/question"), options.collect::<Vec<_>>().join(" / "));
+    }
+    if let Some(list) = message.get("checklist") {
+        let tasks = list["tasks"].as_array().into_iter().flatten().map(|task| {
+            let done = task.get("completion_date").is_some_and(|date| date.as_i64().is_some_and(|date| date > 0));
+            format!("- [{}] {}", if done { "x" } else { " " }, text(task, "/text"))
+        });
+        return format!("[Checklist: {}]\n{}", text(list, "/title"), tasks.collect::<Vec<_>>().join("\n"));
     }
     message.get("dice").map(|dice| format!("[{} {}]", text(dice, "/emoji"), dice["value"])).unwrap_or_default()
 }
@@ -213,6 +231,11 @@ mod tests {
             words(say(json!({ "poll": { "question": "Tea?", "options": [{ "text": "yes" }, { "text": "no" }] } })))
                 .contains("yes / no")
         );
+        let tasks = json!([{ "id": 1, "text": "milk", "completion_date": 5 }, { "id": 2, "text": "tea" }]);
+        assert_eq!(
+            words(say(json!({ "checklist": { "title": "Shop", "tasks": tasks } }))),
+            "[Checklist: Shop]\n- [x] milk\n- [ ] tea"
+        );
         assert_eq!(words(say(json!({ "dice": { "emoji": "🎲", "value": 4 } }))), "[🎲 4]");
         let reply = json!({ "text": "why?", "reply_to_message": { "from": { "id": 6 }, "text": "it broke" } });
         assert_eq!(words(say(reply)), "> it broke\n\nwhy?");
@@ -241,6 +264,30 @@ mod tests {
         ] {
             assert_eq!(read(&telegram(false), &bot(), &junk), None, "{junk}");
         }
+    }
+
+    #[test]
+    fn people_behind_a_chat_are_heard_as_that_chat_and_copies_of_a_channel_are_not() {
+        let group = json!({ "id": -9, "type": "supergroup" });
+        let channel = json!({ "id": -8, "type": "channel", "username": "News" });
+        let anonymous = json!({ "id": 1_087_968_824, "is_bot": true, "username": "GroupAnonymousBot" });
+        let as_channel = json!({ "id": 136_817_688, "is_bot": true, "username": "Channel_Bot" });
+        let said =
+            |from: &Value, chat: &Value| say(json!({ "text": "hi", "from": from, "sender_chat": chat, "chat": group }));
+        let heard = |users: Value, message: &Value| {
+            let telegram: Telegram =
+                serde_json::from_value(json!({ "bot_token": "7:t", "allowed_users": users })).unwrap();
+            read_message(&telegram, &bot(), message, &message["from"]).map(|incoming| incoming.sender)
+        };
+        assert_eq!(heard(json!(["*"]), &said(&anonymous, &group)).as_deref(), Some("-9"));
+        assert_eq!(heard(json!(["-9"]), &said(&anonymous, &group)).as_deref(), Some("-9"));
+        assert_eq!(heard(json!(["@news"]), &said(&as_channel, &channel)).as_deref(), Some("-8"));
+        assert_eq!(heard(json!(["5", "GroupAnonymousBot"]), &said(&anonymous, &group)), None, "it is everybody's name");
+        assert_eq!(heard(json!(["*"]), &said(&anonymous, &Value::Null)), None);
+        assert_eq!(heard(json!(["*"]), &said(&json!({ "id": 6, "is_bot": true }), &group)), None, "a bot all the same");
+        let mut copy = said(&json!({ "id": 777_000, "is_bot": false }), &channel);
+        copy["is_automatic_forward"] = json!(true);
+        assert_eq!(heard(json!(["*"]), &copy), None);
     }
 
     #[test]
