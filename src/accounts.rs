@@ -11,6 +11,7 @@ mod slowdown;
 mod tickets;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::Notify;
@@ -36,13 +37,26 @@ struct Inner {
     keys: HashMap<[u8; 32], Key>,
     sessions: HashMap<[u8; 32], Session>,
     tickets: HashMap<[u8; 32], TicketRecord>,
-    last_used: HashMap<KeyId, Timestamp>,
 }
 
 struct Key {
     record: KeyRecord,
     /// Cancelled once the key no longer works, for what its holder has open.
     ended: CancellationToken,
+    /// Milliseconds since 1970; 0 before the first use. Written under the lock for readers, so that requests do not wait for each
+    /// other.
+    used_at: AtomicI64,
+}
+
+impl Key {
+    fn new(record: KeyRecord) -> Self {
+        Self { record, ended: CancellationToken::new(), used_at: AtomicI64::new(0) }
+    }
+
+    fn last_used(&self) -> Option<Timestamp> {
+        let at = self.used_at.load(Ordering::Relaxed);
+        (at != 0).then(|| Timestamp::from_millisecond(at).ok()).flatten()
+    }
 }
 
 /// Who is calling, and what they may do.
@@ -77,6 +91,11 @@ impl Caller {
         self.scopes.contains(scope)
     }
 
+    /// Whether the key or the session that was presented still works.
+    pub fn works_at(&self, now: Timestamp) -> bool {
+        !self.ended.is_cancelled() && self.expires_at.is_none_or(|expiry| now < expiry)
+    }
+
     /// Waits until the key is revoked, the session ended, or the suspended or deleted. Expiry is the caller's own to watch.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
@@ -100,8 +119,11 @@ impl Accounts {
         inner.users = users.into_iter().map(|user| (user.id, user)).collect();
         let mut before = std::mem::take(&mut inner.keys);
         for record in keys {
-            let ended = before.remove(&record.hash).map_or_else(CancellationToken::new, |key| key.ended);
-            inner.keys.insert(record.hash, Key { record, ended });
+            let key = match before.remove(&record.hash) {
+                Some(key) => Key { record, ..key },
+                None => Key::new(record),
+            };
+            inner.keys.insert(key.record.hash, key);
         }
         before.into_values().for_each(|key| key.ended.cancel());
     }
@@ -112,24 +134,21 @@ impl Accounts {
     /// See [`Refused`].
     pub fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Caller, Refused> {
         let hash = ApiKey::hash_of(presented);
-        let caller = {
-            let inner = self.read();
-            let key = inner.keys.get(&hash).filter(|key| key.record.works_at(now)).ok_or(Refused::Unknown)?;
-            let user = inner.users.get(&key.record.user).ok_or(Refused::Unknown)?;
-            if user.status != UserStatus::Active {
-                return Err(Refused::Suspended);
-            }
-            Caller {
-                user: key.record.user,
-                key: Some(key.record.id),
-                session: None,
-                scopes: key.record.scopes.clone(),
-                expires_at: key.record.expires_at,
-                ended: key.ended.clone(),
-            }
-        };
-        self.write().last_used.extend(caller.key.map(|key| (key, now)));
-        Ok(caller)
+        let inner = self.read();
+        let key = inner.keys.get(&hash).filter(|key| key.record.works_at(now)).ok_or(Refused::Unknown)?;
+        let user = inner.users.get(&key.record.user).ok_or(Refused::Unknown)?;
+        if user.status != UserStatus::Active {
+            return Err(Refused::Suspended);
+        }
+        key.used_at.store(now.as_millisecond(), Ordering::Relaxed);
+        Ok(Caller {
+            user: key.record.user,
+            key: Some(key.record.id),
+            session: None,
+            scopes: key.record.scopes.clone(),
+            expires_at: key.record.expires_at,
+            ended: key.ended.clone(),
+        })
     }
 
     pub fn user(&self, id: UserId) -> Option<UserRecord> {
@@ -154,7 +173,7 @@ impl Accounts {
             .keys
             .values()
             .filter(|key| key.record.user == user)
-            .map(|key| (key.record.clone(), inner.last_used.get(&key.record.id).copied()))
+            .map(|key| (key.record.clone(), key.last_used()))
             .collect();
         keys.sort_by_key(|(key, _)| key.id);
         keys
@@ -226,7 +245,7 @@ impl Accounts {
     }
 
     pub(crate) fn put_key(&self, record: KeyRecord) {
-        let key = Key { ended: CancellationToken::new(), record };
+        let key = Key::new(record);
         self.write().keys.insert(key.record.hash, key);
     }
 
@@ -241,7 +260,6 @@ impl Inner {
             let gone = gone(&key.record);
             if gone {
                 key.ended.cancel();
-                self.last_used.remove(&key.record.id);
             }
             !gone
         });

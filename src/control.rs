@@ -46,6 +46,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::actor::{AccountRefusal, UserChange};
+pub use access::Turn;
 pub use accounts::{AccountError, NewKey, NewUser};
 pub use builder::{Builder, StartError};
 #[cfg(feature = "testkit")]

@@ -18,6 +18,7 @@ mod backup;
 mod body;
 mod conversation;
 mod cors;
+mod dashboard;
 mod error;
 mod events;
 mod explain;
@@ -57,9 +58,11 @@ mod sign_in;
 mod sse;
 mod state;
 mod stats;
+mod strangers;
 mod usage;
 mod user_sessions;
 mod users;
+mod visits;
 
 use std::sync::Arc;
 
@@ -121,6 +124,7 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::WRITE_AGENT, routes!(agents::start)),
         (Rule::WRITE_AGENT, routes!(agents::stop)),
         (Rule::WRITE_AGENT, routes!(agents::restart)),
+        (Rule::VISIT, routes!(dashboard::dashboard)),
         (Rule::WRITE_AGENT, routes!(agents::upgrade)),
         (Rule::WRITE_AGENT, routes!(agents::export)),
         (Rule::IMPORT, routes!(agents::import)),

@@ -6,7 +6,8 @@
 //!                                                       └─ not sent: wait and try again      └─► answer, streamed
 //! ```
 //! Nothing is buffered whole but small request bodies, which may have to be sent a second time. A request that was
-//! certainly not sent is held and tried again until its wait is over; one that may have been read is never sent twice.
+//! certainly not sent is held and tried again until its wait is over; one that may have been read is never sent twice. A body
+//! goes when the gateway asks for it (`Expect: 100-continue`), so that one that it never read is known not to be delivered.
 //!
 //! It knows agents and HTTP, and neither keys nor problems: the facade decides who may call, and what an error looks like.
 
@@ -14,6 +15,7 @@ mod body;
 mod forward;
 mod headers;
 mod limits;
+mod pace;
 mod route;
 mod socket;
 mod tunnel;
@@ -24,7 +26,7 @@ use std::time::Duration;
 pub use self::body::MAX_REPLAYED;
 pub use self::forward::{Call, ForwardError, is_websocket};
 pub use self::headers::{Client, Mount, socket_credential};
-pub use self::limits::{Limited, Scope as LimitScope};
+pub use self::limits::{Bound, Limited};
 pub use self::route::{Refused, Route, judge, judge_open};
 pub use self::socket::Socket;
 
@@ -33,6 +35,7 @@ use axum::body::Body;
 use self::limits::Limits;
 use crate::domain::AgentId;
 use crate::zeroclaw::client::connections::Connections;
+use crate::zeroclaw::client::expect::Expectations;
 
 /// How the data path behaves. All of it is configuration.
 #[derive(Debug, Clone)]
@@ -47,7 +50,7 @@ pub struct ProxyOptions {
     pub max_body: u64,
     /// How long the gateway may take until its answer begins.
     pub answer_within: Duration,
-    /// How much of one answer goes on in a second; `None` for as much as its reader takes.
+    /// How much of one answer, or of a WebSocket in each direction, goes on in a second; `None` for as much as its reader takes.
     pub bytes_per_sec: Option<NonZeroU32>,
 }
 
@@ -67,13 +70,15 @@ impl Default for ProxyOptions {
 /// Connections to gateways and the bounds on them. One for each facade.
 pub struct Proxy {
     connections: Connections<AgentId, Body>,
+    expectations: Expectations,
     limits: Limits,
     options: ProxyOptions,
 }
 
 impl Proxy {
     pub fn new(options: ProxyOptions) -> Self {
-        Self { connections: Connections::default(), limits: Limits::new(options.per_agent, options.per_user), options }
+        let limits = Limits::new(options.per_agent, options.per_user);
+        Self { connections: Connections::default(), expectations: Expectations::default(), limits, options }
     }
 
     pub const fn options(&self) -> &ProxyOptions {
@@ -85,8 +90,8 @@ impl Proxy {
         self.limits.open()
     }
 
-    /// Calls that were refused because too many were open, since the start.
-    pub fn refused(&self) -> u64 {
-        self.limits.refused()
+    /// Calls that met a bound, since the start: were refused, held up or ended for it.
+    pub fn met(&self, bound: Bound) -> u64 {
+        self.limits.met(bound)
     }
 }

@@ -147,6 +147,13 @@ impl Views {
         vitals.map(|v| v.read().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default()
     }
 
+    /// What of an agent's vitals is asked for, without a copy of them.
+    pub fn look_at_vitals<T>(&self, id: AgentId, look: impl FnOnce(&Vitals) -> T) -> Option<T> {
+        let vitals = self.entries.get(&id).map(|entry| Arc::clone(&entry.vitals))?;
+        let vitals = vitals.read().unwrap_or_else(PoisonError::into_inner);
+        Some(look(&vitals))
+    }
+
     pub fn update_vitals(&self, id: AgentId, change: impl FnOnce(&mut Vitals)) {
         let vitals = self.entries.get(&id).map(|entry| Arc::clone(&entry.vitals));
         if let Some(vitals) = vitals {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::message::MAX_HELD;
@@ -11,7 +12,32 @@ use crate::actor::AgentMsg;
 use crate::view::Access;
 use crate::zeroclaw::profile::Profile;
 
+/// The turn of a message that is not sent by [`AgentHandle::deliver`]: until it is dropped no other is sent.
+pub struct Turn {
+    _permit: OwnedSemaphorePermit,
+}
+
 impl AgentHandle {
+    /// Waits for a message's turn among those to this agent, first come first served, until `deadline`, which was `hold` away
+    /// when it came; at once where the agent will not run by itself.
+    ///
+    /// # Errors
+    /// See [`DeliveryError`]: nothing was sent.
+    pub(crate) async fn turn(&self, deadline: Instant, hold: Duration) -> Result<Turn, DeliveryError> {
+        self.check_open()?;
+        let queue = self.plane.services.views.send_queue(self.id()).ok_or(DeliveryError::Gone)?;
+        let _waiting = queue.enter(MAX_HELD).ok_or(DeliveryError::QueueFull)?;
+        tokio::select! {
+            biased;
+            () = self.plane.closing.cancelled() => Err(DeliveryError::Closing),
+            turn = timeout_at(deadline, Arc::clone(&queue.turn).acquire_owned()) => match turn {
+                Ok(Ok(permit)) => Ok(Turn { _permit: permit }),
+                Ok(Err(_closed)) => Err(DeliveryError::Gone),
+                Err(_elapsed) => Err(self.not_ready(hold)),
+            },
+        }
+    }
+
     /// Address and token of the agent's gateway as soon as it runs, of a later attempt than `after`. Waits until
     /// `deadline`, which was `hold` away when the call came; at once where the agent will not run by itself.
     ///

@@ -79,6 +79,16 @@ pub enum DeliveryError {
     Unauthorized,
 }
 
+impl DeliveryError {
+    /// Whether nothing of it reached the gateway.
+    pub const fn is_certainly_not_sent(&self) -> bool {
+        match self {
+            Self::Gone | Self::Closing | Self::NotRunning { .. } | Self::NotReady { .. } | Self::QueueFull => true,
+            Self::Unknown(_) | Self::TimedOut | Self::Garbage(_) | Self::Unauthorized => false,
+        }
+    }
+}
+
 /// Messages that may wait for one agent or be under way to it. More would only wait to fail.
 pub(super) const MAX_HELD: u32 = 256;
 /// Lines of a gateway's log in which the reason of a failure is looked for.
@@ -99,21 +109,34 @@ impl AgentHandle {
         // Kept until the message is on the wire: what could not be sent must not queue behind those that came later.
         let mut turn = None;
         loop {
-            // A message that is refused in any case need not queue.
-            self.check_open()?;
-            let wait = async {
-                if turn.is_none() {
-                    turn = Some(queue.turn.acquire().await.map_err(|_closed| DeliveryError::Gone)?);
+            let view = self.view().ok_or(DeliveryError::Gone)?;
+            if !is_open(&view) {
+                // A message that is refused in any case need not queue.
+                return Err(closed(&view));
+            }
+            if turn.is_none() {
+                // Free only where nobody waits for it.
+                turn = queue.turn.try_acquire().ok();
+            }
+            let at_once = view.access.as_ref().filter(|access| turn.is_some() && Some(access.attempt) > refused_in);
+            let access = match at_once {
+                Some(access) if !self.plane.closing.is_cancelled() => Arc::clone(access),
+                Some(_) | None => {
+                    let wait = async {
+                        if turn.is_none() {
+                            turn = Some(queue.turn.acquire().await.map_err(|_closed| DeliveryError::Gone)?);
+                        }
+                        self.ready(refused_in).await
+                    };
+                    tokio::select! {
+                        biased;
+                        () = self.plane.closing.cancelled() => return Err(DeliveryError::Closing),
+                        waited = timeout_at(deadline, wait) => match waited {
+                            Ok(access) => access?,
+                            Err(_elapsed) => return Err(self.not_ready(message.hold)),
+                        },
+                    }
                 }
-                self.ready(refused_in).await
-            };
-            let access = tokio::select! {
-                biased;
-                () = self.plane.closing.cancelled() => return Err(DeliveryError::Closing),
-                waited = timeout_at(deadline, wait) => match waited {
-                    Ok(access) => access?,
-                    Err(_elapsed) => return Err(self.not_ready(message.hold)),
-                },
             };
             let began = self.plane.now();
             let mark = SentMark::default();
@@ -144,12 +167,8 @@ impl AgentHandle {
                 }
                 Ok(answer) if answer.status == 401 => return Err(DeliveryError::Unauthorized),
                 Ok(answer) => {
-                    let answer = self.explained(answer, began).await;
+                    let answer = self.heed(answer, began, access.attempt).await;
                     self.note_answer(&answer);
-                    if let Refusal::NotConfigured(why) = Refusal::read(&answer) {
-                        // Nothing but files written anew can help, and no deep check has found it yet.
-                        self.tell(AgentMsg::Unusable { attempt: access.attempt, why: why.into() });
-                    }
                     return Ok(answer);
                 }
                 Err(GatewayError::NotSent(_)) if Instant::now() < deadline => {
@@ -162,6 +181,20 @@ impl AgentHandle {
                 Err(GatewayError::Garbage(reason)) => return Err(DeliveryError::Garbage(reason)),
             }
         }
+    }
+
+    /// What an attempt's gateway answered to a message that was sent at `since`, with the reason of a failure where only the log
+    /// has it. One that has no configuration gets its files anew.
+    pub(crate) async fn heed(&self, answer: WebhookAnswer, since: Timestamp, attempt: u64) -> WebhookAnswer {
+        if answer.status == 200 {
+            return answer;
+        }
+        let answer = self.explained(answer, since).await;
+        if let Refusal::NotConfigured(why) = Refusal::read(&answer) {
+            // Nothing but files written anew can help, and no deep check has found it yet.
+            self.tell(AgentMsg::Unusable { attempt, why: why.into() });
+        }
+        answer
     }
 
     /// What is said of an agent that did not become ready within `held`.
@@ -197,7 +230,7 @@ impl AgentHandle {
         }
     }
 
-    fn check_open(&self) -> Result<(), DeliveryError> {
+    pub(super) fn check_open(&self) -> Result<(), DeliveryError> {
         let view = self.view().ok_or(DeliveryError::Gone)?;
         if is_open(&view) { Ok(()) } else { Err(closed(&view)) }
     }

@@ -50,8 +50,8 @@ impl AgentHandle {
             }
             Ok(()) => {
                 // Told already, or being told.
-                let failed = matches!(views.vitals(self.id()).model, Some(Err(_)));
-                if failed || state.failed_model.is_some() {
+                let failed = views.look_at_vitals(self.id(), |vitals| matches!(vitals.model, Some(Err(_))));
+                if failed == Some(true) || state.failed_model.is_some() {
                     views.update_vitals(self.id(), |vitals| vitals.model = Some(Ok(())));
                     self.tell(AgentMsg::ModelAnswered { attempt });
                 }

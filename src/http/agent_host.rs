@@ -1,7 +1,7 @@
 //! `<slug>.<domain>`: a host name of its own for each agent's gateway, before any route of ours.
 //!
-//! The gateway is reached as it is: no token is added, so whoever comes needs one of its own. An unknown name is a plain
-//! 404, whatever else it may be. This works behind any proxy that ends TLS and keeps the `Host`.
+//! The gateway is reached as it is: no token is added, so whoever comes needs one of its own, or has been let in by us
+//! ([`super::visits`]). An unknown name is a plain 404, whatever else it may be. This works behind any proxy that ends TLS and keeps the `Host`.
 
 use std::time::Duration;
 
@@ -11,6 +11,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use tokio::time::Instant;
+
+use super::dashboard;
+use super::error::rate_limited;
 use super::gateway::{client, refused};
 use super::problem::{Code, Problem};
 use super::request::peer_of;
@@ -42,19 +46,52 @@ pub async fn by_host_name(State(api): State<Api>, request: Request, next: Next) 
 
 async fn pass(api: &Api, agent: AgentHandle, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    proxy::judge_open(&parts.method, parts.uri.path()).map_err(refused)?;
+    if let Some(paired) = dashboard::pair(api, &agent, &parts) {
+        return Ok(paired);
+    }
+    let visitor = dashboard::visitor(api, &agent, &parts);
+    if let Some(visitor) = &visitor {
+        let websocket = proxy::is_websocket(&parts);
+        let route = proxy::judge(&parts.method, parts.uri.path(), websocket).map_err(refused)?;
+        dashboard::check_scope(visitor, route)?;
+    } else {
+        proxy::judge_open(&parts.method, parts.uri.path()).map_err(refused)?;
+    }
+    let guess = match &visitor {
+        None if counts_guesses(parts.uri.path()) => {
+            let token = dashboard::bearer(&parts.headers).unwrap_or_default();
+            let guess = api.strangers.guess(agent.id(), token);
+            guess.map_err(|wait| rate_limited("requests with tokens that are not known", wait))?
+        }
+        _ => None,
+    };
     let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let call = Call {
         agent,
         path,
         body,
         client: client(&parts.headers, peer_of(&parts.extensions)),
-        mount: Mount::Host,
+        mount: Mount::Host { visit: visitor.is_some() },
         hold: HOLD,
-        until: Box::pin(api.options.closing.clone().cancelled_owned()),
+        deadline: Instant::now() + HOLD,
+        turn: None,
+        until: match visitor {
+            Some(visitor) => Box::pin(api.over(visitor)),
+            None => Box::pin(api.options.closing.clone().cancelled_owned()),
+        },
         parts,
     };
-    match api.proxy.forward(call).await {
+    let answered = api.proxy.forward(call).await;
+    if let Some(guess) = guess {
+        match &answered {
+            Ok(response) if response.status().is_success() => guess.right(),
+            // Whatever else it says, it has not looked at the token, or found it right.
+            Ok(response) if !matches!(response.status().as_u16(), 401 | 403 | 429) => guess.void(),
+            Err(ForwardError::Delivery(error)) if error.is_certainly_not_sent() => guess.void(),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    match answered {
         Ok(response) => Ok(response),
         // To a stranger a stopped agent is one that is not ready: why is for its owner.
         Err(ForwardError::Delivery(DeliveryError::NotRunning { .. } | DeliveryError::NotReady { .. })) => {
@@ -63,6 +100,11 @@ async fn pass(api: &Api, agent: AgentHandle, request: Request) -> Result<Respons
         Err(ForwardError::Delivery(DeliveryError::Gone)) => Err(Problem::not_found()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether the gateway counts wrong tokens there, and shuts their address out.
+fn counts_guesses(path: &str) -> bool {
+    path.trim_end_matches('/').eq_ignore_ascii_case("/webhook") || path.contains('%')
 }
 
 /// The first label of a host name directly below the domain. The name stands in the target of an HTTP/2 request, and of

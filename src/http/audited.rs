@@ -4,12 +4,13 @@
 //! agents are no changes. What was only not valid has changed nothing and is left out.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 
@@ -21,7 +22,7 @@ use super::request::{Prefix, Trace, address_of};
 use super::state::Api;
 use crate::accounts::Caller;
 use crate::audit::{Acting, acting};
-use crate::domain::{AgentId, Scope, Timestamp, UserId, elapsed};
+use crate::domain::{AgentId, KeyId, Scope, SessionId, Timestamp, UserId, elapsed};
 use crate::store::{AuditOutcome, AuditRecord, Batch};
 
 /// A look of the same person at the same thing is written once in this time: a page that refreshes is one look.
@@ -48,7 +49,10 @@ impl Default for AuditBounds {
 
 /// One request, as the audit sees it.
 pub struct Audited {
-    pub acting: Arc<Acting>,
+    /// Who acts, for commits. Most requests are messages and looks at what is one's own: they lead to no record, so that
+    /// none is made for them beforehand.
+    pub acting: Option<Arc<Acting>>,
+    sketch: Sketch,
     user: Option<UserId>,
     /// Whether it is to change something.
     changes: bool,
@@ -56,42 +60,87 @@ pub struct Audited {
     look: Option<(UserId, String)>,
 }
 
-impl Audited {
-    pub fn of(api: &Api, request: &Request, caller: Option<&Caller>, changes: bool) -> Self {
-        let (method, extensions) = (request.method(), request.extensions());
-        let prefix = extensions.get::<Prefix>().map_or("", |prefix| prefix.0.as_str());
-        let path = request.uri().path();
-        let route = extensions.get::<MatchedPath>().map_or(path, MatchedPath::as_str);
-        let route = route.strip_prefix(prefix).unwrap_or(route).replace("{*", "{");
-        let target: String = target(path).chars().take(MAX_TARGET).collect();
-        let user = caller.map(|caller| caller.user);
-        let owner = owner(api, path).filter(|owner| Some(*owner) != user);
-        let look = user.filter(|_| owner.is_some()).map(|user| (user, format!("{method} {target}")));
-        let record = AuditRecord {
-            offset: 0,
+/// What a record is made of; cheap to take from a request.
+struct Sketch {
+    time: Timestamp,
+    user: Option<UserId>,
+    key: Option<KeyId>,
+    session: Option<SessionId>,
+    address: Option<IpAddr>,
+    method: Method,
+    uri: Uri,
+    route: Option<MatchedPath>,
+    /// Below which the router is nested.
+    prefix: String,
+    request: String,
+}
+
+impl Sketch {
+    fn of(api: &Api, request: &Request, caller: Option<&Caller>) -> Self {
+        let extensions = request.extensions();
+        Self {
             time: api.plane.now(),
-            user,
+            user: caller.map(|caller| caller.user),
             key: caller.and_then(|caller| caller.key),
             session: caller.and_then(|caller| caller.session),
             address: address_of(extensions, request.headers()),
-            action: format!("{method} {route}"),
-            target,
-            owner,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            route: extensions.get::<MatchedPath>().cloned(),
+            prefix: extensions.get::<Prefix>().map_or_else(String::new, |prefix| prefix.0.clone()),
+            request: extensions.get::<Trace>().map_or_else(String::new, |trace| trace.request_id.clone()),
+        }
+    }
+
+    /// Whose the thing is, where it is not the caller's.
+    fn owner(&self, api: &Api) -> Option<UserId> {
+        owner(api, self.uri.path()).filter(|owner| Some(*owner) != self.user)
+    }
+
+    fn target(&self) -> String {
+        target(self.uri.path()).chars().take(MAX_TARGET).collect()
+    }
+
+    fn record(&self, api: &Api) -> AuditRecord {
+        let route = self.route.as_ref().map_or(self.uri.path(), MatchedPath::as_str);
+        let route = route.strip_prefix(&self.prefix).unwrap_or(route).replace("{*", "{");
+        AuditRecord {
+            offset: 0,
+            time: self.time,
+            user: self.user,
+            key: self.key,
+            session: self.session,
+            address: self.address,
+            action: format!("{} {route}", self.method),
+            target: self.target(),
+            owner: self.owner(api),
             outcome: AuditOutcome::Done,
             code: None,
-            request: extensions.get::<Trace>().map_or_else(String::new, |trace| trace.request_id.clone()),
-        };
-        Self { acting: Acting::new(record), user, changes, look }
+            request: self.request.clone(),
+        }
+    }
+}
+
+impl Audited {
+    pub fn of(api: &Api, request: &Request, caller: Option<&Caller>, changes: bool) -> Self {
+        let sketch = Sketch::of(api, request, caller);
+        // Others see nothing that is not their own.
+        let administrator = caller.filter(|caller| caller.may(Scope::Admin)).map(|caller| caller.user);
+        let look = administrator.filter(|_| sketch.owner(api).is_some());
+        let look = look.map(|user| (user, format!("{} {}", sketch.method, sketch.target())));
+        let acting = (changes || caller.is_none()).then(|| Acting::new(sketch.record(api)));
+        Self { acting, user: sketch.user, sketch, changes, look }
     }
 
     /// What no commit has said, and is to be written.
     pub fn rest(self, api: &Api, response: &Response) -> Option<AuditRecord> {
-        if self.acting.is_written() {
+        if self.acting.as_ref().is_some_and(|acting| acting.is_written()) {
             return None;
         }
         let outcome = self.outcome(api, response.status())?;
         let code = response.extensions().get::<Problem>().map(|problem| problem.code().as_str());
-        Some(self.acting.record(outcome, code))
+        let acting = self.acting.unwrap_or_else(|| Acting::new(self.sketch.record(api)));
+        Some(acting.record(outcome, code))
     }
 
     fn outcome(&self, api: &Api, status: StatusCode) -> Option<AuditOutcome> {
@@ -144,7 +193,7 @@ pub fn changes(method: &Method, rule: &KeyRule) -> bool {
 /// In front of the routes by which people come in, where nobody is known yet.
 pub async fn visit(State(api): State<Api>, request: Request, next: Next) -> Response {
     let audited = Audited::of(&api, &request, None, !request.method().is_safe());
-    let response = acting(Some(audited.acting.clone()), next.run(request)).await;
+    let response = acting(audited.acting.clone(), next.run(request)).await;
     let rest = audited.rest(&api, &response);
     write(&api, rest).await;
     response

@@ -14,10 +14,10 @@ use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use super::error::{delivery_unknown, gateway_refusal};
-use super::pieces::{Piece, Pieces};
+use super::error::delivery_unknown;
+use super::pieces::{Piece, Pieces, Unanswered};
 use super::problem::{Code, Problem};
-use super::question::Question;
+use super::question::{Asked, Question};
 use crate::control::DeliveryError;
 use crate::domain::SessionName;
 use crate::proxy::Socket;
@@ -31,34 +31,38 @@ const BEGINS_WITHIN: Duration = Duration::from_secs(10);
 /// # Errors
 /// It was certainly not sent.
 pub async fn ask(question: &Question, session: &SessionName, message: &str) -> Result<Pieces, Problem> {
+    let turn = question.turn().await?;
     let mut socket = begin(question, session).await?;
+    let asked = Asked::now(question);
     let within = question.api.options.answer_within;
     let sent = timeout(within, socket.send(&json!({ "type": "message", "content": message }))).await;
+    drop(turn);
     if !matches!(sent, Ok(Some(()))) {
         return Err(delivery_unknown());
     }
     let over = Box::pin(question.api.over(question.caller.clone()));
     let abort = PathAndQuery::try_from(format!("/api/sessions/{session}/abort")).map_err(|_| Problem::not_found())?;
-    let unread = Unread { question: Some(Question { hold: Duration::ZERO, ..question.clone() }), abort };
+    let unread = Unread {
+        question: Some(Question { hold: Duration::ZERO, deadline: Instant::now(), ..question.clone() }),
+        abort,
+    };
     let answer = Answer { socket, within, streamed: false, over: false, unread };
     let pieces = stream::unfold(answer, |mut answer| async move {
         let pieces = answer.next().await?;
         Some((stream::iter(pieces), answer))
     });
-    Ok(pieces.flatten().take_until(over).boxed())
+    Ok(asked.judged(pieces.flatten().take_until(over).boxed()))
 }
 
 /// A socket on which the gateway waits for a message of the conversation.
 async fn begin(question: &Question, session: &SessionName) -> Result<Socket, Problem> {
-    let Question { api, agent, client, hold, .. } = question;
+    let Question { api, agent, client, hold, deadline, .. } = question;
     let user = agent.view().ok_or_else(Problem::not_found)?.record.user;
     // From 0.8 on a gateway has several agents; ours has one. Older ones do not read it.
     let path = PathAndQuery::try_from(format!("/ws/chat?agent=default&session_id={session}"));
     let path = path.map_err(|_| Problem::not_found())?;
-    let deadline = Instant::now() + *hold;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let mut socket = api.proxy.open_socket(agent, user, &path, client, left).await?;
+        let mut socket = api.proxy.open_socket(agent, user, &path, client, *hold, *deadline).await?;
         let began = async {
             loop {
                 match socket.next().await.map(|event| event["type"] == "session_start") {
@@ -72,7 +76,7 @@ async fn begin(question: &Question, session: &SessionName) -> Result<Socket, Pro
             return Ok(socket);
         }
         agent.report_unreachable();
-        if Instant::now() >= deadline {
+        if Instant::now() >= *deadline {
             return Err(DeliveryError::Garbage("the conversation did not begin".into()).into());
         }
     }
@@ -111,14 +115,14 @@ impl Drop for Unread {
 
 impl Answer {
     /// What the next message brings; `None` after the last.
-    async fn next(&mut self) -> Option<Vec<Result<Piece, Problem>>> {
+    async fn next(&mut self) -> Option<Vec<Result<Piece, Unanswered>>> {
         if self.over {
             return None;
         }
         let event = match timeout(self.within, self.socket.next()).await {
             Ok(Some(event)) => event,
-            Ok(None) => return self.end(Err(delivery_unknown())),
-            Err(_) => return self.end(Err(DeliveryError::TimedOut.into())),
+            Ok(None) => return self.end(delivery_unknown()),
+            Err(_) => return self.end(Problem::from(DeliveryError::TimedOut)),
         };
         let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
         match event["type"].as_str().unwrap_or_default() {
@@ -132,9 +136,9 @@ impl Answer {
                 self.finish();
                 Some(first.into_iter().chain([Ok(Piece::Whole(whole))]).collect())
             }
-            "error" => self.end(Err(failed(&event))),
+            "error" => self.end(failed(&event)),
             "aborted" | "stopped" => {
-                self.end(Err(Problem::new(Code::GatewayError, "The answer was ended at the agent's gateway.")))
+                self.end(Problem::new(Code::GatewayError, "The answer was ended at the agent's gateway."))
             }
             // Nobody is there to be asked.
             "approval_request" => {
@@ -142,16 +146,16 @@ impl Answer {
                     json!({ "type": "approval_response", "request_id": event["request_id"], "decision": "deny" });
                 match self.socket.send(&refusal).await {
                     Some(()) => Some(Vec::new()),
-                    None => self.end(Err(delivery_unknown())),
+                    None => self.end(delivery_unknown()),
                 }
             }
             _ => Some(Vec::new()),
         }
     }
 
-    fn end(&mut self, last: Result<Piece, Problem>) -> Option<Vec<Result<Piece, Problem>>> {
+    fn end(&mut self, why: impl Into<Unanswered>) -> Option<Vec<Result<Piece, Unanswered>>> {
         self.finish();
-        Some(vec![last])
+        Some(vec![Err(why.into())])
     }
 
     fn finish(&mut self) {
@@ -161,7 +165,7 @@ impl Answer {
 }
 
 /// The gateway's words for what failed, as its `/webhook` would have told it.
-fn failed(event: &Value) -> Problem {
+fn failed(event: &Value) -> Unanswered {
     let model = json!({ "model": { "message": event["message"], "code": event["code"] } });
-    gateway_refusal(&WebhookAnswer { status: 502, content_type: None, body: model.to_string().into() })
+    Unanswered::Refused(WebhookAnswer { status: 502, content_type: None, body: model.to_string().into() })
 }

@@ -11,14 +11,16 @@ use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 
+use tokio::time::Instant;
+
 use super::agents::OwnedAgent;
+use super::dashboard::check_scope;
 use super::guard::Admitted;
 use super::prefer::hold_secs;
 use super::problem::{Code, Problem};
 use super::request::peer_of;
 use super::state::Api;
-use crate::domain::Scope;
-use crate::proxy::{self, Call, Client, ForwardError, LimitScope, Mount, Refused, Route};
+use crate::proxy::{self, Bound, Call, Client, ForwardError, Mount, Refused};
 
 /// When a place may be free again that streams hold.
 const PLACE_RETRY_SECS: u64 = 5;
@@ -49,20 +51,17 @@ pub async fn gateway(
     let (parts, body) = request.into_parts();
     let websocket = proxy::is_websocket(&parts);
     let route = proxy::judge(&parts.method, path.path(), websocket).map_err(refused)?;
-    let scope = match route {
-        Route::Read => Scope::AgentsRead,
-        Route::Act => Scope::MessagesSend,
-    };
-    if !caller.0.may(scope) && !caller.0.may(Scope::Admin) {
-        return Err(Problem::new(Code::Forbidden, format!("The key lacks the scope {}.", scope.as_str())));
-    }
+    check_scope(&caller.0, route)?;
+    let hold = Duration::from_secs(hold_secs(&parts.headers));
     let call = Call {
         agent: own.handle,
         path,
         body,
         client: client(&parts.headers, peer_of(&parts.extensions)),
         mount: Mount::Path(prefix),
-        hold: Duration::from_secs(hold_secs(&parts.headers)),
+        hold,
+        deadline: Instant::now() + hold,
+        turn: None,
         until: Box::pin(state.over(caller.0)),
         parts,
     };
@@ -127,15 +126,16 @@ impl From<ForwardError> for Problem {
         match error {
             ForwardError::Delivery(error) => error.into(),
             ForwardError::Limited(limited) => {
-                let whose = match limited.scope {
-                    LimitScope::Agent => "this agent",
-                    LimitScope::User => "your agents",
+                let (code, whose) = match limited.bound {
+                    Bound::User => (Code::TooManyStreamsOfUser, "your agents"),
+                    _ => (Code::TooManyStreams, "this agent"),
                 };
                 let detail =
                     format!("{} requests and streams to {whose} are open already; close some, or wait.", limited.limit);
-                Self::new(Code::TooManyStreams, detail).with("limit", limited.limit).retry_after(PLACE_RETRY_SECS)
+                Self::new(code, detail).with("limit", limited.limit).retry_after(PLACE_RETRY_SECS)
             }
             ForwardError::TooLarge(max) => Self::new(Code::TooLarge, format!("The body may have at most {max} bytes.")),
+            ForwardError::LateBody => Self::new(Code::Timeout, "The body did not arrive in time."),
             ForwardError::BrokenBody => Self::new(Code::Malformed, "The body ended before its end."),
         }
     }

@@ -65,6 +65,8 @@ impl Rule {
     pub const PASSWORD: Self = Self::Key(KeyRule::new(None, false, Retry::Unkept));
     pub const ADMIN_PASSWORD: Self = Self::Key(KeyRule::new(Some(Scope::Admin), false, Retry::Unkept));
     pub const WRITE_AGENT: Self = Self::of_agent(Scope::AgentsWrite, Retry::Repeat);
+    /// Its answer has a code that lets somebody in.
+    pub const VISIT: Self = Self::of_agent(Scope::AgentsWrite, Retry::Unkept);
     pub const SEND: Self = Self::of_agent(Scope::MessagesSend, Retry::Never);
 
     /// A create: `find` answers for an agent that an earlier request made.
@@ -129,7 +131,7 @@ async fn admit(State(Pass { api, rule }): State<Pass>, request: Request, next: N
     let changes = audited::changes(request.method(), &rule);
     let audited = Audited::of(&api, &request, caller.as_ref().ok(), changes);
     let response = match caller {
-        Ok(caller) => acting(Some(audited.acting.clone()), follow(&api, rule, caller, request, next)).await,
+        Ok(caller) => acting(audited.acting.clone(), follow(&api, rule, caller, request, next)).await,
         Err(refused) => refusal(&api, refused, &request).into_response(),
     };
     let rest = audited.rest(&api, &response);

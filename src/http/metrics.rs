@@ -19,7 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::process_figures;
 use crate::control::{ActorCounts, ControlPlane};
 use crate::incident::{BOUNDS, Kind, Recovery};
-use crate::proxy::Proxy;
+use crate::proxy::{Bound, Proxy};
 use crate::store::StoreStats;
 
 /// Upper bounds in seconds: reads take less than a millisecond, messages as long as a model thinks.
@@ -27,14 +27,14 @@ const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5,
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Requested {
-    method: String,
+    method: &'static str,
     route: String,
     status: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Timed {
-    method: String,
+    method: &'static str,
     route: String,
     class: &'static str,
 }
@@ -65,6 +65,11 @@ struct ModelFailed {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Met {
+    bound: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Sent {
     outcome: &'static str,
 }
@@ -90,7 +95,7 @@ pub struct Metrics {
     commands: Counter,
     commands_waited: Counter<f64, AtomicU64>,
     proxy_open: Gauge,
-    proxy_refused: Counter,
+    proxy_bounded: Family<Met, Counter>,
 }
 
 impl Default for Metrics {
@@ -115,7 +120,7 @@ impl Default for Metrics {
             commands: Counter::default(),
             commands_waited: Counter::default(),
             proxy_open: Gauge::default(),
-            proxy_refused: Counter::default(),
+            proxy_bounded: Family::default(),
             registry: Registry::default(),
         };
         registry.register("http_requests", "Answered requests", metrics.requests.clone());
@@ -171,7 +176,11 @@ impl Default for Metrics {
             "Requests and streams that are open to agents' gateways",
             metrics.proxy_open.clone(),
         );
-        registry.register("proxy_refused", "Requests to gateways that met a bound", metrics.proxy_refused.clone());
+        registry.register(
+            "proxy_bounded",
+            "Requests and streams to gateways that were refused, held up or ended, by the bound that they met",
+            metrics.proxy_bounded.clone(),
+        );
         Self { registry, ..metrics }
     }
 }
@@ -179,11 +188,12 @@ impl Default for Metrics {
 impl Metrics {
     pub fn count(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
         // Methods are free text in HTTP; those that nobody knows share a name.
-        let method = if KNOWN.contains(method) { method.as_str() } else { "other" };
-        let (method, route) = (method.to_owned(), route.to_owned());
-        let timed = Timed { method: method.clone(), route: route.clone(), class: class(status) };
+        let known = KNOWN.iter().find(|(known, _)| known == method);
+        let (method, route) = (known.map_or("other", |(_, name)| *name), route.to_owned());
+        let requested = Requested { method, route, status: status.as_u16() };
+        self.requests.get_or_create(&requested).inc();
+        let timed = Timed { method, route: requested.route, class: class(status) };
         self.durations.get_or_create(&timed).observe(took.as_secs_f64());
-        self.requests.get_or_create(&Requested { method, route, status: status.as_u16() }).inc();
     }
 
     /// A message, by a problem's code or `answered`.
@@ -215,7 +225,10 @@ impl Metrics {
     ) -> Result<String, std::fmt::Error> {
         self.count_actors(&plane.actor_counts());
         self.proxy_open.set(number(proxy.open() as u64));
-        self.proxy_refused.inner().store(proxy.refused(), Ordering::Relaxed);
+        for bound in Bound::ALL {
+            let met = self.proxy_bounded.get_or_create(&Met { bound: bound.as_str() });
+            met.inner().store(proxy.met(bound), Ordering::Relaxed);
+        }
         for (status, count) in plane.count_by_status() {
             self.agents.get_or_create(&Of { status: status.as_str() }).set(number(count as u64));
         }
@@ -266,8 +279,15 @@ impl Collector for Recoveries {
     }
 }
 
-const KNOWN: [Method; 7] =
-    [Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::PUT, Method::DELETE, Method::OPTIONS];
+static KNOWN: [(Method, &str); 7] = [
+    (Method::GET, "GET"),
+    (Method::HEAD, "HEAD"),
+    (Method::POST, "POST"),
+    (Method::PATCH, "PATCH"),
+    (Method::PUT, "PUT"),
+    (Method::DELETE, "DELETE"),
+    (Method::OPTIONS, "OPTIONS"),
+];
 
 fn number(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)

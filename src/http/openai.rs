@@ -15,7 +15,7 @@ mod responses;
 use axum::Json;
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderMap, HeaderName, Method};
+use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -145,7 +145,7 @@ impl Asked {
             // It takes this for its own configured model.
             self.fields.insert("model".into(), "default".into());
             let body = Value::Object(self.fields).to_string();
-            return self.question.send(Method::POST, PathAndQuery::from_static(kind.path()), body.into()).await;
+            return self.question.pass(PathAndQuery::from_static(kind.path()), body.into()).await;
         }
         let ask = Ask::read(kind, &self.fields)?;
         let pieces = self.question.ask(&flatten(&ask.lines), ask.stream).await.map_err(too_long)?;

@@ -11,12 +11,25 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use super::error::gateway_refusal;
 use super::problem::{Code, Problem};
 use crate::zeroclaw::client::WebhookAnswer;
 
 /// Pieces in order; the whole or an error is the last.
-pub type Pieces = BoxStream<'static, Result<Piece, Problem>>;
+pub type Pieces<E = Problem> = BoxStream<'static, Result<Piece, E>>;
+
+/// Why there is no answer, or no more of it.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// The gateway said so, here as it answers a whole message.
+    Refused(WebhookAnswer),
+    Problem(Problem),
+}
+
+impl From<Problem> for Unanswered {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
 
 /// A part of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +47,7 @@ pub const MAX_ANSWER: usize = 4 * 1024 * 1024;
 ///
 /// # Errors
 /// The gateway refused the message.
-pub async fn of(response: Response) -> Result<Pieces, Problem> {
+pub async fn of(response: Response) -> Result<Pieces<Unanswered>, Unanswered> {
     if response.status().is_success() && is_events(&response) {
         return Ok(pieces(response.into_body()));
     }
@@ -58,15 +71,15 @@ fn is_events(response: &Response) -> bool {
 }
 
 /// The text of a whole answer.
-pub async fn text(response: Response) -> Result<String, Problem> {
+pub async fn text(response: Response) -> Result<String, Unanswered> {
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(ToOwned::to_owned);
     let body = axum::body::to_bytes(response.into_body(), MAX_ANSWER).await.map_err(|_| broken_off())?;
     if status != StatusCode::OK {
-        return Err(gateway_refusal(&WebhookAnswer { status: status.as_u16(), content_type: kind, body }));
+        return Err(Unanswered::Refused(WebhookAnswer { status: status.as_u16(), content_type: kind, body }));
     }
     let answer: Value = serde_json::from_slice(&body).map_err(|_| unusable())?;
-    answer.get("response").and_then(Value::as_str).map(ToOwned::to_owned).ok_or_else(unusable)
+    answer.get("response").and_then(Value::as_str).map(ToOwned::to_owned).ok_or_else(|| unusable().into())
 }
 
 fn broken_off() -> Problem {
@@ -78,20 +91,26 @@ fn unusable() -> Problem {
 }
 
 /// What an answer's last event says of a failure, as a whole answer would have said it.
-fn failed(event: &Value) -> Problem {
-    // Ours, see `proxy::body`: the gateway went away in the middle.
-    if event["code"] == Code::GatewayError.as_str() {
-        return broken_off();
+fn failed(event: &Value) -> Unanswered {
+    // Ours, see `proxy::body`: the stream ended before the answer did.
+    match event["code"].as_str() {
+        Some(code) if code == Code::GatewayError.as_str() || code == Code::StreamClosed.as_str() => {
+            return broken_off().into();
+        }
+        Some(code) if code == Code::StreamIdle.as_str() => {
+            return Problem::new(Code::GatewayTimeout, "The agent wrote nothing more for too long.").into();
+        }
+        _ => {}
     }
     let (status, body) = match event.get("model") {
         Some(model) => (502, json!({ "model": model })),
         None => (500, json!({ "error": "LLM request failed" })),
     };
-    gateway_refusal(&WebhookAnswer { status, content_type: None, body: Bytes::from(body.to_string()) })
+    Unanswered::Refused(WebhookAnswer { status, content_type: None, body: Bytes::from(body.to_string()) })
 }
 
 /// The pieces of a streamed answer.
-fn pieces(body: Body) -> Pieces {
+fn pieces(body: Body) -> Pieces<Unanswered> {
     let reader = Reader { body, buffer: BytesMut::new(), known: String::new(), over: false };
     stream::unfold(reader, |mut reader| async move {
         let piece = reader.next().await?;
@@ -110,7 +129,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn next(&mut self) -> Option<Result<Piece, Problem>> {
+    async fn next(&mut self) -> Option<Result<Piece, Unanswered>> {
         while !self.over {
             while let Some(event) = take_event(&mut self.buffer) {
                 match self.read(&event) {
@@ -120,9 +139,9 @@ impl Reader {
                         self.over = true;
                         return whole.map(|whole| Ok(Piece::Whole(whole)));
                     }
-                    Step::Failed(problem) => {
+                    Step::Failed(why) => {
                         self.over = true;
-                        return Some(Err(problem));
+                        return Some(Err(why));
                     }
                 }
             }
@@ -134,12 +153,12 @@ impl Reader {
                 }
                 Some(Err(_)) | None => {
                     self.over = true;
-                    return Some(Err(broken_off()));
+                    return Some(Err(broken_off().into()));
                 }
             }
             if self.buffer.len() > MAX_ANSWER {
                 self.over = true;
-                return Some(Err(unusable()));
+                return Some(Err(unusable().into()));
             }
         }
         None
@@ -177,7 +196,7 @@ enum Step {
     Piece(String),
     Nothing,
     Done(Option<String>),
-    Failed(Problem),
+    Failed(Unanswered),
 }
 
 /// The next whole event: what stands before a blank line.
@@ -196,8 +215,9 @@ fn take_event(buffer: &mut BytesMut) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::zeroclaw::client::ModelFailure;
 
-    async fn read(text: &'static str, size: usize) -> (String, Option<Code>) {
+    async fn read(text: &'static str, size: usize) -> (String, Option<Unanswered>) {
         let chunks: Vec<Result<&[u8], std::io::Error>> = text.as_bytes().chunks(size).map(Ok).collect();
         let mut pieces = pieces(Body::from_stream(stream::iter(chunks)));
         let (mut text, mut failed) = (String::new(), None);
@@ -205,7 +225,7 @@ mod tests {
             match piece {
                 Ok(Piece::Text(piece)) => text.push_str(&piece),
                 Ok(Piece::Whole(whole)) => assert_eq!(whole, text),
-                Err(problem) => failed = Some(problem.code()),
+                Err(why) => failed = Some(why),
             }
         }
         (text, failed)
@@ -215,19 +235,32 @@ mod tests {
     async fn events_are_read_however_they_are_cut() {
         let text = ": hi\n\nevent: token\ndata: {\"text\":\"Gr\"}\n\nevent: token\ndata: {\"text\":\"Größe\"}\n\nevent: done\ndata: {}\n\n";
         for size in [1, 2, 3, 7, 1000] {
-            assert_eq!(read(text, size).await, ("Größe".to_owned(), None), "{size}");
+            assert!(matches!(read(text, size).await, (text, None) if text == "Größe"), "{size}");
         }
         let deltas = "event: token\ndata: {\"delta\":\"a\"}\n\nevent: token\ndata: {\"delta\":\"a\"}\n\nevent: done\ndata: {}\n\n";
-        assert_eq!(read(deltas, 9).await, ("aa".to_owned(), None));
+        assert!(matches!(read(deltas, 9).await, (text, None) if text == "aa"));
         let crlf = "event: token\r\ndata: {\"text\":\"x\"}\r\n\r\nevent: done\r\ndata: {}\r\n\r\n";
-        assert_eq!(read(crlf, 5).await, ("x".to_owned(), None));
+        assert!(matches!(read(crlf, 5).await, (text, None) if text == "x"));
     }
 
     #[tokio::test]
     async fn an_answer_that_breaks_off_or_fails_is_an_error_at_its_end() {
+        let problem = |read: (String, Option<Unanswered>)| match read.1 {
+            Some(Unanswered::Problem(problem)) => Some(problem.code()),
+            Some(Unanswered::Refused(_)) | None => None,
+        };
         let cut = "event: token\ndata: {\"text\":\"x\"}\n\nevent: tok";
-        assert_eq!(read(cut, 9).await, ("x".to_owned(), Some(Code::DeliveryUnknown)));
+        assert_eq!(problem(read(cut, 9).await), Some(Code::DeliveryUnknown));
+        for (code, told) in [
+            ("gateway-error", Code::DeliveryUnknown),
+            ("stream-closed", Code::DeliveryUnknown),
+            ("stream-idle", Code::GatewayTimeout),
+        ] {
+            let ended: &'static str = format!("event: error\ndata: {{\"code\":\"{code}\"}}\n\n").leak();
+            assert_eq!(problem(read(ended, 9).await), Some(told), "{code}");
+        }
         let failed = "event: error\ndata: {\"message\":\"no\"}\n\n";
-        assert_eq!(read(failed, 9).await, (String::new(), Some(Code::ModelError)));
+        let (_, failed) = read(failed, 9).await;
+        assert!(matches!(failed, Some(Unanswered::Refused(answer)) if ModelFailure::read(&answer).is_some()));
     }
 }

@@ -65,7 +65,8 @@ codes! {
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" false, "Not JSON";
     Invalid = UNPROCESSABLE_ENTITY "invalid" false, "Not valid";
     RateLimited = TOO_MANY_REQUESTS "rate-limited" true, "Too many requests";
-    TooManyStreams = TOO_MANY_REQUESTS "too-many-streams" true, "Too many open streams";
+    TooManyStreams = TOO_MANY_REQUESTS "too-many-streams" true, "Too many open streams to the agent";
+    TooManyStreamsOfUser = TOO_MANY_REQUESTS "too-many-streams-of-user" true, "Too many open streams of the user";
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE "headers-too-large" false, "Headers too large";
     Internal = INTERNAL_SERVER_ERROR "internal" false, "The service failed";
     NotSupported = NOT_IMPLEMENTED "not-supported" false, "The agent's version cannot do this";
@@ -75,10 +76,12 @@ codes! {
     AgentNotReady = SERVICE_UNAVAILABLE "agent-not-ready" true, "The agent is not ready";
     RuntimeUnavailable = SERVICE_UNAVAILABLE "runtime-unavailable" true, "The container engine does not answer";
     StoreUnavailable = SERVICE_UNAVAILABLE "store-unavailable" true, "The store does not answer";
+    StreamClosed = SERVICE_UNAVAILABLE "stream-closed" true, "The stream was closed";
     OutcomeUnknown = SERVICE_UNAVAILABLE "outcome-unknown" true, "Whether it was done is unknown";
     NoCapacity = SERVICE_UNAVAILABLE "no-capacity" true, "No capacity";
     Overloaded = SERVICE_UNAVAILABLE "overloaded" true, "Overloaded";
     GatewayTimeout = GATEWAY_TIMEOUT "gateway-timeout" true, "The agent did not answer in time";
+    StreamIdle = GATEWAY_TIMEOUT "stream-idle" true, "The stream was silent for too long";
 }
 
 /// Why a model failed, as far as its gateway tells.

@@ -146,8 +146,20 @@ const fn explained(code: Code) -> (&'static str, &'static str) {
             "Change the agent by PATCH /api/agents/{id}.",
         ),
         Code::TooManyStreams => (
-            "Too many requests, streams and WebSockets are open to the agent's gateway, or to all agents of the user.",
-            "Close some, or wait; the [proxy] section of the configuration has the bounds.",
+            "Too many requests, streams and WebSockets are open to the agent's gateway.",
+            "Close some, or wait; the bound is open_per_agent in [proxy].",
+        ),
+        Code::TooManyStreamsOfUser => (
+            "Too many requests, streams and WebSockets are open to all agents of the user.",
+            "Close some, or wait; the bound is open_per_user in [proxy].",
+        ),
+        Code::StreamIdle => (
+            "Nothing came on the stream for longer than it may be silent, so it was closed.",
+            "Open it again; the bound is idle_secs in [proxy].",
+        ),
+        Code::StreamClosed => (
+            "The stream was closed before its end: the service shuts down, or the key or session that opened it no longer works.",
+            "Open it again, with a key that works.",
         ),
         Code::HeadersTooLarge => ("The request's headers are larger than allowed.", "Send fewer or smaller headers."),
         Code::Internal => (

@@ -14,17 +14,18 @@ use futures_util::stream::{self, StreamExt};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::error::message_refusal;
 use super::gateway::client;
-use super::pieces::{self, Piece, Pieces};
+use super::pieces::{self, Piece, Pieces, Unanswered};
 use super::prefer::hold_secs;
 use super::problem::{Code, Problem};
 use super::request::{Trace, peer_of};
 use super::state::Api;
 use crate::accounts::Caller;
-use crate::control::AgentHandle;
-use crate::domain::SessionName;
+use crate::control::{AgentHandle, Turn};
+use crate::domain::{SessionName, Timestamp};
 use crate::proxy::{Call, Client, Mount};
-use crate::zeroclaw::client::ModelFailure;
+use crate::zeroclaw::client::{ModelFailure, WebhookAnswer};
 
 /// What ZeroClaw's gateway takes at most.
 pub const MAX_WEBHOOK: usize = 65_536;
@@ -46,7 +47,53 @@ pub struct Question {
     pub client: Client,
     /// How long it may wait for an agent that comes up.
     pub hold: Duration,
+    pub deadline: Instant,
     pub trace: Trace,
+}
+
+/// A message that was put, and what its answer tells of the agent.
+#[derive(Clone)]
+pub struct Asked {
+    api: Api,
+    agent: AgentHandle,
+    since: Timestamp,
+}
+
+impl Asked {
+    pub fn now(question: &Question) -> Self {
+        let Question { api, agent, .. } = question;
+        Self { api: api.clone(), agent: agent.clone(), since: api.plane.now() }
+    }
+
+    /// The pieces as the caller gets them.
+    pub fn judged(self, pieces: Pieces<Unanswered>) -> Pieces {
+        let judged = pieces.then(move |piece| {
+            let asked = self.clone();
+            async move {
+                match piece {
+                    Ok(piece) => Ok(piece),
+                    Err(why) => Err(asked.problem(why).await),
+                }
+            }
+        });
+        judged.boxed()
+    }
+
+    pub async fn problem(&self, why: Unanswered) -> Problem {
+        match why {
+            Unanswered::Problem(problem) => problem,
+            Unanswered::Refused(answer) => self.refusal(answer).await,
+        }
+    }
+
+    async fn refusal(&self, answer: WebhookAnswer) -> Problem {
+        let attempt = self.agent.view().and_then(|view| Some(view.access.as_ref()?.attempt));
+        let answer = match attempt {
+            Some(attempt) => self.agent.heed(answer, self.since, attempt).await,
+            None => answer,
+        };
+        message_refusal(&answer, self.api.options.answer_within)
+    }
 }
 
 impl Question {
@@ -59,13 +106,15 @@ impl Question {
         headers: &HeaderMap,
         extensions: &Extensions,
     ) -> Self {
+        let hold = Duration::from_secs(hold_secs(headers));
         Self {
             api: api.clone(),
             caller: caller.clone(),
             agent,
             session: None,
             client: client(headers, peer_of(extensions)),
-            hold: Duration::from_secs(hold_secs(headers)),
+            hold,
+            deadline: Instant::now() + hold,
             trace: trace.clone(),
         }
     }
@@ -118,15 +167,40 @@ impl Question {
             return Err(Problem::new(Code::TooLarge, format!("The message may have at most {MAX_WEBHOOK} bytes.")));
         }
         let path = PathAndQuery::from_static(WEBHOOK);
-        let call = self.call(Method::POST, path, body, if streams { EVENTS } else { JSON });
+        let accept = if streams { EVENTS } else { JSON };
+        let call = Call { turn: Some(self.turn().await?), ..self.call(Method::POST, path, body, accept) };
+        let asked = Asked::now(self);
         if stream && !streams {
             // The answer comes late and whole: signs of life go out meanwhile, once it is sure that there is an agent to ask.
-            self.agent.access(Instant::now() + self.hold, self.hold, None).await?;
+            self.agent.access(self.deadline, self.hold, None).await?;
             let api = self.api.clone();
-            let whole = async move { Ok(Piece::Text(pieces::text(api.proxy.forward(call).await?).await?)) };
-            return Ok(stream::once(whole).boxed());
+            let whole = async move {
+                let answered = api.proxy.forward(call).await.map_err(Problem::from)?;
+                Ok(Piece::Text(pieces::text(answered).await?))
+            };
+            return Ok(asked.judged(stream::once(whole).boxed()));
         }
-        pieces::of(self.api.proxy.forward(call).await?).await
+        match pieces::of(self.api.proxy.forward(call).await?).await {
+            Ok(pieces) => Ok(asked.judged(pieces)),
+            Err(why) => Err(asked.problem(why).await),
+        }
+    }
+
+    /// Waits for the turn of a message among those to the agent.
+    ///
+    /// # Errors
+    /// It was certainly not sent.
+    pub async fn turn(&self) -> Result<Turn, Problem> {
+        Ok(self.agent.turn(self.deadline, self.hold).await?)
+    }
+
+    /// The gateway's answer to a message in its own words.
+    ///
+    /// # Errors
+    /// See [`crate::proxy::ForwardError`].
+    pub async fn pass(&self, path: PathAndQuery, body: Bytes) -> Result<Response, Problem> {
+        let call = Call { turn: Some(self.turn().await?), ..self.call(Method::POST, path, body, JSON) };
+        Ok(self.api.proxy.forward(call).await?)
     }
 
     /// The gateway's answer to a request of ours.
@@ -163,6 +237,8 @@ impl Question {
             client: self.client.clone(),
             mount: Mount::Path(format!("/api/agents/{}/gateway", self.agent.id())),
             hold: self.hold,
+            deadline: self.deadline,
+            turn: None,
             until: Box::pin(self.api.over(self.caller.clone())),
         }
     }

@@ -21,6 +21,8 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const MAX_HEADERS: usize = 32 * 1024;
 /// Routes by which messages reach agents.
 const MESSAGES: [&str; 3] = ["/api/agents/{id}/message", "/v1/chat/completions", "/v1/responses"];
+/// In routes of what is passed on to agents.
+const PASSED_ON: &str = "/gateway/";
 /// Longer ids are no ids.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -65,12 +67,12 @@ pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -
     let began = Instant::now();
     let trace = Trace::of(request.headers());
     let method = request.method().clone();
-    let prefix = prefix_of(&request);
-    let path = format!("{prefix}{}", request.uri().path());
+    let (prefix, uri) = (prefix_of(&request), request.uri().clone());
     // The pattern, not the path: ids would make a time series each.
-    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", |path| path.as_str()).to_owned();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unmatched", |route| route.as_str());
     let span = tracing::info_span!(
-        "request", id = %trace.request_id, %method, path = %shown(&path),
+        "request", id = %trace.request_id, %method, path = %shown(&format!("{prefix}{}", uri.path())),
         user = tracing::field::Empty, key = tracing::field::Empty
     );
     request.extensions_mut().insert(trace.clone());
@@ -87,16 +89,19 @@ pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -
                 Err(_) => panicked(),
             }
         };
-        log(&method, &response, began);
+        log(&method, route, &response, began);
         response
     }
     .instrument(span)
     .await;
-    api.metrics.count(&method, &route, response.status(), began.elapsed());
-    if method == Method::POST && MESSAGES.contains(&route.as_str()) {
+    api.metrics.count(&method, route, response.status(), began.elapsed());
+    if method == Method::POST && MESSAGES.contains(&route) {
         api.metrics.message(response.extensions().get::<Problem>().map_or("answered", |problem| problem.cause().0));
     }
-    let mut response = render(response, &path, &trace);
+    let mut response = match response.extensions().get::<Problem>() {
+        Some(_) => render(response, &format!("{prefix}{}", uri.path()), &trace),
+        None => response,
+    };
     below(&prefix, response.headers_mut());
     if let Ok(id) = HeaderValue::try_from(&trace.request_id) {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -106,13 +111,14 @@ pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -
     response
 }
 
-/// One line for each request: failures at WARN with their cause, changes at INFO, reads at DEBUG. Its span says whose it is.
-fn log(method: &Method, response: &Response, began: Instant) {
+/// One line for each request: failures at WARN with their cause, changes at INFO, reads, messages and what is passed on to agents
+/// at DEBUG. Its span says whose it is.
+fn log(method: &Method, route: &str, response: &Response, began: Instant) {
     let (status, took_ms) = (response.status(), began.elapsed().as_millis());
     let (code, cause) = response.extensions().get::<Problem>().map_or(("", ""), Problem::cause);
     if status.is_server_error() {
         tracing::warn!(status = status.as_u16(), took_ms, code, cause, "the request failed");
-    } else if method.is_safe() {
+    } else if method.is_safe() || MESSAGES.contains(&route) || route.contains(PASSED_ON) {
         tracing::debug!(status = status.as_u16(), took_ms, code, "answered");
     } else {
         tracing::info!(status = status.as_u16(), took_ms, code, "answered");

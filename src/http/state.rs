@@ -19,6 +19,8 @@ use super::problem::Problem;
 use super::provider_urls::ProviderUrls;
 use super::rate::{RateLimit, RateLimiter};
 use super::readiness::Readiness;
+use super::strangers::Strangers;
+use super::visits::Visits;
 use crate::accounts::Caller;
 use crate::control::ControlPlane;
 use crate::domain::{KeyId, UserId, elapsed};
@@ -109,6 +111,8 @@ pub struct Shared {
     pub readiness: Readiness,
     pub audit: AuditBounds,
     pub proxy: Proxy,
+    pub visits: Visits,
+    pub strangers: Strangers,
     commands: Semaphore,
 }
 
@@ -123,6 +127,8 @@ impl Api {
             streams: Load::new(options.streams_per_user, options.max_streams),
             in_flight: InFlight::default(),
             proxy: Proxy::new(ProxyOptions { answer_within: options.answer_within, ..options.proxy.clone() }),
+            visits: Visits::default(),
+            strangers: Strangers::default(),
             metrics: Metrics::default(),
             readiness: Readiness::default(),
             audit: AuditBounds::default(),

@@ -12,16 +12,15 @@ use futures_util::future::BoxFuture;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::limits::Place;
+use super::limits::{Bound, Place};
+use super::pace::Pace;
 use crate::zeroclaw::client::connections::Lease;
+use crate::zeroclaw::client::handover::Handover;
 
 /// Bodies up to this size are read whole before they are sent: a message is one, and it may have to be sent again.
 pub const MAX_REPLAYED: usize = 64 * 1024;
-
-/// An answer may be ahead of its pace by what goes on in this time.
-const BURST: Duration = Duration::from_secs(1);
 
 /// A request's body.
 pub(super) enum Outgoing {
@@ -41,11 +40,13 @@ pub(super) struct Fault(Arc<OnceLock<Unusable>>);
 pub(super) enum Unusable {
     TooLarge,
     Broken,
+    /// It did not arrive in time.
+    Late,
 }
 
 impl Outgoing {
     /// Reads small bodies whole, and bounds the others.
-    pub(super) async fn of(body: Body, announced: Option<u64>, max: u64) -> Result<Self, Unusable> {
+    pub(super) async fn of(body: Body, announced: Option<u64>, max: u64, within: Duration) -> Result<Self, Unusable> {
         if announced.is_some_and(|length| length > max) {
             return Err(Unusable::TooLarge);
         }
@@ -53,12 +54,14 @@ impl Outgoing {
             return Ok(Self::Whole(Bytes::new()));
         }
         if announced.is_some_and(|length| length <= MAX_REPLAYED as u64) {
-            let whole = body.collect().await.map_err(|_| Unusable::Broken)?;
+            let collected = timeout(within, body.collect()).await.map_err(|_elapsed| Unusable::Late)?;
+            let whole = collected.map_err(|_| Unusable::Broken)?;
             // Trailers of a body with a length do not exist in HTTP/1.1.
             return Ok(Self::Whole(whole.to_bytes()));
         }
         let fault = Fault::default();
-        let bounded = Bounded { inner: body, left: max, fault: fault.clone() };
+        let silence = Box::pin(sleep(within));
+        let bounded = Bounded { inner: body, left: max, within, silence, waited: false, fault: fault.clone() };
         Ok(Self::Stream(Some(Body::new(bounded)), fault))
     }
 
@@ -78,7 +81,7 @@ impl Outgoing {
     }
 
     pub(super) const fn can_repeat(&self) -> bool {
-        matches!(self, Self::Whole(_))
+        matches!(self, Self::Whole(_) | Self::Stream(Some(_), _))
     }
 
     /// What was wrong with what was streamed of it.
@@ -93,6 +96,10 @@ impl Outgoing {
 struct Bounded {
     inner: Body,
     left: u64,
+    /// How long its sender may be silent while it is waited for.
+    within: Duration,
+    silence: Pin<Box<Sleep>>,
+    waited: bool,
     fault: Fault,
 }
 
@@ -101,7 +108,16 @@ impl HttpBody for Bounded {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            if !std::mem::replace(&mut self.waited, true) {
+                let until = Instant::now() + self.within;
+                self.silence.as_mut().reset(until);
+            }
+            ready!(self.silence.as_mut().poll(cx));
+            let _ = self.fault.0.set(Unusable::Late);
+            return Poll::Ready(Some(Err(axum::Error::new("the body did not arrive in time"))));
+        };
+        self.waited = false;
         if matches!(frame, Some(Err(_))) {
             let _ = self.fault.0.set(Unusable::Broken);
         }
@@ -131,11 +147,15 @@ impl HttpBody for Bounded {
 pub(super) struct Answer {
     inner: Incoming,
     lease: Option<Lease<Body>>,
-    _place: Place,
+    /// The request's body as far as the gateway did not ask for it.
+    unread: Option<Handover<Body>>,
+    place: Place,
     ends: Ends,
     silence: Pin<Box<Sleep>>,
     /// Holds up those who may not have all at once.
     pace: Option<Box<Pace>>,
+    /// Whether it was held up before.
+    held_up: bool,
     /// An event stream tells in its own words that it broke off; other answers are cut, which their clients notice.
     events: bool,
     over: bool,
@@ -149,38 +169,37 @@ pub(super) struct Ends {
     pub(super) until: BoxFuture<'static, ()>,
 }
 
-/// So many bytes a second, a second's worth at once. What was held up is not read from the gateway, which so is held up too.
-struct Pace {
-    rate: NonZeroU32,
-    /// When all that went on would have gone at this rate.
-    due: Instant,
-    turn: Pin<Box<Sleep>>,
+/// Why an answer ends before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    /// Its gateway went away in the middle.
+    Gateway,
+    Idle,
+    Closed,
 }
 
-impl Pace {
-    fn new(rate: NonZeroU32) -> Self {
-        let now = Instant::now();
-        Self { rate, due: now, turn: Box::pin(sleep_until(now)) }
-    }
-
-    fn count(&mut self, bytes: usize) {
-        let now = Instant::now();
-        self.due = self.due.max(now) + Duration::from_secs_f64(bytes as f64 / f64::from(self.rate.get()));
-        self.turn.as_mut().reset(self.due - BURST);
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.turn.as_mut().poll(cx)
+impl Broken {
+    /// What an event stream ends with. The blank lines end an event that was begun; the codes are those of problems.
+    const fn event(self) -> &'static str {
+        match self {
+            Self::Gateway => {
+                "\n\nevent: error\ndata: {\"code\":\"gateway-error\",\"message\":\"The agent's gateway ended before its answer did.\"}\n\n"
+            }
+            Self::Idle => {
+                "\n\nevent: error\ndata: {\"code\":\"stream-idle\",\"message\":\"Nothing came for too long.\"}\n\n"
+            }
+            Self::Closed => {
+                "\n\nevent: error\ndata: {\"code\":\"stream-closed\",\"message\":\"The service ends, or the key no longer works.\"}\n\n"
+            }
+        }
     }
 }
-
-/// What an event stream ends with when its gateway went away in the middle. The blank lines end an event that was begun.
-const BROKEN_OFF: &str = "\n\nevent: error\ndata: {\"code\":\"gateway-error\",\"message\":\"The agent's gateway ended before its answer did.\"}\n\n";
 
 impl Answer {
     pub(super) fn new(
         inner: Incoming,
         lease: Lease<Body>,
+        unread: Option<Handover<Body>>,
         place: Place,
         ends: Ends,
         pace: Option<NonZeroU32>,
@@ -189,10 +208,12 @@ impl Answer {
         let mut answer = Self {
             inner,
             lease: Some(lease),
-            _place: place,
+            unread,
+            place,
             silence: Box::pin(sleep(ends.idle)),
             ends,
             pace: pace.map(|rate| Box::new(Pace::new(rate))),
+            held_up: false,
             events,
             over: false,
         };
@@ -204,16 +225,18 @@ impl Answer {
 
     fn end(&mut self) {
         self.over = true;
-        if let Some(lease) = self.lease.take() {
+        // One that answered without the body has left a connection on which that is still expected.
+        let unread = self.unread.take().and_then(|unread| unread.withdraw()).is_some();
+        if let Some(lease) = self.lease.take().filter(|_| !unread) {
             lease.give_back();
         }
     }
 
-    fn break_off(&mut self, error: axum::Error) -> Option<Result<Frame<Bytes>, axum::Error>> {
+    fn break_off(&mut self, why: Broken, error: axum::Error) -> Option<Result<Frame<Bytes>, axum::Error>> {
         self.over = true;
         self.lease = None;
         tracing::debug!(%error, "a gateway's answer broke off");
-        Some(if self.events { Ok(Frame::data(Bytes::from_static(BROKEN_OFF.as_bytes()))) } else { Err(error) })
+        Some(if self.events { Ok(Frame::data(Bytes::from_static(why.event().as_bytes()))) } else { Err(error) })
     }
 }
 
@@ -225,8 +248,14 @@ impl HttpBody for Answer {
         if self.over {
             return Poll::Ready(None);
         }
-        if let Some(pace) = &mut self.pace {
-            ready!(pace.poll(cx));
+        if let Some(pace) = &mut self.pace
+            && pace.poll(cx).is_pending()
+        {
+            if !self.held_up {
+                self.held_up = true;
+                self.place.meets(Bound::Pace);
+            }
+            return Poll::Pending;
         }
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -240,17 +269,19 @@ impl HttpBody for Answer {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(self.break_off(axum::Error::new(error))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(self.break_off(Broken::Gateway, axum::Error::new(error))),
             Poll::Ready(None) => {
                 self.end();
                 Poll::Ready(None)
             }
             Poll::Pending => {
                 if self.ends.until.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(self.break_off(axum::Error::new("the caller may no longer listen")));
+                    let why = axum::Error::new("the caller may no longer listen");
+                    return Poll::Ready(self.break_off(Broken::Closed, why));
                 }
                 ready!(self.silence.as_mut().poll(cx));
-                Poll::Ready(self.break_off(axum::Error::new("nothing came for too long")))
+                self.place.meets(Bound::Idle);
+                Poll::Ready(self.break_off(Broken::Idle, axum::Error::new("nothing came for too long")))
             }
         }
     }

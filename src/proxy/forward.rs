@@ -16,21 +16,30 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::Proxy;
 use super::body::{Answer, Ends, Outgoing, Unusable};
 use super::headers::{self, Client, Mount, SwappedProtocol};
-use super::limits::{Limited, Place};
-use super::{Proxy, tunnel};
-use crate::control::{AgentHandle, DeliveryError};
+use super::limits::{Bound, Limited, Place};
+use super::tunnel::{self, Bounds};
+use crate::control::{AgentHandle, DeliveryError, Turn};
 use crate::view::Access;
+use crate::zeroclaw::client::SentMark;
 use crate::zeroclaw::client::connections;
+use crate::zeroclaw::client::expect::Sent;
+use crate::zeroclaw::client::handover::Handover;
 
 type Lease = connections::Lease<Body>;
 
 /// Pause before a request that could not be sent is tried again: by then a death is noticed, or the gateway is back.
 const RESEND_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a caller may send nothing of a body that is still to come, and how long all of a small one may take. Who sends
+/// slowly holds a place meanwhile.
+const SEND_WITHIN: Duration = Duration::from_secs(30);
 
 /// A request on its way to an agent.
 pub struct Call {
@@ -42,8 +51,11 @@ pub struct Call {
     pub body: Body,
     pub client: Client,
     pub mount: Mount,
-    /// How long it may wait for an agent that comes up.
+    /// How long it may wait for an agent that comes up, and until when.
     pub hold: Duration,
+    pub deadline: Instant,
+    /// The turn of a message among others to the agent; it ends when the message is on the wire.
+    pub turn: Option<Turn>,
     /// Ends streams and WebSockets that would else go on for ever: the caller's key is revoked, or the service ends.
     pub until: BoxFuture<'static, ()>,
 }
@@ -60,6 +72,8 @@ pub enum ForwardError {
     TooLarge(u64),
     #[error("the body ended before its end")]
     BrokenBody,
+    #[error("the body did not arrive in time")]
+    LateBody,
 }
 
 impl Proxy {
@@ -70,66 +84,74 @@ impl Proxy {
     /// See [`ForwardError`].
     pub async fn forward(&self, call: Call) -> Result<Response<Body>, ForwardError> {
         let user = call.agent.view().ok_or(DeliveryError::Gone)?.record.user;
-        let place = self.limits.enter(call.agent.id(), user)?;
+        let guest = matches!(call.mount, Mount::Host { visit: false });
+        let place =
+            if guest { self.limits.enter_guest(call.agent.id())? } else { self.limits.enter(call.agent.id(), user)? };
         let websocket = is_websocket(&call.parts);
-        let max = self.options.max_body;
+        let (max, idle) = (self.options.max_body, self.options.idle.min(SEND_WITHIN));
         let announced =
             call.parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let Call { agent, mut parts, path, body, client, mount, hold, until } = call;
+        let Call { agent, mut parts, path, body, client, mount, hold, deadline, mut turn, until } = call;
         let caller = websocket.then(|| parts.extensions.remove::<hyper::upgrade::OnUpgrade>()).flatten();
-        let outgoing =
-            if websocket { Ok(Outgoing::Whole(bytes::Bytes::new())) } else { Outgoing::of(body, announced, max).await };
-        let unusable = |unusable| match unusable {
-            Unusable::TooLarge => ForwardError::TooLarge(max),
-            Unusable::Broken => ForwardError::BrokenBody,
+        let outgoing = if websocket {
+            Ok(Outgoing::Whole(bytes::Bytes::new()))
+        } else {
+            Outgoing::of(body, announced, max, idle).await
         };
-        let mut outgoing = outgoing.map_err(unusable)?;
+        let unusable = |place: &Place, unusable| match unusable {
+            Unusable::TooLarge => {
+                place.meets(Bound::Body);
+                ForwardError::TooLarge(max)
+            }
+            Unusable::Broken => ForwardError::BrokenBody,
+            Unusable::Late => {
+                place.meets(Bound::Idle);
+                ForwardError::LateBody
+            }
+        };
+        let mut outgoing = outgoing.map_err(|why| unusable(&place, why))?;
         let pace = self.options.bytes_per_sec;
-        let way = Way { proxy: self, agent: &agent, deadline: Instant::now() + hold, hold };
+        let way = Way { proxy: self, agent: &agent, deadline, hold };
         let mut refused_in = None;
         loop {
-            let (access, lease) = way.connection(refused_in).await?;
+            let (access, mut lease) = way.connection(refused_in).await?;
             let Some(body) = outgoing.take() else {
                 return Err(DeliveryError::Unknown("the body was given away".into()).into());
             };
-            let (request, swapped) = outbound(&parts, &path, &client, &mount, &access, websocket, body);
-            match way.send(lease, request).await {
-                Sent::Answered(response, _)
+            let (head, swapped) = outbound(&parts, &path, &client, &mount, &access, websocket);
+            match way.send(&mut lease, &access, (head, body), &mut turn).await {
+                Sent::Answered(response, unread)
                     if response.status() == StatusCode::UNAUTHORIZED
-                        && matches!(mount, Mount::Path(_))
+                        && mount.adds_token()
                         && agent.is_token_refused(&access).await =>
                 {
                     // The agent's own token was refused, the request unread: one new pairing, then once more.
+                    if let Some(unsent) = unread.and_then(|unread| unread.withdraw()) {
+                        outgoing.put_back(unsent);
+                    }
                     if refused_in.is_some() || !outgoing.can_repeat() {
                         return Err(DeliveryError::Unauthorized.into());
                     }
                     refused_in = Some(access.attempt);
                 }
-                Sent::Answered(response, lease) => {
-                    let onward =
-                        Onward { lease, place, caller, swapped, mount, access, idle: self.options.idle, pace, until };
+                Sent::Answered(response, unread) => {
+                    let idle = self.options.idle;
+                    let onward = Onward { lease, unread, place, caller, swapped, mount, access, idle, pace, until };
                     return Ok(onward.answer(response));
                 }
-                Sent::Not(unsent) => {
+                Sent::Not(unsent, why) => {
+                    tracing::debug!(why, "a request did not reach its gateway");
                     outgoing.put_back(unsent);
                     way.pause().await?;
                 }
                 Sent::Late => return Err(DeliveryError::TimedOut.into()),
                 Sent::Unknown(why) => {
-                    return Err(outgoing.fault().map_or_else(|| DeliveryError::Unknown(why).into(), unusable));
+                    let fault = outgoing.fault().map(|fault| unusable(&place, fault));
+                    return Err(fault.unwrap_or_else(|| DeliveryError::Unknown(why).into()));
                 }
             }
         }
     }
-}
-
-/// How a try went.
-pub(super) enum Sent {
-    Answered(Response<Incoming>, Lease),
-    /// Certainly nothing of it reached the gateway.
-    Not(Body),
-    Unknown(String),
-    Late,
 }
 
 /// The way to one agent's gateway, with how long may be waited for it.
@@ -165,14 +187,37 @@ impl Way<'_> {
         Ok(())
     }
 
-    pub(super) async fn send(&self, mut lease: Lease, request: Request<Body>) -> Sent {
-        match timeout(self.proxy.options.answer_within, lease.sender.try_send_request(request)).await {
-            Ok(Ok(response)) => Sent::Answered(response, lease),
-            Ok(Err(mut error)) => match error.take_message() {
-                Some(request) => Sent::Not(request.into_body()),
-                None => Sent::Unknown(reason(&error.into_error())),
-            },
-            Err(_elapsed) => Sent::Late,
+    /// Sends a request, at most once. The turn ends when it is on the wire.
+    pub(super) async fn send(
+        &self,
+        lease: &mut Lease,
+        access: &Access,
+        (head, body): (Request<()>, Body),
+        turn: &mut Option<Turn>,
+    ) -> Sent<Body> {
+        let within = self.proxy.options.answer_within;
+        if body.is_end_stream() {
+            *turn = None;
+            return match timeout(within, lease.sender.try_send_request(head.map(|()| body))).await {
+                Ok(Ok(response)) => Sent::Answered(response, None),
+                Ok(Err(mut error)) => match error.take_message() {
+                    Some(request) => Sent::Not(request.into_body(), "the connection was closed".into()),
+                    None => Sent::Unknown(reason(&error.into_error())),
+                },
+                Err(_elapsed) => Sent::Late,
+            };
+        }
+        let (mark, deadline) = (SentMark::default(), Instant::now() + within);
+        let expectations = &self.proxy.expectations;
+        let sending = expectations.send(access.endpoint, lease, (head, body), Body::new, mark.clone(), deadline);
+        tokio::pin!(sending);
+        tokio::select! {
+            biased;
+            sent = &mut sending => sent,
+            () = mark.wait(), if turn.is_some() => {
+                *turn = None;
+                sending.await
+            }
         }
     }
 }
@@ -192,9 +237,8 @@ fn outbound(
     mount: &Mount,
     access: &Access,
     websocket: bool,
-    body: Body,
-) -> (Request<Body>, Option<SwappedProtocol>) {
-    let mut request = Request::new(body);
+) -> (Request<()>, Option<SwappedProtocol>) {
+    let mut request = Request::new(());
     *request.method_mut() = parts.method.clone();
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = parts.headers.clone();
@@ -205,7 +249,7 @@ fn outbound(
     if websocket {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        if matches!(mount, Mount::Path(_)) {
+        if mount.adds_token() {
             (path, swapped) = headers::replace_socket_token(headers, &path, &access.token);
         }
     }
@@ -216,6 +260,7 @@ fn outbound(
 /// What becomes of a gateway's answer.
 struct Onward {
     lease: Lease,
+    unread: Option<Handover<Body>>,
     place: Place,
     /// The caller's end of an upgrade.
     caller: Option<hyper::upgrade::OnUpgrade>,
@@ -243,14 +288,8 @@ impl Onward {
                 .headers
                 .get(header::CONTENT_TYPE)
                 .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-            let body = Answer::new(
-                body,
-                self.lease,
-                self.place,
-                Ends { idle: self.idle, until: self.until },
-                self.pace,
-                events,
-            );
+            let ends = Ends { idle: self.idle, until: self.until };
+            let body = Answer::new(body, self.lease, self.unread, self.place, ends, self.pace, events);
             return Response::from_parts(parts, Body::new(body));
         };
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -258,12 +297,13 @@ impl Onward {
         if let Some(swapped) = &self.swapped {
             swapped.restore(&mut parts.headers);
         }
-        tunnel::open(caller, gateway, self.place, self.idle, self.until);
+        tunnel::open(caller, gateway, Bounds { place: self.place, idle: self.idle, pace: self.pace }, self.until);
         Response::from_parts(parts, Body::empty())
     }
 }
 
-/// Whether the caller asks for a WebSocket. Other upgrades are not passed on: the request goes on without them.
+/// Whether the caller asks for a WebSocket. Other upgrades are not passed on: the request goes on without them. So does one with
+/// a body: a handshake has none, and its length would be taken for that of what follows on the connection.
 pub fn is_websocket(parts: &Parts) -> bool {
     let names = |name: &header::HeaderName, wanted: &str| {
         let values = parts.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -271,6 +311,8 @@ pub fn is_websocket(parts: &Parts) -> bool {
     };
     parts.method == http::Method::GET
         && parts.version == Version::HTTP_11
+        && !parts.headers.contains_key(header::TRANSFER_ENCODING)
+        && parts.headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0")
         && names(&header::CONNECTION, "upgrade")
         && names(&header::UPGRADE, "websocket")
 }

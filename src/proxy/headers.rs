@@ -41,6 +41,9 @@ const OF_THE_ORIGIN: [&str; 6] = [
     "content-security-policy-report-only",
 ];
 
+/// A usual length of `Forwarded`.
+const LINE: usize = 96;
+
 /// Who calls, as the gateway is told.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -56,8 +59,18 @@ pub struct Client {
 pub enum Mount {
     /// Below a path of ours, without a slash at its end. The agent's token is put in.
     Path(String),
-    /// At the root of a host name of its own: it is passed on as it is, no token added.
-    Host,
+    /// At the root of a host name of its own: it is passed on as it is. The agent's token is put in for those who were let in
+    /// on a visit, and for nobody else.
+    Host { visit: bool },
+}
+
+impl Mount {
+    pub(super) const fn adds_token(&self) -> bool {
+        match self {
+            Self::Path(_) => true,
+            Self::Host { visit } => *visit,
+        }
+    }
 }
 
 /// Makes a request's headers those of a request to the gateway at `to`.
@@ -78,17 +91,19 @@ pub(super) fn to_gateway(
     headers.remove(header::EXPECT);
     hide_session(headers);
     forwarded(headers, client, mount);
+    if mount.adds_token() {
+        headers.remove(header::AUTHORIZATION);
+        if let Some(bearer) = bearer(token) {
+            headers.insert(header::AUTHORIZATION, bearer);
+        }
+    }
     match mount {
         Mount::Path(_) => {
-            headers.remove(header::AUTHORIZATION);
-            if let Some(bearer) = bearer(token) {
-                headers.insert(header::AUTHORIZATION, bearer);
-            }
             // The gateway compares the two, and the browser's page is ours.
             headers.remove(header::ORIGIN);
             set_host(headers, to);
         }
-        Mount::Host => {
+        Mount::Host { .. } => {
             // As it is: links, cookies and checks of the origin go by the name that the browser shows.
             if !headers.contains_key(header::HOST) {
                 set_host(headers, to);
@@ -112,7 +127,7 @@ fn bearer(token: &Secret<String>) -> Option<HeaderValue> {
 /// Makes an answer's headers those of an answer of ours. An upgrade's own headers stay where `upgraded` says so.
 pub(super) fn to_client(headers: &mut HeaderMap, mount: &Mount, from: SocketAddr) {
     remove_hop_by_hop(headers);
-    let Mount::Path(prefix) = mount else { return };
+    let Mount::Path(prefix) = mount else { return keep_cookies(headers, None) };
     for name in OF_THE_ORIGIN {
         headers.remove(name);
     }
@@ -126,12 +141,7 @@ pub(super) fn to_client(headers: &mut HeaderMap, mount: &Mount, from: SocketAddr
             headers.insert(name, moved);
         }
     }
-    let cookies: Vec<HeaderValue> =
-        headers.get_all(header::SET_COOKIE).iter().filter_map(|cookie| kept_below(cookie, prefix)).collect();
-    headers.remove(header::SET_COOKIE);
-    for cookie in cookies {
-        headers.append(header::SET_COOKIE, cookie);
-    }
+    keep_cookies(headers, Some(prefix));
     // A page of an agent is shown without our origin's rights: it may be an answer that somebody made a model write.
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
 }
@@ -176,19 +186,22 @@ fn forwarded(headers: &mut HeaderMap, client: &Client, mount: &Mount) {
     for name in [&FORWARDED, &FORWARDED_FOR, &FORWARDED_HOST, &FORWARDED_PROTO, &FORWARDED_PREFIX] {
         headers.remove(name);
     }
-    let mut elements = Vec::new();
+    let mut line = String::with_capacity(LINE);
     if let Some(address) = client.address {
-        let ip = address.ip();
-        elements.push(if ip.is_ipv6() { format!("for=\"[{ip}]\"") } else { format!("for={ip}") });
-        insert(headers, FORWARDED_FOR, ip.to_string());
+        let ip = address.ip().to_string();
+        let quoted = if address.is_ipv6() { ["for=\"[", &ip, "]\";"] } else { ["for=", &ip, ";"] };
+        line.extend(quoted);
+        insert(headers, FORWARDED_FOR, ip);
     }
-    if let Some(host) = client.host.as_ref().and_then(|host| host.to_str().ok()).filter(|host| is_host(host)) {
-        elements.push(format!("host=\"{host}\""));
-        insert(headers, FORWARDED_HOST, host.to_owned());
+    if let Some(value) = &client.host
+        && let Some(host) = value.to_str().ok().filter(|host| is_host(host))
+    {
+        line.extend(["host=\"", host, "\";"]);
+        headers.insert(FORWARDED_HOST, value.clone());
     }
-    elements.push(format!("proto={}", client.scheme));
-    insert(headers, FORWARDED_PROTO, client.scheme.to_owned());
-    insert(headers, FORWARDED, elements.join(";"));
+    line.extend(["proto=", client.scheme]);
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
+    insert(headers, FORWARDED, line);
     if let Mount::Path(prefix) = mount {
         insert(headers, FORWARDED_PREFIX, prefix.clone());
     }
@@ -219,8 +232,21 @@ fn moved(value: &HeaderValue, prefix: &str, from: SocketAddr) -> Option<HeaderVa
     path.starts_with('/').then(|| HeaderValue::try_from(format!("{prefix}{path}")).ok()).flatten()
 }
 
-/// A cookie of the gateway's that comes back to the gateway alone; none in the name of our own session.
-fn kept_below(cookie: &HeaderValue, prefix: &str) -> Option<HeaderValue> {
+/// Cookies come back to the gateway alone: not to the service, and not to other agents below the same domain.
+fn keep_cookies(headers: &mut HeaderMap, prefix: Option<&str>) {
+    if !headers.contains_key(header::SET_COOKIE) {
+        return;
+    }
+    let cookies: Vec<HeaderValue> =
+        headers.get_all(header::SET_COOKIE).iter().filter_map(|cookie| kept_below(cookie, prefix)).collect();
+    headers.remove(header::SET_COOKIE);
+    for cookie in cookies {
+        headers.append(header::SET_COOKIE, cookie);
+    }
+}
+
+/// A cookie of the gateway's below the prefix, or without one at its own host alone; none in the name of our own session.
+fn kept_below(cookie: &HeaderValue, prefix: Option<&str>) -> Option<HeaderValue> {
     let text = cookie.to_str().ok()?;
     let mut parts = text.split(';').map(str::trim);
     let pair = parts.next()?;
@@ -239,7 +265,7 @@ fn kept_below(cookie: &HeaderValue, prefix: &str) -> Option<HeaderValue> {
         }
     }
     let path = if path.starts_with('/') { path } else { "/".to_owned() };
-    kept.push(format!("Path={prefix}{path}"));
+    kept.push(format!("Path={}{path}", prefix.unwrap_or_default()));
     HeaderValue::try_from(kept.join("; ")).ok()
 }
 

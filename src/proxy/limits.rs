@@ -10,18 +10,40 @@ use dashmap::DashMap;
 
 use crate::domain::{AgentId, UserId};
 
-/// Whose limit is reached.
+/// What bounds calls to gateways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub enum Bound {
+    /// Calls that are open to one agent.
     Agent,
+    /// Calls that are open to all agents of one user.
     User,
+    /// Bytes of a request.
+    Body,
+    /// How long nothing may move.
+    Idle,
+    /// Bytes of a stream in a second.
+    Pace,
 }
 
-/// Too many calls are open.
+impl Bound {
+    pub const ALL: [Self; 5] = [Self::Agent, Self::User, Self::Body, Self::Idle, Self::Pace];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::User => "user",
+            Self::Body => "body",
+            Self::Idle => "idle",
+            Self::Pace => "pace",
+        }
+    }
+}
+
+/// Too many calls are open to the agent, or to those of its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{limit} calls are open already")]
 pub struct Limited {
-    pub scope: Scope,
+    pub bound: Bound,
     pub limit: usize,
 }
 
@@ -29,57 +51,94 @@ pub struct Limited {
 struct Counts {
     agents: DashMap<AgentId, usize>,
     users: DashMap<UserId, usize>,
+    /// Strangers' calls, by agent.
+    guests: DashMap<AgentId, usize>,
     open: AtomicUsize,
+    /// Calls that met a bound, in the order of [`Bound::ALL`].
+    met: [AtomicU64; Bound::ALL.len()],
+}
+
+impl Counts {
+    fn meet(&self, bound: Bound) {
+        self.met[bound as usize].fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 pub(super) struct Limits {
     counts: Arc<Counts>,
     per_agent: usize,
     per_user: usize,
-    refused: AtomicU64,
 }
 
 /// A place among the open calls; given back when dropped.
 pub(super) struct Place {
     counts: Arc<Counts>,
     agent: AgentId,
-    user: UserId,
+    /// `None` for a stranger.
+    user: Option<UserId>,
 }
+
+/// Strangers get one in so many of an agent's places, beside those: they cannot keep its owner out.
+const GUESTS: usize = 4;
 
 impl Limits {
     pub(super) fn new(per_agent: usize, per_user: usize) -> Self {
-        Self { counts: Arc::default(), per_agent, per_user, refused: AtomicU64::new(0) }
+        Self { counts: Arc::default(), per_agent, per_user }
     }
 
     pub(super) fn open(&self) -> usize {
         self.counts.open.load(Ordering::Relaxed)
     }
 
-    pub(super) fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+    /// Calls that met this bound, since the start.
+    pub(super) fn met(&self, bound: Bound) -> u64 {
+        self.counts.met[bound as usize].load(Ordering::Relaxed)
     }
 
     pub(super) fn enter(&self, agent: AgentId, user: UserId) -> Result<Place, Limited> {
-        let refuse = |scope, limit| {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            Err(Limited { scope, limit })
+        let refuse = |bound, limit| {
+            self.counts.meet(bound);
+            Err(Limited { bound, limit })
         };
         if !count_in(&self.counts.users, user, self.per_user) {
-            return refuse(Scope::User, self.per_user);
+            return refuse(Bound::User, self.per_user);
         }
         if !count_in(&self.counts.agents, agent, self.per_agent) {
             count_out(&self.counts.users, user);
-            return refuse(Scope::Agent, self.per_agent);
+            return refuse(Bound::Agent, self.per_agent);
         }
         self.counts.open.fetch_add(1, Ordering::Relaxed);
-        Ok(Place { counts: Arc::clone(&self.counts), agent, user })
+        Ok(Place { counts: Arc::clone(&self.counts), agent, user: Some(user) })
+    }
+
+    /// The same for a stranger at the agent's own host name.
+    pub(super) fn enter_guest(&self, agent: AgentId) -> Result<Place, Limited> {
+        let limit = (self.per_agent / GUESTS).max(1);
+        if !count_in(&self.counts.guests, agent, limit) {
+            self.counts.meet(Bound::Agent);
+            return Err(Limited { bound: Bound::Agent, limit });
+        }
+        self.counts.open.fetch_add(1, Ordering::Relaxed);
+        Ok(Place { counts: Arc::clone(&self.counts), agent, user: None })
+    }
+}
+
+impl Place {
+    /// The call has met this bound.
+    pub(super) fn meets(&self, bound: Bound) {
+        self.counts.meet(bound);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        count_out(&self.counts.agents, self.agent);
-        count_out(&self.counts.users, self.user);
+        match self.user {
+            Some(user) => {
+                count_out(&self.counts.agents, self.agent);
+                count_out(&self.counts.users, user);
+            }
+            None => count_out(&self.counts.guests, self.agent),
+        }
         self.counts.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -112,14 +171,15 @@ mod tests {
         let first = limits.enter(ada, user).ok();
         let second = limits.enter(ada, user).ok();
         assert!(first.is_some() && second.is_some());
-        assert_eq!(limits.enter(ada, user).err(), Some(Limited { scope: Scope::Agent, limit: 2 }));
+        assert_eq!(limits.enter(ada, user).err(), Some(Limited { bound: Bound::Agent, limit: 2 }));
         let third = limits.enter(bob, user).ok();
-        assert_eq!(limits.enter(bob, user).err(), Some(Limited { scope: Scope::User, limit: 3 }));
+        assert_eq!(limits.enter(bob, user).err(), Some(Limited { bound: Bound::User, limit: 3 }));
         assert!(limits.enter(bob, other).is_ok(), "another user has places of its own");
         drop(second);
         assert!(limits.enter(ada, user).is_ok());
         drop((first, third));
-        assert_eq!((limits.open(), limits.refused()), (0, 2));
+        assert_eq!(limits.open(), 0);
+        assert_eq!(Bound::ALL.map(|bound| limits.met(bound)), [1, 1, 0, 0, 0]);
         assert!(
             limits.counts.agents.is_empty() && limits.counts.users.is_empty(),
             "nothing is left of calls that ended"

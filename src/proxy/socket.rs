@@ -3,6 +3,7 @@
 //! Opening one changes nothing at the gateway, so that it is tried again until the agent's wait is over. What is sent over
 //! it may have been read.
 
+use axum::body::Body;
 use futures_util::{SinkExt, StreamExt};
 use http::header::{self, HeaderValue};
 use http::uri::PathAndQuery;
@@ -15,11 +16,12 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 
 use super::Proxy;
-use super::forward::{ForwardError, Sent, Way};
+use super::forward::{ForwardError, Way};
 use super::headers::{self, Client, Mount};
 use super::limits::Place;
 use crate::control::{AgentHandle, DeliveryError};
 use crate::domain::UserId;
+use crate::zeroclaw::client::expect::Sent;
 
 /// Longest message that is read, in bytes: a whole answer of a model.
 const MESSAGE: usize = 4 << 20;
@@ -42,13 +44,14 @@ impl Proxy {
         path: &PathAndQuery,
         client: &Client,
         hold: std::time::Duration,
+        deadline: Instant,
     ) -> Result<Socket, ForwardError> {
         let place = self.limits.enter(agent.id(), user)?;
-        let way = Way { proxy: self, agent, deadline: Instant::now() + hold, hold };
+        let way = Way { proxy: self, agent, deadline, hold };
         let mount = Mount::Path(String::new());
         let mut refused_in = None;
         loop {
-            let (access, lease) = way.connection(refused_in).await?;
+            let (access, mut lease) = way.connection(refused_in).await?;
             let mut headers = HeaderMap::new();
             headers::to_gateway(&mut headers, client, &mount, access.endpoint, &access.token);
             headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -58,11 +61,11 @@ impl Proxy {
                 headers.insert(header::SEC_WEBSOCKET_KEY, key);
             }
             let (path, _) = headers::replace_socket_token(&mut headers, path, &access.token);
-            let mut request = Request::new(axum::body::Body::empty());
+            let mut request = Request::new(());
             *request.method_mut() = Method::GET;
             *request.uri_mut() = Uri::from(path);
             *request.headers_mut() = headers;
-            match way.send(lease, request).await {
+            match way.send(&mut lease, &access, (request, Body::empty()), &mut None).await {
                 Sent::Answered(response, _) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     let upgraded = hyper::upgrade::on(response).await;
                     let Ok(upgraded) = upgraded else {
@@ -84,7 +87,7 @@ impl Proxy {
                 Sent::Answered(response, _) => {
                     return Err(DeliveryError::Garbage(format!("{} instead of a WebSocket", response.status())).into());
                 }
-                Sent::Not(_) | Sent::Unknown(_) => way.pause().await?,
+                Sent::Not(..) | Sent::Unknown(_) => way.pause().await?,
                 Sent::Late => return Err(DeliveryError::TimedOut.into()),
             }
         }

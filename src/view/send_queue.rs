@@ -8,14 +8,14 @@ use tokio::sync::Semaphore;
 #[derive(Debug)]
 pub struct SendQueue {
     /// One message at a time passes from waiting to sending, first come first served: held messages keep their order.
-    pub turn: Semaphore,
+    pub turn: Arc<Semaphore>,
     /// Messages waiting or under way.
     held: AtomicU32,
 }
 
 impl Default for SendQueue {
     fn default() -> Self {
-        Self { turn: Semaphore::new(1), held: AtomicU32::new(0) }
+        Self { turn: Arc::new(Semaphore::new(1)), held: AtomicU32::new(0) }
     }
 }
 

@@ -2,7 +2,8 @@
 
 mod cause;
 pub(crate) mod connections;
-mod handover;
+pub(crate) mod expect;
+pub(crate) mod handover;
 mod http;
 mod message;
 mod model_failure;

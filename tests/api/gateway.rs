@@ -65,6 +65,7 @@ impl TestGateway {
             .route("/ws/chat", get(socket))
             .route("/ticks", get(ticks))
             .route("/half", get(half))
+            .route("/silent", get(silent))
             .route("/flood", get(flood))
             .route("/cookie", get(cookie))
             .route("/v1/chat/completions", any(echo))
@@ -212,6 +213,17 @@ async fn flood(State(shared): State<Arc<Shared>>) -> Response {
     Body::from_stream(chunks).into_response()
 }
 
+/// Says one thing, and nothing more.
+async fn silent(State(shared): State<Arc<Shared>>) -> Response {
+    let open = Open(shared);
+    let first = futures_util::stream::iter([Ok::<_, std::io::Error>("data: 1\n\n")]);
+    let rest = futures_util::stream::once(async move {
+        let _open = open;
+        std::future::pending().await
+    });
+    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(first.chain(rest))).into_response()
+}
+
 /// Breaks off in the middle of an event.
 async fn half() -> Response {
     let parts = futures_util::stream::iter([Ok("data: wh"), Err(std::io::Error::other("killed"))]);
@@ -227,7 +239,7 @@ async fn half() -> Response {
 
 async fn cookie() -> Response {
     let headers = [
-        (header::SET_COOKIE, HeaderValue::from_static("theme=dark; Path=/")),
+        (header::SET_COOKIE, HeaderValue::from_static("theme=dark; Path=/; Domain=example.org")),
         (header::LOCATION, HeaderValue::from_static("/login")),
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
     ];
@@ -452,7 +464,7 @@ async fn places_are_bounded_and_come_back() {
     drop(second);
 }
 
-async fn open_socket(world: &World, target: &str, headers: &[(&'static str, String)]) -> Result<Socket, u16> {
+pub async fn open_socket(world: &World, target: &str, headers: &[(&'static str, String)]) -> Result<Socket, u16> {
     let mut request = format!("ws://{}{target}", world.at).into_client_request().unwrap();
     for (name, value) in headers {
         request.headers_mut().insert(*name, value.parse().unwrap());
@@ -465,7 +477,7 @@ async fn open_socket(world: &World, target: &str, headers: &[(&'static str, Stri
     }
 }
 
-type Socket = (tokio_tungstenite::WebSocketStream<TcpStream>, HeaderMap);
+pub type Socket = (tokio_tungstenite::WebSocketStream<TcpStream>, HeaderMap);
 
 #[tokio::test]
 async fn a_websocket_works_with_every_way_to_present_a_key() {
@@ -585,6 +597,7 @@ async fn an_agent_has_a_host_name_of_its_own() {
     assert_eq!(told.body["headers"]["host"], "ada.agents.example.org");
     let moved = answer(at("ADA.agents.example.org:443", Method::GET, "/cookie")).await;
     assert_eq!((moved.header("location"), moved.header("access-control-allow-origin")), ("/login", "*"));
+    assert_eq!(moved.header("set-cookie"), "theme=dark; Path=/", "its cookies are no other host's");
     answer(at("bob.agents.example.org", Method::GET, "/")).await.problem(404, "not-found");
     answer(at("ada.agents.example.org", Method::POST, "/pair")).await.problem(403, "forbidden");
     assert_eq!(answer(at("agents.example.org", Method::GET, "/livez")).await.status, 200);
@@ -595,4 +608,52 @@ async fn an_agent_has_a_host_name_of_its_own() {
     let page = answer(at("ada.agents.example.org", Method::GET, "/").header("accept", "text/html")).await;
     assert_eq!((page.status, page.header("refresh")), (503, "3"));
     assert!(page.text.contains("reloads by itself"));
+}
+
+#[tokio::test]
+async fn an_owner_uses_the_agents_own_page_by_a_code() {
+    let world = World::with_free_ports(HttpOptions::default()).await;
+    let id = world.running("ada").await;
+    let gateway = TestGateway::of(&world, &id).await;
+    let at = |method: Method, path: &str| world.raw(method, path).header("host", "ada.agents.example.org");
+    let pair = async |code: &str| answer(at(Method::POST, "/pair").header("x-pairing-code", code)).await;
+    pair("AAAAAA").await.problem(403, "forbidden");
+    let key = world.key_with(&[Scope::AgentsRead, Scope::AgentsWrite, Scope::MessagesSend]).await;
+    let invite = || world.raw(Method::POST, &format!("/api/agents/{id}/dashboard")).bearer_auth(&key);
+    let invited = answer(invite()).await;
+    assert_eq!((invited.status, &invited.body["host"]), (201, &json!("ada.agents.example.org")), "{invited:?}");
+    let code = invited.body["code"].as_str().unwrap();
+    let paired = pair(code).await;
+    assert_eq!((paired.status, &paired.body["paired"]), (200, &json!(true)), "{paired:?}");
+    pair(code).await.problem(403, "forbidden");
+    let token = paired.body["token"].as_str().unwrap().to_owned();
+    let call = |method: Method, path: &str| at(method, path).bearer_auth(&token);
+    let told = answer(call(Method::POST, "/x")).await;
+    assert_eq!((&told.body["authorized"], &told.body["target"]), (&json!(true), &json!("/x")), "{told:?}");
+    assert!(!told.text.contains("zv_"));
+    // A WebSocket presents it as pages do.
+    for (target, headers) in [
+        (format!("/ws/chat?token={token}"), vec![]),
+        ("/ws/chat".to_owned(), vec![("sec-websocket-protocol", format!("zeroclaw.v1, bearer.{token}"))]),
+    ] {
+        let host = ("host", "ada.agents.example.org".to_owned());
+        let headers: Vec<_> = headers.into_iter().chain([host]).collect();
+        let (mut socket, _) = open_socket(&world, &target, &headers).await.unwrap();
+        socket.send(tungstenite::Message::text("hi")).await.unwrap();
+        let reply = tokio::time::timeout(PATIENCE, socket.next()).await.expect("it is silent").unwrap().unwrap();
+        assert_eq!(reply.into_text().unwrap().as_str(), "echo: hi");
+    }
+    // What belongs to the control plane stays with it, and the token is worth nothing elsewhere.
+    answer(call(Method::PUT, "/api/config")).await.problem(409, "configuration-managed");
+    answer(call(Method::POST, "/pair")).await.problem(403, "forbidden");
+    answer(world.raw(Method::GET, &format!("/api/agents/{id}")).bearer_auth(&token)).await.problem(401, "unauthorized");
+    world.running("bob").await;
+    let elsewhere = world.raw(Method::GET, "/x").header("host", "bob.agents.example.org").header("accept", "text/html");
+    assert_ne!(answer(elsewhere.bearer_auth(&token)).await.status, 200);
+    // A visit ends with the key by which it was opened.
+    let calls = gateway.calls();
+    world.forget(&key).await;
+    assert_eq!(answer(call(Method::GET, "/x")).await.body["authorized"], false);
+    assert_eq!(gateway.calls(), calls + 1);
+    answer(invite()).await.problem(401, "unauthorized");
 }

@@ -3,13 +3,15 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite;
 use zeroone::http::HttpOptions;
 use zeroone::proxy::ProxyOptions;
 
-use crate::gateway::{TestGateway, raw};
-use crate::world::{PATIENCE, World, until};
+use crate::gateway::{TestGateway, open_socket, raw};
+use crate::world::{PATIENCE, World, answer, until};
 
 /// A request for the agent's gateway, in the caller's own bytes.
 fn request(world: &World, id: &str, line: &str, rest: &str) -> String {
@@ -152,4 +154,160 @@ async fn a_stream_is_no_faster_than_it_may_be() {
     assert!(took >= Duration::from_millis(900), "{read} bytes in {took:?}");
     let small = world.get(&format!("/api/agents/{id}/gateway/x")).await;
     assert_eq!(small.status, 200, "short answers are not held up");
+}
+
+/// What `/metrics` says of calls that met a bound.
+async fn met(world: &World, bound: &str) -> u64 {
+    let text = world.get("/metrics").await.text;
+    let line = text.lines().find(|line| line.starts_with(&format!("zeroone_proxy_bounded_total{{bound=\"{bound}\"}}")));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("{bound}: {text}"))
+}
+
+#[tokio::test]
+async fn each_bound_has_its_code_and_its_figure() {
+    let proxy = ProxyOptions { per_agent: 2, per_user: 3, max_body: 1000, ..ProxyOptions::default() };
+    let world = World::with_free_ports(HttpOptions { proxy, ..HttpOptions::default() }).await;
+    let (ada, bob) = (world.running("ada").await, world.running("bob").await);
+    let _gateways = (TestGateway::of(&world, &ada).await, TestGateway::of(&world, &bob).await);
+    let path = |id: &str, path: &str| format!("/api/agents/{id}/gateway/{path}");
+    let post = world.request(reqwest::Method::POST, &path(&ada, "x")).body(vec![b'x'; 1001]);
+    answer(post).await.problem(413, "too-large");
+    let open = async |id: &str| world.request(reqwest::Method::GET, &path(id, "ticks")).send().await.unwrap();
+    let first = (open(&ada).await, open(&ada).await);
+    assert_eq!(world.get(&path(&ada, "x")).await.problem(429, "too-many-streams")["limit"], 2);
+    let third = open(&bob).await;
+    assert_eq!(third.status(), 200);
+    let refused = world.get(&path(&bob, "x")).await;
+    assert_eq!(refused.problem(429, "too-many-streams-of-user")["limit"], 3);
+    assert!(refused.headers.contains_key("retry-after"));
+    // A WebSocket takes a place like any other stream.
+    let target = format!("{}?token={}", path(&bob, "ws/chat"), world.key);
+    assert_eq!(open_socket(&world, &target, &[]).await.err(), Some(429));
+    drop((first, third));
+    for (bound, times) in [("body", 1), ("agent", 1), ("user", 2), ("idle", 0), ("pace", 0)] {
+        assert_eq!(met(&world, bound).await, times, "{bound}");
+    }
+    until("places come back", async || open_socket(&world, &target, &[]).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn what_is_silent_for_too_long_is_closed() {
+    let proxy = ProxyOptions { idle: Duration::from_millis(300), ..ProxyOptions::default() };
+    let world = World::with_free_ports(HttpOptions { proxy, ..HttpOptions::default() }).await;
+    let id = world.running("a").await;
+    let gateway = TestGateway::of(&world, &id).await;
+    let silent = world.get(&format!("/api/agents/{id}/gateway/silent")).await;
+    assert!(silent.text.starts_with("data: 1\n\n") && silent.text.contains("stream-idle"), "{silent:?}");
+    until("the gateway's stream is ended", async || gateway.shared.cancelled.load(Ordering::SeqCst) == 1).await;
+    let target = format!("/api/agents/{id}/gateway/ws/chat?token={}", world.key);
+    let (mut socket, _) = open_socket(&world, &target, &[]).await.unwrap();
+    let end = async { while socket.next().await.is_some_and(|frame| frame.is_ok()) {} };
+    tokio::time::timeout(PATIENCE, end).await.expect("it is closed");
+    until("both are counted", async || met(&world, "idle").await == 2).await;
+    // What is not silent stays.
+    let mut ticks =
+        world.request(reqwest::Method::GET, &format!("/api/agents/{id}/gateway/ticks")).send().await.unwrap();
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_millis(700) {
+        assert!(!String::from_utf8_lossy(&ticks.chunk().await.unwrap().unwrap()).contains("error"));
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_is_no_faster_than_it_may_be_in_either_direction() {
+    let proxy = ProxyOptions { bytes_per_sec: std::num::NonZeroU32::new(64 * 1024), ..ProxyOptions::default() };
+    let world = World::with_free_ports(HttpOptions { proxy, ..HttpOptions::default() }).await;
+    let id = world.running("a").await;
+    let _gateway = TestGateway::of(&world, &id).await;
+    let target = format!("/api/agents/{id}/gateway/ws/chat?token={}", world.key);
+    let (mut socket, _) = open_socket(&world, &target, &[]).await.unwrap();
+    let began = std::time::Instant::now();
+    // Three seconds' worth, of which one goes at once: two on the way there, and two on the way back behind them.
+    let long = "x".repeat(192 * 1024);
+    socket.send(tungstenite::Message::text(long.clone())).await.unwrap();
+    let reply = tokio::time::timeout(PATIENCE, socket.next()).await.expect("it is silent").unwrap().unwrap();
+    assert_eq!(reply.into_text().unwrap().as_str(), format!("echo: {long}"));
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(3600), "{took:?}");
+    assert_eq!(met(&world, "pace").await, 2);
+}
+
+#[tokio::test]
+async fn a_handshake_with_a_body_opens_no_websocket() {
+    let world = World::with_free_ports(HttpOptions::default()).await;
+    let id = world.running("a").await;
+    let gateway = TestGateway::of(&world, &id).await;
+    let hidden = "GET /pair HTTP/1.1\r\nHost: a\r\n\r\n";
+    let upgrade = "Upgrade: websocket\r\nConnection: close, upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+    for framing in [
+        format!("Content-Length: {}\r\n\r\n{hidden}", hidden.len()),
+        format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len()),
+    ] {
+        for path in ["ws/chat", "x"] {
+            let line = format!("GET /api/agents/{{id}}/gateway/{path} HTTP/1.1");
+            let answer = raw(&world, &request(&world, &id, &line, &format!("{upgrade}{framing}"))).await;
+            assert!(!answer.starts_with("HTTP/1.1 101"), "{answer}");
+            assert!(!answer.contains("\"target\":\"/pair\""), "{answer}");
+        }
+        // What comes next on the gateway's connections is whole.
+        let before = gateway.calls();
+        let post = world.request(reqwest::Method::POST, &format!("/api/agents/{id}/gateway/y")).body("whole");
+        assert_eq!(answer(post).await.body["text"], "whole");
+        assert_eq!(gateway.calls(), before + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_given_up() {
+    let proxy = ProxyOptions { idle: Duration::from_millis(300), per_agent: 1, ..ProxyOptions::default() };
+    let world = World::with_free_ports(HttpOptions { proxy, ..HttpOptions::default() }).await;
+    let id = world.running("a").await;
+    let _gateway = TestGateway::of(&world, &id).await;
+    for length in [10, 1_000_000] {
+        let rest = format!("Content-Length: {length}\r\n\r\nsome");
+        let line = "POST /api/agents/{id}/gateway/x HTTP/1.1";
+        let answer = raw(&world, &request(&world, &id, line, &rest)).await;
+        assert!(answer.starts_with("HTTP/1.1 408"), "{length}: {answer}");
+        until("its place is free", async || world.get(&format!("/api/agents/{id}/gateway/x")).await.status == 200)
+            .await;
+    }
+    assert_eq!(met(&world, "idle").await, 2);
+}
+
+#[tokio::test]
+async fn strangers_at_an_agents_host_name_do_not_keep_its_owner_out() {
+    let proxy = ProxyOptions { per_agent: 8, ..ProxyOptions::default() };
+    let world = World::with_free_ports(HttpOptions { proxy, ..HttpOptions::default() }).await;
+    let id = world.running("ada").await;
+    let gateway = TestGateway::of(&world, &id).await;
+    let at = |method, path: &str| world.raw(method, path).header("host", "ada.agents.example.org");
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        open.push(at(reqwest::Method::GET, "/ticks").send().await.unwrap());
+    }
+    answer(at(reqwest::Method::GET, "/ticks")).await.problem(429, "too-many-streams");
+    assert_eq!(world.get(&format!("/api/agents/{id}/gateway/x")).await.status, 200);
+    drop(open);
+    until("a stranger's place is free", async || answer(at(reqwest::Method::GET, "/x")).await.status == 200).await;
+    // ZeroClaw shuts everybody out after ten wrong tokens in a minute: so many never get there.
+    let token = gateway.shared.token.lock().unwrap().clone();
+    let hook = |token: &str| {
+        answer(at(reqwest::Method::POST, "/webhook").bearer_auth(token).json(&serde_json::json!({"message": "hi"})))
+    };
+    assert_eq!(hook(&token).await.status, 200, "a device that somebody has paired by hand");
+    let before = gateway.calls();
+    let mut refused = 0;
+    for n in 0..20 {
+        match hook(&format!("guess {n}")).await {
+            told if told.status == 401 => {}
+            told => {
+                told.problem(429, "rate-limited");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((gateway.calls() - before, refused), (5, 15));
+    assert_eq!(hook(&token).await.status, 200, "a token that is known does not wait");
+    let own = world.request(reqwest::Method::POST, &format!("/api/agents/{id}/gateway/webhook"));
+    assert_eq!(answer(own.json(&serde_json::json!({"message": "hi"}))).await.status, 200);
 }

@@ -223,18 +223,37 @@ async fn a_message_that_a_paused_agent_never_read_is_answered_after_its_death() 
     let (service, model) = (Service::start(&data), StandInModel::start().await);
     let id = running(&service, "Ada", &model).await;
     talk(&service, &id, "before").await;
-    // Its last answer is no longer a proof that it is there.
-    for _ in 0..3 {
-        pause().await;
-    }
-    let paused = process(&data, &id);
-    signal(paused, 19);
-    let kill = async {
-        for _ in 0..10 {
+    let slug = service.get(&format!("/api/agents/{id}")).await.1["slug"].clone();
+    let message = format!("/api/agents/{id}/message");
+    for (way, path, accept, body) in [
+        ("whole", message.clone(), "application/json", json!({"message": "whole"})),
+        ("in pieces", message, "text/event-stream", json!({"message": "in pieces"})),
+        (
+            "as OpenAI's",
+            "/v1/chat/completions".to_owned(),
+            "application/json",
+            json!({"model": slug, "messages": [{"role": "user", "content": "as OpenAI's"}]}),
+        ),
+        ("passed on", format!("/api/agents/{id}/gateway/webhook"), "application/json", json!({"message": "passed on"})),
+    ] {
+        // Its last answer is no longer a proof that it is there.
+        for _ in 0..3 {
             pause().await;
         }
-        signal(paused, 9);
-    };
-    tokio::join!(talk(&service, &id, "while it is paused"), kill);
-    assert_ne!(process(&data, &id), paused, "another one answered");
+        let paused = process(&data, &id);
+        signal(paused, 19);
+        let kill = async {
+            for _ in 0..10 {
+                pause().await;
+            }
+            signal(paused, 9);
+        };
+        let request = service.request(reqwest::Method::POST, &path).header("accept", accept).json(&body);
+        let (answered, ()) = tokio::join!(request.send(), kill);
+        let answered = answered.expect("the service answers");
+        let status = answered.status();
+        let text = answered.text().await.expect("it is whole");
+        assert!(status == 200 && text.contains(&format!("echo: {way}")), "{way}: {status} {text}");
+        assert_ne!(process(&data, &id), paused, "another one answered");
+    }
 }

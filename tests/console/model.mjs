@@ -10,16 +10,17 @@ export const HOSTILE = [
   "| <b>a</b> | b |\n|---|---|\n| <iframe src=javascript:window.hacked=1> | 2 |",
 ].join("\n\n");
 
-/** `pace` is the time between two words; `answer` makes the text for the user's last words. */
-export async function startModel() {
+/** `pace` is the time between two words; `answer` makes the text for the user's last words. `address` is where it listens, and
+ * `host` how agents call that. */
+export async function startModel({ address = "127.0.0.1", host = address } = {}) {
   const model = { pace: 5, heard: [], answer: (words) => `You said: **${words}**`, fail: null };
   const server = createServer((request, response) => {
     let body = "";
     request.on("data", (part) => (body += part));
     request.on("end", () => answer(model, JSON.parse(body || "{}"), response).catch(() => response.destroy()));
   });
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  model.url = `http://127.0.0.1:${server.address().port}/v1`;
+  await new Promise((resolve) => server.listen(0, address, resolve));
+  model.url = `http://${host}:${server.address().port}/v1`;
   model.close = () => {
     server.closeAllConnections();
     server.close();

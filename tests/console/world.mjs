@@ -29,12 +29,14 @@ export async function until(what, condition, patience = PATIENCE) {
 }
 
 export class World {
-  /** Starts all of it. `settings` are of the environment, such as `ZEROONE_ACCOUNTS__REGISTRATION`. */
-  static async start(settings = {}) {
+  /** Starts all of it. `settings` are of the environment, such as `ZEROONE_ACCOUNTS__REGISTRATION`; `model` says where agents
+   * find theirs. */
+  static async start(settings = {}, { runtime = "process", model = {} } = {}) {
     const world = new World();
     world.settings = settings;
+    world.runtime = runtime;
     world.data = await mkdtemp(join(tmpdir(), "zeroone-console-"));
-    world.model = await startModel();
+    world.model = await startModel(model);
     await world.serve();
     world.browser = await chromium.launch({ executablePath: ZEROONE_BROWSER, headless: true, args: FLAGS, timeout: PATIENCE });
     return world;
@@ -47,7 +49,7 @@ export class World {
   async serve() {
     const bind = this.url ? new URL(this.url).host : "127.0.0.1:0";
     const env = { ...process.env, ...this.settings, NO_COLOR: "1" };
-    this.service = spawn(ZEROONE_PROGRAM, ["serve", "--data", join(this.data, "data"), "--bind", bind, "--runtime", "process"], { env, stdio: ["ignore", "pipe", "pipe"] });
+    this.service = spawn(ZEROONE_PROGRAM, ["serve", "--data", join(this.data, "data"), "--bind", bind, "--runtime", this.runtime], { env, stdio: ["ignore", "pipe", "pipe"] });
     this.ended = new Promise((resolve) => this.service.once("exit", resolve));
     let printed = "";
     let log = "";

@@ -85,7 +85,7 @@ fn by_its_own_name_a_gateway_gets_the_request_as_it_is() {
         ("origin", "https://ada.zeroone.test"),
         ("host", "ada.zeroone.test"),
     ]);
-    to_gateway(&mut headers, &client(), &Mount::Host, at(), &token());
+    to_gateway(&mut headers, &client(), &Mount::Host { visit: false }, at(), &token());
     assert_eq!(headers[header::AUTHORIZATION], "Bearer zc_theirs");
     assert_eq!(headers[header::HOST], "ada.zeroone.test");
     assert_eq!(headers[header::ORIGIN], "https://ada.zeroone.test");
@@ -128,7 +128,7 @@ fn an_agents_page_has_no_rights_of_our_origin() {
     assert_eq!(headers[header::CONTENT_SECURITY_POLICY], "sandbox");
     assert_eq!(headers.len(), 1);
     let mut headers = map(&[("access-control-allow-origin", "*"), ("location", "/x")]);
-    to_client(&mut headers, &Mount::Host, at());
+    to_client(&mut headers, &Mount::Host { visit: false }, at());
     assert_eq!(headers[header::LOCATION], "/x", "by its own name it is where it believes to be");
 }
 

@@ -43,6 +43,9 @@ pub struct ModelFailure {
 impl ModelFailure {
     /// `None` for an answer that does not tell of the model.
     pub fn read(answer: &WebhookAnswer) -> Option<Self> {
+        if !matches!(answer.status, 408 | 500 | 502) {
+            return None;
+        }
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         match answer.status {
             500 | 502 if body["model"].is_object() => Some(Self::told(&body["model"])),

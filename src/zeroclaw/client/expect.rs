@@ -1,0 +1,171 @@
+//! Requests whose body the gateway asks for, so that it is known whether it may have read it.
+//!
+//! ```text
+//! head, Expect: 100-continue ──► 100: it is being read ──► body ──► answer
+//!   └─ connection lost, or no 100: certainly not delivered   └─ connection lost: unknown
+//! ```
+//! hyper, which ZeroClaw's gateways are built on, sends the 100 when its handler begins to read the body. So a body that was
+//! never asked for was certainly not delivered, however far its head came: into the buffers of a process that was stopped,
+//! or that died before it looked. A server that does not know the expectation gets the body after a second, and later at once.
+//!
+//! Asking first costs a way there and back. An agent that gave an answer a moment ago is not asked: under load that would cost
+//! a third of the throughput, for the few requests that meet its death in just this moment.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use http::header::{self, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::SentMark;
+use super::cause::chain;
+use super::connections::{Lease, Outgoing};
+use super::handover::{HandedBody, Handover};
+
+/// How long a server of which nothing is known may take to ask for the body.
+const FIRST_ASK: Duration = Duration::from_secs(1);
+/// How long one that asks may take: a gateway that does not even read is not well.
+const ASK: Duration = Duration::from_secs(5);
+/// An answer so recent proves that the gateway is there.
+const RECENT: Duration = Duration::from_millis(20);
+/// Gateways of which it is kept in mind how they treat the expectation.
+const KNOWN: usize = 4096;
+
+/// What the last answers of a gateway told.
+#[derive(Debug, Clone, Copy)]
+struct Manners {
+    /// Whether it asks for bodies.
+    asks: bool,
+    answered: Instant,
+}
+
+/// How gateways treat the expectation.
+#[derive(Default)]
+pub(crate) struct Expectations {
+    known: DashMap<SocketAddr, Manners>,
+}
+
+/// How a request went.
+pub(crate) enum Sent<B> {
+    /// The answer begins. A body that was not asked for until then can be taken back when the answer is read; such a
+    /// connection cannot be used again.
+    Answered(Response<Incoming>, Option<Handover<B>>),
+    /// Certainly nothing of the body reached the gateway.
+    Not(B, String),
+    /// It may have been acted on.
+    Unknown(String),
+    /// The same, and no answer came in time.
+    Late,
+}
+
+impl Expectations {
+    /// Sends a request over this connection, at most once. `mark` is set when the transport takes the body; `outgoing` makes it
+    /// what the connection takes.
+    pub(crate) async fn send<B, O>(
+        &self,
+        at: SocketAddr,
+        lease: &mut Lease<O>,
+        (head, body): (Request<()>, B),
+        outgoing: impl FnOnce(HandedBody<B>) -> O,
+        mark: SentMark,
+        deadline: Instant,
+    ) -> Sent<B>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+        O: Outgoing,
+    {
+        let known = self.known.get(&at).map(|manners| *manners);
+        let asks = known.is_none_or(|known| known.asks && known.answered.elapsed() > RECENT);
+        let (handover, body) = Handover::of(body, mark);
+        let mut request = head.map(|()| outgoing(body));
+        if asks {
+            request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+            let asking = handover.asking();
+            hyper::ext::on_informational(&mut request, move |response| {
+                if response.status() == StatusCode::CONTINUE {
+                    asking.ask();
+                }
+            });
+        } else {
+            handover.permit();
+        }
+        let patience = known.map_or(Patience::Permits(FIRST_ASK), |_| Patience::GivesUp(ASK));
+        match timeout_at(deadline, begun(lease, request, &handover, patience)).await {
+            Ok(Ok(response)) => {
+                if response.status() == StatusCode::EXPECTATION_FAILED
+                    && let Some(body) = handover.withdraw()
+                {
+                    self.learn(at, Some(false));
+                    return Sent::Not(body, "it does not know the expectation".into());
+                }
+                if handover.is_taken() {
+                    self.learn(at, asks.then(|| handover.was_asked()));
+                }
+                Sent::Answered(response, Some(handover))
+            }
+            Ok(Err((Some(body), why))) => Sent::Not(body, why),
+            // Whether it was delivered is told by its body's fate, whatever the failure.
+            Ok(Err((None, why))) => match handover.withdraw() {
+                Some(body) => Sent::Not(body, why),
+                None => Sent::Unknown(why),
+            },
+            Err(_elapsed) => match handover.withdraw() {
+                Some(body) => Sent::Not(body, "it did not answer in time".into()),
+                None => Sent::Late,
+            },
+        }
+    }
+
+    /// Keeps in mind that it answered, and whether it asked where it could.
+    fn learn(&self, at: SocketAddr, asked: Option<bool>) {
+        if self.known.len() >= KNOWN {
+            self.known.clear();
+        }
+        let now = Instant::now();
+        let mut manners = self.known.entry(at).or_insert(Manners { asks: true, answered: now });
+        manners.answered = now;
+        manners.asks = asked.unwrap_or(manners.asks);
+    }
+}
+
+/// What becomes of a body that is not asked for in this time.
+#[derive(Clone, Copy)]
+enum Patience {
+    /// It is sent: the server may know no expectations.
+    Permits(Duration),
+    /// It is not: the server does know them, and does not read.
+    GivesUp(Duration),
+}
+
+/// Sends the request, and gives the beginning of the answer; else why there is none, with the body if it was taken back.
+async fn begun<B, O: Outgoing>(
+    lease: &mut Lease<O>,
+    request: Request<O>,
+    handover: &Handover<B>,
+    patience: Patience,
+) -> Result<Response<Incoming>, (Option<B>, String)> {
+    let sending = lease.sender.try_send_request(request);
+    tokio::pin!(sending);
+    let (Patience::Permits(limit) | Patience::GivesUp(limit)) = patience;
+    let response = tokio::select! {
+        response = &mut sending => response,
+        () = sleep(limit), if !handover.is_permitted() => {
+            if !handover.is_permitted() {
+                match patience {
+                    Patience::Permits(_) => handover.permit(),
+                    Patience::GivesUp(_) => if let Some(body) = handover.withdraw() {
+                        return Err((Some(body), "it does not read".into()));
+                    },
+                }
+            }
+            sending.await
+        }
+    };
+    response.map_err(|error| (None, chain(error.error())))
+}
