@@ -1,8 +1,10 @@
 //! The data path beside nginx, in turns on one machine: a gateway that does nothing, reached directly, through nginx with kept
 //! upstream connections, and through the service by `/gateway/webhook` and by `/message`.
 //!
-//! `cargo bench --bench proxy`; `-- --secs 2 --rounds 3` for another length; nginx from `$ZEROONE_BENCH_NGINX` or the path,
-//! without one its lines are left out. The gateway is this program itself.
+//! `cargo bench --bench proxy`; `-- --secs 2 --rounds 3` for another length, `--requests 1000000` for so many small requests at
+//! last, to see whether the service grows; nginx from `$ZEROONE_BENCH_NGINX` or the path, without one its lines are left out. The
+//! gateway is this program itself. Ratios are medians of those of each round, in which the ways take turns: machines are noisy.
+//! What the processor spends in the middle on a request is told as well: it depends least on what else the machine does.
 
 #[path = "../tests/support/http_client.rs"]
 mod http_client;
@@ -24,7 +26,7 @@ use futures_util::StreamExt;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
 use service::{EndAgents, Service, new_agent};
@@ -44,7 +46,7 @@ async fn main() {
     if std::env::args().nth(1).as_deref() == Some("gateway") {
         return gateway().await;
     }
-    let (secs, rounds) = (Duration::from_secs(argument("--secs", 2)), argument("--rounds", 3));
+    let (secs, rounds) = (Duration::from_secs(argument("--secs", 2)), argument("--rounds", 5));
     let folder = tempfile::tempdir().expect("a temporary folder");
     let data = folder.path().join("data");
     let _end = EndAgents(data.clone());
@@ -53,17 +55,13 @@ async fn main() {
         &data,
         &[
             ("ZEROONE_PROCESS__COMMAND", program.to_str().expect("a path")),
+            ("ZEROONE_PROCESS__PROFILE", "embedded"),
             ("ZEROONE_RATELIMIT__PER_SECOND", "0"),
             ("ZEROONE_PROXY__OPEN_PER_AGENT", "4000"),
             ("ZEROONE_PROXY__OPEN_PER_USER", "4000"),
-            ("ZEROONE_LOG__LEVEL", "warn"),
         ],
     );
-    let (status, agent) = service.post("/api/agents", &new_agent("Ada", "http://127.0.0.1:9/v1")).await;
-    assert_eq!(status, 202, "{agent}");
-    let id = agent["id"].as_str().expect("an id").to_owned();
-    let (status, agent) = service.get(&format!("/api/agents/{id}/wait?status=RUNNING&timeout=60")).await;
-    assert_eq!(status, 200, "{agent}");
+    let (id, agent) = running(&service, "Ada").await;
     let port = u16::try_from(agent["containerPort"].as_u64().expect("a port")).expect("a port");
     let direct = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let ours: SocketAddr = service.url.strip_prefix("http://").and_then(|at| at.parse().ok()).expect("an address");
@@ -71,14 +69,17 @@ async fn main() {
 
     let small = Bytes::from_static(SMALL.as_bytes());
     let large = Bytes::from(vec![b'x'; MIB]);
-    let way =
-        |name, at, path: String, body: &Bytes| Way { name, at, path, key: service.key.clone(), body: body.clone() };
+    let way = |name, at, path: String, body: &Bytes, pids| {
+        let key = service.key.clone();
+        Way { name, at, path, key, body: body.clone(), pids }
+    };
+    let pid = vec![service.pid()];
     for (body, what) in [(&small, "small"), (&large, "1 MiB")] {
-        let mut ways = vec![way("direct", direct, "/webhook".into(), body)];
-        ways.extend(nginx.as_ref().map(|nginx| way("nginx", nginx.at, "/webhook".into(), body)));
-        ways.push(way("gateway", ours, format!("/api/agents/{id}/gateway/webhook"), body));
+        let mut ways = vec![way("direct", direct, "/webhook".into(), body, vec![])];
+        ways.extend(nginx.as_ref().map(|nginx| way("nginx", nginx.at, "/webhook".into(), body, nginx.workers())));
+        ways.push(way("gateway", ours, format!("/api/agents/{id}/gateway/webhook"), body, pid.clone()));
         if what == "small" {
-            ways.push(way("message", ours, format!("/api/agents/{id}/message"), body));
+            ways.push(way("message", ours, format!("/api/agents/{id}/message"), body, pid.clone()));
         }
         for connections in [16, 64] {
             let before = rss_kib(service.pid());
@@ -89,13 +90,23 @@ async fn main() {
                 }
             }
             println!("\n{what}, {connections} connections");
-            let nginx = found.get("nginx").map(|of| median(of));
             for way in &ways {
-                let it = median(&found[way.name]);
-                let ratio = nginx.as_ref().map_or(0.0, |nginx| it.per_second / nginx.per_second);
+                let of = &found[way.name];
+                let it = |figure: fn(&Figures) -> f64| median(of.iter().map(figure));
+                let to_nginx = |figure: fn(&Figures) -> f64| {
+                    let nginx = found.get("nginx").into_iter().flatten();
+                    median(of.iter().zip(nginx).map(|(it, nginx)| figure(it) / figure(nginx)))
+                };
                 println!(
-                    "  {:8} {:>8.0}/s   {ratio:.2} × nginx   p50 {:>7.2} ms   p99 {:>7.2} ms   errors {}",
-                    way.name, it.per_second, it.p50_ms, it.p99_ms, it.errors
+                    "  {:8} {:>7.0}/s  {:>4.2} × nginx   p50 {:>6.2} ms   p99 {:>7.2} ms  {:>4.2} × nginx   {:>5.1} µs of processor   errors {}",
+                    way.name,
+                    it(|it| it.per_second),
+                    to_nginx(|it| it.per_second),
+                    it(|it| it.p50_ms),
+                    it(|it| it.p99_ms),
+                    to_nginx(|it| it.p99_ms),
+                    it(|it| it.cpu_us),
+                    of.iter().map(|it| it.errors).sum::<usize>(),
                 );
             }
             let requests: usize = found
@@ -107,14 +118,43 @@ async fn main() {
             println!("  service: {} KiB → {} KiB over {requests} requests", before, rss_kib(service.pid()));
         }
     }
-    streams(&service, ours, &id).await;
+    let many = usize::try_from(argument("--requests", 0)).unwrap_or(0);
+    if many > 0 {
+        growth(&service, &way("gateway", ours, format!("/api/agents/{id}/gateway/webhook"), &small, pid.clone()), many)
+            .await;
+        growth(&service, &way("message", ours, format!("/api/agents/{id}/message"), &small, pid), many / 4).await;
+    }
+    // An agent that is a process has no more than a thousand files.
+    streams(&service, ours, &[id, running(&service, "Bob").await.0]).await;
+}
+
+async fn running(service: &Service, name: &str) -> (String, Value) {
+    let (status, agent) = service.post("/api/agents", &new_agent(name, "http://127.0.0.1:9/v1")).await;
+    assert_eq!(status, 202, "{agent}");
+    let id = agent["id"].as_str().expect("an id").to_owned();
+    let (status, agent) = service.get(&format!("/api/agents/{id}/wait?status=RUNNING&timeout=60")).await;
+    assert_eq!(status, 200, "{agent}");
+    (id, agent)
+}
+
+/// What the service weighs after each fifth of so many requests.
+async fn growth(service: &Service, way: &Way, requests: usize) {
+    let mut weights = Vec::new();
+    for _ in 0..5 {
+        let mut sent = 0;
+        while sent < requests / 5 {
+            sent += load(way, 64, Duration::from_secs(2)).await.count;
+        }
+        weights.push(rss_kib(service.pid()));
+    }
+    println!("\n{requests} requests by {}: KiB after each fifth: {weights:?}", way.name);
 }
 
 /// A thousand event streams that stay open: what each costs.
-async fn streams(service: &Service, ours: SocketAddr, id: &str) {
+async fn streams(service: &Service, ours: SocketAddr, agents: &[String]) {
     let before = rss_kib(service.pid());
     let mut open = Vec::new();
-    for _ in 0..STREAMS {
+    for id in agents.iter().cycle().take(STREAMS) {
         let mut sender = connect(ours).await;
         let request = Request::get(format!("/api/agents/{id}/gateway/sse"))
             .header(header::HOST, "127.0.0.1")
@@ -137,6 +177,8 @@ struct Way {
     path: String,
     key: String,
     body: Bytes,
+    /// What stands in the middle.
+    pids: Vec<u32>,
 }
 
 #[derive(Clone)]
@@ -146,12 +188,14 @@ struct Figures {
     per_second: f64,
     p50_ms: f64,
     p99_ms: f64,
+    /// Of what stands in the middle, for a request.
+    cpu_us: f64,
 }
 
-fn median(of: &[Figures]) -> Figures {
-    let mut sorted = of.to_vec();
-    sorted.sort_by(|one, other| one.per_second.total_cmp(&other.per_second));
-    sorted[sorted.len() / 2].clone()
+fn median(of: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = of.collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 async fn connect(at: SocketAddr) -> SendRequest<Full<Bytes>> {
@@ -165,7 +209,7 @@ async fn connect(at: SocketAddr) -> SendRequest<Full<Bytes>> {
 
 /// As many requests as so many connections can make, one after the other on each.
 async fn load(way: &Way, connections: usize, lasts: Duration) -> Figures {
-    let began = Instant::now();
+    let (began, used) = (Instant::now(), cpu(&way.pids));
     let one = async || {
         let mut sender = connect(way.at).await;
         let (mut took, mut errors) = (Vec::new(), 0);
@@ -202,7 +246,20 @@ async fn load(way: &Way, connections: usize, lasts: Duration) -> Figures {
     let at = |percent: usize| {
         took.get(took.len().saturating_sub(1) * percent / 100).map_or(0.0, |it| it.as_secs_f64() * 1e3)
     };
-    Figures { count: took.len(), errors, per_second: took.len() as f64 / elapsed, p50_ms: at(50), p99_ms: at(99) }
+    let count = took.len();
+    let cpu_us = (cpu(&way.pids) - used).as_secs_f64() * 1e6 / count.max(1) as f64;
+    Figures { count, errors, per_second: count as f64 / elapsed, p50_ms: at(50), p99_ms: at(99), cpu_us }
+}
+
+/// What these processes have had of the processors.
+fn cpu(pids: &[u32]) -> Duration {
+    let ticks = pids.iter().filter_map(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let fields: Vec<u64> = stat.rsplit(") ").next()?.split(' ').map(|field| field.parse().unwrap_or(0)).collect();
+        Some(fields.get(11)? + fields.get(12)?)
+    });
+    // A hundred a second on every Linux.
+    Duration::from_millis(ticks.sum::<u64>() * 10)
 }
 
 fn rss_kib(pid: u32) -> i64 {
@@ -242,6 +299,12 @@ impl Nginx {
         }
         println!("nginx does not listen");
         None
+    }
+
+    fn workers(&self) -> Vec<u32> {
+        let pid = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 }
 
