@@ -9,7 +9,7 @@ mod walls;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bench::{Bench, pid, session, signal};
@@ -53,6 +53,54 @@ async fn an_instance_outlives_the_service_even_one_that_died_before_it_wrote_any
     assert_eq!(exited(&bench.runtime, &spec.key).await, seen);
     let query = LogQuery { run_id: Some(run.run_id), ..LogQuery::default() };
     assert_eq!(texts(&bench.runtime, &spec.key, query).await, ["line 1", "line 2", "line 3"]);
+}
+
+/// A folder, with all that is in it, beside another one.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().unwrap().is_dir() {
+            copy(&from, &to);
+        } else {
+            fs::copy(from, to).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_copied_folder_no_run_of_the_old_folder_is_taken_for_its_own() {
+    let mut bench = Bench::new();
+    let spec = bench.spec(&["count", "1"]);
+    in_a_service_that_ends(&bench, &spec, "line 1").await;
+    assert_eq!(bench.processes().len(), 1);
+    let old = bench.options.root.clone();
+    bench.options.root = old.with_file_name("restored");
+    copy(&old, &bench.options.root);
+    let kept = bench.folder(&spec.key).join("data/a-note");
+    fs::write(&kept, "kept").unwrap();
+    bench.runtime = ProcessRuntime::open(bench.options.clone()).unwrap();
+    until("the run in the old folder is ended", || async { bench.processes().is_empty().then_some(()) }).await;
+    assert!(matches!(observed(&bench.runtime, &spec.key).await.state, InstanceState::Exited(_)));
+    bench.runtime.ensure_created(&spec).await.unwrap();
+    bench.runtime.start(&spec.key).await.unwrap();
+    let pid = bench.processes()[0];
+    let works_in = fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+    assert!(works_in.starts_with(&bench.options.root), "{}", works_in.display());
+    assert_eq!(fs::read_to_string(kept).unwrap(), "kept");
+    assert!(old.join(spec.key.agent.to_string()).join("data").is_dir(), "nothing of the old folder is removed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_was_moved_keeps_its_runs() {
+    let mut bench = Bench::new();
+    let spec = bench.spec(&["count", "1"]);
+    let run = in_a_service_that_ends(&bench, &spec, "line 1").await;
+    let old = bench.options.root.clone();
+    bench.options.root = old.with_file_name("moved");
+    fs::rename(&old, &bench.options.root).unwrap();
+    bench.runtime = ProcessRuntime::open(bench.options.clone()).unwrap();
+    assert_eq!(observed(&bench.runtime, &spec.key).await.state, InstanceState::Running(run));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

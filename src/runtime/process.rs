@@ -126,7 +126,6 @@ pub struct ProcessRuntime(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     host: Host,
-    root: PathBuf,
     instances: Mutex<HashMap<AgentId, Arc<Instance>>>,
     lease: Mutex<LeaseFile>,
     /// The walls that stand round instances.
@@ -168,6 +167,7 @@ impl ProcessRuntime {
         let lease = Mutex::new(LeaseFile::of(options.installation));
         let host = Host {
             installation: options.installation,
+            root,
             program,
             log_limit: options.log_limit_bytes,
             kernel_boot: table::kernel_boot().map_err(failed("cannot read the kernel's boot id"))?,
@@ -177,7 +177,7 @@ impl ProcessRuntime {
         };
         let (instances, cleaned) = (Mutex::default(), AtomicBool::new(false));
         let walls = if host.program.readable.is_some() { walls::standing() } else { vec!["limits"] };
-        Ok(Self(Arc::new(Inner { host, root, instances, lease, walls, cleaned })))
+        Ok(Self(Arc::new(Inner { host, instances, lease, walls, cleaned })))
     }
 
     /// The installations that have instances in this folder, and how many each. Whose run is not looked at: instances
@@ -211,7 +211,7 @@ impl Inner {
     }
 
     fn instance(&self, agent: AgentId) -> Arc<Instance> {
-        let folder = || Folder::of(&self.root, agent);
+        let folder = || Folder::of(&self.host.root, agent);
         Arc::clone(self.instances().entry(agent).or_insert_with(|| Arc::new(Instance::new(agent, folder()))))
     }
 
@@ -233,10 +233,14 @@ impl Inner {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&self.root)
-            .and_then(|()| Folder::sweep(&self.root))
+            .create(&self.host.root)
+            .and_then(|()| Folder::sweep(&self.host.root))
             .map_err(failed("cannot open the agents' folder"))?;
-        self.discover(kill_stray)?;
+        self.discover(|found| {
+            let (agent, pid) = (found.marker.agent, found.pid);
+            tracing::info!(%agent, pid, "ends a process of an earlier run, or of a run in another folder");
+            kill_stray(found)
+        })?;
         self.cleaned.store(true, Ordering::Release);
         Ok(())
     }
@@ -271,7 +275,7 @@ impl Inner {
 
     fn list(&self) -> RuntimeResult<Vec<ObservedInstance>> {
         self.discover(|_| Ok(()))?;
-        let mut agents = match Folder::agents(&self.root) {
+        let mut agents = match Folder::agents(&self.host.root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             agents => agents.map_err(failed("cannot list the agents' folder"))?,
         };
@@ -363,7 +367,7 @@ impl ContainerRuntime for ProcessRuntime {
     }
 
     fn ping(&self) -> BoxFuture<'_, RuntimeResult<()>> {
-        let root = self.0.root.clone();
+        let root = self.0.host.root.clone();
         blocking(move || fs::read_dir(root).map(drop).map_err(failed("cannot read the agents' folder"))).boxed()
     }
 

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use super::folder::{Folder, Record, RunRecord};
 use super::launch::{Launch, Program, launch};
 use super::live::{Census, LiveRun, boot_id, watch_exit};
 use super::logs::Source;
-use super::marker::Marker;
+use super::marker::{Marker, RootId};
 use super::output::Output;
 use super::output_watch::OutputWatch;
 use super::pidfd::Process;
@@ -32,6 +33,8 @@ use crate::runtime::{
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) installation: InstallationId,
+    /// The agents' folder.
+    pub(super) root: PathBuf,
     pub(super) program: Program,
     pub(super) log_limit: u64,
     pub(super) kernel_boot: String,
@@ -118,8 +121,14 @@ impl Instance {
         Ok(census.leader.and_then(|found| self.adopt(host, &found)))
     }
 
+    /// A run that works in another folder is in the way, also where nothing says that it ended: this folder is a copy, or
+    /// was restored from a backup, and what the run writes would never get here.
     pub(super) fn census(&self, host: &Host, found: Vec<Marked>) -> Census {
+        let root = RootId::of(&host.root).ok();
         Census::of(found, |process| {
+            if process.marker.root.is_some() && process.marker.root != root {
+                return Some(false);
+            }
             let record = self.folder.run_record(process.marker.started).ok()??;
             Some(record.run_id == boot_id(&host.kernel_boot, process.pid, process.stat.started_ticks))
         })
@@ -252,6 +261,7 @@ impl Instance {
             spec_hash: record.spec_hash.clone(),
             port: spec.port,
             started,
+            root: Some(RootId::of(&host.root).map_err(&unprepared)?),
         };
         let start = Launch { program: &host.program, folder: &self.folder, marker: &marker, spec, output: &output };
         let launched = launch(&start, lock);
