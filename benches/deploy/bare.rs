@@ -134,6 +134,7 @@ impl Bare {
     /// kill -9 → `die` event → start → health.
     pub async fn recover(&self, container: &Container) -> Duration {
         let pid = self.pid(&container.name).await;
+        #[expect(clippy::disallowed_methods, reason = "the engine's events are of the real time")]
         let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs().to_string();
         let filters = HashMap::from([("container", vec![container.name.as_str()]), ("event", vec!["die"])]);
         let options = EventsOptionsBuilder::default().since(&since).filters(&filters).build();

@@ -13,7 +13,7 @@ pub(super) fn close_on_signal(closing: CancellationToken) -> std::io::Result<()>
     tokio::spawn(async move {
         next(&mut terminate, &mut interrupt).await;
         closing.cancel();
-        // What was acknowledged is durable, so nothing is lost by this.
+        #[expect(clippy::disallowed_methods, reason = "what was acknowledged is durable, so nothing is lost by this")]
         std::process::exit(next(&mut terminate, &mut interrupt).await);
     });
     Ok(())

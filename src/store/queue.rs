@@ -60,6 +60,7 @@ impl Queue {
     /// # Errors
     /// If the system gives no thread.
     pub(super) fn start(engine: Arc<Engine>) -> std::io::Result<Self> {
+        #[expect(clippy::disallowed_methods, reason = "the places bound it")]
         let (sender, receiver) = channel();
         let (ends, ended): (SyncSender<()>, _) = sync_channel(0);
         // A subscriber that is set for the caller's thread alone gets the writer's lines as well.

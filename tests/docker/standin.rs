@@ -33,6 +33,7 @@ pub(crate) fn main(arguments: &[String]) {
         ["bad", kind, ..] => bad(kind),
         ["deaf"] => deaf(),
         ["count", last] => count(last.parse().unwrap()),
+        #[expect(clippy::disallowed_methods, reason = "it stands for a program that ends at once")]
         ["exit", code] => std::process::exit(code.parse().unwrap()),
         ["eat"] => eat(),
         ["burn"] => burn(),
@@ -62,6 +63,7 @@ const FICKLE: &str = r#"{"entries":[{"key":"a","content":"a"},{"key":"b","conten
 fn bad(kind: &str) {
     if kind == "ends" {
         println!("cannot read what an older version wrote");
+        #[expect(clippy::disallowed_methods, reason = "it stands for a program that ends at once")]
         std::process::exit(3);
     }
     let listener = TcpListener::bind(("0.0.0.0", PORT)).unwrap();

@@ -26,6 +26,7 @@ const PORT_STEP: usize = 100;
 /// How far the clock may be behind what it said before.
 const CLOCK_SLACK: Duration = Duration::from_secs(60);
 
+#[expect(clippy::disallowed_methods, reason = "it is the machine's clock that is looked at")]
 pub(super) fn look(loaded: &Loaded) -> Vec<Finding> {
     let data = &loaded.config.data;
     vec![

@@ -89,6 +89,7 @@ fn authorised(request: RequestBuilder, dialect: Dialect, key: Option<&Secret<Str
 
 async fn refused(response: Response) -> ModelError {
     let status = response.status().as_u16();
+    #[expect(clippy::disallowed_methods, reason = "the date in an answer is of the real time")]
     let asked = retry_after(response.headers(), SystemTime::now());
     let body = reader::refusal(response).await;
     let told = serde_json::from_slice(&body).ok().and_then(|body: Value| ModelError::from_body(status, &body));
