@@ -40,6 +40,7 @@ files! {
     "markdown.js" SCRIPT;
     "new.js" SCRIPT;
     "overview.js" SCRIPT;
+    "plot.js" SCRIPT;
     "service.js" SCRIPT;
     "settings.js" SCRIPT;
     "shell.js" SCRIPT;

@@ -3,7 +3,7 @@
 import { strict as assert } from "node:assert";
 import { after, before, test } from "node:test";
 import { HOSTILE } from "./model.mjs";
-import { answered, open, picture, says, talk, until, violations, World } from "./world.mjs";
+import { answered, loaded, open, picture, says, talk, until, violations, World } from "./world.mjs";
 
 /** What is put into every field that takes a text. */
 const MARKUP = "<img src=x onerror=hacked=1>";
@@ -133,5 +133,32 @@ test("the keyboard alone is enough", async () => {
   await page.keyboard.press("Escape");
   await page.getByRole("dialog").waitFor({ state: "detached" });
   assert.equal((await world.api(`/api/agents/${agent.id}`)).status, "RUNNING");
+  await context.close();
+});
+
+test("what an agent used is shown over time too", async () => {
+  await world.api(`/api/agents/${agent.id}/message`, { method: "POST", json: { message: "hello" } });
+  const { page, context } = await world.administrator();
+  await open(page, pages.usage);
+  const figure = (name) => page.getByRole("img", { name: new RegExp(`^${name}\\.`) });
+  await figure("Processor").waitFor();
+  // A minute is written when it is over.
+  await until(
+    "the last hour has an answer",
+    async () => {
+      await page.getByLabel("Time", { exact: true }).selectOption("now");
+      await page.getByLabel("Time", { exact: true }).selectOption("hour");
+      await loaded(page);
+      return (await figure("Messages").count()) === 1;
+    },
+    120_000,
+  );
+  assert.match(await figure("Messages").getAttribute("aria-label"), /Answered: last \d+, at most [1-9]/);
+  assert.match(await figure("Time to an answer").getAttribute("aria-label"), /Half of them: last/);
+  await page.getByLabel("Time", { exact: true }).selectOption("month");
+  await figure("Memory").waitFor();
+  await until("the axis tells days", async () => /[A-Z][a-z]{2}/.test(await page.locator(".ends").first().textContent()));
+  assert.deepEqual(await violations(page), []);
+  await picture(page, "usage-month");
   await context.close();
 });

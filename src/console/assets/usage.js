@@ -1,35 +1,53 @@
-// What an agent uses, as plots that grow while one looks.
+// What an agent uses: now, as plots that grow while one looks, and over the last hours and days.
 
-import { $, bytes, clock, fill, h, number, svg } from "./dom.js";
-import { agentId } from "./api.js";
+import { $, bytes, fill, h, number, say } from "./dom.js";
+import { agentId, call, sentence } from "./api.js";
 import { follow } from "./stream.js";
 import { agent, page, watch } from "./agent.js";
 import { empty } from "./table.js";
+import { plot } from "./plot.js";
 
 /** Samples that are kept: half an hour, one every two seconds. */
 const KEPT = 900;
 /** The least time that a plot shows. */
 const SHORTEST_MS = 60_000;
-const WIDTH = 640;
-const HEIGHT = 140;
+/** Figures over time are read again this often: they are of whole minutes. */
+const AGAIN_MS = 60_000;
 
-const points = [];
+/** How far back, and how long a point is, in seconds. */
+const RANGES = { hour: [3600, 60], day: [86_400, 300], month: [30 * 86_400, 3 * 3600] };
+
+const samples = [];
+let range = "now";
+let turn = 0;
 
 page(async () => {
-  watch(() => points.length || nothing());
+  const choice = $("#range");
+  choice.addEventListener("change", () => {
+    range = choice.value;
+    show();
+  });
+  watch(() => range === "now" && !samples.length && show());
   follow(`/api/agents/${agentId}/stats?stream=true`, {
     on({ event, data }) {
       if (event !== "usage") return;
-      points.push(sample(data, points.at(-1)));
-      if (points.length > KEPT) points.shift();
-      show();
+      samples.push(sample(data, samples.at(-1)));
+      if (samples.length > KEPT) samples.shift();
+      if (range === "now") show();
     },
   });
+  setInterval(() => range !== "now" && show(), AGAIN_MS);
 });
 
-function nothing() {
-  const runs = agent.record.status === "RUNNING";
-  fill($("#plots"), empty(runs ? "Waiting for the first figures." : "There are no figures while it does not run.", "They come every two seconds while it runs, and are kept as long as this page is open."));
+const mebibytes = (value) => bytes(value * 1024 * 1024);
+const percent = (value) => `${number(value, 1)} %`;
+const milliseconds = (value) => (value < 1000 ? `${number(value)} ms` : `${number(value / 1000, 1)} s`);
+const draw = (plots, otherwise) => fill($("#plots"), plots.some(Boolean) ? h("div", { class: "plots" }, plots) : otherwise);
+
+function show() {
+  turn += 1;
+  if (range === "now") live();
+  else past(turn);
 }
 
 /** A sample, with what went over the network since the one before. */
@@ -41,43 +59,51 @@ function sample(data, before) {
   return { ...data, at, received: rate(data.networkRxBytes, before?.networkRxBytes), sent: rate(data.networkTxBytes, before?.networkTxBytes) };
 }
 
-function show() {
-  const to = points.at(-1).at;
-  const from = new Date(Math.min(points[0].at, to - SHORTEST_MS));
-  const mebibytes = (value) => bytes(value * 1024 * 1024);
-  const limit = points.at(-1).memoryLimitMb;
-  const network = points.some((it) => it.networkRxBytes || it.networkTxBytes);
-  const all = [
-    plot("Processor", "percent of a core", [["Processor", (it) => it.cpuPercent]], (value) => `${number(value, 1)} %`, from, to),
-    plot("Memory", limit ? `in use, of ${mebibytes(limit)}` : "in use", [["Memory", (it) => it.memoryMb]], mebibytes, from, to),
-    network ? plot("Network", "a second", [["Received", (it) => it.received], ["Sent", (it) => it.sent]], bytes, from, to) : null,
-    plot("Processes", "and threads", [["Processes", (it) => it.pids]], (value) => number(value), from, to),
-  ];
-  fill($("#plots"), h("div", { class: "plots" }, all));
+function live() {
+  say($("#usage-problem"), null);
+  if (!samples.length) {
+    const runs = agent.record.status === "RUNNING";
+    draw([], empty(runs ? "Waiting for the first figures." : "There are no figures while it does not run.", "They come every two seconds while it runs. Choose another time to see what was."));
+    return;
+  }
+  const to = samples.at(-1).at;
+  const shared = { points: samples, from: new Date(Math.min(samples[0].at, to - SHORTEST_MS)), to };
+  const limit = samples.at(-1).memoryLimitMb;
+  const network = samples.some((it) => it.networkRxBytes || it.networkTxBytes);
+  draw([
+    plot({ ...shared, title: "Processor", unit: "percent of a core", lines: [["Processor", (it) => it.cpuPercent]], format: percent }),
+    plot({ ...shared, title: "Memory", unit: limit ? `in use, of ${mebibytes(limit)}` : "in use", lines: [["Memory", (it) => it.memoryMb]], format: mebibytes }),
+    network ? plot({ ...shared, title: "Network", unit: "a second", lines: [["Received", (it) => it.received], ["Sent", (it) => it.sent]], format: bytes }) : null,
+    plot({ ...shared, title: "Processes", unit: "and threads", lines: [["Processes", (it) => it.pids]] }),
+  ]);
 }
 
-/** A picture with its figures in words; nothing where nothing was measured. */
-function plot(title, unit, lines, format, from, to) {
-  const series = lines.map(([name, read]) => [name, points.map((it) => [it.at, read(it)]).filter(([, value]) => value !== null && value !== undefined)]).filter(([, values]) => values.length);
-  if (!series.length) return null;
-  const most = Math.max(...series.flatMap(([, values]) => values.map(([, value]) => value)), 0);
-  const top = most === 0 ? 1 : most * 1.1;
-  const x = (at) => (WIDTH * (at - from)) / (to - from);
-  const y = (value) => HEIGHT - (HEIGHT * value) / top;
-  const words = series.map(([name, values]) => `${name}: now ${format(values.at(-1)[1])}, at most ${format(Math.max(...values.map(([, value]) => value)))}`).join(". ");
-  const picture = svg("svg", { class: "plot", viewBox: `0 -4 ${WIDTH} ${HEIGHT + 8}`, preserveAspectRatio: "none", role: "img", "aria-label": `${title}. ${words}` });
-  for (const part of [0, 0.5, 1]) picture.append(svg("line", { class: "grid", x1: 0, x2: WIDTH, y1: HEIGHT * part, y2: HEIGHT * part }));
-  series.forEach(([, values], at) => {
-    const path = values.map(([time, value], n) => `${n ? "L" : "M"}${x(time).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-    picture.append(svg("path", { class: `line line-${at}`, d: values.length === 1 ? `${path}h4` : path }));
-  });
-  return h(
-    "figure",
-    { class: "card" },
-    h("figcaption", {}, h("strong", {}, title), ` ${unit}`),
-    h("p", { class: "hint top-of-plot" }, format(top)),
-    picture,
-    h("p", { class: "hint ends" }, h("span", {}, clock(from)), h("span", {}, clock(to))),
-    h("p", { class: "hint keys" }, series.map(([name, values], at) => h("span", {}, h("span", { class: `key line-${at}`, "aria-hidden": "true" }), `${name}: ${format(values.at(-1)[1])}`))),
+async function past(mine) {
+  const [seconds, step] = RANGES[range];
+  const to = new Date();
+  const from = new Date(to - seconds * 1000);
+  let figures;
+  try {
+    figures = await call(`/api/agents/${agentId}/usage?from=${from.toISOString()}&step=${step}s`);
+  } catch (error) {
+    const text = await sentence(error);
+    if (mine === turn) say($("#usage-problem"), text);
+    return;
+  }
+  // Somebody has chosen another time meanwhile.
+  if (mine !== turn) return;
+  say($("#usage-problem"), null);
+  const points = figures.data.map((it) => ({ ...it, at: it.time }));
+  const talked = points.some((it) => it.messages.answered || it.messages.failed);
+  const shared = { points, from, to, gap: figures.stepSecs * 1500 };
+  const each = `in each ${step < 3600 ? `${step / 60} min` : `${step / 3600} h`}`;
+  draw(
+    [
+      plot({ ...shared, title: "Processor", unit: "percent of a core, on average", lines: [["Processor", (it) => it.cpuPercent]], format: percent }),
+      plot({ ...shared, title: "Memory", unit: "the most", lines: [["Memory", (it) => it.memoryMb]], format: mebibytes }),
+      talked ? plot({ ...shared, title: "Messages", unit: each, lines: [["Answered", (it) => it.messages.answered], ["Failed", (it) => it.messages.failed]] }) : null,
+      plot({ ...shared, title: "Time to an answer", unit: "up to its first piece", lines: [["Half of them", (it) => it.latency.p50Ms], ["All but one in twenty", (it) => it.latency.p95Ms]], format: milliseconds }),
+    ],
+    empty("Nothing was measured in this time.", "Figures are written each minute while the agent runs, and kept for thirty days."),
   );
 }

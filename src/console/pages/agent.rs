@@ -107,7 +107,24 @@ pub(super) fn logs(view: &View) -> Markup {
 }
 
 pub(super) fn usage(view: &View) -> Markup {
-    frame(view, &loading("plots"))
+    frame(
+        view,
+        &html! {
+            div.filters {
+                div.field {
+                    label for="range" { "Time" }
+                    select #range autocomplete="off" {
+                        option value="now" selected { "Now" }
+                        option value="hour" { "Last hour" }
+                        option value="day" { "Last day" }
+                        option value="month" { "Last 30 days" }
+                    }
+                }
+            }
+            p.error #usage-problem role="alert" hidden {}
+            (loading("plots"))
+        },
+    )
 }
 
 pub(super) fn settings(view: &View) -> Markup {
