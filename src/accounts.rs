@@ -17,7 +17,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{ApiKey, KeyId, Limits, Plan, Scope, Scopes, SessionId, Timestamp, UserId, UserStatus};
+use crate::domain::{ApiKey, Identity, KeyId, Limits, Plan, Scope, Scopes, SessionId, Timestamp, UserId, UserStatus};
 use crate::store::{KeyRecord, Snapshot, TicketRecord, UserRecord};
 
 pub use self::passwords::{Busy, Passwords};
@@ -159,6 +159,10 @@ impl Accounts {
         self.read().users.values().find(|user| user.email == email).cloned()
     }
 
+    pub(crate) fn user_by_identity(&self, identity: &Identity) -> Option<UserRecord> {
+        self.read().users.values().find(|user| user.identity.as_ref() == Some(identity)).cloned()
+    }
+
     /// All users, oldest first.
     pub fn users(&self) -> Vec<UserRecord> {
         let mut users: Vec<_> = self.read().users.values().cloned().collect();
@@ -199,11 +203,12 @@ impl Accounts {
     }
 
     /// Whether somebody can administer the service, without these keys and this user: by a key with the scope admin that
-    /// works, or as an administrator who has a password.
+    /// works, or as an administrator who can sign in.
     pub(crate) fn has_administrator(&self, now: Timestamp, without: &HashSet<KeyId>, user: Option<UserId>) -> bool {
         let inner = self.read();
         let active = |id| inner.users.get(&id).is_some_and(|user| user.status == UserStatus::Active);
-        let signs_in = |it: &UserRecord| it.administrator && it.password.is_some() && active(it.id);
+        let signs_in =
+            |it: &UserRecord| it.administrator && (it.password.is_some() || it.identity.is_some()) && active(it.id);
         if inner.users.values().any(|it| user != Some(it.id) && signs_in(it)) {
             return true;
         }

@@ -29,8 +29,8 @@ use serde::Deserialize;
 
 pub use layers::Origin;
 pub use sections::{
-    Accounts, Agents, Docker, Health, Log, LogFormat, Process, Proxy, RateLimit, Reconcile, Restart, RuntimeChoice,
-    Server, Start, VaultSection,
+    Accounts, Agents, Docker, Health, Log, LogFormat, Oidc, Process, Proxy, RateLimit, Reconcile, Restart,
+    RuntimeChoice, Server, Start, VaultSection,
 };
 
 use crate::control::KeyFile;
@@ -50,6 +50,7 @@ pub struct Config {
     pub runtime: RuntimeChoice,
     pub server: Server,
     pub accounts: Accounts,
+    pub oidc: Oidc,
     pub ratelimit: RateLimit,
     pub restart: Restart,
     pub health: Health,

@@ -35,6 +35,8 @@ mod load;
 mod logs;
 mod message;
 mod metrics;
+#[cfg(feature = "oidc")]
+mod oidc;
 mod openai;
 mod openapi;
 mod params;
@@ -77,6 +79,8 @@ use self::state::Api;
 use crate::control::ControlPlane;
 
 pub use self::backup::BackupOptions;
+#[cfg(feature = "oidc")]
+pub use self::oidc::{OidcOptions, Provider as OidcProvider};
 pub use self::provider_urls::ProviderUrls;
 pub use self::rate::RateLimit;
 pub use self::serve::{ServeOptions, serve};
@@ -110,7 +114,11 @@ pub fn openapi() -> serde_json::Value {
 
 /// Every route with its rule.
 fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
-    vec![
+    #[cfg(feature = "oidc")]
+    let by_provider = [(Rule::Open, routes!(oidc::start)), (Rule::SignIn, routes!(oidc::callback))];
+    #[cfg(not(feature = "oidc"))]
+    let by_provider = [];
+    let mut table = vec![
         (Rule::Open, routes!(service::livez)),
         (Rule::Open, routes!(service::readyz)),
         (Rule::Open, routes!(service::metrics)),
@@ -183,5 +191,7 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::ADMIN, routes!(admin::runtime)),
         (Rule::ADMIN, routes!(admin::rotate_key)),
         (Rule::ADMIN_STREAMED, routes!(backup::backup)),
-    ]
+    ];
+    table.extend(by_provider);
+    table
 }

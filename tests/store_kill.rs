@@ -24,6 +24,7 @@ fn user(writer: u8, count: u32) -> UserRecord {
         status: UserStatus::Active,
         administrator: false,
         password: None,
+        identity: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Changes of users, keys, sessions and tickets, as they are asked of the registry.
 
-use crate::domain::{KeyId, Limits, PasswordHash, Plan, SessionId, TicketId, UserId, UserStatus};
+use crate::domain::{Identity, KeyId, Limits, PasswordHash, Plan, SessionId, TicketId, UserId, UserStatus};
 use crate::store::{Conflict, KeyRecord, SessionRecord, StoreError, TicketRecord, UserRecord};
 
 /// Keys that a user may have. More are a script that forgets to revoke its own.
@@ -67,6 +67,8 @@ pub struct UserChange {
     pub limits: Option<Option<Limits>>,
     pub status: Option<UserStatus>,
     pub administrator: Option<bool>,
+    /// Who they are to the identity provider, once they have come by it.
+    pub identity: Option<Identity>,
 }
 
 /// Why an account was not changed.

@@ -22,6 +22,8 @@ use super::first_start::{AdminKey, ensure_admin};
 use crate::config::{Config, Loaded};
 use crate::control::ControlPlane;
 use crate::domain::InstallationId;
+#[cfg(feature = "oidc")]
+use crate::domain::Secret;
 use crate::http::{self, BackupOptions, HttpOptions, RateLimit, ServeOptions};
 use crate::store::{Store, StoreOptions};
 use crate::vault::{MasterKey, Vault};
@@ -52,6 +54,11 @@ impl Service {
         let config = &loaded.config;
         make_folder(&config.data)?;
         let (store, vault, new_master_key) = open_store(loaded).await?;
+        let http = HttpOptions {
+            #[cfg(feature = "oidc")]
+            oidc: identity_provider(config)?,
+            ..HttpOptions::default()
+        };
         let listener = TcpListener::bind(config.bind).await;
         let listener = listener.with_context(|| format!("cannot listen on {}", config.bind))?;
         let address = listener.local_addr().context("cannot tell the address")?;
@@ -75,7 +82,7 @@ impl Service {
             new_master_key,
             runtime: runtime_name,
             listener,
-            http: http_options(config, &closing),
+            http: http_options(config, &closing, http),
             serve: serve_options(config),
             closing,
         })
@@ -136,7 +143,22 @@ pub(super) async fn separate(data: &Path) -> anyhow::Result<InstallationId> {
     Ok(installation)
 }
 
-fn http_options(config: &Config, closing: &CancellationToken) -> HttpOptions {
+#[cfg(feature = "oidc")]
+fn identity_provider(config: &Config) -> anyhow::Result<Option<Arc<http::OidcProvider>>> {
+    let file = &config.oidc.client_secret_file;
+    let secret = if file.as_os_str().is_empty() {
+        None
+    } else {
+        let text = std::fs::read_to_string(file);
+        let text = text.with_context(|| format!("oidc.client_secret_file: cannot read {}", file.display()))?;
+        Some(Secret::from(text.trim()))
+    };
+    let Some(options) = config.oidc.options(secret) else { return Ok(None) };
+    let provider = http::OidcProvider::new(options).map_err(|error| anyhow::anyhow!("oidc.issuer: {error}"))?;
+    Ok(Some(Arc::new(provider)))
+}
+
+fn http_options(config: &Config, closing: &CancellationToken, base: HttpOptions) -> HttpOptions {
     let limit = &config.ratelimit;
     let rate_limit = NonZeroU32::new(limit.per_second)
         .map(|per_second| RateLimit { per_second, burst: NonZeroU32::new(limit.burst).unwrap_or(NonZeroU32::MIN) });
@@ -158,7 +180,7 @@ fn http_options(config: &Config, closing: &CancellationToken) -> HttpOptions {
             copy_database: crate::gateway::copy_database,
             busy: Arc::default(),
         }),
-        ..HttpOptions::default()
+        ..base
     };
     #[cfg(feature = "console")]
     let options = HttpOptions { pages: crate::console::router(), ..options };

@@ -58,6 +58,7 @@ impl ControlPlane {
             status: UserStatus::Active,
             administrator: false,
             password: None,
+            identity: None,
         }
     }
 

@@ -121,6 +121,7 @@ pub fn plan(found: Vec<Found>, email: &str, now: Timestamp) -> Result<Recovery, 
         status: UserStatus::Active,
         administrator: false,
         password: None,
+        identity: None,
     };
     Ok(Recovery { users: users.into_iter().map(user).collect(), agents: recovered })
 }

@@ -13,10 +13,10 @@ use sha2::{Digest, Sha256};
 use super::accounts::AccountError;
 use super::{ControlPlane, NewUser};
 use crate::accounts::{Busy, Passwords, Slowdown};
-use crate::actor::{AccountChange, AccountRefusal, Registration, Which};
+use crate::actor::{AccountChange, AccountRefusal, Registration, UserChange, Which};
 use crate::audit;
 use crate::domain::{
-    Password, Plan, Secret, SessionId, TicketId, Timestamp, Token, UserId, UserStatus, elapsed, later,
+    Identity, Password, Plan, Secret, SessionId, TicketId, Timestamp, Token, UserId, UserStatus, elapsed, later,
 };
 use crate::store::{SessionRecord, SignInBy, TicketKind, TicketRecord, UserRecord};
 
@@ -72,6 +72,8 @@ pub enum SignInError {
     InvitationNeeded,
     #[error("the invitation or link is not valid, or was used already")]
     NoTicket,
+    #[error("the account belongs to another person at the identity provider")]
+    OtherIdentity,
     #[error("the current password is needed")]
     CurrentNeeded,
     #[error("a session is needed")]
@@ -150,6 +152,56 @@ impl ControlPlane {
         let TicketKind::SignIn { user } = ticket.opens else { return Err(SignInError::NoTicket) };
         let user = self.accounts().user(user).ok_or(SignInError::NoTicket)?;
         self.open_session(user, SignInBy::Link, visitor, Some(ticket.hash)).await
+    }
+
+    /// Counts an attempt that [`ControlPlane::sign_in_as`] may end well, so that nobody makes the service ask an identity
+    /// provider all the time.
+    ///
+    /// # Errors
+    /// [`SignInError::TooSoon`].
+    pub fn begin_sign_in(&self, visitor: &Visitor) -> Result<(), SignInError> {
+        self.begin_from(visitor.address)
+    }
+
+    /// Opens a session for whom an identity provider vouches, and makes the account at the first time. An account with the
+    /// same e-mail address, which the provider must have verified, is taken to be theirs.
+    ///
+    /// # Errors
+    /// See [`SignInError`].
+    pub async fn sign_in_as(
+        &self,
+        identity: Identity,
+        email: String,
+        visitor: Visitor,
+    ) -> Result<SignedIn, SignInError> {
+        let address = visitor.address;
+        let user = self.user_of(identity, email).await?;
+        let signed_in = self.open_session(user, SignInBy::Provider, visitor, None).await?;
+        if let Some(address) = address {
+            self.sign_ins.by_address.took_back(&network(address));
+        }
+        Ok(signed_in)
+    }
+
+    async fn user_of(&self, identity: Identity, email: String) -> Result<UserRecord, SignInError> {
+        if let Some(user) = self.accounts().user_by_identity(&identity) {
+            return Ok(user);
+        }
+        let Some(user) = self.accounts().user_by_email(&email) else {
+            let new = NewUser { email, plan: Plan::Free, limits: None };
+            let user = UserRecord { identity: Some(identity), ..self.new_user(new) };
+            audit::identified(user.id);
+            self.change_account(AccountChange::CreateUser { user: Box::new(user.clone()), spends: None }).await?;
+            return Ok(user);
+        };
+        audit::concerns(user.id);
+        if user.identity.is_some() {
+            return Err(SignInError::OtherIdentity);
+        }
+        if user.status != UserStatus::Active {
+            return Err(SignInError::Suspended);
+        }
+        Ok(self.change_user(user.id, UserChange { identity: Some(identity), ..UserChange::default() }).await?)
     }
 
     /// Ends the session of this token; one that has ended already is no fault.

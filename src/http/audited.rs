@@ -16,7 +16,7 @@ use axum::response::Response;
 
 use super::guard::KeyRule;
 use super::idempotency::Retry;
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use super::rate::{RateLimit, RateLimiter};
 use super::request::{Prefix, Trace, address_of};
 use super::state::Api;
@@ -46,6 +46,10 @@ impl Default for AuditBounds {
         Self { refusals, looks: Mutex::default() }
     }
 }
+
+/// What came of a request whose answer sends a browser to a page that tells it.
+#[derive(Clone, Copy)]
+pub struct Behind(pub Code);
 
 /// One request, as the audit sees it.
 pub struct Audited {
@@ -137,8 +141,9 @@ impl Audited {
         if self.acting.as_ref().is_some_and(|acting| acting.is_written()) {
             return None;
         }
-        let outcome = self.outcome(api, response.status())?;
-        let code = response.extensions().get::<Problem>().map(|problem| problem.code().as_str());
+        let behind = response.extensions().get::<Behind>().map(|behind| behind.0);
+        let outcome = self.outcome(api, behind.map_or(response.status(), Code::status))?;
+        let code = behind.or_else(|| Some(response.extensions().get::<Problem>()?.code())).map(Code::as_str);
         let acting = self.acting.unwrap_or_else(|| Acting::new(self.sketch.record(api)));
         Some(acting.record(outcome, code))
     }

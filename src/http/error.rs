@@ -120,6 +120,11 @@ impl From<SignInError> for Problem {
                 field("/invitation", "is not valid, is for another address, or was used already; ask for a new one")
             }
             SignInError::CurrentNeeded => field("/current", "is required"),
+            SignInError::OtherIdentity => Self::new(
+                Code::Forbidden,
+                "The account with this e-mail address belongs to another person at the identity provider; ask an \
+                 administrator.",
+            ),
             SignInError::SessionNeeded => Self::new(Code::Forbidden, "Sign in to set a first password: a key cannot."),
             SignInError::Account(error) => error.into(),
         }

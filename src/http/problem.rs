@@ -71,6 +71,7 @@ codes! {
     Internal = INTERNAL_SERVER_ERROR "internal" false, "The service failed";
     NotSupported = NOT_IMPLEMENTED "not-supported" false, "The agent's version cannot do this";
     ModelError = BAD_GATEWAY "model-error" true, "The agent's model failed";
+    IdentityProvider = BAD_GATEWAY "identity-provider" true, "The identity provider failed";
     GatewayError = BAD_GATEWAY "gateway-error" true, "The agent failed";
     DeliveryUnknown = BAD_GATEWAY "delivery-unknown" false, "Whether the message arrived is unknown";
     AgentNotReady = SERVICE_UNAVAILABLE "agent-not-ready" true, "The agent is not ready";

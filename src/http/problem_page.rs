@@ -126,6 +126,10 @@ const fn explained(code: Code) -> (&'static str, &'static str) {
             "The version of the agent's gateway has nothing that could do this.",
             "Use an image of a newer version; the detail says which one can.",
         ),
+        Code::IdentityProvider => (
+            "The OpenID Connect provider of this service cannot be reached, or what it said is not valid.",
+            "Try again in a minute. The operator finds the cause in the service's log, beside the request's id.",
+        ),
         Code::Conflict => ("Somebody else changed it at the same time.", "Read it again and repeat the change."),
         Code::PreconditionFailed => (
             "If-Match names an older generation: it was changed since it was read.",

@@ -94,22 +94,36 @@ impl FromRequestParts<Api> for FromHere {
         if !host::names_us(api, &parts.uri, &parts.headers) {
             return Err(host::unknown());
         }
-        let client = parts.headers.get(header::USER_AGENT).and_then(|name| name.to_str().ok());
-        let visitor = Visitor {
-            address: address_of(&parts.extensions, &parts.headers),
-            client: client.map(ToOwned::to_owned),
-            session: token(&parts.headers),
-        };
-        Ok(Self(visitor, Outside::of(&parts.headers)))
+        Ok(Self(visitor_of(parts), Outside::of(&parts.headers)))
+    }
+}
+
+pub fn visitor_of(parts: &Parts) -> Visitor {
+    let client = parts.headers.get(header::USER_AGENT).and_then(|name| name.to_str().ok());
+    Visitor {
+        address: address_of(&parts.extensions, &parts.headers),
+        client: client.map(ToOwned::to_owned),
+        session: token(&parts.headers),
     }
 }
 
 impl Outside {
-    fn of(headers: &HeaderMap) -> Self {
+    pub fn of(headers: &HeaderMap) -> Self {
         let proto = headers.get(FORWARDED_PROTO);
         let forwarded = proto.is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
         let origin = headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
         Self { https: forwarded || origin }
+    }
+
+    /// Where the configuration says how browsers reach the service.
+    #[cfg(feature = "oidc")]
+    pub fn at(url: &str) -> Self {
+        Self { https: url.starts_with("https://") }
+    }
+
+    #[cfg(feature = "oidc")]
+    pub fn is_https(self) -> bool {
+        self.https
     }
 
     fn attributes(self) -> &'static str {

@@ -25,6 +25,8 @@ pub struct Ways {
     /// `closed`, `invite` or `open`.
     #[schema(value_type = String)]
     registration: &'static str,
+    /// What the identity provider is called by which people can sign in, at `/api/auth/oidc/start`; null where there is none.
+    provider: Option<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -60,7 +62,11 @@ pub struct RegisterBody {
 /// How people may come in.
 #[utoipa::path(get, path = "/api/auth", tag = "sign-in", responses((status = 200, body = Ways)))]
 pub async fn ways(state: State<Api>) -> Json<Ways> {
-    Json(Ways { registration: state.plane.registration().as_str() })
+    #[cfg(feature = "oidc")]
+    let provider = state.options.oidc.as_ref().map(|provider| provider.options.name.clone());
+    #[cfg(not(feature = "oidc"))]
+    let provider = None;
+    Json(Ways { registration: state.plane.registration().as_str(), provider })
 }
 
 /// Signs a person in: the answer sets the session's cookie. Failures slow down the next attempts, and do not tell whether

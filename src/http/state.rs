@@ -56,6 +56,9 @@ pub struct HttpOptions {
     pub proxy: ProxyOptions,
     /// Routes beside the API's, such as the web console's: behind the same host names, request ids and log lines.
     pub pages: axum::Router,
+    /// The identity provider that lets people in; without it there is none.
+    #[cfg(feature = "oidc")]
+    pub oidc: Option<Arc<super::oidc::Provider>>,
     /// What `POST /api/admin/backup` copies beside the store; without it there is no such route.
     pub backup: Option<BackupOptions>,
 }
@@ -76,6 +79,8 @@ impl Default for HttpOptions {
             closing: CancellationToken::new(),
             proxy: ProxyOptions::default(),
             pages: axum::Router::new(),
+            #[cfg(feature = "oidc")]
+            oidc: None,
             backup: None,
         }
     }

@@ -250,7 +250,7 @@ impl UserPatchBody {
             Patch::Set(limits) => Some(limits.check(Some(plan.unwrap_or(user.plan)), &mut problems)),
         };
         if problems.is_empty() {
-            Ok(UserChange { plan, limits, status, administrator: self.administrator })
+            Ok(UserChange { plan, limits, status, administrator: self.administrator, identity: None })
         } else {
             Err(problems.into())
         }

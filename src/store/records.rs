@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    AgentId, AgentSpec, ChannelKind, HostPort, KeyId, Limits, PasswordHash, Plan, Scopes, SessionId, Slug, Software,
-    Status, TicketId, Timestamp, Upgrade, UserId, UserStatus,
+    AgentId, AgentSpec, ChannelKind, HostPort, Identity, KeyId, Limits, PasswordHash, Plan, Scopes, SessionId, Slug,
+    Software, Status, TicketId, Timestamp, Upgrade, UserId, UserStatus,
 };
 use crate::lifecycle::{AgentState, Cause};
 use crate::vault::Sealed;
@@ -60,6 +60,9 @@ pub struct UserRecord {
     /// None: they cannot sign in by password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<PasswordHash>,
+    /// Who they are to the identity provider by which they sign in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
 }
 
 /// A person who has signed in, known by the hash of what their browser keeps.
@@ -90,6 +93,8 @@ pub enum SignInBy {
     /// A one-time link.
     Link,
     Registration,
+    /// The identity provider.
+    Provider,
 }
 
 /// What lets a person in once, known by the hash of its secret.

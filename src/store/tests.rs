@@ -95,6 +95,7 @@ fn user(n: u8) -> UserRecord {
         status: UserStatus::Active,
         administrator: false,
         password: None,
+        identity: None,
     }
 }
 

@@ -333,7 +333,10 @@ async fn administrators_have_all_scopes_and_see_and_end_others_sessions() {
 async fn registration_is_closed_by_default_and_opens_by_configuration() {
     let world = world().await;
     let register = json!({"email": "bob@example.org", "password": PASSWORD});
-    assert_eq!(answer(world.raw(Method::GET, "/api/auth")).await.body, json!({"registration": "closed"}));
+    assert_eq!(
+        answer(world.raw(Method::GET, "/api/auth")).await.body,
+        json!({"registration": "closed", "provider": null})
+    );
     Browser::new().ask(&world, Method::POST, "/api/auth/register", &register).await.problem(403, "forbidden");
     let world = registering(Registration::Open).await;
     let mut bob = Browser::new();

@@ -44,6 +44,8 @@ export class World {
 
   /** What the browser said of any page that is not as it should be. */
   complaints = [];
+  /** Origins beside the service's own that pages of a test may go to. */
+  elsewhere = [];
 
   /** Starts the service; again at the same address. */
   async serve() {
@@ -121,11 +123,13 @@ export class World {
     // The browser tells here what a policy has refused, and what nobody caught.
     await context.addInitScript(() => addEventListener("securitypolicyviolation", (event) => console.error(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`)));
     context.on("page", (page) => {
-      page.on("console", (message) => message.text().startsWith("CSP") && this.complaints.push(message.text()));
-      page.on("pageerror", (error) => this.complaints.push(`${page.url()}: ${error.message}`));
+      // What pages of somebody else do is theirs.
+      const complain = (text) => this.elsewhere.some((origin) => page.url().startsWith(origin)) || this.complaints.push(text);
+      page.on("console", (message) => message.text().startsWith("CSP") && complain(message.text()));
+      page.on("pageerror", (error) => complain(`${page.url()}: ${error.message}`));
       page.on("request", (request) => {
         const url = new URL(request.url());
-        if (url.protocol.startsWith("http") && url.origin !== this.url) this.complaints.push(`a request to ${url.origin}`);
+        if (url.protocol.startsWith("http") && url.origin !== this.url && !this.elsewhere.includes(url.origin)) complain(`a request to ${url.origin}`);
       });
     });
     return context;

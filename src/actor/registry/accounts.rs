@@ -58,7 +58,8 @@ async fn change_user(services: &Services, user: UserId, change: UserChange) -> R
     if demoted && !services.accounts.has_administrator_beside(services.clock.now(), user) {
         return Err(AccountRefusal::LastAdministrator);
     }
-    let after = UserRecord { plan, limits, status, administrator, ..before };
+    let identity = change.identity.or(before.identity);
+    let after = UserRecord { plan, limits, status, administrator, identity, ..before };
     audit::commit(&services.store, Batch::change_user(&after)).await?;
     services.accounts.put_user(after);
     Ok(())

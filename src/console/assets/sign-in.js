@@ -12,7 +12,19 @@ function next() {
   return /^\/(?![/\\])[\w\-./?=&%,+]*$/.test(path) ? to(path) : to("/");
 }
 
-const REASONS = { ended: "Your session has ended. Sign in to go on.", out: "You are signed out." };
+const REASONS = {
+  ended: "Your session has ended. Sign in to go on.",
+  out: "You are signed out.",
+  // Why somebody who went to the identity provider has come back as nobody.
+  denied: "The sign-in was cancelled or refused at the identity provider.",
+  again: "That sign-in took too long, was used already, or was begun in another browser. Please try again.",
+  address: "The identity provider gave no verified e-mail address that may sign in here. Ask an administrator.",
+  provider: "The identity provider cannot be used at the moment. Try again in a minute; the operator finds the cause in the log.",
+  suspended: "Your account is suspended. Ask an administrator.",
+  identity: "The account with your e-mail address belongs to another person at the identity provider. Ask an administrator.",
+  slow: "Too many attempts have failed. Wait a little and try again.",
+  failed: "Signing in did not work. Try again in a minute.",
+};
 say($("#reason"), REASONS[query.get("reason")] ?? "");
 
 // A one-time link has its secret behind the #, which is sent to nobody by itself and goes into no log.
@@ -60,7 +72,13 @@ $("#register").addEventListener("submit", (event) => {
 
 // Who may register is the operator's choice.
 call("/api/auth").then(
-  ({ registration }) => {
+  ({ registration, provider }) => {
+    if (provider) {
+      const link = $("#provider a");
+      link.textContent = `Sign in with ${provider}`;
+      link.href = `${base}/api/auth/oidc/start?next=${encodeURIComponent(query.get("next") ?? "/")}`;
+      $("#provider").hidden = false;
+    }
     $("#registration").hidden = registration === "closed";
     $("#invitation").closest(".field").hidden = registration === "open";
     $("#invitation").required = registration === "invite";

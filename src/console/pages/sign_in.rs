@@ -9,7 +9,8 @@ pub(super) fn page(_: &View) -> Markup {
     html! {
         div.narrow {
             h1 { "Sign in" }
-            p #reason hidden {}
+            p #reason role="status" hidden {}
+            p #provider hidden { a.button href="" {} }
             form #sign-in novalidate {
                 (field("email", "E-mail address", None, &html! {
                     input #email name="email" type="email" autocomplete="username" required autofocus maxlength="254";
