@@ -2,6 +2,8 @@
 
 pub mod bundle;
 pub mod client;
+#[cfg(feature = "gateway")]
+pub mod database;
 mod family;
 pub mod memory;
 pub mod migration;

@@ -31,7 +31,7 @@ const KEPT: [(&str, &[&str]); 6] = [
     ("redb", &["store"]),
     ("ractor", &["actor", "control"]),
     ("axum", &["http", "console", "gateway", "proxy"]),
-    ("rusqlite", &["gateway"]),
+    ("rusqlite", &["gateway", "zeroclaw/database"]),
     ("maud", &["console"]),
 ];
 

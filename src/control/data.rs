@@ -12,11 +12,11 @@ use super::ControlPlane;
 use super::handle::{AgentHandle, CommandError};
 use super::new_agent::{CreateError, NewAgent};
 use crate::actor::{UpgradeStep, key_of, place, remembered, snapshot};
-use crate::domain::{AgentSpec, Channels, Credentials, Slug, Software, StagedFile, UserId};
+use crate::domain::{AgentSpec, Channels, Credentials, Software, StagedFile, UserId};
 use crate::lifecycle::{AgentState, Cause, Code, Command, Phase};
 use crate::runtime::{ImageChoice, RuntimeError};
-use crate::zeroclaw::bundle::{Bundle, BundleError, belongs};
-use crate::zeroclaw::migration::layout;
+use crate::zeroclaw::bundle::{Bundle, BundleError};
+use crate::zeroclaw::migration::{belongs, layout};
 
 /// Why nothing was exported, imported or cloned.
 #[derive(Debug, thiserror::Error)]
@@ -83,10 +83,8 @@ impl ControlPlane {
     /// Removes agents whose import the service was stopped in the middle of: nobody was told of them.
     pub(super) fn remove_half_imported(&self) {
         for id in self.services.views.ids() {
-            let importing = |cause: &Cause| cause.code == Code::Importing;
-            let view = self.services.views.get(id).map(|view| view.record.state.clone());
-            if view.is_some_and(|state| state.phase == Phase::Stopped && state.reason.as_ref().is_some_and(importing)) {
-                let agent = AgentHandle::new(Self { _alive: None, ..self.clone() }, id);
+            let agent = AgentHandle::new(Self { _alive: None, ..self.clone() }, id);
+            if agent.is_being_imported() {
                 self.services.tasks.spawn(async move {
                     tracing::warn!(agent = %agent.id(), "an import was cut short; its agent is removed");
                     if let Err(error) = agent.delete().await {
@@ -101,6 +99,16 @@ impl ControlPlane {
 const SUPPLY_KEY: &str = "an export holds no secrets: supply apiKey by PATCH, then start the agent";
 
 impl AgentHandle {
+    /// Whether its data is not there yet. Nobody was told of it.
+    pub fn is_being_imported(&self) -> bool {
+        let importing = |cause: &Cause| cause.code == Code::Importing;
+        let view = self.view();
+        view.is_some_and(|view| {
+            let state = &view.record.state;
+            state.phase == Phase::Stopped && state.reason.as_ref().is_some_and(importing)
+        })
+    }
+
     /// The agent's workspace and memory, as they are at one moment, while it goes on.
     ///
     /// # Errors
@@ -125,27 +133,23 @@ impl AgentHandle {
         };
         let wanted = move |path: &str| belongs(profile, path);
         let files = snapshot(services, &key_of(record), layout(profile).roots, &wanted).await?;
+        let files = databases_made_whole(files).await?;
         let version = software.and_then(|software| software.version.clone());
         Ok(Bundle::new(profile, version, AgentSpec::clone(&record.spec), entries, &files, services.clock.now()))
     }
 
-    /// A new agent of the same owner with the same configuration, key, workspace and memory; without channels, since two
-    /// agents cannot share one bot.
+    /// A new agent of the same owner with this one's key, workspace and memory, and with the configuration of `new`; without
+    /// channels, since two agents cannot share one bot.
     ///
     /// # Errors
     /// See [`DataError`]; nothing is left then.
-    pub async fn duplicate(&self, name: Option<String>, slug: Option<Slug>) -> Result<Self, DataError> {
+    pub async fn duplicate(&self, new: NewAgent) -> Result<Self, DataError> {
         let services = &self.plane.services;
         let _turn = services.transfers.acquire().await.map_err(|_closed| DataError::Gone)?;
         let view = self.view().ok_or(DataError::Gone)?;
         let bundle = self.bundle().await?;
-        let mut spec = bundle.about.agent.clone();
-        if let Some(name) = name {
-            spec.name = name;
-        }
         let api_key = self.credentials().and_then(|credentials| credentials.api_key);
-        let credentials = Credentials { api_key, channels: Channels::default() };
-        let new = NewAgent { slug, ..NewAgent::new(spec, credentials) };
+        let new = NewAgent { credentials: Credentials { api_key, channels: Channels::default() }, ..new };
         self.plane.bring_in(view.record.user, new, &bundle).await
     }
 
@@ -162,4 +166,16 @@ impl AgentHandle {
         });
         end.await.unwrap_or_else(|_| Err("the service ends".into())).map_err(DataError::NotPlaced)
     }
+}
+
+#[cfg(feature = "gateway")]
+async fn databases_made_whole(files: Vec<StagedFile>) -> Result<Vec<StagedFile>, DataError> {
+    let whole = tokio::task::spawn_blocking(|| crate::zeroclaw::database::made_whole(files)).await;
+    whole.map_err(|_| RuntimeError::Failed("the copy of the agent's memory cannot be read".into()).into())
+}
+
+/// Without SQLite in the program a database goes with its log.
+#[cfg(not(feature = "gateway"))]
+async fn databases_made_whole(files: Vec<StagedFile>) -> Result<Vec<StagedFile>, DataError> {
+    Ok(files)
 }

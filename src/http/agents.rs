@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 
 pub use clone::{__path_clone, clone};
 pub use command::{__path_delete, __path_restart, __path_start, __path_stop, delete, restart, start, stop};
-pub use create::{__path_create, create, created};
+pub use create::{__path_create, brought_in, create, created};
 pub use export::{__path_export, export};
 pub use import::{__path_import, import};
 pub use own::OwnedAgent;

@@ -75,8 +75,15 @@ impl Rule {
     }
 
     /// A file that becomes an agent.
-    pub const IMPORT: Self =
-        Self::Key(KeyRule { repeats: MAX_ARCHIVE, ..KeyRule::new(Some(Scope::AgentsWrite), false, Retry::Repeat) });
+    pub const fn import(find: FindAgent) -> Self {
+        let rule = KeyRule::new(Some(Scope::AgentsWrite), false, Retry::FindAgent(find));
+        Self::Key(KeyRule { repeats: MAX_ARCHIVE, ..rule })
+    }
+
+    /// An agent that becomes two.
+    pub const fn copy(find: FindAgent) -> Self {
+        Self::of_agent(Scope::AgentsWrite, Retry::FindAgent(find))
+    }
 
     const fn needs(scope: Option<Scope>) -> Self {
         Self::Key(KeyRule::new(scope, false, Retry::Repeat))

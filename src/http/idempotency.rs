@@ -52,8 +52,9 @@ const FRAMES: usize = 8;
 const KEPT_HEADERS: [HeaderName; 4] =
     [header::CONTENT_TYPE, header::LOCATION, header::ETAG, HeaderName::from_static("preference-applied")];
 
-/// Answers for the agent that an earlier request of this caller was to make.
-pub type FindAgent = fn(&Api, &Caller, AgentId) -> Response;
+/// Answers for the agent that an earlier request of this caller was to make; `None` where that request is to be followed
+/// again, because nothing is left of it.
+pub type FindAgent = fn(&Api, &Caller, AgentId) -> Option<Response>;
 
 /// Marks an answer that must not be kept, because it shows a secret.
 #[derive(Debug, Clone, Copy)]
@@ -181,9 +182,13 @@ impl Keyed {
             IdempotencyState::Withheld { status } => Err(not_kept(status)),
             IdempotencyState::InFlight { agent, .. } => match (self.retry, agent) {
                 (Retry::Repeat | Retry::Unkept, _) | (Retry::FindAgent(_), None) => Ok(None),
-                (Retry::FindAgent(find), Some(agent)) => {
-                    Ok(Some(self.conclude(find(&self.api, &self.caller, agent)).await))
-                }
+                (Retry::FindAgent(find), Some(agent)) => match find(&self.api, &self.caller, agent) {
+                    Some(response) => Ok(Some(self.conclude(response).await)),
+                    None => {
+                        self.store(Batch::remove_idempotency(self.caller.user, &self.key)).await;
+                        Ok(None)
+                    }
+                },
                 (Retry::Never | Retry::PassedOn, _) => {
                     Ok(Some(self.conclude(delivery_unknown().into_response()).await))
                 }

@@ -202,6 +202,9 @@ impl Ledger<'_> {
             }
             Change::UpdateAgent { agent, entry } => {
                 self.tables.agents.insert(agent.id.as_bytes(), agent.value.as_slice())?;
+                if let Some((instance, since)) = agent.rehearsal {
+                    self.note_deleted(instance, since)?;
+                }
                 entry.as_ref().map_or(Ok(()), |(entry, event)| self.log(agent.id, entry, event))
             }
             Change::ResealAgent { agent } => {
@@ -263,11 +266,7 @@ impl Ledger<'_> {
 
     fn remove_agent(&mut self, agent: AgentId, at: Timestamp) -> Outcome {
         let id = agent.as_bytes();
-        self.tables.deleted.insert(id, at.as_millisecond())?;
-        if self.tables.deleted.len()? > MAX_DELETED {
-            // Ids begin with the time at which they were made, so this is an old one.
-            self.tables.deleted.pop_first()?;
-        }
+        self.note_deleted(agent, at)?;
         if let Some(stored) = self.stored(agent)? {
             self.tables.agents.remove(id)?;
             self.tables.slugs.remove(stored.slug.as_str())?;
@@ -279,6 +278,15 @@ impl Ledger<'_> {
         }
         self.tables.events.retain_in((id, 0)..=(id, u64::MAX), |_, _| false)?;
         self.tables.usage.retain_in((id, 0)..=(id, u16::MAX), |_, _| false)?;
+        Ok(())
+    }
+
+    fn note_deleted(&mut self, agent: AgentId, at: Timestamp) -> Outcome {
+        self.tables.deleted.insert(agent.as_bytes(), at.as_millisecond())?;
+        if self.tables.deleted.len()? > MAX_DELETED {
+            // Ids begin with the time at which they were made, so this is an old one.
+            self.tables.deleted.pop_first()?;
+        }
         Ok(())
     }
 

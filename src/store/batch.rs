@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::domain::{AgentId, HostPort, KeyId, SessionId, Slug, Timestamp, UserId};
+use crate::domain::{AgentId, HostPort, KeyId, SessionId, Slug, Timestamp, UpgradeStage, UserId};
 
 use crate::vault::Sealed;
 
@@ -68,6 +68,8 @@ pub(super) struct AgentRow {
     pub(super) slug: Slug,
     pub(super) revision: u64,
     pub(super) value: Vec<u8>,
+    /// The instance that an upgrade is tried in, and since when.
+    pub(super) rehearsal: Option<(AgentId, Timestamp)>,
 }
 
 #[derive(Clone)]
@@ -99,7 +101,8 @@ impl Batch {
         Self::only(Change::CreateAgent { agent, port, entry, event, max_agents })
     }
 
-    /// The next revision of an agent. Its user and slug never change.
+    /// The next revision of an agent. Its user and slug never change. An instance that an upgrade is tried in counts as
+    /// deleted from the beginning: what is left of it, however the trial ended, may be removed.
     ///
     /// Rejected with `NotFound` if it is not there (a removed agent never comes back), `Stale` if its revision, or the
     /// entry's sequence number, is not above the stored one, `Slug` or `Exists` if slug or user differ.
@@ -253,7 +256,12 @@ impl Batch {
 impl AgentRow {
     fn of(agent: &AgentRecord) -> Self {
         let value = agent_place(agent.id.as_bytes()).encode(agent);
-        Self { id: agent.id, user: agent.user, slug: agent.slug.clone(), revision: agent.state.revision, value }
+        let rehearsal = agent.upgrade.as_ref().and_then(|upgrade| match upgrade.stage {
+            UpgradeStage::Rehearsing { instance } => Some((instance, upgrade.since)),
+            UpgradeStage::Forward | UpgradeStage::Back => None,
+        });
+        let (id, user, slug, revision) = (agent.id, agent.user, agent.slug.clone(), agent.state.revision);
+        Self { id, user, slug, revision, value, rehearsal }
     }
 }
 

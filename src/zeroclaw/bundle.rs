@@ -4,6 +4,7 @@
 //!   agent.json      format, the version that wrote the memory, the agent's configuration without secrets
 //!   memory.json     what the gateway said it remembers; missing where the agent did not run
 //!   memory/…        the memory's own files, as that version keeps them
+//!   MEMORY.md       what a memory in Markdown keeps for good
 //!   workspace/…     the agent's own files
 //! ```
 //! Nothing secret is in it: no key, no token, no channel, no configuration file. An archive that comes back may have been
@@ -16,7 +17,7 @@ use std::path::{Component, Path};
 use serde::{Deserialize, Serialize};
 
 use super::memory::{MAX_ENTRIES, MemoryEntry};
-use super::migration::{Carry, carry, inside, is_own, is_scratch, layout, moved_into, untold};
+use super::migration::{Carry, Layout, belongs, carry, inside, is_own, layout, moved_into, untold};
 use crate::domain::{AgentSpec, Profile, Secret, StagedFile, Timestamp};
 
 pub const MAX_BYTES: usize = crate::runtime::MAX_DATA;
@@ -25,8 +26,8 @@ const MAX_PATH: usize = 1024;
 const FORMAT: u32 = 1;
 const ABOUT: &str = "agent.json";
 const ENTRIES: &str = "memory.json";
-const MEMORY: &str = "memory";
-const WORKSPACE: &str = "workspace";
+/// Where an archive has what the versions have in folders of theirs.
+const PLACES: Layout = Layout { memory: "memory", notes: "MEMORY.md", workspace: "workspace", roots: &[] };
 const MODE: u32 = 0o644;
 
 /// What is known of the agent whose data it is.
@@ -86,8 +87,9 @@ impl Bundle {
         let place = |file: &StagedFile| {
             let path = file.path.as_ref();
             let place = match inside(path, places.memory) {
-                Some(name) => format!("{MEMORY}/{name}"),
-                None => format!("{WORKSPACE}/{}", inside(path, places.workspace)?),
+                _ if path == places.notes => PLACES.notes.to_owned(),
+                Some(name) => format!("{}/{name}", PLACES.memory),
+                None => format!("{}/{}", PLACES.workspace, inside(path, places.workspace)?),
             };
             Some(StagedFile { path: place.into(), ..file.clone() })
         };
@@ -103,14 +105,13 @@ impl Bundle {
         let from = self.about.profile;
         let files: Vec<StagedFile> = self.files.clone();
         match carry(from, to, self.about.agent.memory_backend) {
-            Carry::InPlace | Carry::Copy => Ok((moved_into(to, files, (MEMORY, WORKSPACE)), false)),
+            Carry::InPlace | Carry::Copy => Ok((moved_into(to, files, PLACES), false)),
             Carry::Tell => {
-                let own = files.into_iter().filter(|file| inside(&file.path, MEMORY).is_none()).collect();
-                let mut placed = moved_into(to, own, (MEMORY, WORKSPACE));
-                let has_memory = self.files.iter().any(|file| inside(&file.path, MEMORY).is_some());
+                let (memory, own): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| is_memory(&file.path));
+                let mut placed = moved_into(to, own, PLACES);
                 match &self.entries {
                     Some(entries) => placed.push(untold(entries)),
-                    None if has_memory => return Err(BundleError::Unspoken(from)),
+                    None if !memory.is_empty() => return Err(BundleError::Unspoken(from)),
                     None => {}
                 }
                 Ok((placed, self.entries.is_some()))
@@ -142,11 +143,9 @@ impl Bundle {
     }
 }
 
-/// Whether a file in the data folder is memory or the agent's own.
-pub fn belongs(profile: Profile, path: &str) -> bool {
-    let places = layout(profile);
-    let own = || inside(path, places.workspace).is_some_and(is_own);
-    !is_scratch(path) && (inside(path, places.memory).is_some() || own())
+/// Whether a file of an archive is memory.
+fn is_memory(path: &str) -> bool {
+    path == PLACES.notes || inside(path, PLACES.memory).is_some()
 }
 
 /// Reads an archive that anybody may have written.
@@ -178,7 +177,7 @@ pub fn read(archive: &[u8]) -> Result<Bundle, BundleError> {
         match path.as_str() {
             ABOUT => about = Some(manifest(&content)?),
             ENTRIES => entries = Some(read_entries(&content)?),
-            path if inside(path, WORKSPACE).is_some_and(is_own) || inside(path, MEMORY).is_some() => {
+            path if inside(path, PLACES.workspace).is_some_and(is_own) || is_memory(path) => {
                 let mode = entry.header().mode().unwrap_or(MODE) & 0o700 | 0o600;
                 files.push(StagedFile { path: path.to_owned().into(), content: Secret::new(content), mode });
             }
@@ -241,6 +240,7 @@ mod tests {
         let files = [
             file(&format!("{}/brain.db", places.memory), "rows"),
             file(&format!("{}/brain.db-shm", places.memory), "scratch"),
+            file(places.notes, "lasting"),
             file(&format!("{}/notes/a.txt", places.workspace), "mine"),
             file(&format!("{}/SOUL.md", places.workspace), "rendered anyway"),
             file(".zeroclaw/config.toml", "secret"),
@@ -262,7 +262,7 @@ mod tests {
     fn written_and_read_back_without_secrets() {
         for profile in Profile::ALL {
             let bundle = bundle(profile, Some(vec![entry()]));
-            assert_eq!(paths(&bundle.files), ["memory/brain.db", "workspace/notes/a.txt"], "{profile}");
+            assert_eq!(paths(&bundle.files), ["memory/brain.db", "MEMORY.md", "workspace/notes/a.txt"], "{profile}");
             let archive = bundle.to_tar().unwrap();
             assert!(!archive.windows(6).any(|window| window == b"secret"));
             let back = read(&archive).unwrap();
@@ -278,6 +278,7 @@ mod tests {
         let memory = ".zeroclaw/data/memory";
         let expected = [
             format!("{memory}/brain.db"),
+            ".zeroclaw/data/MEMORY.md".into(),
             ".zeroclaw/agents/default/workspace/notes/a.txt".into(),
             format!("{memory}/brain.db-wal"),
             format!("{memory}/brain.db-shm"),

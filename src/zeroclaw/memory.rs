@@ -29,7 +29,25 @@ impl MemoryEntry {
         let text = |name: &str| Some(entry.get(name)?.as_str()?.to_owned());
         // 0.1 writes a category of the user's own as `{"custom": name}`.
         let category = text("category").or_else(|| Some(entry.get("category")?.get("custom")?.as_str()?.to_owned()));
-        Some(Self { key: text("key")?, content: text("content")?, category })
+        let (key, content) = named(text("key")?, text("content")?);
+        Some(Self { key, content, category })
+    }
+}
+
+/// A memory in Markdown tells where a line stands for its key, such as `MEMORY:3` or `2026-11-26:0`, and the key that it was
+/// stored with in front of the text. Told as it is, every move to another version would put one more name before it.
+fn named(key: String, content: String) -> (String, String) {
+    let is_place = |(file, line): (&str, &str)| {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let is_day = file.len() == 10 && file.split('-').all(digits);
+        digits(line) && (file == "MEMORY" || is_day)
+    };
+    if !key.rsplit_once(':').is_some_and(is_place) {
+        return (key, content);
+    }
+    match content.strip_prefix("**").and_then(|rest| rest.split_once("**: ")) {
+        Some((name, rest)) if !name.is_empty() => (name.to_owned(), rest.to_owned()),
+        _ => (key, content),
     }
 }
 
@@ -61,6 +79,21 @@ mod tests {
         assert_eq!(MemoryEntry::read_all(&answer).unwrap(), expected);
         for none in [json!({}), json!([]), json!({ "entries": [{ "key": "a" }] }), json!({ "entries": 1 })] {
             assert_eq!(MemoryEntry::read_all(&none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_note_in_markdown_has_the_key_that_it_was_stored_with() {
+        for (key, content, expected) in [
+            ("MEMORY:0", "**tea**: green", ("tea", "green")),
+            ("2026-11-26:12", "**m_1**: **bold**: text", ("m_1", "**bold**: text")),
+            ("MEMORY:1", "the second line of a note", ("MEMORY:1", "the second line of a note")),
+            ("MEMORY:2", "****: no name", ("MEMORY:2", "****: no name")),
+            ("mine", "**tea**: green", ("mine", "**tea**: green")),
+            ("my:0", "**tea**: green", ("my:0", "**tea**: green")),
+        ] {
+            let read = MemoryEntry::read(&json!({ "key": key, "content": content })).unwrap();
+            assert_eq!((read.key.as_str(), read.content.as_str()), expected, "{key}");
         }
     }
 

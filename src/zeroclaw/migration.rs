@@ -1,13 +1,15 @@
 //! An agent's data on its way between versions: which files go where, as a function of the files that are there.
 //!
 //! ```text
-//!                    memory                      the agent's own files
-//!   0.1 to 0.7, ours workspace/memory/           workspace/
-//!   0.8              .zeroclaw/data/memory/      .zeroclaw/agents/default/workspace/
+//!                    memory                  notes                      the agent's own files
+//!   0.1 to 0.7, ours workspace/memory/       workspace/MEMORY.md        workspace/
+//!   0.8              .zeroclaw/data/memory/  .zeroclaw/data/MEMORY.md   .zeroclaw/agents/default/workspace/
 //! ```
-//! Up to 0.8 the database is copied, and 0.8 reads it. Down, an older version could read what 0.8 wrote, but every write
-//! would fail; and our own gateway has a database of its own. There the entries are told to the new gateway one by one (see
-//! [`memory`](super::memory)). Before every step the present state is set aside, so that the step can be taken back.
+//! A memory in Markdown has its lasting notes in the file beside the folder, and is written alike by all versions but our own
+//! gateway: its files are copied. So is a database up to 0.8, which reads it. Down, an older version could read what 0.8
+//! wrote, but every write would fail; and our own gateway has files of its own. There the entries are told to the new gateway
+//! one by one (see [`memory`](super::memory)). Before every step the present state is set aside, so that the step can be
+//! taken back.
 
 use std::borrow::Cow;
 
@@ -37,20 +39,26 @@ const MODE: u32 = 0o600;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     pub memory: &'static str,
+    /// What a memory in Markdown keeps for good, in one file.
+    pub notes: &'static str,
     pub workspace: &'static str,
-    /// All folders that hold memory or workspace.
+    /// All folders that hold memory, notes or workspace.
     pub roots: &'static [&'static str],
 }
 
 pub const fn layout(profile: Profile) -> Layout {
     match profile {
-        Profile::V01 | Profile::V06 | Profile::Embedded => {
-            Layout { memory: "workspace/memory", workspace: "workspace", roots: &["workspace"] }
-        }
+        Profile::V01 | Profile::V06 | Profile::Embedded => Layout {
+            memory: "workspace/memory",
+            notes: "workspace/MEMORY.md",
+            workspace: "workspace",
+            roots: &["workspace"],
+        },
         Profile::V08 => Layout {
             memory: ".zeroclaw/data/memory",
+            notes: ".zeroclaw/data/MEMORY.md",
             workspace: ".zeroclaw/agents/default/workspace",
-            roots: &[".zeroclaw/data/memory", ".zeroclaw/agents/default/workspace"],
+            roots: &[".zeroclaw/data", ".zeroclaw/agents/default/workspace"],
         },
     }
 }
@@ -60,7 +68,7 @@ pub const fn layout(profile: Profile) -> Layout {
 pub enum Carry {
     /// It stays where it is.
     InPlace,
-    /// The database is copied.
+    /// Its files are copied.
     Copy,
     /// Its entries are told to the new gateway.
     Tell,
@@ -72,7 +80,8 @@ pub const fn carry(from: Profile, to: Profile, backend: MemoryBackend) -> Carry 
         (Profile::V01 | Profile::V06, Profile::V01 | Profile::V06)
         | (Profile::V08, Profile::V08)
         | (Profile::Embedded, Profile::Embedded) => Carry::InPlace,
-        (Profile::V01 | Profile::V06, Profile::V08) if matches!(backend, MemoryBackend::Sqlite) => Carry::Copy,
+        (Profile::V01 | Profile::V06, Profile::V08) => Carry::Copy,
+        (Profile::V08, Profile::V01 | Profile::V06) if matches!(backend, MemoryBackend::Markdown) => Carry::Copy,
         (Profile::V01 | Profile::V06 | Profile::V08 | Profile::Embedded, _) => Carry::Tell,
     }
 }
@@ -92,10 +101,9 @@ pub const fn folders(profile: Profile) -> &'static [&'static str] {
 
 /// What is to be kept of a version's files before another one is started on them: configuration, key file, memory.
 pub fn set_aside(profile: Profile, files: &[StagedFile]) -> Vec<StagedFile> {
-    let memory = layout(profile).memory;
     let kept = |file: &&StagedFile| {
         let path = file.path.as_ref();
-        path == CONFIG_PATH || path == SECRET_KEY || (inside(path, memory).is_some() && !is_scratch(path))
+        path == CONFIG_PATH || path == SECRET_KEY || is_memory(profile, path)
     };
     files.iter().filter(kept).map(|file| under(file, &format!("{SET_ASIDE}/{}", file.path))).collect()
 }
@@ -110,36 +118,54 @@ pub fn put_back(profile: Profile, set_aside: &[StagedFile]) -> Vec<StagedFile> {
 /// What brings the files of a version to where another one looks for them.
 pub fn moved(from: Profile, to: Profile, backend: MemoryBackend, files: &[StagedFile]) -> Vec<StagedFile> {
     let (old, new) = (layout(from), layout(to));
+    let carry = carry(from, to, backend);
     if old == new {
-        return Vec::new();
+        // Notes in the other one's form would be read as what they are not, beside those that it is told.
+        let foreign = |file: &&StagedFile| carry == Carry::Tell && file.path == old.notes;
+        return files.iter().filter(foreign).map(|file| empty(&file.path)).collect();
     }
     let place = |file: &StagedFile| {
         let path = file.path.as_ref();
-        match inside(path, old.memory) {
-            Some(name) if carry(from, to, backend) == Carry::Copy && !is_scratch(path) => {
-                Some(format!("{}/{name}", new.memory))
-            }
-            Some(_) => None,
-            None => {
-                inside(path, old.workspace).filter(|name| is_own(name)).map(|name| format!("{}/{name}", new.workspace))
-            }
+        if is_memory(from, path) {
+            return (carry == Carry::Copy).then(|| memory_path(path, old, new));
         }
+        let name = inside(path, old.workspace)?;
+        is_own(name).then(|| format!("{}/{name}", new.workspace))
     };
     let moved = files.iter().filter_map(|file| Some(under(file, &place(file)?))).collect();
     with_whole_database(moved, to, Whole::IfThere)
 }
 
-/// Files from a folder with memory and one with the agent's own, to where a version looks for them.
-pub fn moved_into(to: Profile, files: Vec<StagedFile>, (memory, workspace): (&str, &str)) -> Vec<StagedFile> {
+fn memory_path(path: &str, old: Layout, new: Layout) -> String {
+    match inside(path, old.memory) {
+        Some(name) => format!("{}/{name}", new.memory),
+        None => new.notes.to_owned(),
+    }
+}
+
+/// Files of a layout of one's own, to where a version looks for them.
+pub fn moved_into(to: Profile, files: Vec<StagedFile>, old: Layout) -> Vec<StagedFile> {
     let new = layout(to);
     let place = |file: StagedFile| {
-        let path = match inside(&file.path, memory) {
-            Some(name) => format!("{}/{name}", new.memory),
-            None => format!("{}/{}", new.workspace, inside(&file.path, workspace)?),
+        let path = if file.path == old.notes || inside(&file.path, old.memory).is_some() {
+            memory_path(&file.path, old, new)
+        } else {
+            format!("{}/{}", new.workspace, inside(&file.path, old.workspace)?)
         };
         Some(StagedFile { path: path.into(), ..file })
     };
     with_whole_database(files.into_iter().filter_map(place).collect(), to, Whole::IfThere)
+}
+
+/// Whether a file in the data folder is memory or the agent's own.
+pub fn belongs(profile: Profile, path: &str) -> bool {
+    let own = || inside(path, layout(profile).workspace).is_some_and(is_own);
+    is_memory(profile, path) || (own() && !is_scratch(path))
+}
+
+fn is_memory(profile: Profile, path: &str) -> bool {
+    let places = layout(profile);
+    path == places.notes || (inside(path, places.memory).is_some() && !is_scratch(path))
 }
 
 /// Files of an agent's own; not what the gateway or the control plane writes there.
@@ -169,7 +195,7 @@ fn with_whole_database(mut files: Vec<StagedFile>, profile: Profile, whole: Whol
     if whole == Whole::Always || has(&files, names[0]) {
         for name in names {
             if !has(&files, name) {
-                files.push(StagedFile { path: path(name).into(), content: Secret::new(Vec::new()), mode: MODE });
+                files.push(empty(&path(name)));
             }
         }
     }
@@ -193,6 +219,10 @@ pub fn inside<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
     path.strip_prefix(folder)?.strip_prefix('/')
 }
 
+fn empty(path: &str) -> StagedFile {
+    StagedFile { path: Cow::Owned(path.to_owned()), content: Secret::new(Vec::new()), mode: MODE }
+}
+
 fn under(file: &StagedFile, path: &str) -> StagedFile {
     StagedFile { path: Cow::Owned(path.to_owned()), ..file.clone() }
 }
@@ -214,9 +244,10 @@ mod tests {
         files.iter().map(|file| file.path.as_ref()).collect()
     }
 
-    const OLD: [&str; 9] = [
+    const OLD: [&str; 10] = [
         ".zeroclaw/.secret_key",
         ".zeroclaw/config.toml",
+        "workspace/MEMORY.md",
         "workspace/SOUL.md",
         "workspace/memory/brain.db",
         "workspace/memory/brain.db-shm",
@@ -230,11 +261,11 @@ mod tests {
     fn configuration_key_and_memory_are_set_aside_and_put_back_whole() {
         let aside = set_aside(Profile::V01, &files(&OLD));
         let kept: Vec<&str> = aside.iter().map(|file| inside(&file.path, SET_ASIDE).unwrap()).collect();
-        assert_eq!(kept, [OLD[0], OLD[1], OLD[3], OLD[5], OLD[6]]);
+        assert_eq!(kept, [OLD[0], OLD[1], OLD[2], OLD[4], OLD[6], OLD[7]]);
         let back = put_back(Profile::V01, &aside);
-        assert_eq!(paths(&back), [OLD[0], OLD[3], OLD[5], OLD[6], OLD[4]]);
-        assert_eq!(back[1].content.expose(), b"workspace/memory/brain.db");
-        assert!(back[4].content.expose().is_empty(), "what another run left there does not fit");
+        assert_eq!(paths(&back), [OLD[0], OLD[2], OLD[4], OLD[6], OLD[7], OLD[5]]);
+        assert_eq!(back[2].content.expose(), b"workspace/memory/brain.db");
+        assert!(back[5].content.expose().is_empty(), "what another run left there does not fit");
     }
 
     #[test]
@@ -250,6 +281,7 @@ mod tests {
         let moved = moved(Profile::V06, Profile::V08, MemoryBackend::Sqlite, &files(&OLD));
         let (memory, own) = (".zeroclaw/data/memory", ".zeroclaw/agents/default/workspace");
         let expected = [
+            ".zeroclaw/data/MEMORY.md".to_owned(),
             format!("{memory}/brain.db"),
             format!("{memory}/brain.db-wal"),
             format!("{memory}/notes.md"),
@@ -268,6 +300,29 @@ mod tests {
         ]);
         assert_eq!(paths(&moved(Profile::V08, Profile::V01, MemoryBackend::Sqlite, &new)), ["workspace/b.txt"]);
         assert!(moved(Profile::V01, Profile::V06, MemoryBackend::Sqlite, &files(&OLD)).is_empty());
+    }
+
+    #[test]
+    fn a_memory_in_markdown_is_copied_with_its_lasting_notes_up_and_down() {
+        let old = ["workspace/MEMORY.md", "workspace/memory/2026-11-26.md"];
+        let new = [".zeroclaw/data/MEMORY.md", ".zeroclaw/data/memory/2026-11-26.md"];
+        for other in [Profile::V01, Profile::V06] {
+            let moved = |from, to, paths: &[&str]| moved(from, to, MemoryBackend::Markdown, &files(paths));
+            assert_eq!(paths(&moved(other, Profile::V08, &old)), new);
+            assert_eq!(paths(&moved(Profile::V08, other, &new)), old);
+        }
+        for (profile, files) in [(Profile::V01, old), (Profile::V06, old), (Profile::V08, new)] {
+            assert!(files.iter().all(|path| belongs(profile, path)), "a copy for a rehearsal has all of it");
+        }
+    }
+
+    #[test]
+    fn notes_in_a_form_that_the_other_cannot_read_are_emptied_before_it_is_told() {
+        for (from, to) in [(Profile::V01, Profile::Embedded), (Profile::Embedded, Profile::V06)] {
+            let emptied = moved(from, to, MemoryBackend::Markdown, &files(&["workspace/MEMORY.md", "workspace/a.txt"]));
+            assert_eq!(paths(&emptied), ["workspace/MEMORY.md"]);
+            assert!(emptied[0].content.expose().is_empty());
+        }
     }
 
     #[test]
@@ -292,8 +347,10 @@ mod tests {
         for profile in Profile::ALL {
             assert_eq!(carry(profile, profile, MemoryBackend::Sqlite), Carry::InPlace);
         }
-        // Each keeps its notes in files of its own.
-        assert_eq!(carry(V01, V08, MemoryBackend::Markdown), Carry::Tell);
+        // ZeroClaw's versions write notes in Markdown alike, our own gateway does not.
+        assert_eq!(carry(V01, V08, MemoryBackend::Markdown), Carry::Copy);
+        assert_eq!(carry(V08, V01, MemoryBackend::Markdown), Carry::Copy);
+        assert_eq!(carry(V08, Embedded, MemoryBackend::Markdown), Carry::Tell);
     }
 
     #[test]

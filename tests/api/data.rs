@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 use zeroone::domain::{AgentId, Plan};
+use zeroone::store::{Batch, IdempotencyState};
 use zeroone::zeroclaw::bundle;
 
 use crate::world::{Answer, World, answer};
@@ -91,6 +92,55 @@ async fn clone_has_the_same_data_and_key_and_no_channels() {
         refused.problem(422, "invalid");
         assert_eq!(refused.pointers(), [pointer]);
     }
+}
+
+/// The answer got lost with the service, after the agent was there or before.
+#[tokio::test]
+async fn an_import_or_a_clone_sent_again_after_a_crash_makes_one_agent() {
+    let mut world = World::new(Plan::Enterprise).await;
+    let id = with_a_file(&world, "Ada").await;
+    let archive = export(&world, &id).await;
+    for what in ["import", "clone"] {
+        let send = async |world: &World| {
+            let request = match what {
+                "import" => {
+                    let request = world.request(Method::POST, "/api/agents/import?slug=eve").body(archive.clone());
+                    request.header("content-type", "application/x-tar").header("x-model-api-key", "sk-another")
+                }
+                _ => world.request(Method::POST, &format!("/api/agents/{id}/clone")).json(&json!({"name": "Zoe"})),
+            };
+            answer(request.header("idempotency-key", what)).await
+        };
+        let first = send(&world).await;
+        assert_eq!(first.status, 202, "{first:?}");
+        let made = first.body["id"].as_str().unwrap().to_owned();
+        world.reach(&made, "RUNNING").await;
+        let count = async |world: &World| world.get("/api/agents").await.body["data"].as_array().unwrap().len();
+        let agents = count(&world).await;
+        unanswered(&world, what, &made).await;
+        world.restart().await;
+        let again = send(&world).await;
+        assert_eq!((again.status, again.body["id"].as_str()), (202, Some(made.as_str())), "{again:?}");
+        assert_eq!(count(&world).await, agents, "{what}");
+
+        // Nothing is left of it: as after a crash in the midst of it.
+        unanswered(&world, what, &made).await;
+        assert_eq!(world.delete(&format!("/api/agents/{made}")).await.status, 204);
+        let anew = send(&world).await;
+        assert_eq!(anew.status, 202, "{anew:?}");
+        assert_ne!(anew.body["id"].as_str(), Some(made.as_str()));
+        assert_eq!(count(&world).await, agents, "{what}");
+    }
+}
+
+/// Makes it be as if the request with this key had been cut short after it made this agent.
+async fn unanswered(world: &World, key: &str, made: &str) {
+    let store = world.plane.store();
+    let mut record = store.idempotency(world.user, key).await.unwrap().unwrap();
+    let agent = Some(made.parse().unwrap());
+    record.state = IdempotencyState::InFlight { agent, started_at: record.expires_at };
+    store.commit(Batch::remove_idempotency(world.user, key)).await.unwrap();
+    store.commit(Batch::put_idempotency(world.user, key, &record)).await.unwrap();
 }
 
 #[tokio::test]

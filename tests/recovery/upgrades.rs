@@ -108,6 +108,11 @@ async fn rehearsal_catches_bad_images_and_the_agent_notices_nothing() {
         ("no-provider", FakeImage { fault: Some(GatewayFault::Unusable), ..good.clone() }, "Add a model provider."),
         ("forgets", FakeImage { forgets: true, ..good.clone() }, "of 4 entries of memory it finds 0"),
         ("never-pairs", FakeImage { fault: Some(GatewayFault::Forgetful), ..good.clone() }, "refused the token"),
+        (
+            "mute",
+            FakeImage { fault: Some(GatewayFault::Fails(500)), ..good.clone() },
+            "that the present version answers",
+        ),
         ("hangs", FakeImage { fault: Some(GatewayFault::Hung), ..good.clone() }, "did not answer"),
     ];
     let agent = remembering(&world, 4).await;
@@ -190,6 +195,33 @@ async fn agent_that_is_deleted_in_a_rehearsal_leaves_nothing() {
     agent.delete().await.unwrap();
     assert!(agent.gone(PATIENCE).await);
     until("nothing is left", || world.fakes.engine().volumes().is_empty()).await;
+}
+
+/// Nobody is left who knows of the rehearsal, but that its instance was to go.
+#[tokio::test(start_paused = true)]
+async fn rehearsal_whose_agent_is_deleted_while_the_service_dies_leaves_nothing() {
+    let mut world = world(48).await;
+    let agent = remembering(&world, 1).await;
+    agent.upgrade(Some(NEW)).await.unwrap();
+    until("the rehearsal's instance", || world.fakes.engine().volumes().len() == 2).await;
+    agent.delete().await.unwrap();
+    assert!(agent.gone(PATIENCE).await);
+    drop(agent);
+    world.plane.shutdown().await;
+    assert_eq!(world.fakes.engine().volumes().len(), 1, "it was cut off");
+    world.plane = testkit::start(&world.fakes, &world.disk, zeroone::control::Settings::default()).await.unwrap();
+    until("nothing is left", || world.fakes.engine().volumes().is_empty()).await;
+}
+
+/// An agent whose model fails is upgraded all the same: that is no fault of the new version.
+#[tokio::test(start_paused = true)]
+async fn model_that_fails_every_version_is_no_obstacle() {
+    let world = world(49).await;
+    let agent = remembering(&world, 1).await;
+    world.fakes.engine().set_gateway_fault(GatewayFault::Fails(500));
+    agent.upgrade(Some(NEW)).await.unwrap();
+    let end = over(&agent).await;
+    assert_eq!((end.cause.as_str(), image(&agent).as_str()), ("upgraded", NEW), "{end:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -44,11 +44,9 @@ pub(super) async fn migrate(
 }
 
 pub async fn read_all(services: &Services, key: &InstanceKey, folders: &[&str]) -> RuntimeResult<Vec<StagedFile>> {
-    let mut files = Vec::new();
-    for folder in folders {
-        files.extend(services.runtime.read_data(key, folder).await?);
-    }
-    Ok(files)
+    // Side by side: the agent is down meanwhile.
+    let readings = try_join_all(folders.iter().map(|folder| services.runtime.read_data(key, folder))).await?;
+    Ok(readings.into_iter().flatten().collect())
 }
 
 /// Tells a gateway the entries that wait for it in its data. Repeated, it tells what is still missing.

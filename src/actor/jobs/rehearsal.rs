@@ -1,8 +1,10 @@
 //! An upgrade tried beforehand: the new image on a copy of the agent's data, in an instance and a network of its own.
 //!
-//! No channel is connected and no message is sent; the agent itself runs on and notices nothing. What is shown: the image
-//! starts with the configuration that it would get, takes the agent's token, would answer messages, and finds the memory.
+//! No channel is connected; the agent itself runs on and notices nothing. What is shown: the image starts with the
+//! configuration that it would get, takes the agent's token, finds the memory, and answers a message where the agent has what
+//! its model needs. A model that fails the present version too is no fault of the new one.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,19 +16,21 @@ use super::migration::{MEMORY, migrate};
 use super::snapshot::snapshot;
 use super::{JobInput, instance_spec, key_of, open_credentials, open_token, pairing, probe, runtime_failure};
 use crate::actor::Services;
-use crate::domain::{AgentId, Credentials, Exit, HostPort, Slug, StagedFile, Upgrade, UpgradeStage};
+use crate::domain::{AgentId, Credentials, Exit, HostPort, Secret, Slug, Software, StagedFile, Upgrade, UpgradeStage};
 use crate::lifecycle::{AgentState, Failure};
 use crate::runtime::{DataPolicy, InstanceKey, InstanceSpec, InstanceState, LogQuery, Run, RuntimeError};
 use crate::store::AgentRecord;
 use crate::view::AgentView;
-use crate::zeroclaw::client::GatewayError;
+use crate::zeroclaw::client::{GatewayError, ModelFailure, SentMark, WebhookCall};
 use crate::zeroclaw::memory::MemoryEntry;
-use crate::zeroclaw::migration::{Carry, carry, folders, is_whole, untold};
-use crate::zeroclaw::migration::{inside, is_own, is_scratch, layout};
+use crate::zeroclaw::migration::{Carry, belongs, carry, folders, is_whole, layout, untold};
 use crate::zeroclaw::workspace::CONFIG_PATH;
 
 /// How long it may take, its memory told included.
 const REHEARSAL: Duration = Duration::from_secs(240);
+/// What it is asked, and how long the answer may take.
+const PROBE: &str = r#"{"message":"Reply with OK."}"#;
+const ANSWER: Duration = Duration::from_secs(60);
 /// How often it is looked whether the instance has ended by itself.
 const LOOK: Duration = Duration::from_millis(200);
 /// Ports that are tried; strangers may hold some.
@@ -105,43 +109,64 @@ impl Rehearsal {
         port: HostPort,
         entries: Option<&[MemoryEntry]>,
     ) -> Result<(), Trouble> {
-        let runtime = &services.runtime;
-        let key = self.key();
-        runtime.remove(&key, DataPolicy::Remove).await?;
+        let (key, backend) = (self.key(), self.view.record.spec.memory_backend);
         let mut files = self.copy(services).await?;
-        let mut input = self.input(services, port);
+        let copied = files.len();
+        let is_told = carry(self.upgrade.from.profile, self.upgrade.to.profile, backend) == Carry::Tell;
+        files.extend(entries.filter(|_| is_told).map(untold));
+        let (mut input, run) = self.launch(services, credentials, port, &self.upgrade.to, &files).await?;
+        input.record.untold = is_told;
+        let unanswered = tokio::select! {
+            proven = prove(services, &input, credentials, entries) => proven?,
+            exit = ended(services, &key, &run) => {
+                return Err(Trouble::Says(self.end(services, &key, &run, &exit).await));
+            }
+        };
+        let Some(why) = unanswered else { return Ok(()) };
+        // Is it the new version, or the model? The agent itself is not asked: it would remember the question.
+        let (input, _) = self.launch(services, credentials, port, &self.upgrade.from, &files[..copied]).await?;
+        if prove(services, &input, credentials, None).await?.is_none() {
+            return Err(Trouble::Says(format!("a message that the present version answers failed: {why}")));
+        }
+        tracing::info!(agent = %self.view.record.id, why, "no message is answered, by the present version neither");
+        Ok(())
+    }
+
+    /// Starts a version on these files, in place of what was in the instance before.
+    async fn launch(
+        &self,
+        services: &Services,
+        credentials: &Credentials,
+        port: HostPort,
+        software: &Software,
+        files: &[StagedFile],
+    ) -> Result<(JobInput, Run), Trouble> {
+        let (runtime, key) = (&services.runtime, self.key());
+        runtime.remove(&key, DataPolicy::Remove).await?;
+        let mut input = self.input(services, port, software);
         let spec = InstanceSpec {
             own_network: true,
             origin: None,
             host_name: None,
-            ..instance_spec(services, &input, credentials, Some(&self.upgrade.to))
+            ..instance_spec(services, &input, credentials, Some(software))
         };
         runtime.ensure_created(&spec).await?;
-        let backend = self.view.record.spec.memory_backend;
-        let (from, to) = (self.upgrade.from.profile, self.upgrade.to.profile);
-        input.record.untold = carry(from, to, backend) == Carry::Tell;
-        files.extend(entries.filter(|_| input.record.untold).map(untold));
-        runtime.write_data(&key, &files).await?;
-        let forward = Upgrade { stage: UpgradeStage::Forward, ..Upgrade::clone(&self.upgrade) };
-        migrate(services, &key, &forward, backend).await?;
+        runtime.write_data(&key, files).await?;
+        if *software == self.upgrade.to {
+            let forward = Upgrade { stage: UpgradeStage::Forward, ..Upgrade::clone(&self.upgrade) };
+            migrate(services, &key, &forward, self.view.record.spec.memory_backend).await?;
+        }
         let run = runtime.start(&key).await?;
         input.run = Some(run.clone());
-        tokio::select! {
-            proven = prove(services, &input, entries) => proven,
-            exit = ended(services, &key, &run) => Err(Trouble::Says(self.end(services, &key, &run, &exit).await)),
-        }
+        Ok((input, run))
     }
 
     /// The data that the new version would find: memory, the agent's files, key file; no configuration.
     async fn copy(&self, services: &Services) -> Result<Vec<StagedFile>, Trouble> {
         let profile = self.upgrade.from.profile;
-        let places = layout(profile);
-        let wanted = |path: &str| {
-            let own = inside(path, places.workspace).is_some_and(is_own);
-            (own || inside(path, places.memory).is_some()) && !is_scratch(path)
-        };
         let key = key_of(&self.view.record);
-        let mut files = snapshot(services, &key, places.roots, &wanted).await?;
+        let wanted = |path: &str| belongs(profile, path);
+        let mut files = snapshot(services, &key, layout(profile).roots, &wanted).await?;
         // Written once and for all.
         let others = snapshot(services, &key, &[folders(profile)[0]], &|path| path.ends_with("/.secret_key")).await?;
         files.extend(others);
@@ -149,7 +174,7 @@ impl Rehearsal {
         Ok(files)
     }
 
-    fn input(&self, services: &Services, port: HostPort) -> JobInput {
+    fn input(&self, services: &Services, port: HostPort, software: &Software) -> JobInput {
         let original = &self.view.record;
         let record = AgentRecord {
             id: self.instance,
@@ -159,7 +184,7 @@ impl Rehearsal {
             channel_kinds: Vec::new(),
             token: None,
             retired: None,
-            software: Some(Arc::new(self.upgrade.to.clone())),
+            software: Some(Arc::new(software.clone())),
             upgrade: None,
             state: AgentState::new(),
             ..original.clone()
@@ -213,19 +238,56 @@ impl From<Failure> for Trouble {
     }
 }
 
-/// Healthy, paired, usable, and it remembers.
-async fn prove(services: &Services, input: &JobInput, entries: Option<&[MemoryEntry]>) -> Result<(), Trouble> {
+/// Healthy, paired, usable, and it remembers. Gives why it answered no message, where the agent has what its model needs.
+async fn prove(
+    services: &Services,
+    input: &JobInput,
+    credentials: &Credentials,
+    entries: Option<&[MemoryEntry]>,
+) -> Result<Option<String>, Trouble> {
     let going_on = CancellationToken::new();
     probe(services, input, &going_on).await?;
     let token = pairing::pair(services, input, &going_on).await?.token;
-    let (Some(entries), Some(token), Some(run)) = (entries, token, &input.run) else { return Ok(()) };
-    let known = services.gateway.memory(run.endpoint, &token, MEMORY).await;
+    let (Some(token), Some(run)) = (token, &input.run) else { return Ok(None) };
+    if let Some(entries) = entries {
+        remembers(services, run.endpoint, &token, entries).await?;
+    }
+    let can_ask = !input.record.spec.provider.needs_key() || credentials.api_key.is_some();
+    Ok(if can_ask { answers(services, run.endpoint, &token).await.err() } else { None })
+}
+
+/// It knows what the agent knew.
+async fn remembers(
+    services: &Services,
+    at: SocketAddr,
+    token: &Secret<String>,
+    entries: &[MemoryEntry],
+) -> Result<(), Trouble> {
+    let known = services.gateway.memory(at, token, MEMORY).await;
     let known = known.map_err(|error| Trouble::Says(format!("what it remembers cannot be read: {error}")))?;
     let (before, after) = (entries.len(), known.len());
     if is_whole(before as u64, after as u64) {
         return Ok(());
     }
     Err(Trouble::Says(format!("of {before} entries of memory it finds {after}")))
+}
+
+/// Sends a message as short as one can be, and says why there was no answer.
+async fn answers(services: &Services, at: SocketAddr, token: &Secret<String>) -> Result<(), String> {
+    let call = WebhookCall {
+        body: PROBE.into(),
+        request_id: None,
+        traceparent: None,
+        session: None,
+        sent: SentMark::default(),
+    };
+    let answer = services.gateway.webhook(at, token, call, services.settings.limits.answer.min(ANSWER)).await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    match ModelFailure::read(&answer) {
+        Some(failure) => Err(failure.message),
+        None if answer.status == 200 => Ok(()),
+        None => Err(format!("its gateway answered {}", answer.status)),
+    }
 }
 
 /// Resolves when the run is over.

@@ -1,14 +1,17 @@
 //! A second agent like one that is there.
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::create::accepted;
+use super::create::{accepted, reserve};
 use super::{AgentDetail, OwnedAgent};
-use crate::domain::{Patch, Slug, SpecPatch};
+use crate::control::NewAgent;
+use crate::domain::{Credentials, Patch, Slug, SpecPatch};
 use crate::http::body::Optional;
+use crate::http::idempotency::Reserved;
 use crate::http::problem::{FieldError, Problem};
 use crate::http::state::Api;
 
@@ -31,12 +34,19 @@ pub struct CloneBody {
     request_body = CloneBody,
     responses((status = 202, body = AgentDetail, headers(("Location" = String), ("ETag" = String))))
 )]
-pub async fn clone(state: State<Api>, own: OwnedAgent, body: Optional<CloneBody>) -> Result<Response, Problem> {
+pub async fn clone(
+    state: State<Api>,
+    own: OwnedAgent,
+    reserved: Option<Extension<Reserved>>,
+    body: Optional<CloneBody>,
+) -> Result<Response, Problem> {
     let CloneBody { name, slug } = body.0;
     let slug = slug.map(|slug| Slug::parse(&slug)).transpose();
     let slug = slug.map_err(|remedy| Problem::invalid(vec![FieldError::at("/slug", remedy)]))?;
     let patch = SpecPatch { name: name.map_or(Patch::Keep, Patch::Set), ..SpecPatch::default() };
-    let name = patch.like(&own.view.record.spec)?.spec.name;
-    let agent = own.handle.duplicate(Some(name), slug).await?;
+    let spec = patch.like(&own.view.record.spec)?.spec;
+    let mut new = NewAgent { slug, ..NewAgent::new(spec, Credentials::default()) };
+    reserve(&mut new, reserved);
+    let agent = own.handle.duplicate(new).await?;
     accepted(&state, &own.caller, &agent)
 }

@@ -15,7 +15,7 @@ use crate::domain::{AgentId, AppliedPatch, Credentials, SpecPatch};
 use crate::http::body::JsonBody;
 use crate::http::guard::Admitted;
 use crate::http::idempotency::Reserved;
-use crate::http::problem::Problem;
+use crate::http::problem::{Code, Problem};
 use crate::http::state::Api;
 
 /// What a new agent is to be: the patch that is applied to the defaults.
@@ -55,20 +55,37 @@ pub async fn create(
     body: JsonBody<NewAgentBody>,
 ) -> Result<Response, Problem> {
     let mut new = body.0.check()?;
-    if let Some(Extension(Reserved { agent, claim })) = reserved {
-        new.id = agent;
-        new.idempotency = Some(claim);
-    }
+    reserve(&mut new, reserved);
     state.options.provider_urls.check(new.spec.provider_url.as_deref()).await?;
     let _turn = state.turn().await?;
     let agent = state.plane.create_agent(caller.0.user, new).await?;
     accepted(&state, &caller.0, &agent)
 }
 
+/// Gives the agent the id that a retry will look for.
+pub(super) fn reserve(new: &mut NewAgent, reserved: Option<Extension<Reserved>>) {
+    if let Some(Extension(Reserved { agent, claim })) = reserved {
+        new.id = agent;
+        new.idempotency = Some(claim);
+    }
+}
+
 /// The answer to the creation of an agent that is there already.
-pub fn created(api: &Api, caller: &Caller, agent: AgentId) -> Response {
+pub fn created(api: &Api, caller: &Caller, agent: AgentId) -> Option<Response> {
     let agent = api.plane.agent(agent).ok_or_else(Problem::not_found);
-    agent.and_then(|agent| accepted(api, caller, &agent)).into_response()
+    Some(agent.and_then(|agent| accepted(api, caller, &agent)).into_response())
+}
+
+/// The same for an agent that was to be made with data. One that was cut short is removed: then it is to be made again.
+pub fn brought_in(api: &Api, caller: &Caller, agent: AgentId) -> Option<Response> {
+    let agent = api.plane.agent(agent)?;
+    let answer = if agent.is_being_imported() {
+        let why = "What is left of the first try is being removed. Try again in a second.";
+        Err(Problem::new(Code::InProgress, why).retry_after(1))
+    } else {
+        accepted(api, caller, &agent)
+    };
+    Some(answer.into_response())
 }
 
 pub(super) fn accepted(api: &Api, caller: &Caller, agent: &AgentHandle) -> Result<Response, Problem> {

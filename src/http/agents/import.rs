@@ -1,16 +1,18 @@
 //! A new agent from an export.
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::Response;
 
 use super::AgentDetail;
-use super::create::accepted;
+use super::create::{accepted, reserve};
 use super::export::TAR;
 use crate::control::NewAgent;
 use crate::domain::{AgentSpec, Credentials, Patch, Secret, Slug, SpecPatch};
 use crate::http::body::{MAX_ARCHIVE, read};
 use crate::http::guard::Admitted;
+use crate::http::idempotency::Reserved;
 use crate::http::params::Params;
 use crate::http::problem::{Code, FieldError, Problem};
 use crate::http::state::Api;
@@ -35,6 +37,7 @@ pub async fn import(
     state: State<Api>,
     caller: Admitted,
     params: Params,
+    reserved: Option<Extension<Reserved>>,
     request: Request,
 ) -> Result<Response, Problem> {
     let text = |name| params.text(name).map(str::to_owned);
@@ -49,7 +52,8 @@ pub async fn import(
     let read = tokio::task::spawn_blocking(move || bundle::read(&archive)).await;
     let bundle = read.map_err(|_| Problem::new(Code::Malformed, "The archive cannot be read."))?;
     let bundle = bundle.map_err(|error| Problem::invalid(vec![FieldError::at("", format!("The archive {error}."))]))?;
-    let new = checked(&bundle.about.agent, name, slug, api_key)?;
+    let mut new = checked(&bundle.about.agent, name, slug, api_key)?;
+    reserve(&mut new, reserved);
     state.options.provider_urls.check(new.spec.provider_url.as_deref()).await?;
     let agent = state.plane.import_agent(caller.0.user, new, &bundle).await?;
     accepted(&state, &caller.0, &agent)

@@ -101,6 +101,20 @@ async fn one_bad_batch_does_not_harm_those_that_share_its_commit() {
 }
 
 #[tokio::test]
+async fn of_a_group_whose_commit_fails_no_batch_is_acknowledged() {
+    for fault in [CommitFault::Before, CommitFault::Sync, CommitFault::After] {
+        let disk = MemoryDisk::new();
+        let store = open(&disk);
+        store.commit(create(1)).await.unwrap();
+        disk.fail_commit(1, fault);
+        let answers = store.0.engine.write(&[create(2), create(1), create(3), create(4)]);
+        assert!(answers.iter().all(Result::is_err), "{fault:?}: {answers:?}");
+        let written = store.load().await.unwrap().agents.len();
+        assert_eq!(written, if fault == CommitFault::After { 4 } else { 1 }, "{fault:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_group_of_refused_batches_costs_no_commit() {
     let disk = MemoryDisk::new();
     let store = open(&disk);
