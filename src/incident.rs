@@ -78,7 +78,7 @@ impl Kind {
             | Code::RuntimeUnavailable
             | Code::StopTimeout
             | Code::DeleteTimeout => Self::Engine,
-            Code::InstanceGone | Code::RestartedOutside => Self::Operator,
+            Code::EndedOutside | Code::InstanceGone | Code::RestartedOutside => Self::Operator,
             Code::ModelFailed => Self::Model,
             // A crash loop has a root; one whose root nobody knows any more is at least a failure of its own.
             Code::CrashLoop | Code::SecretsUnreadable | Code::SecretsMissing | Code::Internal => Self::Service,

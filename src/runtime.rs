@@ -100,8 +100,7 @@ pub struct ObservedInstance {
     pub engine_id: String,
     /// Hash of the spec it was created from.
     pub spec_hash: String,
-    /// How its last run that is over ended, if by itself: for an engine that starts another one at once. `None` where nobody
-    /// can tell.
+    /// How its last run that is over ended: for an engine that starts another one at once. `None` where nobody can tell.
     pub died: Option<Exit>,
     /// Set by [`ContainerRuntime::ensure_created`] when that very call created it and so staged its files.
     pub created_now: bool,

@@ -109,3 +109,36 @@ impl JobQueues {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// The first one is not done when the second and the third come: the third takes the place of the second.
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_is_superseded_before_it_began_never_begins() {
+        let (queues, agent) = (JobQueues::default(), AgentId::new());
+        let (note, mut notes) = mpsc::unbounded_channel();
+        for name in ["first", "second", "third"] {
+            let note = note.clone();
+            queues.run(agent, move |cancel| async move {
+                note.send(name).unwrap();
+                if name == "first" {
+                    cancel.cancelled().await;
+                }
+            });
+            if name == "first" {
+                // It begins, and waits to be asked.
+                tokio::task::yield_now().await;
+            }
+        }
+        drop(note);
+        let mut begun = Vec::new();
+        while let Some(name) = notes.recv().await {
+            begun.push(name);
+        }
+        assert_eq!(begun, ["first", "third"]);
+    }
+}

@@ -11,7 +11,7 @@ const fn of_code(code: Code) -> Option<&'static str> {
     match code {
         Code::Exited => Some("read the last lines of its log; correct what they name, then start it"),
         Code::OomKilled => Some("give it more memory by the user's plan or limits, or a smaller load"),
-        Code::InstanceGone | Code::RestartedOutside => {
+        Code::EndedOutside | Code::InstanceGone | Code::RestartedOutside => {
             Some("leave its container or process to zeroone: use `zeroone agent stop` and `start`")
         }
         Code::HealthTimeout | Code::HealthLost | Code::HealthMissed => {

@@ -24,4 +24,7 @@ pub struct Exit {
     /// Exit status; 128 + n for signal n; `None` where nobody could see it.
     pub code: Option<i32>,
     pub oom: bool,
+    /// The engine was asked to end it, e.g. by `docker stop`, and says so.
+    #[serde(default)]
+    pub asked: bool,
 }

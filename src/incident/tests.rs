@@ -37,6 +37,7 @@ fn each_kind_of_trouble_is_told_apart() {
         (Error, "pairing-disabled", Kind::Token),
         (Starting, "instance-gone", Kind::Operator),
         (Starting, "restarted-outside", Kind::Operator),
+        (Starting, "ended-outside", Kind::Operator),
         (Starting, "runtime-unavailable", Kind::Engine),
         (Error, "cannot-run", Kind::Engine),
         (Error, "secrets-unreadable", Kind::Service),

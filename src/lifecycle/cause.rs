@@ -107,6 +107,7 @@ codes! {
     RetryDue = "retry-due", "the time to try again has come";
     Exited = "exited", "the instance ended by itself";
     OomKilled = "oom-killed", "the instance was out of memory and was killed";
+    EndedOutside = "ended-outside", "the instance was stopped or killed from outside";
     InstanceGone = "instance-gone", "the instance was removed from outside";
     RestartedOutside = "restarted-outside", "the instance was restarted from outside";
     HealthMissed = "health-missed", "the gateway did not answer a health check";

@@ -121,7 +121,7 @@ pub enum Observation {
     Down(Exit),
     Up {
         run_id: RunId,
-        /// How the run before it ended, if by itself and if the engine told.
+        /// How the run before it ended, if the engine told.
         died: Option<Exit>,
         /// The run is the known one, and its gateway is reached by another address than before: what was missed under
         /// the old one says nothing about it.

@@ -148,12 +148,12 @@ impl FakeEngine {
 
     /// Kills the run, as `kill -9` does. False where nothing runs.
     pub fn crash(&self, agent: AgentId) -> bool {
-        self.end(agent, Exit { code: Some(137), oom: false })
+        self.end(agent, Exit { code: Some(137), oom: false, asked: false })
     }
 
     /// Kills the run for want of memory.
     pub fn out_of_memory(&self, agent: AgentId) -> bool {
-        self.end(agent, Exit { code: Some(137), oom: true })
+        self.end(agent, Exit { code: Some(137), oom: true, asked: false })
     }
 
     /// Lets the run end with this exit.
@@ -195,7 +195,7 @@ impl FakeEngine {
 
     /// Restarts the instance by hand: another run, on the same data.
     pub fn restart_by_hand(&self, agent: AgentId) -> bool {
-        self.end(agent, Exit { code: Some(0), oom: false });
+        self.end(agent, Exit { code: Some(0), oom: false, asked: false });
         self.start_by_hand(agent)
     }
 
@@ -214,7 +214,7 @@ impl FakeEngine {
             let mut state = self.lock();
             let now = state.now();
             state.take(agent).map(|mut instance| {
-                instance.end(Exit { code: Some(137), oom: false }, now);
+                instance.end(Exit { code: Some(137), oom: false, asked: false }, now);
                 instance.installation
             })
         };

@@ -52,7 +52,9 @@ impl Process {
                 Begun { process: Ok(Self::Idle { deaf: false }), prints: lines.collect() }
             }
             Some("deaf") => Begun { process: Ok(Self::Idle { deaf: true }), prints: vec![said("deaf".into())] },
-            Some("exit") => Begun { process: Err(Exit { code: number(), oom: false }), prints: Vec::new() },
+            Some("exit") => {
+                Begun { process: Err(Exit { code: number(), oom: false, asked: false }), prints: Vec::new() }
+            }
             Some(_) | None => Gateway::begin(config, at, behavior, random),
         }
     }
@@ -72,7 +74,7 @@ impl Gateway {
         let Ok(config) = Config::read(config) else {
             let text = "Error: Failed to parse config file".to_owned();
             let prints = vec![(Duration::ZERO, LogStream::Stderr, text)];
-            return Begun { process: Err(Exit { code: Some(1), oom: false }), prints };
+            return Begun { process: Err(Exit { code: Some(1), oom: false, asked: false }), prints };
         };
         let requires_pairing = behavior.requires_pairing && config.requires_pairing;
         let code = (requires_pairing && config.tokens.is_empty()).then(|| code(behavior.code, random));

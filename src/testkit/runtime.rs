@@ -78,7 +78,7 @@ impl FakeRuntime {
         let code = if obeyed { 143 } else { 137 };
         let same = self.engine.lock().run_of(key.agent).is_some_and(|run| run.run_id == run_id);
         if same {
-            self.engine.end(key.agent, Exit { code: Some(code), oom: false });
+            self.engine.end(key.agent, Exit { code: Some(code), oom: false, asked: false });
         }
         self.reach().await
     }
@@ -167,7 +167,8 @@ fn put_files(state: &mut State, owner: InstallationId, agent: AgentId, files: &[
 
 fn removed(state: &mut State, owner: InstallationId, key: &InstanceKey, data: DataPolicy) -> RuntimeResult<bool> {
     let now = state.now();
-    let found = owned(state, owner, key)?.map(|instance| instance.end(Exit { code: Some(137), oom: false }, now));
+    let found =
+        owned(state, owner, key)?.map(|instance| instance.end(Exit { code: Some(137), oom: false, asked: false }, now));
     if found.is_some() {
         state.take(key.agent);
     }
@@ -293,7 +294,7 @@ impl ContainerRuntime for FakeRuntime {
 
     fn kill<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<()>> {
         async move {
-            let exit = Exit { code: Some(137), oom: false };
+            let exit = Exit { code: Some(137), oom: false, asked: false };
             let ended = self
                 .call(|state| {
                     let now = state.now();

@@ -260,7 +260,7 @@ impl State {
             instance.print(run.run_id.clone(), later(started_at, after), stream, text);
         }
         instance.died = None;
-        let process = exits.map_or(begun.process, |code| Err(Exit { code: Some(code), oom: false }));
+        let process = exits.map_or(begun.process, |code| Err(Exit { code: Some(code), oom: false, asked: false }));
         instance.state = match process {
             Ok(process) => InstancePhase::Up(Box::new(Up { run: run.clone(), paused: false, process, behavior, dies })),
             Err(exit) => InstancePhase::Down(exit),

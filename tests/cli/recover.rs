@@ -1,6 +1,10 @@
 //! The store is lost; the agents are not.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::world::{World, echo_model, processes_in, until};
 
@@ -20,6 +24,23 @@ fn robbed(world: &World, model: &str) -> String {
     id
 }
 
+/// Paths and digests of the data folder's files, but for the output of what runs, and for the lock that keeps others away.
+fn everything(world: &World) -> BTreeMap<PathBuf, String> {
+    let (mut files, mut folders) = (BTreeMap::new(), vec![world.path("zeroone-data")]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_none_or(|extension| extension != "log" && extension != "lock") {
+                let digest = Sha256::digest(std::fs::read(&path).unwrap());
+                files.insert(path, format!("{digest:x?}"));
+            }
+        }
+    }
+    files
+}
+
 fn recover(world: &World, more: &[&str]) -> super::world::Ended {
     world.run(&[&["recover", "--runtime", "process"], more].concat(), &[])
 }
@@ -30,7 +51,10 @@ fn a_lost_store_is_recovered_and_the_agent_runs_on_with_its_memory() {
     let id = robbed(&world, &model);
     let store = world.path("zeroone-data/zeroone.redb");
 
+    let (before, running) = (everything(&world), processes_in(&world.path("zeroone-data/agents")));
     let dry = recover(&world, &["--dry-run", "-o", "json"]);
+    assert_eq!(everything(&world), before, "a dry run changes no file");
+    assert_eq!(processes_in(&world.path("zeroone-data/agents")), running, "and no process");
     assert_eq!(dry.code, Some(0), "{dry:?}");
     let rows: Value = serde_json::from_str(&dry.stdout).unwrap();
     assert_eq!((&rows[0]["id"], &rows[0]["missing"]), (&Value::from(id.as_str()), &serde_json::json!(["apiKey"])));

@@ -95,7 +95,7 @@ async fn a_kill_is_one_incident_whose_times_are_in_order() {
     let agent = world.running("Ada").await;
     assert_eq!(agent.incidents().await.unwrap(), []);
     for kill in 1..=3 {
-        assert!(world.fakes.engine().end(agent.id(), Exit { code: Some(137), oom: false }));
+        assert!(world.fakes.engine().end(agent.id(), Exit { code: Some(137), oom: false, asked: false }));
         until("it recovered", || {
             let view = agent.view().unwrap();
             view.status() == Status::Running && view.record.state.restart_count == kill
@@ -257,7 +257,7 @@ async fn what_is_done_by_hand_is_undone() {
     let injector: [(&str, Hand); 5] = [
         ("removed", |engine, id| engine.remove_by_hand(id)),
         ("restarted", |engine, id| engine.restart_by_hand(id)),
-        ("stopped", |engine, id| engine.end(id, Exit { code: Some(143), oom: false })),
+        ("stopped", |engine, id| engine.end(id, Exit { code: Some(143), oom: false, asked: true })),
         ("out of memory", |engine, id| engine.out_of_memory(id)),
         ("paused", |engine, id| engine.pause(id, true)),
     ];
@@ -270,6 +270,9 @@ async fn what_is_done_by_hand_is_undone() {
         answered(&agent, what).await;
     }
     assert_eq!(engine.tally(id).failed_pairings, 0);
+    let incidents = agent.incidents().await.unwrap();
+    let stopped = incidents.iter().find(|incident| incident.code == "ended-outside").expect("a deed of an operator");
+    assert_eq!((stopped.kind, stopped.exit_code), (Kind::Operator, Some(143)));
     // A stopped agent that somebody starts is stopped again.
     agent.stop().await.unwrap();
     agent.wait(&[Status::Stopped], PATIENCE).await.unwrap();
@@ -282,7 +285,7 @@ async fn what_is_done_by_hand_is_undone() {
 async fn a_death_that_the_engine_mends_is_no_deed_of_an_operator() {
     let world = testkit::plane(26, Plan::Free).await;
     let agent = world.running("Ada").await;
-    let oom = Exit { code: Some(137), oom: true };
+    let oom = Exit { code: Some(137), oom: true, asked: false };
     assert!(world.fakes.engine().restart_by_policy(agent.id(), oom));
     answered(&agent, "so soon?").await;
     assert!(world.fakes.engine().restart_by_hand(agent.id()));
@@ -543,7 +546,7 @@ async fn a_crash_loop_ends_in_error_and_keeps_to_its_waits() {
     let world = testkit::plane(18, Plan::Free).await;
     let engine = world.fakes.engine();
     let agent = world.running("Ada").await;
-    let exit = Exit { code: Some(3), oom: false };
+    let exit = Exit { code: Some(3), oom: false, asked: false };
     engine.set_dying(agent.id(), Some((Duration::from_millis(500), exit.clone())));
     engine.end(agent.id(), exit);
     // Whenever it waits, the wait that it shows is the wait that it keeps.

@@ -121,6 +121,7 @@ const CAUSES_IN_WORDS = {
   "token-refused": "Its token was refused",
   "pairing-timeout": "It could not be paired in time",
   "pairing-refused": "The pairing was refused",
+  "ended-outside": "It was stopped or killed from outside",
   "instance-gone": "Its instance was removed from outside",
   "restarted-outside": "It was restarted from outside",
   "service-restarted": "The service was started anew",

@@ -155,7 +155,7 @@ fn died(state: &AgentState, stage: bool, kill: bool, cause: Cause, context: &Con
 
 /// Another run than the one we know: the engine's own policy restarted what died, or somebody did.
 fn restarted_outside(state: &AgentState, run_id: RunId, died: Option<&Exit>, context: &Context<'_>) -> Transition {
-    let cause = died.map_or_else(|| Cause::new(Code::RestartedOutside), exit_cause);
+    let cause = died.filter(|exit| !exit.asked).map_or_else(|| Cause::new(Code::RestartedOutside), exit_cause);
     let mut next = state.next();
     next.restart_count += 1;
     next.set_run_id(Some(run_id));
@@ -180,6 +180,7 @@ const fn transient(cause: Cause) -> Failure {
 
 fn exit_cause(exit: &Exit) -> Cause {
     let cause = match (exit.oom, exit.code) {
+        _ if exit.asked => Cause::new(Code::EndedOutside),
         (true, _) => Cause::new(Code::OomKilled),
         (false, Some(code)) if code > 128 => {
             Cause::because(Code::Exited, format!("signal {} (exit code {code})", code - 128))

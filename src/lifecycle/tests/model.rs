@@ -112,7 +112,7 @@ fn observation() -> impl Strategy<Value = Observation> {
     prop_oneof![
         4 => (0..3_u8).prop_map(|n| up(&format!("b{n}"))),
         2 => (0..140_i32).prop_map(down),
-        1 => Just(Observation::Down(Exit { code: None, oom: true })),
+        1 => Just(Observation::Down(Exit { code: None, oom: true, asked: false })),
         1 => Just(Observation::Absent),
         1 => Just(Observation::Paused),
         2 => Just(Observation::Unknown),

@@ -1,8 +1,8 @@
 //! How runs ended that the engine replaced before they were observed.
 //!
 //! A container that its restart policy brought up again says nothing more about its last exit. The engine's events do, so
-//! what they said is kept until the next exit. An event may be lost, and with it how a run ended: it helps to tell an
-//! exit by memory from a restart by an operator, and nothing else is decided by it.
+//! what they said is kept until the next exit. An event may be lost, and with it how a run ended: it helps to tell what
+//! ended by itself, by its memory, or by somebody's order, and nothing else is decided by it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ struct Notes {
     /// The run reached its memory limit.
     out_of_memory: bool,
     over: bool,
-    /// How the last run that ended by itself did so; `None` where the engine was asked to end it.
+    /// How the last run ended.
     last: Option<Exit>,
 }
 
@@ -41,23 +41,29 @@ impl ExitHistory {
             "kill" => notes.asked = true,
             // Memory and exits reach the engine on two ways: this may be the later event.
             "oom" if notes.over => {
-                if let Some(exit) = &mut notes.last {
+                if let Some(exit) = notes.last.as_mut().filter(|exit| !exit.asked) {
                     exit.oom = exit.code == Some(KILLED);
                 }
             }
             "oom" => notes.out_of_memory = true,
             "die" | "died" => {
-                let oom = notes.out_of_memory && exit_code == Some(KILLED);
-                let last = (!notes.asked).then_some(Exit { code: exit_code, oom });
-                *notes = Notes { over: true, last, ..Notes::default() };
+                let asked = notes.asked;
+                let oom = !asked && notes.out_of_memory && exit_code == Some(KILLED);
+                *notes = Notes { over: true, last: Some(Exit { code: exit_code, oom, asked }), ..Notes::default() };
             }
             _ => {}
         }
     }
 
-    /// How the container's last run ended, if by itself and if an event told.
+    /// How the container's last run ended, if an event told.
     pub(super) fn last_exit(&self, container: &str) -> Option<Exit> {
         self.lock().get(container)?.last.clone()
+    }
+
+    /// Whether the engine was asked to end the run that is over with this status. The order may be known before the end.
+    pub(super) fn was_asked(&self, container: &str, code: Option<i32>) -> bool {
+        let told = |exit: &Exit| exit.asked && exit.code == code;
+        self.lock().get(container).is_some_and(|notes| notes.asked || notes.last.as_ref().is_some_and(told))
     }
 
     /// Events may have been missed.
@@ -86,7 +92,8 @@ mod tests {
 
     #[test]
     fn an_end_is_told_by_its_code_its_memory_and_whether_it_was_asked_for() {
-        let exit = |code, oom| Some(Exit { code: Some(code), oom });
+        let exit = |code, oom| Some(Exit { code: Some(code), oom, asked: false });
+        let asked = Some(Exit { code: Some(137), oom: false, asked: true });
         let (die, start, oom, kill) = (("die", Some(137)), ("start", None), ("oom", None), ("kill", None));
         let table = [
             (vec![], None),
@@ -98,12 +105,12 @@ mod tests {
             (vec![start, die, oom, start], exit(137, true)),
             // A child of the first process had too much: that one ended in another way.
             (vec![start, oom, ("die", Some(1))], exit(1, false)),
-            (vec![start, kill, die, start], None),
-            (vec![oom, kill, die, start], None),
+            (vec![start, kill, die, start], asked.clone()),
+            (vec![oom, kill, die, start], asked.clone()),
             // Each run has its own end.
             (vec![start, oom, die, start, die], exit(137, false)),
             (vec![start, kill, start, die], exit(137, false)),
-            (vec![start, die, start, kill, die], None),
+            (vec![start, die, start, kill, die], asked.clone()),
             (vec![start, die, ("pause", None), ("rename", None)], exit(137, false)),
             (vec![start, die, ("destroy", None)], None),
             (vec![start, die, ("remove", None)], None),
@@ -111,6 +118,20 @@ mod tests {
         for (events, expected) in table {
             assert_eq!(told(&events), expected, "{events:?}");
         }
+    }
+
+    #[test]
+    fn an_order_counts_for_the_run_that_it_was_given_to() {
+        let history = ExitHistory::default();
+        let asked = |action, code| {
+            history.record("c", action, code);
+            history.was_asked("c", Some(143))
+        };
+        assert!(!asked("start", None));
+        assert!(asked("kill", None), "before its end is told");
+        assert!(asked("die", Some(143)));
+        assert!(asked("start", None), "the last run's end");
+        assert!(!asked("die", Some(143)), "the next one ended by itself");
     }
 
     #[test]

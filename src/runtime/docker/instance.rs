@@ -56,6 +56,9 @@ impl DockerRuntime {
         let mut found = observe::found(self.options.installation, self.options.reach, &self.boots, inspected)?;
         if let Some(found) = &mut found {
             found.observed.died = self.exits.last_exit(&found.id);
+            if let InstanceState::Exited(exit) = &mut found.observed.state {
+                exit.asked = self.exits.was_asked(&found.id, exit.code);
+            }
             self.boots.belongs(&found.id, found.observed.key.agent);
         }
         Ok(found)

@@ -41,7 +41,8 @@ pub(super) async fn open(
     query: LogQuery,
 ) -> RuntimeResult<BoxStream<'static, RuntimeResult<LogLine>>> {
     let Some(span) = Span::of(found, &query)? else { return Ok(stream::empty().boxed()) };
-    let since = i32::try_from(span.from.as_second()).unwrap_or(i32::MAX);
+    let first = span.behind.map_or(span.from, |behind| behind.max(span.from));
+    let since = i32::try_from(first.as_second()).unwrap_or(i32::MAX);
     let mut reader = Reader {
         source: Source { engine, container: found.id.clone(), since },
         span,
@@ -72,6 +73,8 @@ pub(super) async fn open(
 struct Span {
     from: Timestamp,
     until: Option<Timestamp>,
+    /// What comes before it is known.
+    behind: Option<Timestamp>,
 }
 
 impl Span {
@@ -80,8 +83,8 @@ impl Span {
     /// # Errors
     /// [`RuntimeError::NotFound`] where the run was another container's.
     fn of(found: &Found, query: &LogQuery) -> RuntimeResult<Option<Self>> {
-        let from = query.since.max(query.after.as_ref().and_then(behind));
-        let mut span = Self { from: from.unwrap_or(Timestamp::UNIX_EPOCH), until: None };
+        let behind = query.after.as_ref().and_then(behind);
+        let mut span = Self { from: query.since.unwrap_or(Timestamp::UNIX_EPOCH), until: None, behind };
         let Some(run_id) = &query.run_id else { return Ok(Some(span)) };
         let (container, run_id) = Boot::parse(run_id).ok_or(RuntimeError::NotFound)?;
         if container != found.id {
@@ -94,8 +97,10 @@ impl Span {
         Ok(Some(span))
     }
 
-    fn contains(self, time: Timestamp) -> bool {
-        time >= self.from && self.until.is_none_or(|until| time < until)
+    /// `coarse`: times are whole seconds, so that all lines of the second in which it begins may be meant.
+    fn contains(self, time: Timestamp, coarse: bool) -> bool {
+        let begun = time >= self.from || (coarse && time.as_second() == self.from.as_second());
+        begun && self.behind.is_none_or(|behind| time >= behind) && self.until.is_none_or(|until| time < until)
     }
 }
 
@@ -216,9 +221,14 @@ impl Reader {
             return self.begin(aim).await;
         }
         if let Some(line) = pass.assembly.push(&frame) {
+            let coarse = pass.assembly.is_coarse();
             match pass.aim {
+                // The first second may be cut, and its lines be counted wrong.
+                Aim::Tail { pieces: Some(_), lines } if coarse => {
+                    return self.begin(Aim::Tail { lines, pieces: None }).await;
+                }
                 Aim::Tail { .. } => pass.held.push(line),
-                Aim::All | Aim::New { .. } => self.take(line),
+                Aim::All | Aim::New { .. } => self.take(line, coarse),
             }
         }
         Ok(())
@@ -242,19 +252,19 @@ impl Reader {
             let surplus = pass.held.len().saturating_sub(lines);
             for (index, line) in pass.held.into_iter().enumerate() {
                 self.seen.note(&line);
-                if index >= surplus && self.span.contains(line.time) {
+                if index >= surplus && self.span.contains(line.time, pass.assembly.is_coarse()) {
                     self.ready.push_back(line);
                 }
             }
         } else {
-            unfinished.into_iter().for_each(|line| self.take(line));
+            unfinished.into_iter().for_each(|line| self.take(line, pass.assembly.is_coarse()));
         }
         self.seen.settle();
         Ok(())
     }
 
-    fn take(&mut self, line: LogLine) {
-        if self.seen.note(&line) && self.span.contains(line.time) {
+    fn take(&mut self, line: LogLine, coarse: bool) {
+        if self.seen.note(&line) && self.span.contains(line.time, coarse) {
             self.ready.push_back(line);
         }
     }
@@ -303,10 +313,14 @@ mod tests {
 
     #[test]
     fn a_span_is_exact() {
-        let span = Span { from: time(2), until: Some(time(4)) };
-        assert_eq!([1, 2, 3, 4].map(|second| span.contains(time(second))), [false, true, true, false]);
+        let span = Span { from: time(2), until: Some(time(4)), behind: None };
+        assert_eq!([1, 2, 3, 4].map(|second| span.contains(time(second), false)), [false, true, true, false]);
         let nanosecond = jiff::SignedDuration::from_nanos(1);
-        assert!(!span.contains(time(2) - nanosecond) && span.contains(time(4) - nanosecond));
+        assert!(!span.contains(time(2) - nanosecond, false) && span.contains(time(4) - nanosecond, false));
+        let second: Timestamp = "2026-11-22T19:51:02Z".parse().unwrap();
+        assert!(span.contains(second, true), "the run may have begun later in this second");
+        let resumed = Span { behind: Some(second + nanosecond), ..span };
+        assert!(!resumed.contains(second, true) && resumed.contains(second + nanosecond, true));
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl RunRecord {
     }
 
     pub(super) const fn exit(&self) -> Exit {
-        Exit { code: self.code, oom: self.oom }
+        Exit { code: self.code, oom: self.oom, asked: false }
     }
 }
 

@@ -20,6 +20,9 @@ use crate::runtime::{RuntimeError, RuntimeResult};
 /// process runs its program, milliseconds later.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
+/// A holder writes every few seconds. What nobody wrote for so long, and nobody has locked, is of one that was killed and
+/// never came again.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 /// A record is a few hundred bytes; more is not ours.
 const MAX_RECORD: u64 = 64 * 1024;
 
@@ -49,6 +52,8 @@ impl LeaseFile {
             *record = written;
         }
         if record.released {
+            // Whoever waits for the lock sees that it is another file's by now.
+            let _ = fs::remove_file(path);
             self.held = None;
         }
         Ok(answer)
@@ -60,7 +65,11 @@ impl LeaseFile {
         if let LeasePurpose::Release { epoch } = request.purpose {
             return Ok(LeaseAnswer::Held { epoch });
         }
-        make_folder(self.path.parent().unwrap_or(Path::new("/")))?;
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        make_folder(folder)?;
+        if matches!(request.purpose, LeasePurpose::Claim { .. }) {
+            sweep(folder, ABANDONED);
+        }
         let (mut file, locked) = lock(&self.path).map_err(failed("cannot lock the lease file of this installation"))?;
         let found = read(&file).map_err(failed("cannot read the lease file of this installation"))?;
         if !locked {
@@ -74,6 +83,21 @@ impl LeaseFile {
             self.held = Some((file, written));
         }
         Ok(answer)
+    }
+}
+
+/// Removes lease files that have no use any more. Those that cannot be read or removed stay.
+fn sweep(folder: &Path, after: Duration) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let age = entry.metadata().and_then(|found| found.modified()).ok().and_then(|written| written.elapsed().ok());
+        if path.extension().is_none_or(|extension| extension != "lease") || age.is_none_or(|age| age < after) {
+            continue;
+        }
+        let Ok(file) = File::open(&path) else { continue };
+        if file.try_lock().is_ok() && is_at(&file, &path) {
+            let _ = fs::remove_file(&path);
+        }
     }
 }
 
@@ -178,8 +202,23 @@ mod tests {
         let now = Timestamp::now();
         first.ask(&claim("a", false), now).unwrap();
         first.ask(&request("a", LeasePurpose::Release { epoch: 1 }), now).unwrap();
-        assert_eq!(second.ask(&claim("b", false), now), Ok(LeaseAnswer::Held { epoch: 2 }));
+        assert!(!first.path.exists(), "nothing is left of it");
+        assert_eq!(second.ask(&claim("b", false), now), Ok(LeaseAnswer::Held { epoch: 1 }));
         assert!(matches!(first.ask(&request("a", LeasePurpose::Renew { epoch: 1 }), now), Ok(LeaseAnswer::InUse(_))));
+    }
+
+    #[test]
+    fn lease_files_of_holders_that_were_killed_go_and_those_in_use_stay() {
+        let (folder, mut first, _) = pair();
+        first.ask(&claim("a", false), Timestamp::now()).unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["killed.lease", "something.else"] {
+            fs::write(at(name), "{}").unwrap();
+        }
+        sweep(folder.path(), ABANDONED);
+        assert!(at("killed.lease").exists(), "it may be about to be used");
+        sweep(folder.path(), Duration::ZERO);
+        assert!(!at("killed.lease").exists() && at("something.else").exists() && first.path.exists());
     }
 
     #[test]

@@ -7,8 +7,8 @@ use crate::store::LogEntry;
 use crate::testkit::state::Tally;
 
 /// Causes for which a run that nobody asked to end is followed by another one.
-const DEATHS: [&str; 6] =
-    ["exited", "oom-killed", "instance-gone", "restarted-outside", "health-lost", "token-refused"];
+const DEATHS: [&str; 7] =
+    ["exited", "oom-killed", "ended-outside", "instance-gone", "restarted-outside", "health-lost", "token-refused"];
 /// Causes with which the past is forgiven.
 const PARDONS: [&str; 3] = ["start-requested", "restart-requested", "stopped"];
 

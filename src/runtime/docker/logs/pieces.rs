@@ -2,6 +2,8 @@
 
 use bollard::container::LogOutput;
 
+use jiff::SignedDuration;
+
 use crate::domain::Timestamp;
 use crate::runtime::lines::LineSplitter;
 use crate::runtime::{LogCursor, LogLine, LogStream};
@@ -29,10 +31,15 @@ impl Seen {
         new
     }
 
-    /// Whether a pass that begins with this piece joins what is known: then it leaves nothing out.
+    /// Whether a pass that begins with this piece joins what is known: then it leaves nothing out. Of whole seconds the
+    /// first one may be cut, so that all of it must be known.
     pub(super) fn knows(&mut self, frame: &LogOutput) -> bool {
-        let Some((stream, time, _)) = piece(frame) else { return false };
-        self.slot(stream).is_some_and(|last| time <= last)
+        let Some((stream, stamp, _)) = piece(frame) else { return false };
+        let joins = |last: Timestamp| match stamp.coarse {
+            true => stamp.time.as_second() < last.as_second(),
+            false => stamp.time <= last,
+        };
+        self.slot(stream).is_some_and(joins)
     }
 
     /// After a pass, a stream that said nothing is known as far as the other one.
@@ -48,30 +55,55 @@ impl Seen {
 pub(super) struct Assembly {
     stdout: Partial,
     stderr: Partial,
+    /// The engine tells times in whole seconds.
+    coarse: bool,
 }
 
 #[derive(Default)]
 struct Partial {
     /// Time of the line's first piece.
     time: Option<Timestamp>,
+    /// The whole second of the last line, and how many lines there were in it.
+    second: Option<(Timestamp, i64)>,
     splitter: LineSplitter,
+}
+
+impl Partial {
+    /// The time of a line that begins. Lines of one whole second are told apart by their order in it.
+    fn begin(&mut self, stamp: Stamp) -> Timestamp {
+        if !stamp.coarse {
+            return stamp.time;
+        }
+        let before = self.second.filter(|(second, _)| *second == stamp.time).map_or(0, |(_, lines)| lines);
+        self.second = Some((stamp.time, before + 1));
+        stamp.time.checked_add(SignedDuration::from_nanos(before)).unwrap_or(stamp.time)
+    }
 }
 
 impl Assembly {
     /// Takes a piece, and gives the line that it ends: a piece never holds the ends of two.
     pub(super) fn push(&mut self, frame: &LogOutput) -> Option<LogLine> {
-        let (stream, time, bytes) = piece(frame)?;
+        let (stream, stamp, bytes) = piece(frame)?;
+        self.coarse |= stamp.coarse;
         let partial = match stream {
             LogStream::Stdout => &mut self.stdout,
             LogStream::Stderr => &mut self.stderr,
         };
-        let time = *partial.time.get_or_insert(time);
+        let time = match partial.time {
+            Some(time) => time,
+            None => *partial.time.insert(partial.begin(stamp)),
+        };
         let mut line = None;
         partial.splitter.push(bytes, |text| line = Some(LogLine { time, cursor: cursor(time), stream, text }));
         if line.is_some() {
             partial.time = None;
         }
         line
+    }
+
+    /// Whether times are whole seconds, with the lines of each counted: right from the second second of a pass on.
+    pub(super) const fn is_coarse(&self) -> bool {
+        self.coarse
     }
 
     /// Lines whose end never came.
@@ -86,9 +118,16 @@ impl Assembly {
     }
 }
 
+/// The engine's time of a piece. Docker's is exact to the nanosecond; Podman's Docker API tells whole seconds.
+#[derive(Debug, Clone, Copy)]
+struct Stamp {
+    time: Timestamp,
+    coarse: bool,
+}
+
 /// A piece as the engine sends it: its stream, its time, a space, its text. All pieces of a line have the time of its
 /// first.
-fn piece(frame: &LogOutput) -> Option<(LogStream, Timestamp, &[u8])> {
+fn piece(frame: &LogOutput) -> Option<(LogStream, Stamp, &[u8])> {
     let (stream, message) = match frame {
         LogOutput::StdErr { message } => (LogStream::Stderr, message),
         LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
@@ -96,8 +135,8 @@ fn piece(frame: &LogOutput) -> Option<(LogStream, Timestamp, &[u8])> {
         }
     };
     let space = message.iter().position(|byte| *byte == b' ')?;
-    let time = str::from_utf8(&message[..space]).ok()?.parse().ok()?;
-    Some((stream, time, &message[space + 1..]))
+    let text = str::from_utf8(&message[..space]).ok()?;
+    Some((stream, Stamp { time: text.parse().ok()?, coarse: !text.contains('.') }, &message[space + 1..]))
 }
 
 /// The engine numbers no lines; its times are exact to the nanosecond, and grow while its clock does.
@@ -154,6 +193,29 @@ mod tests {
         assert_eq!(assembly.finish().map(|line| line.text).collect::<Vec<_>>(), ["unfinished"]);
         assert_eq!(assembly.finish().count(), 0);
         assert_eq!(assembly.push(&frame(6, b"\x1b[2mplain\x1b[0m\n")).unwrap().text, "plain");
+    }
+
+    /// As Podman tells them.
+    #[test]
+    fn lines_of_one_whole_second_are_told_apart_by_their_order() {
+        let line = |second: u32, text: &str| LogOutput::StdOut {
+            message: format!("2026-11-22T19:51:{second:02}Z {text}\n").into_bytes().into(),
+        };
+        let mut assembly = Assembly::default();
+        let mut seen = Seen::default();
+        let mut new = |assembly: &mut Assembly, second, text| {
+            let line = assembly.push(&line(second, text)).unwrap();
+            seen.note(&line).then_some(line.text)
+        };
+        for (second, text) in [(1, "a"), (1, "b"), (2, "c")] {
+            assert_eq!(new(&mut assembly, second, text).as_deref(), Some(text));
+        }
+        assert!(assembly.is_coarse());
+        // Read once more from the beginning of a second, with one more line in the last one.
+        let mut again = Assembly::default();
+        let found = [(1, "a"), (1, "b"), (2, "c"), (2, "d")].map(|(second, text)| new(&mut again, second, text));
+        assert_eq!(found, [None, None, None, Some("d".into())]);
+        assert!(seen.knows(&line(1, "b")) && !seen.knows(&line(2, "c")), "of the last second some may be missing");
     }
 
     #[test]
