@@ -3,6 +3,8 @@
 //! Ours goes over HTTP to a whole service on a loopback port: POST → RUNNING, and `kill -9` of the container's first
 //! process → RUNNING with a token that was tried. Bare is the least that anyone could do: create, archive, start, read the
 //! code, health, pair; and kill, `die` event, start, health. The bare container is a copy of one of ours.
+//! An upgrade is measured for as long as the agent is down, from the stop of one image to RUNNING with the other; bare it is
+//! stop, remove, create, archive, the data read and written back as it is when it is set aside, start, health.
 //! Both take turns, in one run on one machine, so that what else goes on there hits both. Needs an engine and the image of
 //! `scripts/zeroclaw-image 0.1.7`.
 //!
@@ -21,6 +23,7 @@ use std::time::Duration;
 
 use bare::Bare;
 use bollard::Docker;
+use bollard::query_parameters::{RemoveImageOptions, TagImageOptionsBuilder};
 use ours::Ours;
 use zeroone::domain::{AgentId, AgentSpec, Credentials, Profile, Provider};
 use zeroone::zeroclaw::software::ImageClues;
@@ -40,6 +43,20 @@ const RUNS: usize = 10;
 /// The goals of the project: ours over bare, at the median.
 const DEPLOY_GOAL: f64 = 1.15;
 const RECOVERY_GOAL: f64 = 1.25;
+const UPGRADE_GOAL: f64 = 1.5;
+
+/// The image under another name, which is what an agent is upgraded to: what another version takes to start is no matter of
+/// ours.
+const OTHER: &str = "zeroone-bench-other";
+
+/// With the tag, which tells the version.
+fn other_image() -> String {
+    format!("{OTHER}:{}", tag(&image()))
+}
+
+fn tag(image: &str) -> &str {
+    image.rsplit_once(':').map_or("latest", |(_, tag)| tag)
+}
 
 fn main() {
     // `cargo test --benches` runs this too; a benchmark is not a test.
@@ -49,12 +66,15 @@ fn main() {
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     tokio.block_on(async {
         let docker = Docker::connect_with_defaults().expect("an engine's address");
+        let other = TagImageOptionsBuilder::default().repo(OTHER).tag(tag(&image())).build();
+        docker.tag_image(&image(), Some(other)).await.expect("the image is there (scripts/zeroclaw-image)");
         let ours = Ours::start().await;
         // A panic must not keep what was made from being removed.
         let measured = tokio::spawn(measure(docker.clone(), ours.clone())).await;
         ours.end().await;
         bare::clean_up(&docker).await;
         ours.clean_up(&docker).await;
+        let _ = docker.remove_image(&other_image(), None::<RemoveImageOptions>, None).await;
         measured.expect("measured");
     });
 }
@@ -73,7 +93,7 @@ async fn measure(docker: Docker, ours: Ours) {
     let (warm, _) = bare.deploy().await;
     bare.remove(warm).await;
 
-    let (mut deploys, mut recoveries) = (Times::default(), Times::default());
+    let (mut deploys, mut recoveries, mut upgrades) = (Times::default(), Times::default(), Times::default());
     for run in 0..RUNS {
         // Whoever comes second finds warmer caches: take turns in that, too.
         for who in [run % 2, (run + 1) % 2] {
@@ -81,11 +101,13 @@ async fn measure(docker: Docker, ours: Ours) {
                 let (agent, deploy) = ours.deploy().await;
                 deploys.ours.push(deploy);
                 recoveries.ours.push(ours.recover(&agent, bare.pid(&ours.container_name(&agent)).await).await);
+                upgrades.ours.push(ours.upgrade(&agent).await);
                 ours.delete(&agent).await;
             } else {
                 let (container, deploy) = bare.deploy().await;
                 deploys.bare.push(deploy);
                 recoveries.bare.push(bare.recover(&container).await);
+                upgrades.bare.push(bare.upgrade(&container).await);
                 bare.remove(container).await;
             }
         }
@@ -94,6 +116,7 @@ async fn measure(docker: Docker, ours: Ours) {
     println!("{RUNS} runs each, milliseconds              min  median     max   ratio    goal");
     deploys.show("POST → RUNNING", "create … pair by bare calls", DEPLOY_GOAL);
     recoveries.show("kill -9 → RUNNING, token tried", "kill -9 → die → start → health", RECOVERY_GOAL);
+    upgrades.show("another image: down, to RUNNING", "stop … create, data, start, health", UPGRADE_GOAL);
 }
 
 impl Times {

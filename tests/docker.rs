@@ -88,10 +88,13 @@ enum Needs {
     RealZeroClaw,
     /// The real ZeroClaw, every version of it in turn.
     EachVersion,
+    /// The same, as `gateway` and as `daemon`.
+    EachCommand,
     /// The same, on an engine that is the test's alone.
     OwnEngine,
     /// ZeroClaw 0.8.7 alone.
     Native,
+    NativeOnOwnEngine,
     /// ZeroClaw 0.1.7 and 0.8.7.
     TwoVersions,
 }
@@ -176,30 +179,32 @@ fn main() {
         EachVersion data_path::messages_and_conversations;
         EachVersion data_path::openais_endpoints;
         EachVersion data_path::the_gateway_as_it_is;
-        EachVersion matrix::comes_back_from_a_restart_by_the_api;
-        EachVersion matrix::comes_back_from_a_restart_by_hand;
-        EachVersion matrix::comes_back_from_a_kill_by_hand;
-        EachVersion matrix::comes_back_from_the_death_of_its_first_process;
-        EachVersion matrix::comes_back_from_the_death_of_its_gateway;
-        EachVersion matrix::comes_back_from_too_much_memory;
-        EachVersion matrix::comes_back_from_a_stop_by_hand;
-        EachVersion matrix::comes_back_from_a_removal_by_hand;
-        EachVersion matrix::comes_back_from_a_pause_by_hand;
-        EachVersion matrix::comes_back_from_an_emptied_config;
-        EachVersion matrix::comes_back_from_a_deleted_config;
-        EachVersion matrix::comes_back_from_a_config_that_knows_no_token;
-        EachVersion matrix::comes_back_from_lost_data;
-        EachVersion matrix::comes_back_from_a_token_that_is_lost;
-        EachVersion matrix::runs_on_while_the_service_restarts;
+        EachCommand matrix::comes_back_from_a_restart_by_the_api;
+        EachCommand matrix::comes_back_from_a_restart_by_hand;
+        EachCommand matrix::comes_back_from_a_kill_by_hand;
+        EachCommand matrix::comes_back_from_the_death_of_its_first_process;
+        EachCommand matrix::comes_back_from_the_death_of_its_gateway;
+        EachCommand matrix::comes_back_from_too_much_memory;
+        EachCommand matrix::comes_back_from_a_stop_by_hand;
+        EachCommand matrix::comes_back_from_a_removal_by_hand;
+        EachCommand matrix::comes_back_from_a_pause_by_hand;
+        EachCommand matrix::comes_back_from_an_emptied_config;
+        EachCommand matrix::comes_back_from_a_deleted_config;
+        EachCommand matrix::comes_back_from_a_config_that_knows_no_token;
+        EachCommand matrix::comes_back_from_lost_data;
+        EachCommand matrix::comes_back_from_a_token_that_is_lost;
+        EachCommand matrix::runs_on_while_the_service_restarts;
         OwnEngine matrix::comes_back_from_a_restart_of_the_engine;
         OwnEngine matrix::comes_back_from_a_crash_of_the_engine;
         OwnEngine matrix::runs_on_through_a_crash_of_an_engine_that_lets_it;
         Native versions::configuration_of_an_older_schema_is_replaced_and_memory_kept;
+        Native versions::installation_from_before_the_profile_is_healed_at_its_first_start;
         Native versions::each_setting_reaches_the_model_or_the_gateway;
         Native versions::no_secret_is_on_the_volume_or_in_a_label;
         TwoVersions versions::a_moved_tag_changes_no_agent;
         TwoVersions upgrades::memory_goes_up_through_the_versions_and_down_again;
         Native upgrades::rehearsal_catches_bad_images_and_the_agent_notices_nothing;
+        NativeOnOwnEngine upgrades::rehearsal_without_room_is_refused_and_the_agent_notices_nothing;
         Native upgrades::version_that_fails_in_place_is_taken_back_with_its_memory;
         TwoVersions upgrades::export_is_brought_in_by_another_version;
         RealZeroClaw plane::stops_by_itself_and_leaves_nothing;
@@ -219,22 +224,31 @@ fn main() {
     let own_engine = own_engine::is_possible();
     let conformance = zeroone::testkit::conformance::behaviours! { [conformance_tests] };
     let trials = tests.into_iter().chain(conformance).flat_map(|(name, needs, test)| {
-        let of_each = |there: &dyn Fn(&str) -> bool| {
+        let of_each = |channels: bool, there: &dyn Fn(&str) -> bool| -> Vec<Trial> {
+            let command = if channels { " daemon" } else { "" };
             real::IMAGES
                 .map(|image| {
-                    let name = format!("{name} ({})", image.trim_start_matches("zeroclaw:"));
-                    Trial::test(name, move || run(test, image)).with_ignored_flag(!there(image))
+                    let name = format!("{name} ({}{command})", image.trim_start_matches("zeroclaw:"));
+                    Trial::test(name, move || run(test, image, channels)).with_ignored_flag(!there(image))
                 })
                 .into()
         };
-        let once = |image, there: bool| vec![Trial::test(name, move || run(test, image)).with_ignored_flag(!there)];
+        let once =
+            |image, there: bool| vec![Trial::test(name, move || run(test, image, false)).with_ignored_flag(!there)];
+        let of_both = |there: &dyn Fn(&str) -> bool| {
+            let mut both = of_each(false, there);
+            both.extend(of_each(true, there));
+            both
+        };
         match needs {
             Needs::Standin => once(real::IMAGE, engine),
             Needs::RealZeroClaw => once(real::IMAGE, has(real::IMAGE)),
             Needs::Native => once(real::NATIVE, has(real::NATIVE)),
+            Needs::NativeOnOwnEngine => once(real::NATIVE, own_engine && has(real::NATIVE)),
             Needs::TwoVersions => once(real::IMAGE, has(real::IMAGE) && has(real::NATIVE)),
-            Needs::EachVersion => of_each(&has),
-            Needs::OwnEngine => of_each(&|image| own_engine && has(image)),
+            Needs::EachVersion => of_each(false, &has),
+            Needs::EachCommand => of_both(&has),
+            Needs::OwnEngine => of_both(&|image| own_engine && has(image)),
         }
     });
     let mut arguments = Arguments::from_args();
@@ -249,10 +263,10 @@ fn main() {
 }
 
 /// Runs a test in a world of its own and cleans up behind it, whatever came of it.
-fn run(test: Test, zeroclaw: &'static str) -> Result<(), libtest_mimic::Failed> {
+fn run(test: Test, zeroclaw: &'static str, channels: bool) -> Result<(), libtest_mimic::Failed> {
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut world = tokio.block_on(World::new());
-    world.zeroclaw = zeroclaw;
+    (world.zeroclaw, world.channels) = (zeroclaw, channels);
     let world = Arc::new(world);
     let tested = std::panic::catch_unwind(AssertUnwindSafe(|| {
         tokio.block_on(async { tokio::time::timeout(TEST_DEADLINE, test(Arc::clone(&world))).await })

@@ -318,7 +318,11 @@ async fn a_stopped_process_can_be_asked_to_end_and_can_be_started() {
     bench.pause(&observed(&bench.runtime, &spec.key).await).await;
     bench.runtime.stop(&spec.key, PATIENCE).await.unwrap();
     let ended = observed(&bench.runtime, &spec.key).await.state;
-    assert_eq!(ended, InstanceState::Exited(Exit { code: Some(143), oom: false }), "by SIGTERM, not by force");
+    assert_eq!(
+        ended,
+        InstanceState::Exited(Exit { code: Some(143), oom: false, asked: false }),
+        "by SIGTERM, not by force"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -411,7 +415,7 @@ async fn memory_beyond_the_plan_is_refused_and_an_abort_for_it_is_told_apart() {
     }
     let exit = exited(&bench.runtime, &hog.key).await;
     assert!(exit.code.is_some_and(|code| code != 0), "{exit:?}");
-    assert_eq!(exited(&bench.runtime, &out_of_memory.key).await, Exit { code: Some(134), oom: true });
+    assert_eq!(exited(&bench.runtime, &out_of_memory.key).await, Exit { code: Some(134), oom: true, asked: false });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,10 +8,11 @@ use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::models::{ContainerCreateBody, HostConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions, UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions,
+    LogsOptionsBuilder, RemoveContainerOptions, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+    StartContainerOptions, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use reqwest::Client;
 use zeroone::runtime::docker::archive;
 use zeroone::zeroclaw::pairing::{Announcement, CodeScanner};
@@ -20,7 +21,7 @@ use zeroone::zeroclaw::workspace::{self, Staging};
 
 use crate::http_client::http_client;
 use crate::ours::{PATIENCE, remove_all};
-use crate::{agent, profile};
+use crate::{agent, other_image, profile};
 
 /// Marks what is to be cleared away.
 const LABEL: &str = "zeroone.bench=bare";
@@ -38,6 +39,7 @@ pub struct Bare {
 pub struct Container {
     name: String,
     url: String,
+    port: u16,
 }
 
 impl Bare {
@@ -71,7 +73,7 @@ impl Bare {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
             listener.local_addr().expect("it is bound").port()
         };
-        let container = Container { url: format!("http://127.0.0.1:{port}"), name };
+        let container = Container { url: format!("http://127.0.0.1:{port}"), name, port };
         let body = self.body_for(&container.name, port);
 
         let began = Instant::now();
@@ -143,6 +145,29 @@ impl Bare {
         let (death, ()) = tokio::join!(events.next(), async { kill(pid) });
         death.expect("an event").expect("a death");
         self.docker.start_container(&container.name, None::<StartContainerOptions>).await.expect("started");
+        self.healthy(container).await;
+        began.elapsed()
+    }
+
+    /// Another image on the same data, which is read and written as it is to be set aside.
+    pub async fn upgrade(&self, container: &Container) -> Duration {
+        let name = &container.name;
+        let body = ContainerCreateBody { image: Some(other_image()), ..self.body_for(name, container.port) };
+        let began = Instant::now();
+        let grace = StopContainerOptionsBuilder::default().t(10).build();
+        self.docker.stop_container(name, Some(grace)).await.expect("stopped");
+        self.docker.remove_container(name, None::<RemoveContainerOptions>).await.expect("removed");
+        let options = CreateContainerOptionsBuilder::default().name(name).build();
+        self.docker.create_container(Some(options), body).await.expect("created");
+        let data = DownloadFromContainerOptionsBuilder::default().path(&format!("{DATA_DIR}/.zeroclaw")).build();
+        let read = self.docker.download_from_container(name, Some(data));
+        let data: Vec<_> = read.try_collect().await.expect("its data");
+        for archive in [self.archive.clone(), data.concat()] {
+            let options = UploadToContainerOptionsBuilder::default().path(DATA_DIR).build();
+            let archive = bollard::body_full(archive.into());
+            self.docker.upload_to_container(name, Some(options), archive).await.expect("uploaded");
+        }
+        self.docker.start_container(name, None::<StartContainerOptions>).await.expect("started");
         self.healthy(container).await;
         began.elapsed()
     }

@@ -23,7 +23,7 @@ use zeroone::testkit;
 
 use crate::http_client::http_client;
 use crate::sse::Events;
-use crate::{agent, image, profile};
+use crate::{agent, image, other_image, profile};
 
 /// Far longer than anything takes here, so that what hangs ends.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -103,6 +103,23 @@ impl Ours {
         let took = began.elapsed();
         assert_eq!(cause, "token-valid", "the token that it had was tried");
         took
+    }
+
+    /// Exchanges the image; how long the agent was down for it.
+    pub async fn upgrade(&self, id: &str) -> Duration {
+        let mut timeline = Events::open(self.request(Method::GET, &format!("/{id}/events"))).await;
+        let body = json!({"image": other_image()});
+        json_of(self.request(Method::POST, &format!("/{id}/upgrade")).json(&body), StatusCode::ACCEPTED).await;
+        let mut began = None;
+        loop {
+            let event = timeline.next().await.expect("as long as its agent");
+            match event.data["cause"].as_str().unwrap_or_default() {
+                "upgrade-started" => began = Some(Instant::now()),
+                "token-valid" if began.is_some() => return began.map(|began| began.elapsed()).unwrap_or_default(),
+                "upgrade-refused" | "upgrade-failed" => panic!("{}", event.data),
+                _ => {}
+            }
+        }
     }
 
     pub async fn delete(&self, id: &str) {

@@ -70,11 +70,16 @@ fn changed(before: &toml::Table, now: &toml::Table) -> Vec<String> {
     changed.collect()
 }
 
-/// What the agent's config.toml says, but for what ZeroClaw writes there: tokens, and the key as it encrypted it.
+/// What the agent's config.toml says, but for what ZeroClaw writes there: tokens, and the key and the channel's token as it
+/// encrypted them.
 async fn configuration(service: &Service<'_>, agent: &AgentHandle) -> toml::Table {
     let mut config: toml::Table = service.read(agent, CONFIG).await.unwrap().parse().unwrap();
     config["gateway"].as_table_mut().unwrap().remove("paired_tokens");
     config.remove("api_key");
+    let channel = config.get_mut("channels_config").and_then(|channels| channels.get_mut("telegram"));
+    if let Some(channel) = channel.and_then(toml::Value::as_table_mut) {
+        channel.remove("bot_token");
+    }
     config
 }
 
@@ -104,6 +109,7 @@ pub(crate) async fn comes_back_from_a_kill_by_hand(world: &World) {
     mended(world, NOTHING_LOST, async |service, agent| {
         let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
         service.world.docker.kill_container(&container_name(agent), Some(options)).await.unwrap();
+        told(agent, "ended-outside").await;
     })
     .await;
 }
@@ -168,6 +174,17 @@ pub(crate) async fn comes_back_from_a_stop_by_hand(world: &World) {
     mended(world, NOTHING_LOST, async |service, agent| {
         let options = StopContainerOptionsBuilder::default().t(5).build();
         service.world.docker.stop_container(&container_name(agent), Some(options)).await.unwrap();
+        told(agent, "ended-outside").await;
+    })
+    .await;
+}
+
+/// Waits until the timeline says this; whatever else it says of that is wrong.
+async fn told(agent: &AgentHandle, cause: &str) {
+    until(cause, async || {
+        let causes = causes(agent).await;
+        assert!(causes.iter().all(|cause| !cause.starts_with("exited")), "{causes:#?}");
+        causes.iter().any(|told| told.starts_with(cause)).then_some(())
     })
     .await;
 }

@@ -32,6 +32,7 @@ pub(crate) struct OwnEngine {
     daemon: Child,
     /// The image of the real ZeroClaw that it has.
     image: &'static str,
+    channels: bool,
 }
 
 /// A network namespace, and addresses that nobody else on this machine has.
@@ -51,6 +52,24 @@ pub(crate) fn is_possible() -> bool {
 impl OwnEngine {
     /// Starts one that has the image of the real ZeroClaw. `live_restore`: its containers run on without it.
     pub(crate) async fn start(world: &World, live_restore: bool) -> Self {
+        Self::make(world, live_restore, None).await
+    }
+
+    /// Starts one with no more room than this for its images, containers and volumes.
+    pub(crate) async fn with_room(world: &World, room: &str) -> Self {
+        Self::make(world, false, Some(room)).await
+    }
+
+    /// Fills its disk until so many bytes are left.
+    pub(crate) fn fill_up_to(&self, left: u64) {
+        let data = self.folder.path().join("data");
+        let mut filler = fs::File::create(data.join("filler")).unwrap();
+        let block = vec![7; 1 << 20];
+        while std::io::Write::write_all(&mut filler, &block).is_ok() {}
+        filler.set_len(filler.metadata().unwrap().len().saturating_sub(left)).unwrap();
+    }
+
+    async fn make(world: &World, live_restore: bool, room: Option<&str>) -> Self {
         // Short: sockets below it must have names of less than 108 bytes.
         let folder = tempfile::Builder::new().prefix("zo-").tempdir().unwrap();
         let driver = world.docker.info().await.unwrap().driver.unwrap();
@@ -58,6 +77,12 @@ impl OwnEngine {
         let pool = &network.pool;
         let at = |name: &str| folder.path().join(name).display().to_string();
         fs::write(folder.path().join("daemon.json"), "{}").unwrap();
+        if let Some(room) = room {
+            fs::create_dir(folder.path().join("data")).unwrap();
+            let size = format!("size={room}");
+            let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs", &at("data")]).status();
+            assert!(mounted.unwrap().success(), "a file system in memory can be mounted");
+        }
         let namespace = folder.path().file_name().unwrap().to_str().unwrap().replace('.', "");
         let mut options = vec![
             format!("--host=unix://{}", at("engine.sock")),
@@ -79,7 +104,7 @@ impl OwnEngine {
             options.push("--live-restore".into());
         }
         let daemon = spawn(folder.path(), &network, &options);
-        let mut engine = Self { folder, options, network, daemon, image: world.zeroclaw };
+        let mut engine = Self { folder, options, network, daemon, image: world.zeroclaw, channels: world.channels };
         engine.is_up().await;
         engine.load(&world.docker).await;
         engine
@@ -88,7 +113,7 @@ impl OwnEngine {
     /// A world on this engine, with the real ZeroClaw as its image.
     pub(crate) fn world(&self) -> World {
         let mut world = World::on(self.docker().unwrap(), self.host(), self.image.into(), self.network.machine());
-        world.zeroclaw = self.image;
+        (world.zeroclaw, world.channels) = (self.image, self.channels);
         // Not in a network of ours, but led there.
         world.options.reach = Reach::Container;
         world

@@ -8,7 +8,7 @@ use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{InspectContainerOptions, UploadToContainerOptionsBuilder};
 use tempfile::TempDir;
 use zeroone::control::{AgentHandle, ControlPlane, NewAgent, NewUser, Settings, StartError, Timing};
-use zeroone::domain::{AgentId, HostPort, MemoryBackend, Plan, PortRange, Slug, Status, UserId};
+use zeroone::domain::{AgentId, Channels, HostPort, MemoryBackend, Plan, PortRange, Slug, Status, Telegram, UserId};
 use zeroone::runtime::StagedFile;
 use zeroone::runtime::docker::archive;
 use zeroone::store::{Store, StoreOptions};
@@ -83,7 +83,12 @@ impl<'a> Service<'a> {
         spec.provider_url = Some(self.model.url());
         // Container names are the engine's, and tests run side by side.
         let slug = Some(Slug::parse(&format!("t-{id}")).unwrap());
-        self.plane.create_agent(self.user, NewAgent { id, spec, slug, ..new }).await.unwrap()
+        let mut credentials = new.credentials;
+        if self.world.channels {
+            let telegram = Telegram { bot_token: "1:planted".into(), allowed_users: vec![] };
+            credentials.channels = Channels { telegram: Some(telegram), ..Channels::default() };
+        }
+        self.plane.create_agent(self.user, NewAgent { id, spec, credentials, slug, ..new }).await.unwrap()
     }
 
     pub(crate) async fn running(&self) -> AgentHandle {

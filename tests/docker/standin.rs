@@ -59,7 +59,8 @@ fn serve() {
 /// More than anybody told it.
 const FICKLE: &str = r#"{"entries":[{"key":"a","content":"a"},{"key":"b","content":"b"},{"key":"c","content":"c"}]}"#;
 
-/// A gateway that is wrong in one way: it ends, lacks a provider, refuses every token, or has forgotten everything.
+/// A gateway that is wrong in one way: it ends, lacks a provider, refuses every token, has forgotten everything, or does not
+/// reach its model.
 fn bad(kind: &str) {
     if kind == "ends" {
         println!("cannot read what an older version wrote");
@@ -81,7 +82,9 @@ fn bad(kind: &str) {
             }
             "/api/config/status" => (200, r#"{"needs_quickstart":false}"#),
             "/api/status" => (200, r#"{"version":"0.8.7","model":"m-1"}"#),
-            "/api/memory" if kind == "fickle" => (200, FICKLE),
+            "/webhook" if kind == "mute" => (500, r#"{"error":"LLM request failed"}"#),
+            "/webhook" => (200, r#"{"model":"m-1","response":"OK"}"#),
+            "/api/memory" if kind == "fickle" || kind == "mute" => (200, FICKLE),
             "/api/memory" => (200, r#"{"entries":[]}"#),
             _ => (404, "{}"),
         };

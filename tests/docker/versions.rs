@@ -1,16 +1,28 @@
 //! What is particular to a version of the real ZeroClaw, and what happens between two of them.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bollard::exec::StartExecResults;
+use bollard::models::ExecConfig;
 use bollard::query_parameters::{
     DownloadFromContainerOptionsBuilder, RemoveImageOptionsBuilder, RestartContainerOptionsBuilder,
     TagImageOptionsBuilder,
 };
 use futures_util::TryStreamExt;
 use zeroone::control::{AgentHandle, AgentPatch};
-use zeroone::domain::{AgentSpec, Channels, Discord, MemoryBackend, Provider, Status, Telegram};
+use zeroone::domain::{
+    AgentSpec, Channels, Credentials, Discord, MemoryBackend, Profile, Provider, Secret, Status, Telegram,
+};
+use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec};
+use zeroone::store::Batch;
+use zeroone::view::AgentView;
+use zeroone::zeroclaw::client::{Gateway, HttpGateway, Pairing, SentMark, WebhookCall};
+use zeroone::zeroclaw::workspace::{Staging, files, token_hash};
 
 use crate::real::{IMAGE, NATIVE};
 use crate::service::{PATIENCE, Service, causes, container_name, restarts};
-use crate::world::{World, file, until};
+use crate::world::{World, file, spec, until};
 
 const CONFIG: &str = ".zeroclaw/config.toml";
 
@@ -62,6 +74,104 @@ pub(crate) async fn configuration_of_an_older_schema_is_replaced_and_memory_kept
     assert!(!memory || service.read(&agent, ".zeroclaw/data/memory/brain.db-wal").await.is_some());
     let config = service.read(&agent, CONFIG).await.unwrap();
     assert!(config.contains("[providers.models.custom.default]"), "{config}");
+}
+
+/// An agent that zeroone deployed on 0.8.7 before it had a profile for it: the configuration of 0.1, which the version itself
+/// spoils at a pairing. Made here as it was made then: by its files, its environment and a real pairing.
+pub(crate) async fn installation_from_before_the_profile_is_healed_at_its_first_start(world: &World) {
+    let mut service = Service::new(world).await;
+    let agent = service.remembering(MemoryBackend::Sqlite).await;
+    service.talk(&agent).await;
+    let (known, paired, id) = (keys(&agent).await, service.pairings(), agent.id());
+    assert!(!known.is_empty());
+    let (view, credentials) = (agent.view().unwrap(), agent.credentials().unwrap());
+    service
+        .reopen(async |store| {
+            spoil(world, &view, &credentials).await;
+            // Records of that time did not say what an agent runs.
+            let mut record = store.agent(id).await.unwrap().unwrap().record;
+            record.software = None;
+            record.state.revision += 1;
+            store.commit(Batch::update_agent(&record, None)).await.unwrap();
+        })
+        .await;
+    let agent = service.plane.agent(id).unwrap();
+    until("that it is healed", async || {
+        let config = service.read(&agent, CONFIG).await?;
+        config.contains("[providers.models.custom.default]").then_some(())
+    })
+    .await;
+    service.runs(&agent).await;
+    service.talk(&agent).await;
+    assert!(keys(&agent).await.is_superset(&known), "{:?}", keys(&agent).await);
+    assert_eq!(service.pairings(), paired, "its token is kept: {:#?}", causes(&agent).await);
+    assert_eq!(agent.view().unwrap().record.software.as_ref().unwrap().version.as_deref(), Some("0.8.7"));
+}
+
+async fn keys(agent: &AgentHandle) -> BTreeSet<String> {
+    let access = agent.view().unwrap().access.clone().unwrap();
+    let entries = HttpGateway::new().unwrap().memory(access.endpoint, &access.token, PATIENCE).await.unwrap();
+    entries.into_iter().map(|entry| entry.key).collect()
+}
+
+/// Puts a container with 0.1's configuration on the agent's data, and pairs once more with it.
+async fn spoil(world: &World, view: &AgentView, credentials: &Credentials) {
+    let (record, token) = (&view.record, &view.access.as_ref().unwrap().token);
+    let runtime = world.with(|options| options.image = NATIVE.into());
+    let (host, hash) = (runtime.caps().host, token_hash(token));
+    let staging = Staging { host, token_hash: Some(&hash), answer_secs: 120 };
+    let key = InstanceKey { agent: record.id, slug: record.slug.clone() };
+    let old = InstanceSpec {
+        key: key.clone(),
+        command: Profile::V01.command(credentials),
+        env: Profile::V01.env(&record.spec, credentials, host, 120),
+        files: files(Profile::V01, &record.spec, credentials, &staging),
+        port: view.port,
+        ..spec(&[])
+    };
+    runtime.kill(&key).await.unwrap();
+    runtime.ensure_created(&old).await.unwrap();
+    let gateway = HttpGateway::new().unwrap();
+    let ask = async || {
+        let run = runtime.start(&key).await.unwrap();
+        until("health", async || {
+            gateway.health(run.endpoint, PATIENCE).await.is_ok_and(|it| it.healthy()).then_some(())
+        })
+        .await;
+        let call = WebhookCall {
+            body: r#"{"message":"hi"}"#.into(),
+            request_id: None,
+            traceparent: None,
+            session: None,
+            sent: SentMark::default(),
+        };
+        (run.endpoint, gateway.webhook(run.endpoint, token, call, PATIENCE).await.unwrap())
+    };
+    let (endpoint, answer) = ask().await;
+    assert_eq!(answer.status, 200, "as long as nothing is saved: {answer:?}");
+    let code = Secret::new(another_code(world, &format!("zeroclaw-{}", key.slug)).await);
+    assert!(matches!(gateway.pair(endpoint, &code, PATIENCE).await.unwrap(), Pairing::Paired { .. }));
+    runtime.stop(&key, Duration::from_secs(5)).await.unwrap();
+    let (_, answer) = ask().await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(String::from_utf8_lossy(&answer.body).contains("needs_quickstart"));
+    let config = world.read(&format!("zeroclaw-{}", key.slug), CONFIG).await.unwrap();
+    let config: toml::Table = String::from_utf8(config).unwrap().parse().unwrap();
+    assert_eq!(config["schema_version"].as_integer(), Some(3), "beside {:?}", config["default_provider"]);
+}
+
+/// A code for one more device, which the gateway gives within its container.
+async fn another_code(world: &World, container: &str) -> String {
+    let cmd = ["zeroclaw", "gateway", "get-paircode", "--new"].map(Into::into).into();
+    let config = ExecConfig { cmd: Some(cmd), attach_stdout: Some(true), ..ExecConfig::default() };
+    let exec = world.docker.create_exec(container, config).await.unwrap().id;
+    let StartExecResults::Attached { output, .. } = world.docker.start_exec(&exec, None).await.unwrap() else {
+        panic!("it has output")
+    };
+    let said: Vec<_> = output.try_collect().await.unwrap();
+    let said = said.into_iter().map(|part| part.to_string()).collect::<String>();
+    let code = said.split("X-Pairing-Code: ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    code.unwrap_or_else(|| panic!("{said}")).to_owned()
 }
 
 pub(crate) async fn each_setting_reaches_the_model_or_the_gateway(world: &World) {

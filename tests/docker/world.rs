@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(crate) runtime: DockerRuntime,
     /// The image of the real ZeroClaw, for tests of it.
     pub(crate) zeroclaw: &'static str,
+    /// Whether its agents have a channel, for which ZeroClaw runs as `daemon` rather than `gateway`.
+    pub(crate) channels: bool,
     /// Where `host.docker.internal` leads to.
     pub(crate) host_gateway: Ipv4Addr,
     others: Mutex<Vec<InstallationId>>,
@@ -59,7 +61,15 @@ impl World {
         let network = format!("zeroone-test-{installation}");
         let options = DockerOptions { image, network, host, ..DockerOptions::new(installation) };
         let runtime = DockerRuntime::new(options.clone()).unwrap();
-        Self { docker, options, runtime, zeroclaw: real::IMAGE, host_gateway, others: Mutex::default() }
+        Self {
+            docker,
+            options,
+            runtime,
+            zeroclaw: real::IMAGE,
+            channels: false,
+            host_gateway,
+            others: Mutex::default(),
+        }
     }
 
     /// A runtime of the same installation with other options.
