@@ -35,9 +35,8 @@ impl Seen {
     /// first one may be cut, so that all of it must be known.
     pub(super) fn knows(&mut self, frame: &LogOutput) -> bool {
         let Some((stream, stamp, _)) = piece(frame) else { return false };
-        let joins = |last: Timestamp| match stamp.coarse {
-            true => stamp.time.as_second() < last.as_second(),
-            false => stamp.time <= last,
+        let joins = |last: Timestamp| {
+            if stamp.coarse { stamp.time.as_second() < last.as_second() } else { stamp.time <= last }
         };
         self.slot(stream).is_some_and(joins)
     }
@@ -91,8 +90,9 @@ impl Assembly {
         };
         let time = match partial.time {
             Some(time) => time,
-            None => *partial.time.insert(partial.begin(stamp)),
+            None => partial.begin(stamp),
         };
+        partial.time = Some(time);
         let mut line = None;
         partial.splitter.push(bytes, |text| line = Some(LogLine { time, cursor: cursor(time), stream, text }));
         if line.is_some() {
