@@ -56,8 +56,8 @@ pub struct Vitals {
     pub usable_at: Option<Timestamp>,
     /// The ZeroClaw that runs, where it tells.
     pub version: Option<String>,
-    /// How the last message ended for the model; `None` before there was one since the service was started.
-    pub model: Option<Result<(), ModelFailure>>,
+    /// How the last message ended for the model, and in which attempt; `None` before there was one since the service was started.
+    pub model: Option<(u64, Result<(), ModelFailure>)>,
     /// How often the timeline was told of a failed model, in the hour that began then.
     pub model_told: Option<(Timestamp, u32)>,
 }

@@ -47,15 +47,16 @@ pub fn explain(view: &AgentView, vitals: &Vitals) -> Explanation {
     }
 }
 
-/// Class and reason. What was seen last counts, even if its commit is under way; after a restart of the service, what was committed.
+/// Class and reason. What was seen last of this run counts, even if its commit is under way; else what was committed.
 fn failed_model<'a>(view: &'a AgentView, vitals: &'a Vitals) -> Option<(&'a str, &'a str)> {
     if view.status() != Status::Running {
         return None;
     }
-    match &vitals.model {
-        Some(Err(failure)) => Some((failure.class(), &failure.message)),
-        Some(Ok(())) => None,
-        None => view.record.state.failed_model.as_ref().map(|model| (&*model.class, &*model.why)),
+    let state = &view.record.state;
+    match vitals.model.as_ref().filter(|(attempt, _)| *attempt == state.attempt) {
+        Some((_, Err(failure))) => Some((failure.class(), &failure.message)),
+        Some((_, Ok(()))) => None,
+        None => state.failed_model.as_ref().map(|model| (&*model.class, &*model.why)),
     }
 }
 

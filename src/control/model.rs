@@ -42,7 +42,7 @@ impl AgentHandle {
                     if news {
                         (vitals.model_told, tells) = told(vitals.model_told, now);
                     }
-                    vitals.model = Some(Err(failure));
+                    vitals.model = Some((attempt, Err(failure)));
                 });
                 if tells {
                     self.tell(AgentMsg::ModelFailed { attempt, model: Arc::new(model) });
@@ -50,9 +50,9 @@ impl AgentHandle {
             }
             Ok(()) => {
                 // Told already, or being told.
-                let failed = views.look_at_vitals(self.id(), |vitals| matches!(vitals.model, Some(Err(_))));
+                let failed = views.look_at_vitals(self.id(), |vitals| matches!(vitals.model, Some((_, Err(_)))));
                 if failed == Some(true) || state.failed_model.is_some() {
-                    views.update_vitals(self.id(), |vitals| vitals.model = Some(Ok(())));
+                    views.update_vitals(self.id(), |vitals| vitals.model = Some((attempt, Ok(()))));
                     self.tell(AgentMsg::ModelAnswered { attempt });
                 }
             }

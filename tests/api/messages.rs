@@ -103,6 +103,15 @@ async fn failed_model_is_told_by_timeline_explain_and_incidents_until_it_answers
     let causes = events["data"].as_array().unwrap().iter().map(|event| event["cause"].as_str().unwrap());
     let told: Vec<&str> = causes.filter(|cause| cause.starts_with("model")).collect();
     assert_eq!(told, ["model-failed", "model-back"], "three failures of one kind are one");
+
+    fail(Some(GatewayFault::Fails(500)));
+    say(&world, &id, "hi", "wait=5").await.problem(502, "model-error");
+    fail(None);
+    world.command(&id, "restart").await;
+    world.reach(&id, "RUNNING").await;
+    let explained = world.get(&format!("{path}/explain")).await.body;
+    assert!(explained["remedy"].is_null(), "nothing is known of the model of the new run: {explained}");
+    assert_eq!(incident().await["state"], "abandoned");
 }
 
 #[tokio::test]
