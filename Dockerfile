@@ -11,7 +11,7 @@ ARG BASE=gcr.io/distroless/cc-debian12
 FROM ${BUILD} AS build
 WORKDIR /source
 COPY . .
-RUN cargo build --release --locked --bin zeroone \
+RUN cargo build --release --locked --features kubernetes --bin zeroone \
  && mkdir -p /out/data /out/zeroclaw-data \
  && cp target/release/zeroone /out/zeroone
 

@@ -62,8 +62,7 @@ fn job_outcome(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn crash(bencher: Bencher<'_, '_>) {
-    let event =
-        || Event::Observed { revision: 10, observation: Observation::Down(Exit { code: Some(137), oom: false }) };
+    let event = || Event::Observed { revision: 10, observation: Observation::Down(Exit::with_code(137)) };
     decide(bencher, Phase::Running { misses: 0 }, event, |transition| transition.state.is_some());
 }
 

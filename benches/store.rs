@@ -97,7 +97,7 @@ async fn fill(store: &Store, agents: u16, sealed: &Sealed) {
     let mut creates = tokio::task::JoinSet::new();
     for n in 0..agents {
         let port = HostPort::try_from(HostPort::RANGE.start() + n).expect("fewer agents than ports");
-        let batch = Batch::create_agent(&agent(n, sealed), port, &entry(1), None);
+        let batch = Batch::create_agent(&agent(n, sealed), Some(port), &entry(1), None);
         let store = store.clone();
         creates.spawn(async move { store.commit(batch).await });
         while creates.len() >= usize::from(WRITERS) * 4 {

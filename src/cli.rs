@@ -35,6 +35,7 @@ mod serve;
 mod service;
 mod settings;
 mod signals;
+mod stage;
 mod stand_in;
 mod supervised;
 mod version;
@@ -123,6 +124,9 @@ enum Verb {
         #[arg(long, value_name = "DIR")]
         dir: Option<std::path::PathBuf>,
     },
+    /// Put an agent's files into its volume; the first container of each agent's Pod runs it.
+    #[command(hide = true)]
+    Stage(stage::StageArgs),
     /// Run the embedded agent gateway alone; HOME says where its .zeroclaw/config.toml is. `gateway pair` prints a code
     /// that pairs one more device with a running one, `gateway status` is its health check. `daemon` and `channel start`
     /// run the gateway as well, as in ZeroClaw's compose files.
@@ -191,6 +195,7 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         Verb::Version => one_thread(version::run(&client(environment)?)),
         Verb::Openapi => output::json(&crate::http::openapi()),
         Verb::Completion { shell } => manual::completion(shell),
+        Verb::Stage(args) => stage::run(&args),
         Verb::Man { dir } => manual::pages(dir.as_deref()),
         // With `--help` only; else it was taken before.
         Verb::Gateway { .. } => Ok(()),
@@ -208,6 +213,7 @@ impl Verb {
                 | Self::Openapi
                 | Self::Completion { .. }
                 | Self::Man { .. }
+                | Self::Stage(_)
         )
     }
 }

@@ -29,7 +29,7 @@ use serde::Deserialize;
 
 pub use layers::Origin;
 pub use sections::{
-    Accounts, Agents, Docker, Health, Log, LogFormat, Oidc, Process, Proxy, RateLimit, Reconcile, Restart,
+    Accounts, Agents, Docker, Health, Kubernetes, Log, LogFormat, Oidc, Process, Proxy, RateLimit, Reconcile, Restart,
     RuntimeChoice, Server, Start, VaultSection,
 };
 
@@ -58,6 +58,7 @@ pub struct Config {
     pub reconcile: Reconcile,
     pub process: Process,
     pub docker: Docker,
+    pub kubernetes: Kubernetes,
     pub agents: Agents,
     pub proxy: Proxy,
     pub vault: VaultSection,

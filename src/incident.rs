@@ -84,6 +84,8 @@ impl Kind {
             Code::CrashLoop | Code::SecretsUnreadable | Code::SecretsMissing | Code::Internal => Self::Service,
             // One missed check may be a hiccup: only several in a row are trouble.
             Code::HealthMissed | Code::HealthBack | Code::EndpointMoved | Code::ModelBack => return None,
+            // It is no trouble before it lasts too long, which is told by what follows.
+            Code::EngineBusy => return None,
             // The agent gets another port at once. If there is none, or the start fails, that is the trouble.
             Code::PortTaken => return None,
             Code::Created

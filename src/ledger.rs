@@ -14,11 +14,12 @@ use self::ports::Ports;
 use crate::domain::{AgentId, HostPort, Limits, PortRange, Slug, Timestamp, UserId};
 
 /// Quotas, slugs and ports of all agents.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ledger {
     claims: HashMap<AgentId, Claim>,
     slugs: HashMap<Slug, AgentId>,
-    ports: Ports,
+    /// None where agents take no ports of the host.
+    ports: Option<Ports>,
     used: HashMap<UserId, u32>,
 }
 
@@ -33,7 +34,8 @@ struct Claim {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allocation {
     pub slug: Slug,
-    pub port: HostPort,
+    /// None where the engine needs none.
+    pub port: Option<HostPort>,
 }
 
 /// The slug that an agent would have.
@@ -70,15 +72,18 @@ pub enum Clash {
 }
 
 impl Ledger {
-    /// An empty one that gives out these ports. What was claimed before may lie outside of them and stays where it is.
-    pub fn new(ports: PortRange) -> Self {
-        Self { ports: Ports::of(ports), ..Self::default() }
+    /// An empty one that gives out these ports, if agents take any. What was claimed before may lie outside of them and
+    /// stays where it is.
+    pub fn new(ports: Option<PortRange>) -> Self {
+        Self { claims: HashMap::new(), slugs: HashMap::new(), ports: ports.map(Ports::of), used: HashMap::new() }
     }
 
     /// The same, with a first port that differs from installation to installation.
     #[must_use]
     pub fn beginning_at(mut self, seed: u64) -> Self {
-        self.ports.begin_at(seed);
+        if let Some(ports) = &mut self.ports {
+            ports.begin_at(seed);
+        }
         self
     }
 
@@ -86,13 +91,15 @@ impl Ledger {
     ///
     /// # Errors
     /// Another claim holds what this one says is its own; it is not taken up.
-    pub fn restore(&mut self, agent: AgentId, user: UserId, slug: Slug, port: HostPort) -> Result<(), Clash> {
+    pub fn restore(&mut self, agent: AgentId, user: UserId, slug: Slug, port: Option<HostPort>) -> Result<(), Clash> {
         let Entry::Vacant(claim) = self.claims.entry(agent) else { return Err(Clash::Agent) };
         let owner = match self.slugs.entry(slug.clone()) {
             Entry::Vacant(owner) => owner,
             Entry::Occupied(owner) => return Err(Clash::Slug(*owner.get())),
         };
-        if !self.ports.hold(port) {
+        if let (Some(ports), Some(port)) = (&mut self.ports, port)
+            && !ports.hold(port)
+        {
             return Err(Clash::Port(port));
         }
         owner.insert(agent);
@@ -123,7 +130,10 @@ impl Ledger {
             return Err(Refusal::Quota { limit, used });
         }
         let slug = self.free_slug(agent, wish).ok_or(Refusal::SlugTaken)?;
-        let port = self.ports.take(now).ok_or(Refusal::NoFreePort)?;
+        let port = match &mut self.ports {
+            Some(ports) => Some(ports.take(now).ok_or(Refusal::NoFreePort)?),
+            None => None,
+        };
         let allocation = Allocation { slug: slug.clone(), port };
         self.slugs.insert(slug, agent);
         self.claims.insert(agent, Claim { user, allocation: allocation.clone() });
@@ -135,7 +145,9 @@ impl Ledger {
     pub fn release(&mut self, agent: AgentId) {
         let Some(Claim { user, allocation }) = self.claims.remove(&agent) else { return };
         self.slugs.remove(&allocation.slug);
-        self.ports.free(allocation.port);
+        if let (Some(ports), Some(port)) = (&mut self.ports, allocation.port) {
+            ports.free(port);
+        }
         if let Entry::Occupied(mut used) = self.used.entry(user) {
             *used.get_mut() -= 1;
             if *used.get() == 0 {
@@ -144,31 +156,35 @@ impl Ledger {
         }
     }
 
-    /// Another port for an agent whose own is used by another program. That one is not given out for `PORT_QUARANTINE`.
+    /// Another port for an agent whose own is used by another program, or that has none yet. The old one is not given out
+    /// for `PORT_QUARANTINE`.
     ///
     /// # Errors
     /// No other port is free, or the agent has no allocation.
     pub fn swap_port(&mut self, agent: AgentId, now: Timestamp) -> Result<HostPort, Refusal> {
         let claim = self.claims.get_mut(&agent).ok_or(Refusal::NotAllocated)?;
-        self.ports.skip_neighbours();
-        let port = self.ports.take(now).ok_or(Refusal::NoFreePort)?;
-        self.ports.quarantine(claim.allocation.port, now);
-        claim.allocation.port = port;
+        let ports = self.ports.as_mut().ok_or(Refusal::NoFreePort)?;
+        ports.skip_neighbours();
+        let port = ports.take(now).ok_or(Refusal::NoFreePort)?;
+        if let Some(old) = claim.allocation.port.replace(port) {
+            ports.quarantine(old, now);
+        }
         Ok(port)
     }
 
     /// Takes a swap back that could not be committed. `false`, and nothing done, if the agent is gone or another one
     /// holds the old port by now, which takes longer than a commit: the quarantine must have ended first.
-    pub fn unswap_port(&mut self, agent: AgentId, back_to: HostPort) -> bool {
-        let Some(claim) = self.claims.get_mut(&agent) else { return false };
+    pub fn unswap_port(&mut self, agent: AgentId, back_to: Option<HostPort>) -> bool {
+        let (Some(claim), Some(ports)) = (self.claims.get_mut(&agent), &mut self.ports) else { return false };
         if claim.allocation.port == back_to {
             return true;
         }
-        if !self.ports.hold(back_to) {
+        if back_to.is_some_and(|port| !ports.hold(port)) {
             return false;
         }
-        self.ports.free(claim.allocation.port);
-        claim.allocation.port = back_to;
+        if let Some(port) = std::mem::replace(&mut claim.allocation.port, back_to) {
+            ports.free(port);
+        }
         true
     }
 
@@ -192,6 +208,13 @@ impl Ledger {
                 [4, 8, 16].iter().map(|digits| slug.with_suffix(&unique[unique.len() - digits..])).find(free)
             }
         }
+    }
+}
+
+/// All ports there are.
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new(Some(PortRange::default()))
     }
 }
 

@@ -9,8 +9,10 @@
 #[cfg(feature = "docker")]
 pub mod docker;
 pub mod fault;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod lease;
-#[cfg(any(feature = "docker", feature = "process"))]
+#[cfg(any(feature = "docker", feature = "kubernetes", feature = "process"))]
 mod lines;
 #[cfg(feature = "process")]
 pub mod process;
@@ -46,7 +48,8 @@ pub struct InstanceSpec {
     pub env: Vec<(String, Secret<String>)>,
     /// Staged into a new instance before its first start.
     pub files: Vec<StagedFile>,
-    pub port: HostPort,
+    /// Where its gateway is published on the host; none where the engine gives addresses of its own ([`Caps::host_ports`]).
+    pub port: Option<HostPort>,
     /// What it is made from; `None` for what the runtime is set up with. Not part of the hash: see
     /// [`ContainerRuntime::ensure_created`].
     pub image: Option<ImageRef>,
@@ -80,7 +83,7 @@ impl InstanceSpec {
             field(value.expose());
         }
         for text in [
-            self.port.to_string(),
+            self.port.map_or_else(String::new, |port| port.to_string()),
             self.cpu.to_string(),
             self.memory_mb.to_string(),
             self.host_name.clone().unwrap_or_default(),
@@ -111,12 +114,30 @@ pub struct ObservedInstance {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InstanceState {
-    /// Exists, was never started.
+    /// Exists and shows no run: it was never started, or its last run is forgotten ([`Caps::keeps_ended_runs`]).
     Created,
+    /// Was started, and the engine is not done with it: it looks for a place, fetches the image, attaches the data. That may
+    /// take minutes, and nobody has to do anything.
+    Starting(Wait),
     Running(Run),
     /// Alive but not scheduled: a paused container, a stopped process.
     Paused(Run),
+    /// It was asked to end, by whomever, and has not ended yet.
+    Ending(Run),
     Exited(Exit),
+    /// The engine has lost the machine that it runs on: whether it runs is unknown. Another one must not be started for it,
+    /// however long that takes.
+    Unreachable(Run),
+}
+
+/// What an engine is busy with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    pub since: Timestamp,
+    /// For people, e.g. `0/3 nodes are available: insufficient memory`.
+    pub why: Arc<str>,
+    /// It tries and fails, and will until something is changed: an image that does not exist.
+    pub stuck: bool,
 }
 
 /// A run of an instance.
@@ -133,7 +154,12 @@ impl ObservedInstance {
     pub const fn run(&self) -> Option<&Run> {
         match &self.state {
             InstanceState::Running(run) => Some(run),
-            InstanceState::Created | InstanceState::Paused(_) | InstanceState::Exited(_) => None,
+            InstanceState::Created
+            | InstanceState::Starting(_)
+            | InstanceState::Paused(_)
+            | InstanceState::Ending(_)
+            | InstanceState::Exited(_)
+            | InstanceState::Unreachable(_) => None,
         }
     }
 }
@@ -208,7 +234,7 @@ pub struct LogQuery {
     pub follow: bool,
 }
 
-/// What an instance uses now.
+/// What an instance uses now, as far as the engine can tell.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
@@ -216,9 +242,9 @@ pub struct Usage {
     pub cpu_percent: f64,
     pub memory_mb: f64,
     pub memory_limit_mb: Option<f64>,
-    pub pids: u64,
-    pub network_rx_bytes: u64,
-    pub network_tx_bytes: u64,
+    pub pids: Option<u64>,
+    pub network_rx_bytes: Option<u64>,
+    pub network_tx_bytes: Option<u64>,
     pub at: Timestamp,
 }
 
@@ -226,16 +252,43 @@ pub struct Usage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Caps {
-    /// `docker`, `process`, or a test's own.
+    /// `docker`, `kubernetes`, `process`, or a test's own.
     pub name: &'static str,
+    /// Each instance takes a port of the host. Where not, there may be more agents than ports.
+    pub host_ports: bool,
     pub enforces_cpu: bool,
     pub enforces_memory: bool,
-    /// Each instance has a network of its own.
-    pub isolates_network: bool,
+    /// What keeps instances from each other's network.
+    pub isolates_network: NetworkIsolation,
+    /// An instance that is held without having ended shows as [`InstanceState::Paused`].
+    pub sees_pauses: bool,
+    /// What is written to stdout and to stderr is told apart.
+    pub splits_output: bool,
+    /// Output and exit code of a run are there after its end, until the instance is removed.
+    pub keeps_ended_runs: bool,
+    /// A kill does not wait for a stop that gives the instance its grace.
+    pub kills_while_stopping: bool,
+    /// Files that are staged are in the data when the next run begins, not before.
+    pub stages_at_start: bool,
+    /// It can tell what an instance uses.
+    pub measures_usage: bool,
+    /// Data can be read and written beside the instance, see [`ContainerRuntime::read_data`].
+    pub carries_data: bool,
     /// What keeps an instance from the rest of the machine, by name.
     pub walls: Vec<&'static str>,
-    /// The host name or address by which an instance reaches this machine.
-    pub host: &'static str,
+    /// The host name or address by which an instance reaches this machine, if it does.
+    pub host: Option<&'static str>,
+}
+
+/// What keeps instances from each other's network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkIsolation {
+    /// Each has a network of its own.
+    Own,
+    /// A policy says so, which somebody else enforces or not.
+    ByPolicy,
+    None,
 }
 
 /// Why a call could not be done.
@@ -350,8 +403,9 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// does not use them.
     fn write_data<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>>;
 
-    /// The instance runs afterwards; one that runs already goes on undisturbed.
-    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Run>>;
+    /// The instance runs afterwards, or will when the engine is done: the answer is [`InstanceState::Running`] or
+    /// [`InstanceState::Starting`]. One that runs already goes on undisturbed.
+    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<InstanceState>>;
 
     /// Asks the instance to end, and after `grace` makes it.
     fn stop<'a>(&'a self, key: &'a InstanceKey, grace: Duration) -> BoxFuture<'a, RuntimeResult<()>>;

@@ -26,7 +26,7 @@ use crate::zeroclaw::client::ModelFailure;
 pub struct AgentView {
     /// As it is committed.
     pub record: AgentRecord,
-    pub port: HostPort,
+    pub port: Option<HostPort>,
     /// How to reach its gateway; only while it is RUNNING and its run is known.
     pub access: Option<Arc<Access>>,
 }
@@ -52,6 +52,10 @@ pub struct Vitals {
     pub usage: Option<Usage>,
     /// Since when the engine has not answered for the instance.
     pub unknown_since: Option<Timestamp>,
+    /// The machine that it runs on was lost to the engine at the last look.
+    pub lost: bool,
+    /// What the engine is busy with, of an agent that waits for its start.
+    pub waiting: Option<Arc<str>>,
     /// When the gateway last said that it would answer messages.
     pub usable_at: Option<Timestamp>,
     /// The ZeroClaw that runs, where it tells.

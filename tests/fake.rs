@@ -70,3 +70,19 @@ impl Subject for Bench {
 }
 
 conformance::tests!(Bench::new());
+
+/// The same engine as a cluster is: it gives addresses, and takes its time.
+mod as_a_cluster {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn slow() -> Bench {
+        let bench = Bench::new();
+        bench.0.engine().give_addresses();
+        bench.0.engine().set_slow_start(Some((Duration::from_millis(20), "it looks for a place")));
+        bench
+    }
+
+    conformance::tests!(slow());
+}

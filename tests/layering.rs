@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 9] = [
     &["vault", "runtime"],
     &["store", "zeroclaw"],
     // The engines behind the trait: they may know ZeroClaw, the trait may not.
-    &["runtime/docker", "runtime/process"],
+    &["runtime/docker", "runtime/kubernetes", "runtime/process"],
     &["view", "accounts", "incident", "audit", "usage"],
     &["actor"],
     &["control"],
@@ -26,8 +26,10 @@ const LAYERS: [&[&str]; 9] = [
 const ABOVE: [&str; 8] = ["http", "console", "cli", "config", "telemetry", "testkit", "proxy", "gateway"];
 
 /// Which library may be named where.
-const KEPT: [(&str, &[&str]); 6] = [
+const KEPT: [(&str, &[&str]); 8] = [
     ("bollard", &["runtime/docker"]),
+    ("kube", &["runtime/kubernetes"]),
+    ("k8s_openapi", &["runtime/kubernetes"]),
     ("redb", &["store"]),
     ("ractor", &["actor", "control"]),
     ("axum", &["http", "console", "gateway", "proxy"]),
@@ -121,7 +123,9 @@ fn without_tests(text: &str) -> String {
 
 fn module_of(file: &Path) -> String {
     let name = file.to_string_lossy();
-    if let Some(engine) = ["runtime/docker", "runtime/process"].into_iter().find(|engine| name.starts_with(engine)) {
+    if let Some(engine) =
+        ["runtime/docker", "runtime/kubernetes", "runtime/process"].into_iter().find(|engine| name.starts_with(engine))
+    {
         return engine.to_owned();
     }
     let first = file.components().next().expect("a path has a component").as_os_str().to_string_lossy().into_owned();

@@ -20,7 +20,7 @@ use zeroone::runtime::process::{ProcessFaultInjector, ProcessOptions, ProcessRun
 use zeroone::runtime::{
     ContainerRuntime, DataPolicy, Exit, InstanceSpec, InstanceState, LogQuery, Resync, Run, RuntimeError,
 };
-use zeroone::testkit::conformance::{self, PATIENCE, Subject, exited, file, observed, printed, texts, until};
+use zeroone::testkit::conformance::{self, PATIENCE, Subject, exited, file, observed, printed, started, texts, until};
 
 mod conforms {
     use super::*;
@@ -159,7 +159,7 @@ async fn the_environment_is_the_specs_and_the_runtimes_and_nothing_else() {
         spec.env.push((name.into(), value.into()));
     }
     bench.runtime.ensure_created(&spec).await.unwrap();
-    let run = bench.runtime.start(&spec.key).await.unwrap();
+    let run = started(&bench.runtime, &spec.key).await;
     printed(&bench.runtime, &spec.key, &run, "PROVIDER=openai").await;
     let mut environment = texts(&bench.runtime, &spec.key, LogQuery::default()).await;
     // The shell sets these itself.
@@ -175,12 +175,12 @@ async fn the_environment_is_the_specs_and_the_runtimes_and_nothing_else() {
         format!("TMPDIR={}", bench.folder(&spec.key).join("tmp").display()),
         format!("ZEROCLAW_CONFIG_DIR={}", data.join(".zeroclaw").display()),
         "ZEROCLAW_GATEWAY_HOST=127.0.0.1".to_owned(),
-        format!("ZEROCLAW_GATEWAY_PORT={}", spec.port),
+        format!("ZEROCLAW_GATEWAY_PORT={}", spec.port.unwrap()),
         format!("ZEROCLAW_WORKSPACE={}", data.join("workspace").display()),
         // The same for ZeroClaw from 0.8 on, which reads other names.
         "ZEROCLAW_gateway__allow_public_bind=false".to_owned(),
         "ZEROCLAW_gateway__host=127.0.0.1".to_owned(),
-        format!("ZEROCLAW_gateway__port={}", spec.port),
+        format!("ZEROCLAW_gateway__port={}", spec.port.unwrap()),
     ];
     expected.sort_unstable();
     assert_eq!(environment, expected);
@@ -191,7 +191,7 @@ async fn the_folder_is_private_and_holds_no_secret_of_the_environment() {
     let bench = Bench::new();
     let spec = bench.spec(&["count", "1"]);
     bench.runtime.ensure_created(&spec).await.unwrap();
-    let run = bench.runtime.start(&spec.key).await.unwrap();
+    let run = started(&bench.runtime, &spec.key).await;
     printed(&bench.runtime, &spec.key, &run, "line 1").await;
     let mut folders = vec![bench.options.root.clone()];
     let mut files = 0;
@@ -217,7 +217,7 @@ async fn a_kill_leaves_no_child_behind() {
     let bench = Bench::new();
     let spec = bench.spec(&["family"]);
     bench.runtime.ensure_created(&spec).await.unwrap();
-    let run = bench.runtime.start(&spec.key).await.unwrap();
+    let run = started(&bench.runtime, &spec.key).await;
     printed(&bench.runtime, &spec.key, &run, "born").await;
     let leader = pid(&observed(&bench.runtime, &spec.key).await);
     until("all are there, marked or not", || async {
@@ -247,7 +247,7 @@ async fn in_a_service_that_ends(bench: &Bench, spec: &InstanceSpec, ready: &'sta
         let run = service.block_on(async {
             let runtime = ProcessRuntime::open(options).unwrap();
             runtime.ensure_created(&spec).await.unwrap();
-            let run = runtime.start(&spec.key).await.unwrap();
+            let run = started(&runtime, &spec.key).await;
             printed(&runtime, &spec.key, &run, ready).await;
             run
         });
@@ -294,7 +294,7 @@ async fn orphans_that_hold_the_lock_do_not_keep_the_agent_from_starting() {
     let before = bench.processes();
     bench.runtime.ensure_created(&spec).await.unwrap();
     assert!(matches!(observed(&bench.runtime, &spec.key).await.state, InstanceState::Exited(_)));
-    let run = bench.runtime.start(&spec.key).await.unwrap();
+    let run = started(&bench.runtime, &spec.key).await;
     assert_eq!(observed(&bench.runtime, &spec.key).await.state, InstanceState::Running(run));
     until("the orphans are gone", || async {
         let now = bench.processes();
@@ -308,9 +308,9 @@ async fn a_stopped_process_can_be_asked_to_end_and_can_be_started() {
     let bench = Bench::new();
     let spec = bench.spec(&["count", "1"]);
     bench.runtime.ensure_created(&spec).await.unwrap();
-    let run = bench.runtime.start(&spec.key).await.unwrap();
+    let run = started(&bench.runtime, &spec.key).await;
     bench.pause(&observed(&bench.runtime, &spec.key).await).await;
-    assert_eq!(bench.runtime.start(&spec.key).await.unwrap(), run);
+    assert_eq!(bench.runtime.start(&spec.key).await.unwrap(), InstanceState::Running(run.clone()));
     until("it runs again", || async {
         matches!(observed(&bench.runtime, &spec.key).await.state, InstanceState::Running(_)).then_some(())
     })
@@ -318,11 +318,7 @@ async fn a_stopped_process_can_be_asked_to_end_and_can_be_started() {
     bench.pause(&observed(&bench.runtime, &spec.key).await).await;
     bench.runtime.stop(&spec.key, PATIENCE).await.unwrap();
     let ended = observed(&bench.runtime, &spec.key).await.state;
-    assert_eq!(
-        ended,
-        InstanceState::Exited(Exit { code: Some(143), oom: false, asked: false }),
-        "by SIGTERM, not by force"
-    );
+    assert_eq!(ended, InstanceState::Exited(Exit::with_code(143)), "by SIGTERM, not by force");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -350,7 +346,7 @@ async fn a_folder_removed_under_a_running_agent_is_still_owned_and_comes_back_wh
     let mut bench = Bench::new();
     let spec = bench.spec(&["count", "1"]);
     bench.runtime.ensure_created(&spec).await.unwrap();
-    let run = bench.runtime.start(&spec.key).await.unwrap();
+    let run = started(&bench.runtime, &spec.key).await;
     fs::remove_dir_all(bench.folder(&spec.key)).unwrap();
     for _ in 0..2 {
         let owned = bench.runtime.list_owned().await.unwrap();
@@ -359,7 +355,7 @@ async fn a_folder_removed_under_a_running_agent_is_still_owned_and_comes_back_wh
         bench.runtime = ProcessRuntime::open(bench.options.clone()).unwrap();
     }
     assert!(bench.runtime.ensure_created(&spec).await.unwrap().created_now);
-    let again = bench.runtime.start(&spec.key).await.unwrap();
+    let again = started(&bench.runtime, &spec.key).await;
     assert_ne!(again.run_id, run.run_id);
     assert_eq!(bench.processes().len(), 1);
 }
@@ -374,7 +370,7 @@ async fn a_flood_of_output_is_bounded_and_its_newest_lines_are_whole() {
     bench.runtime = ProcessRuntime::open(bench.options.clone()).unwrap();
     let spec = bench.spec(&["flood", &LINES.to_string()]);
     bench.runtime.ensure_created(&spec).await.unwrap();
-    let run = bench.runtime.start(&spec.key).await.unwrap();
+    let run = started(&bench.runtime, &spec.key).await;
     let follow = LogQuery { run_id: Some(run.run_id.clone()), follow: true, ..LogQuery::default() };
     let mut stream = bench.runtime.logs(&spec.key, follow).await.unwrap();
     // A reader that cannot keep up misses lines, and never sees one twice, out of order, or in part.
@@ -415,7 +411,10 @@ async fn memory_beyond_the_plan_is_refused_and_an_abort_for_it_is_told_apart() {
     }
     let exit = exited(&bench.runtime, &hog.key).await;
     assert!(exit.code.is_some_and(|code| code != 0), "{exit:?}");
-    assert_eq!(exited(&bench.runtime, &out_of_memory.key).await, Exit { code: Some(134), oom: true, asked: false });
+    assert_eq!(
+        exited(&bench.runtime, &out_of_memory.key).await,
+        Exit { code: Some(134), oom: true, asked: false, reason: None }
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -423,7 +422,7 @@ async fn a_busy_process_shows_its_use_of_the_cpu() {
     let bench = Bench::new();
     let spec = bench.spec(&["burn"]);
     bench.runtime.ensure_created(&spec).await.unwrap();
-    let run = bench.runtime.start(&spec.key).await.unwrap();
+    let run = started(&bench.runtime, &spec.key).await;
     printed(&bench.runtime, &spec.key, &run, "burning").await;
     until("it is seen to burn", || async {
         (bench.runtime.usage(&spec.key).await.unwrap().cpu_percent > 1.0).then_some(())

@@ -111,7 +111,7 @@ impl ActorState {
                 let outcome = match port {
                     Ok(port) => {
                         // A fact of the ledger, true for whichever attempt is under way.
-                        self.show(self.view.record.clone(), port);
+                        self.show(self.view.record.clone(), Some(port));
                         Outcome::Done
                     }
                     Err(cause) => Outcome::Failed(Failure { kind: FailureKind::Transient, cause }),

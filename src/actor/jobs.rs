@@ -1,6 +1,7 @@
 //! The work on an instance: one job, some calls, one end. Jobs decide nothing; they report.
 
 mod import;
+mod launch;
 mod migration;
 mod pairing;
 mod rehearsal;
@@ -27,7 +28,8 @@ use super::Services;
 use crate::domain::{AgentId, Credentials, HostPort, Limits, Origin, Secret, Software, elapsed};
 use crate::lifecycle::{Cause, Code, Failure, FailureKind, Job, Outcome};
 use crate::runtime::{
-    DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState, Progress, Run, RuntimeCall, RuntimeError,
+    DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState, ObservedInstance, Progress, Run, RuntimeCall,
+    RuntimeError,
 };
 use crate::store::AgentRecord;
 use crate::zeroclaw::client::GatewayError;
@@ -44,7 +46,7 @@ const TELLING: Duration = Duration::from_secs(120);
 #[derive(Clone)]
 pub struct JobInput {
     pub record: AgentRecord,
-    pub port: HostPort,
+    pub port: Option<HostPort>,
     pub limits: Limits,
     pub stage: bool,
     pub token: Option<Secret<String>>,
@@ -81,6 +83,7 @@ pub async fn run(services: Arc<Services>, job: Job, input: JobInput, cancel: Can
         }
         Job::Kill => limits.engine_call.max(longest(RuntimeCall::Kill)),
         Job::Launch => limits.engine_call.max(longest(RuntimeCall::Start)),
+        Job::Await => limits.engine_start + limits.engine_call,
         Job::Rebind => limits.engine_call,
         Job::Remove => (limits.engine_call * 2).max(longest(RuntimeCall::Remove)),
         Job::Stop => {
@@ -111,7 +114,7 @@ pub async fn run(services: Arc<Services>, job: Job, input: JobInput, cancel: Can
 const fn changes_instance(job: Job) -> bool {
     match job {
         Job::Kill | Job::Create | Job::Launch | Job::Stop | Job::Remove => true,
-        Job::Rebind | Job::Probe | Job::Pair => false,
+        Job::Rebind | Job::Await | Job::Probe | Job::Pair => false,
     }
 }
 
@@ -124,10 +127,8 @@ async fn perform(services: &Services, job: Job, input: &JobInput, cancel: &Cance
     let runtime = &services.runtime;
     match job {
         Job::Create => create(services, input, cancel).await,
-        Job::Launch => {
-            let run = runtime.start(&key).await.map_err(|error| runtime_failure(&error))?;
-            Ok(JobReport { run: Some(run.clone()), ..Outcome::Launched { run_id: run.run_id }.into() })
-        }
+        Job::Launch => launch::launch(services, &key).await,
+        Job::Await => launch::await_run(services, &key, cancel).await,
         Job::Probe => probe(services, input, cancel).await,
         Job::Pair => pairing::pair(services, input, cancel).await,
         Job::Kill => done(runtime.kill(&key).await),
@@ -162,6 +163,11 @@ async fn create(services: &Services, input: &JobInput, cancel: &CancellationToke
         () = cancel.cancelled() => return Err(superseded()),
     };
     prepared.map_err(|error| runtime_failure(&error))?;
+    if input.port.is_none() && services.runtime.caps().host_ports {
+        // It was made where none was needed.
+        let cause = Cause::because(Code::PortTaken, "it has no port of this host yet");
+        return Err(Failure { kind: FailureKind::PortTaken, cause });
+    }
 
     let credentials = open_credentials(services, &input.record)?;
     if input.record.spec.provider.needs_key() && credentials.api_key.is_none() {
@@ -185,8 +191,8 @@ async fn create(services: &Services, input: &JobInput, cancel: &CancellationToke
         tracing::warn!(%agent, slug = %spec.key.slug, "the agent's data is gone: somebody removed it; it starts with an empty memory");
     }
     if run.is_none() && input.stage && !seen.created_now {
-        // A paused or hung run has its files open: it is ended first.
-        if matches!(seen.state, InstanceState::Paused(_)) {
+        // What has its files open, or is about to, is ended first.
+        if !matches!(seen.state, InstanceState::Created | InstanceState::Exited(_)) {
             services.runtime.kill(&spec.key).await.map_err(|error| runtime_failure(&error))?;
         }
         services.runtime.stage(&spec.key, &spec.files).await.map_err(|error| runtime_failure(&error))?;
@@ -211,8 +217,9 @@ fn instance_spec(
 ) -> InstanceSpec {
     let record = &input.record;
     let profile = software.map_or(services.profile, |software| software.profile);
+    // Where it reaches no such machine there is nothing to put in its place.
+    let host = services.runtime.caps().host.unwrap_or("localhost");
     let token_hash = input.token.as_ref().map(workspace::token_hash);
-    let host = services.runtime.caps().host;
     let inside = outward::spec_from_inside(&record.spec, host);
     let mut env = profile.env(&inside, credentials, host, services.settings.limits.answer.as_secs());
     env.extend(services.settings.proxies.env(host));
@@ -330,21 +337,30 @@ pub async fn observe(
     let permit = services.engine_calls.acquire().await;
     let seen = timeout(services.settings.limits.engine_call, services.runtime.observe(key)).await;
     drop(permit);
+    let lost = matches!(&seen, Ok(Ok(Some(ObservedInstance { state: InstanceState::Unreachable(_), .. }))));
     let answered = matches!(seen, Ok(Ok(_)));
-    let now = services.clock.now();
+    let (now, mut found_again) = (services.clock.now(), false);
     services.views.update_vitals(agent, |vitals| {
-        vitals.unknown_since = if answered { None } else { vitals.unknown_since.or(Some(now)) };
+        found_again = answered && !lost && vitals.lost;
+        vitals.lost = lost || (vitals.lost && !answered);
+        // One on a lost machine is as unknown as one whose engine does not answer.
+        vitals.unknown_since = if answered && !lost { None } else { vitals.unknown_since.or(Some(now)) };
     });
     match seen {
         Ok(Ok(None)) => (Observation::Absent, None),
         Ok(Ok(Some(seen))) => match seen.state {
             InstanceState::Created => (Observation::Down(crate::domain::Exit::default()), None),
             InstanceState::Running(run) => {
-                let moved = known.is_some_and(|known| known.run_id == run.run_id && known.endpoint != run.endpoint);
+                let same = known.filter(|known| known.run_id == run.run_id);
+                let moved = same.is_some_and(|known| found_again || known.endpoint != run.endpoint);
                 (Observation::Up { run_id: run.run_id.clone(), died: seen.died, moved }, Some(run))
             }
-            InstanceState::Paused(run) => (Observation::Paused, Some(run)),
+            // There, and answers nobody.
+            InstanceState::Paused(run) | InstanceState::Ending(run) => (Observation::Paused, Some(run)),
+            // The run that was known is over, or the engine would not begin one.
+            InstanceState::Starting(_) => (Observation::Down(seen.died.unwrap_or_default()), None),
             InstanceState::Exited(exit) => (Observation::Down(exit), None),
+            InstanceState::Unreachable(_) => (Observation::Unknown, None),
         },
         Ok(Err(_)) | Err(_) => (Observation::Unknown, None),
     }

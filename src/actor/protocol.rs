@@ -196,7 +196,7 @@ pub enum SupervisorMsg {
     /// Start an actor for a new agent.
     TakeUp {
         record: Box<AgentRecord>,
-        port: HostPort,
+        port: Option<HostPort>,
     },
     /// Rebuild an agent's actor from the store.
     Rebuild(AgentId),

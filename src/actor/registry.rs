@@ -46,7 +46,8 @@ impl Actor for RegistryActor {
         args: RegistryArgs,
     ) -> Result<RegistryState, ActorProcessingErr> {
         let RegistryArgs { services, supervisor, snapshot } = args;
-        let mut ledger = Ledger::new(services.settings.ports).beginning_at(services.store.installation().seed());
+        let mut ledger = Ledger::new(services.runtime.caps().host_ports.then_some(services.settings.ports))
+            .beginning_at(services.store.installation().seed());
         for agent in &snapshot.agents {
             let record = &agent.record;
             // The store keeps the same claims in one transaction with the record: a clash means that it is damaged.
@@ -153,7 +154,7 @@ impl RegistryState {
             self.ledger.release(record.id);
             return Err(error.into());
         }
-        tracing::info!(agent = %record.id, slug = %record.slug, port = %allocation.port, cause = entry.cause, "created");
+        tracing::info!(agent = %record.id, slug = %record.slug, port = ?allocation.port.map(HostPort::get), cause = entry.cause, "created");
         let view = Arc::new(AgentView { record, port: allocation.port, access: None });
         self.services.views.put(Arc::clone(&view));
         // The supervisor ends only with the whole service; the store has the agent for the next one.

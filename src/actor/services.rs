@@ -172,6 +172,8 @@ pub struct JobLimits {
     /// One call of the engine.
     pub engine_call: Duration,
     /// From the start of an instance to its first healthy answer.
+    /// An engine that needs time for a start: it looks for a place, fetches the image, attaches the data.
+    pub engine_start: Duration,
     pub start: Duration,
     /// From there to a token that works.
     pub pairing: Duration,
@@ -190,6 +192,7 @@ impl Default for JobLimits {
         Self {
             prepare: Duration::from_secs(900),
             engine_call: Duration::from_secs(30),
+            engine_start: Duration::from_secs(600),
             start: Duration::from_secs(30),
             pairing: Duration::from_secs(15),
             health: Duration::from_secs(1),

@@ -200,7 +200,7 @@ impl SupervisorState {
         &mut self,
         myself: &ActorRef<SupervisorMsg>,
         record: AgentRecord,
-        port: HostPort,
+        port: Option<HostPort>,
     ) -> Result<(), ActorProcessingErr> {
         let Some(registry) = self.registry.clone() else { return Ok(()) };
         let id = record.id;

@@ -1,4 +1,4 @@
-//! What runs the agents: a Docker engine, or this machine's processes.
+//! What runs the agents: a cluster, a Docker engine, or this machine's processes.
 //!
 //! `auto` decides once. The choice is kept in the data folder, because one that changed by itself would give agents a second
 //! life: containers run on while their engine does not answer, and processes would be started in their place.
@@ -37,6 +37,7 @@ pub(super) struct Engine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Docker,
+    Kubernetes,
     Process,
 }
 
@@ -44,12 +45,13 @@ impl Kind {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Docker => "docker",
+            Self::Kubernetes => "kubernetes",
             Self::Process => "process",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Docker, Self::Process].into_iter().find(|kind| kind.as_str() == text.trim())
+        [Self::Docker, Self::Kubernetes, Self::Process].into_iter().find(|kind| kind.as_str() == text.trim())
     }
 }
 
@@ -91,6 +93,7 @@ async fn open(
 ) -> anyhow::Result<Engine> {
     let (runtime, profile) = match kind {
         Kind::Docker => docker(config, installation, environment).await?,
+        Kind::Kubernetes => kubernetes(config, installation).await?,
         Kind::Process => process(config, installation, environment).await?,
     };
     Ok(Engine { runtime, profile, why })
@@ -104,6 +107,7 @@ pub(super) async fn installations(
     // Whose instances are asked for does not matter to whether somebody answers.
     match kind(config, InstallationId::new(), environment).await?.0 {
         Kind::Docker => docker_installations(config).await,
+        Kind::Kubernetes => kubernetes_installations(config).await,
         Kind::Process => {
             let folder = agents_folder(config);
             ProcessRuntime::installations(&folder).with_context(|| format!("cannot read {}", folder.display()))
@@ -119,6 +123,7 @@ pub(super) fn injector(
 ) -> anyhow::Result<Arc<dyn FaultInjector>> {
     match Kind::parse(runtime) {
         Some(Kind::Docker) => docker_injector(config, installation),
+        Some(Kind::Kubernetes) => anyhow::bail!("faults are done to a cluster by its own tools: kubectl delete pod"),
         Some(Kind::Process) => Ok(Arc::new(ProcessFaultInjector::new(installation))),
         None => anyhow::bail!("nothing is known of how to do faults to the runtime {runtime}"),
     }
@@ -133,8 +138,13 @@ async fn kind(
     let kept = kept(config);
     Ok(match (config.runtime, earlier(&kept)) {
         (RuntimeChoice::Docker, _) => (Kind::Docker, "asked for".to_owned()),
+        (RuntimeChoice::Kubernetes, _) => (Kind::Kubernetes, "asked for".to_owned()),
         (RuntimeChoice::Process, _) => (Kind::Process, "asked for".to_owned()),
         (RuntimeChoice::Auto, Some(kind)) => (kind, format!("chosen at an earlier start; kept in {}", kept.display())),
+        #[cfg(feature = "kubernetes")]
+        (RuntimeChoice::Auto, None) if crate::runtime::kubernetes::in_cluster() => {
+            (Kind::Kubernetes, "this is a Pod of a cluster".to_owned())
+        }
         (RuntimeChoice::Auto, None) => find(config, installation, environment).await?,
     })
 }
@@ -250,6 +260,34 @@ async fn docker_installations(config: &Config) -> anyhow::Result<BTreeMap<Instal
 #[cfg(not(feature = "docker"))]
 async fn docker_installations(_: &Config) -> anyhow::Result<BTreeMap<InstallationId, usize>> {
     anyhow::bail!("this build has no Docker runtime (feature `docker`)")
+}
+
+#[cfg(feature = "kubernetes")]
+async fn kubernetes(
+    config: &Config,
+    installation: InstallationId,
+) -> anyhow::Result<(Arc<dyn ContainerRuntime>, Profile)> {
+    use crate::zeroclaw::software::ImageClues;
+    let options = config.kubernetes.options(installation).map_err(anyhow::Error::msg)?;
+    let tagged = ImageClues { reference: &options.image, ..ImageClues::default() }.probable();
+    let profile = options.profile.or_else(|| tagged.map(|clue| clue.profile)).unwrap_or(Profile::V08);
+    Ok((Arc::new(crate::runtime::kubernetes::KubernetesRuntime::open(options).await?), profile))
+}
+
+#[cfg(not(feature = "kubernetes"))]
+async fn kubernetes(_: &Config, _: InstallationId) -> anyhow::Result<(Arc<dyn ContainerRuntime>, Profile)> {
+    anyhow::bail!("this build has no Kubernetes runtime (feature `kubernetes`)")
+}
+
+#[cfg(feature = "kubernetes")]
+async fn kubernetes_installations(config: &Config) -> anyhow::Result<BTreeMap<InstallationId, usize>> {
+    let options = config.kubernetes.options(InstallationId::new()).map_err(anyhow::Error::msg)?;
+    Ok(crate::runtime::kubernetes::KubernetesRuntime::installations(options).await?)
+}
+
+#[cfg(not(feature = "kubernetes"))]
+async fn kubernetes_installations(_: &Config) -> anyhow::Result<BTreeMap<InstallationId, usize>> {
+    anyhow::bail!("this build has no Kubernetes runtime (feature `kubernetes`)")
 }
 
 async fn process(

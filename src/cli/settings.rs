@@ -40,9 +40,10 @@ pub(super) struct InstallationArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Runtime {
-    /// Docker where an engine answers at the first start, else processes.
+    /// In a cluster Kubernetes, else Docker where an engine answers at the first start, else processes.
     Auto,
     Docker,
+    Kubernetes,
     Process,
 }
 
@@ -51,6 +52,7 @@ impl Runtime {
         match self {
             Self::Auto => "auto",
             Self::Docker => "docker",
+            Self::Kubernetes => "kubernetes",
             Self::Process => "process",
         }
     }

@@ -29,6 +29,7 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("health.usability_interval_secs", 1, DAY),
     ("start.prepare_secs", 1, DAY),
     ("start.engine_call_secs", 1, 3_600),
+    ("start.engine_start_secs", 1, 86_400),
     ("start.start_secs", 1, 3_600),
     ("start.pairing_secs", 1, 3_600),
     ("start.stop_grace_secs", 0, 600),

@@ -23,6 +23,7 @@ use crate::zeroclaw::profile::Profile;
 pub enum RuntimeChoice {
     Auto,
     Docker,
+    Kubernetes,
     Process,
 }
 
@@ -171,6 +172,7 @@ pub struct Health {
 pub struct Start {
     pub prepare_secs: u64,
     pub engine_call_secs: u64,
+    pub engine_start_secs: u64,
     pub start_secs: u64,
     pub pairing_secs: u64,
     pub stop_grace_secs: u64,
@@ -215,6 +217,31 @@ pub struct Docker {
     pull_deadline_secs: u64,
     log_size: String,
     log_files: u32,
+}
+
+/// Keys of the Kubernetes runtime; they are there, and checked, in a build without it too.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kubernetes {
+    pub kubeconfig: PathBuf,
+    pub namespace: String,
+    pub image: String,
+    pub stage_image: String,
+    profile: String,
+    storage_class: String,
+    storage: String,
+    request_cpu: String,
+    request_memory: String,
+    runtime_class: String,
+    reach: ClusterReach,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ClusterReach {
+    Auto,
+    Pod,
+    PortForward,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -283,6 +310,7 @@ impl Config {
             limits: JobLimits {
                 prepare: secs(self.start.prepare_secs),
                 engine_call: secs(self.start.engine_call_secs),
+                engine_start: secs(self.start.engine_start_secs),
                 start: secs(self.start.start_secs),
                 pairing: secs(self.start.pairing_secs),
                 health: Duration::from_millis(self.health.timeout_ms),
@@ -309,6 +337,10 @@ impl Config {
         };
         check("process.profile", self.process.profile().map(drop));
         check("docker.profile", self.docker.profile().map(drop));
+        check("kubernetes.profile", self.kubernetes.profile().map(drop));
+        check("kubernetes.namespace", not_empty(&self.kubernetes.namespace));
+        check("kubernetes.image", not_empty(&self.kubernetes.image));
+        check("kubernetes.stage_image", not_empty(&self.kubernetes.stage_image));
         check("docker.image", not_empty(&self.docker.image));
         check("docker.network", not_empty(&self.docker.network));
         check("server.cors_origins", self.server.check_origins());
@@ -462,6 +494,44 @@ impl Docker {
             pull_deadline: secs(self.pull_deadline_secs),
             log_size: self.log_size.clone(),
             log_files: self.log_files,
+        })
+    }
+}
+
+impl Kubernetes {
+    /// `None`: the image tells.
+    ///
+    /// # Errors
+    /// A sentence that lists the names.
+    pub fn profile(&self) -> Result<Option<Profile>, String> {
+        profile(&self.profile)
+    }
+
+    /// # Errors
+    /// Where the profile has no such name.
+    #[cfg(feature = "kubernetes")]
+    pub fn options(
+        &self,
+        installation: InstallationId,
+    ) -> Result<crate::runtime::kubernetes::KubernetesOptions, String> {
+        use crate::runtime::kubernetes as cluster;
+        Ok(cluster::KubernetesOptions {
+            kubeconfig: self.kubeconfig.clone(),
+            namespace: self.namespace.clone(),
+            image: self.image.clone(),
+            stage_image: self.stage_image.clone(),
+            profile: self.profile()?,
+            storage_class: self.storage_class.clone(),
+            storage: self.storage.clone(),
+            request_cpu: self.request_cpu.clone(),
+            request_memory: self.request_memory.clone(),
+            runtime_class: self.runtime_class.clone(),
+            reach: match self.reach {
+                ClusterReach::Auto => cluster::Reach::Auto,
+                ClusterReach::Pod => cluster::Reach::Pod,
+                ClusterReach::PortForward => cluster::Reach::PortForward,
+            },
+            installation,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::remedy;
 use crate::domain::{Status, Timestamp};
-use crate::lifecycle::{AfterStop, AgentState, Cause, Phase, RetryTarget, Step, allowed};
+use crate::lifecycle::{AfterStop, AgentState, Cause, Code, Phase, RetryTarget, Step, allowed};
 use crate::view::{AgentView, Vitals};
 
 /// An answer in words and in data.
@@ -32,7 +32,11 @@ pub fn explain(view: &AgentView, vitals: &Vitals) -> Explanation {
             "the model is asked again with the next message",
             Some(remedy::of_class(class)),
         ),
-        None => (because(state), next(&state.phase), state.reason.as_ref().and_then(remedy::of_cause)),
+        None => (
+            because(state, vitals.waiting.as_deref()),
+            next(&state.phase),
+            state.reason.as_ref().and_then(remedy::of_cause),
+        ),
     };
     Explanation {
         status: view.status(),
@@ -62,9 +66,13 @@ fn failed_model<'a>(view: &'a AgentView, vitals: &'a Vitals) -> Option<(&'a str,
 
 /// STARTING has three meanings, told apart here: a deployment, a wait between two attempts, and a new pairing with an
 /// instance that is up.
-fn because(state: &AgentState) -> String {
+fn because(state: &AgentState, waiting: Option<&str>) -> String {
     let reason = state.reason.as_ref().map(Cause::message);
     match (&state.phase, reason) {
+        (Phase::Starting { step: Step::Awaiting, .. }, _) => {
+            let waiting = waiting.unwrap_or("it has not said what it is busy with");
+            format!("{}: {waiting}", Code::EngineBusy.meaning())
+        }
         (Phase::Starting { step: Step::BackingOff { .. }, away_since: Some(_), .. }, Some(reason)) => {
             format!("waiting for the engine: {reason}")
         }
@@ -90,6 +98,9 @@ const fn next(phase: &Phase) -> &'static str {
             Step::Creating => "the instance is created, its files are put into it",
             Step::Rebinding => "the agent gets another port",
             Step::Launching => "the instance is started",
+            Step::Awaiting => {
+                "the instance runs; if the engine does not get it to run in time, the start is tried again"
+            }
             Step::Probing => "the gateway is asked for its health until it answers",
             Step::Pairing => "the token is tried, or a pairing code is redeemed",
             Step::BackingOff { .. } => "the next attempt to start",
@@ -130,11 +141,10 @@ impl super::AgentHandle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lifecycle::Code;
 
     fn said(step: Step, away_since: Option<Timestamp>, reason: Option<Cause>) -> String {
         let phase = Phase::Starting { step, stage: false, rebinds: 0, away_since };
-        because(&AgentState { phase, reason, ..AgentState::new() })
+        because(&AgentState { phase, reason, ..AgentState::new() }, None)
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub struct Recovery {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecoveredAgent {
     pub record: AgentRecord,
-    pub port: HostPort,
+    pub port: Option<HostPort>,
     /// What its owner has to supply, by the names of the API's fields.
     pub missing: Vec<&'static str>,
 }
@@ -99,7 +99,7 @@ pub fn plan(found: Vec<Found>, email: &str, now: Timestamp) -> Result<Recovery, 
     for (agent, (user, found)) in &agents {
         if let Some(port) = port_of(&found.seen) {
             // Where two claim the same, the second gets another seat below.
-            let _ = ledger.restore(*agent, *user, found.seen.key.slug.clone(), port);
+            let _ = ledger.restore(*agent, *user, found.seen.key.slug.clone(), Some(port));
         }
     }
     let mut recovered = Vec::new();
@@ -175,7 +175,11 @@ fn record(found: Found, user: UserId, slug: Slug, now: Timestamp) -> (AgentRecor
     let missing = missing(found.origin.as_ref());
     let run = match &found.seen.state {
         InstanceState::Running(run) | InstanceState::Paused(run) => Some(run.run_id.clone()),
-        InstanceState::Created | InstanceState::Exited(_) => None,
+        InstanceState::Created
+        | InstanceState::Starting(_)
+        | InstanceState::Ending(_)
+        | InstanceState::Exited(_)
+        | InstanceState::Unreachable(_) => None,
     };
     let (phase, reason) = if !missing.is_empty() {
         let remedy = format!("supply {} by PATCH, then start the agent", missing.join(", "));

@@ -24,6 +24,7 @@ const fn of_code(code: Code) -> Option<&'static str> {
         Code::PortTaken | Code::NoFreePort => {
             Some("end the programs that hold ports 40000 to 50000, or delete agents that are not needed")
         }
+        Code::EngineBusy => Some("wait, or see to what the engine names: room, volumes, the image"),
         Code::StartFailed => Some("follow the message; `zeroone doctor` checks the engine and the machine"),
         Code::Unusable | Code::CannotRun => {
             Some("correct what the message names with `zeroone agent update`, then start it")

@@ -27,4 +27,14 @@ pub struct Exit {
     /// The engine was asked to end it, e.g. by `docker stop`, and says so.
     #[serde(default)]
     pub asked: bool,
+    /// Why the engine ended it, in its own word, e.g. `Evicted`; none where it ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Arc<str>>,
+}
+
+impl Exit {
+    /// An end with this status.
+    pub const fn with_code(code: i32) -> Self {
+        Self { code: Some(code), oom: false, asked: false, reason: None }
+    }
 }

@@ -13,7 +13,7 @@ use super::problem::{FieldError, Problem};
 use super::state::Api;
 use crate::control::RotateError;
 use crate::domain::{ImageRef, InstallationId, Software, UserId};
-use crate::runtime::Caps;
+use crate::runtime::{Caps, NetworkIsolation};
 
 /// What runs the agents.
 #[derive(Serialize, ToSchema)]
@@ -25,7 +25,9 @@ pub struct Runtime {
     reachable: bool,
     enforces_cpu: bool,
     enforces_memory: bool,
-    isolates_network: bool,
+    /// What keeps agents from each other's network: `own`, `by-policy` or `none`.
+    #[schema(value_type = String)]
+    isolates_network: NetworkIsolation,
     /// What keeps an agent from the rest of the machine: `container`, or of a process `calls`, `files`, `limits`,
     /// `privileges`, `processes`, `signals`.
     #[schema(value_type = Vec<String>)]

@@ -50,9 +50,9 @@ pub mod shown {
         pub cpu_percent: f64,
         pub memory_mb: f64,
         pub memory_limit_mb: Option<f64>,
-        pub pids: u64,
-        pub network_rx_bytes: u64,
-        pub network_tx_bytes: u64,
+        pub pids: Option<u64>,
+        pub network_rx_bytes: Option<u64>,
+        pub network_tx_bytes: Option<u64>,
         #[schema(format = DateTime)]
         pub at: String,
     }

@@ -34,16 +34,19 @@ fn at(secs: u64) -> Timestamp {
 }
 
 fn with_ports(count: u8) -> Ledger {
-    Ledger::new(PortRange::from(port(40_000), count.into()).unwrap())
+    Ledger::new(PortRange::from(port(40_000), count.into()))
 }
 
 #[test]
 fn only_ports_of_its_range_are_given_out_and_what_was_given_before_is_kept() {
-    let mut ledger = Ledger::new(PortRange::from(port(40_100), 2).unwrap());
-    ledger.restore(agent(1), user(1), slug("a1"), port(40_000)).unwrap();
+    let mut ledger = Ledger::new(PortRange::from(port(40_100), 2));
+    ledger.restore(agent(1), user(1), slug("a1"), Some(port(40_000))).unwrap();
     let mut claim = |n| ledger.claim(agent(n), user(1), &ENTERPRISE, exact(&format!("a{n}")), at(0));
-    assert_eq!(claim(1).map(|allocation| allocation.port), Ok(port(40_000)));
-    assert_eq!([2, 3].map(|n| claim(n).map(|allocation| allocation.port)), [Ok(port(40_100)), Ok(port(40_101))]);
+    assert_eq!(claim(1).map(|allocation| allocation.port), Ok(Some(port(40_000))));
+    assert_eq!(
+        [2, 3].map(|n| claim(n).map(|allocation| allocation.port)),
+        [Ok(Some(port(40_100))), Ok(Some(port(40_101)))]
+    );
     assert_eq!(claim(4), Err(Refusal::NoFreePort));
     ledger.release(agent(3));
     assert_eq!(ledger.swap_port(agent(1), at(0)), Ok(port(40_101)), "moved by a stranger, it moves into the range");
@@ -55,7 +58,7 @@ fn a_run_of_ports_that_strangers_have_costs_few_attempts_wherever_it_is() {
     for first in [0, 1_500, 4_000, 8_001] {
         let mut ledger = Ledger::default();
         let taken = |port: HostPort| (first..first + STRANGERS).contains(&port.index());
-        let mut port = ledger.claim(agent(1), user(1), &FREE, exact("a1"), at(0)).unwrap().port;
+        let mut port = ledger.claim(agent(1), user(1), &FREE, exact("a1"), at(0)).unwrap().port.unwrap();
         let mut collisions = 0;
         while taken(port) {
             port = ledger.swap_port(agent(1), at(0)).unwrap();
@@ -121,7 +124,7 @@ fn every_port_is_given_out_once_and_a_freed_one_comes_last() {
     let claim = |ledger: &mut Ledger, n: u8| {
         ledger
             .claim(agent(n), user(1), &ENTERPRISE, exact(&format!("a{n}")), at(0))
-            .map(|allocation| allocation.port.get())
+            .map(|allocation| allocation.port.unwrap().get())
     };
     assert_eq!(claim(&mut ledger, 1), Ok(40_000));
     ledger.release(agent(1));
@@ -146,60 +149,93 @@ fn there_are_as_many_agents_as_ports() {
 }
 
 #[test]
+fn without_ports_there_are_as_many_agents_as_users_may_have() {
+    let mut ledger = Ledger::new(None);
+    for n in 0..20_000 {
+        let allocation = ledger.claim(AgentId::new(), user(1), &ENTERPRISE, exact(&format!("a{n}")), at(0)).unwrap();
+        assert_eq!(allocation.port, None);
+    }
+    let old = agent(1);
+    ledger.restore(old, user(2), slug("old"), Some(port(40_000))).unwrap();
+    assert_eq!(
+        ledger.allocation(old).unwrap().port,
+        Some(port(40_000)),
+        "what it had elsewhere it has when it is back"
+    );
+    assert_eq!(ledger.swap_port(old, at(0)), Err(Refusal::NoFreePort));
+    ledger.release(old);
+    assert_eq!(ledger.allocation(old), None);
+}
+
+#[test]
+fn an_agent_that_came_without_a_port_gets_one() {
+    let mut ledger = with_ports(1);
+    ledger.restore(agent(1), user(1), slug("bob"), None).unwrap();
+    assert_eq!(ledger.swap_port(agent(1), at(0)), Ok(port(40_000)));
+    assert!(ledger.unswap_port(agent(1), None));
+    assert_eq!(ledger.allocation(agent(1)).unwrap().port, None);
+    assert_eq!(ledger.claim(agent(2), user(1), &FREE, exact("eve"), at(0)).unwrap().port, Some(port(40_000)));
+}
+
+#[test]
 fn a_port_with_a_stranger_on_it_is_left_alone_for_a_while() {
     let mut ledger = with_ports(2);
-    let old = ledger.claim(agent(1), user(1), &FREE, exact("bob"), at(0)).unwrap().port;
+    let old = ledger.claim(agent(1), user(1), &FREE, exact("bob"), at(0)).unwrap().port.unwrap();
     let new = ledger.swap_port(agent(1), at(10)).unwrap();
     assert_ne!(old, new);
-    assert_eq!(ledger.allocation(agent(1)).unwrap().port, new);
+    assert_eq!(ledger.allocation(agent(1)).unwrap().port, Some(new));
     assert_eq!(ledger.claim(agent(2), user(1), &FREE, exact("eve"), at(609)), Err(Refusal::NoFreePort));
     assert_eq!(ledger.swap_port(agent(1), at(609)), Err(Refusal::NoFreePort));
-    assert_eq!(ledger.allocation(agent(1)).unwrap().port, new, "a refused swap changes nothing");
-    assert_eq!(ledger.claim(agent(2), user(1), &FREE, exact("eve"), at(610)).unwrap().port, old);
+    assert_eq!(ledger.allocation(agent(1)).unwrap().port, Some(new), "a refused swap changes nothing");
+    assert_eq!(ledger.claim(agent(2), user(1), &FREE, exact("eve"), at(610)).unwrap().port, Some(old));
     assert_eq!(ledger.swap_port(agent(9), at(0)), Err(Refusal::NotAllocated));
 }
 
 #[test]
 fn a_clock_set_back_makes_no_quarantine_longer() {
     let mut ledger = with_ports(2);
-    let old = ledger.claim(agent(1), user(1), &FREE, exact("bob"), at(0)).unwrap().port;
+    let old = ledger.claim(agent(1), user(1), &FREE, exact("bob"), at(0)).unwrap().port.unwrap();
     ledger.swap_port(agent(1), at(7200)).unwrap();
     assert_eq!(ledger.claim(agent(2), user(1), &FREE, exact("eve"), at(0)), Err(Refusal::NoFreePort));
-    assert_eq!(ledger.claim(agent(2), user(1), &FREE, exact("eve"), at(600)).unwrap().port, old);
+    assert_eq!(ledger.claim(agent(2), user(1), &FREE, exact("eve"), at(600)).unwrap().port, Some(old));
 }
 
 #[test]
 fn a_swap_that_could_not_be_committed_is_taken_back() {
     let mut ledger = with_ports(2);
-    let old = ledger.claim(agent(1), user(1), &FREE, exact("bob"), at(0)).unwrap().port;
+    let old = ledger.claim(agent(1), user(1), &FREE, exact("bob"), at(0)).unwrap().port.unwrap();
     let new = ledger.swap_port(agent(1), at(0)).unwrap();
-    assert!(ledger.unswap_port(agent(1), old));
-    assert!(ledger.unswap_port(agent(1), old), "twice is as good as once");
-    assert_eq!(ledger.allocation(agent(1)).unwrap().port, old);
-    assert_eq!(ledger.claim(agent(2), user(1), &FREE, exact("eve"), at(0)).unwrap().port, new, "the new one is free");
-    assert!(!ledger.unswap_port(agent(1), new), "not another agent's port");
-    assert!(!ledger.unswap_port(agent(9), old), "not without a seat");
-    assert_eq!(ledger.allocation(agent(1)).unwrap().port, old);
+    assert!(ledger.unswap_port(agent(1), Some(old)));
+    assert!(ledger.unswap_port(agent(1), Some(old)), "twice is as good as once");
+    assert_eq!(ledger.allocation(agent(1)).unwrap().port, Some(old));
+    assert_eq!(
+        ledger.claim(agent(2), user(1), &FREE, exact("eve"), at(0)).unwrap().port,
+        Some(new),
+        "the new one is free"
+    );
+    assert!(!ledger.unswap_port(agent(1), Some(new)), "not another agent's port");
+    assert!(!ledger.unswap_port(agent(9), Some(old)), "not without a seat");
+    assert_eq!(ledger.allocation(agent(1)).unwrap().port, Some(old));
 }
 
 #[test]
 fn claims_that_contradict_each_other_are_not_taken_up() {
     let mut ledger = Ledger::default();
-    ledger.restore(agent(1), user(1), slug("bob"), port(40_000)).unwrap();
+    ledger.restore(agent(1), user(1), slug("bob"), Some(port(40_000))).unwrap();
     for (n, name, number, clash) in [
         (1, "eve", 40_001, Clash::Agent),
         (2, "bob", 40_001, Clash::Slug(agent(1))),
         (2, "eve", 40_000, Clash::Port(port(40_000))),
     ] {
-        assert_eq!(ledger.restore(agent(n), user(1), slug(name), port(number)), Err(clash));
+        assert_eq!(ledger.restore(agent(n), user(1), slug(name), Some(port(number))), Err(clash));
     }
     assert_eq!(ledger.used(user(1)), 1);
     assert!(
-        ledger.restore(agent(2), user(1), slug("eve"), port(40_001)).is_ok(),
+        ledger.restore(agent(2), user(1), slug("eve"), Some(port(40_001))).is_ok(),
         "nothing was left of the refused ones"
     );
     let allocation = ledger.claim(agent(3), user(1), &FREE, exact("new"), at(0)).unwrap();
-    assert_eq!(allocation.port, port(40_002), "restored ports are passed over");
+    assert_eq!(allocation.port, Some(port(40_002)), "restored ports are passed over");
     let full = Refusal::Quota { limit: 3, used: 3 };
     assert_eq!(ledger.claim(agent(4), user(1), &FREE, exact("more"), at(0)), Err(full), "restored agents count");
 }
@@ -246,7 +282,7 @@ impl Model {
 
     fn may_be_given(&self, port: HostPort) -> bool {
         let quarantined = self.strangers.get(&port).is_some_and(|&since| elapsed_secs(since, self.now) < 600);
-        !quarantined && self.agents.iter().all(|(.., allocation)| allocation.port != port)
+        !quarantined && self.agents.iter().all(|(.., allocation)| allocation.port != Some(port))
     }
 
     fn any_port_left(&self) -> bool {
@@ -275,7 +311,7 @@ fn apply(ledger: &mut Ledger, model: &mut Model, act: Act) -> Result<(), TestCas
                 (Ok(allocation), (Some(old), _)) => prop_assert_eq!(allocation, old),
                 (Ok(allocation), (None, used)) => {
                     prop_assert!(limit.is_none_or(|limit| used < limit));
-                    prop_assert!(model.may_be_given(allocation.port));
+                    prop_assert!(model.may_be_given(allocation.port.unwrap()));
                     prop_assert!(!model.slug_taken(&allocation.slug));
                     prop_assert!(allocation.slug == wanted || !exact && model.slug_taken(&wanted));
                     model.agents.push((a, u, allocation));
@@ -296,7 +332,7 @@ fn apply(ledger: &mut Ledger, model: &mut Model, act: Act) -> Result<(), TestCas
         Act::Swap { agent: a } => match (ledger.swap_port(agent(a), now), model.allocation(agent(a)).cloned()) {
             (Ok(new), Some(old)) => {
                 prop_assert!(model.may_be_given(new));
-                model.strangers.insert(old.port, now);
+                model.strangers.insert(old.port.unwrap(), now);
                 set_port(model, agent(a), new);
             }
             (Err(Refusal::NotAllocated), None) => {}
@@ -305,8 +341,9 @@ fn apply(ledger: &mut Ledger, model: &mut Model, act: Act) -> Result<(), TestCas
         },
         Act::Unswap { agent: a, port: p } => {
             let back_to = port(40_000 + u16::from(p));
-            let theirs = model.agents.iter().any(|(id, _, allocation)| *id != agent(a) && allocation.port == back_to);
-            let done = ledger.unswap_port(agent(a), back_to);
+            let theirs =
+                model.agents.iter().any(|(id, _, allocation)| *id != agent(a) && allocation.port == Some(back_to));
+            let done = ledger.unswap_port(agent(a), Some(back_to));
             prop_assert_eq!(done, model.allocation(agent(a)).is_some() && !theirs);
             if done {
                 model.strangers.remove(&back_to);
@@ -321,7 +358,7 @@ fn apply(ledger: &mut Ledger, model: &mut Model, act: Act) -> Result<(), TestCas
 fn set_port(model: &mut Model, agent: AgentId, port: HostPort) {
     for (id, _, allocation) in &mut model.agents {
         if *id == agent {
-            allocation.port = port;
+            allocation.port = Some(port);
         }
     }
 }
@@ -350,11 +387,11 @@ proptest! {
 fn installations_begin_at_different_ports_and_give_out_all_of_them() {
     let range = PortRange::from(port(40_000), 4).unwrap();
     for seed in 0..8 {
-        let mut ledger = Ledger::new(range).beginning_at(seed);
+        let mut ledger = Ledger::new(Some(range)).beginning_at(seed);
         let mut given: Vec<u16> = (0..4)
             .map(|n| {
                 let wish = SlugRequest::Suggested(slug("a"));
-                ledger.claim(agent(n), user(1), &ENTERPRISE, wish, Timestamp::UNIX_EPOCH).unwrap().port.get()
+                ledger.claim(agent(n), user(1), &ENTERPRISE, wish, Timestamp::UNIX_EPOCH).unwrap().port.unwrap().get()
             })
             .collect();
         assert_eq!(u64::from(given[0]), 40_000 + seed % 4);

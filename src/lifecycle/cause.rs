@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::Exit;
+
 /// The reason of a transition. The detail never holds a secret: it is shown to the agent's owner and logged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
@@ -38,6 +40,21 @@ impl Cause {
 
     pub fn with_exit_code(self, exit_code: Option<i32>) -> Self {
         Self { exit_code, ..self }
+    }
+
+    /// The end of a run by itself.
+    pub fn exited(exit: &Exit) -> Self {
+        let cause = match (exit.oom, exit.code, &exit.reason) {
+            _ if exit.asked => Self::new(Code::EndedOutside),
+            (true, _, _) => Self::new(Code::OomKilled),
+            (false, _, Some(reason)) => Self::because(Code::Exited, format!("the engine ended it: {reason}")),
+            (false, Some(code), None) if code > 128 => {
+                Self::because(Code::Exited, format!("signal {} (exit code {code})", code - 128))
+            }
+            (false, Some(code), None) => Self::because(Code::Exited, format!("exit code {code}")),
+            (false, None, None) => Self::new(Code::Exited),
+        };
+        cause.with_exit_code(exit.code)
     }
 
     /// The final result of this; keeps the reason and the facts.
@@ -96,6 +113,7 @@ codes! {
     SpecChanged = "spec-changed", "the configuration was changed";
     Deploying = "deploying", "the deployment is under way";
     InstanceCreated = "instance-created", "the instance exists";
+    EngineBusy = "engine-busy", "the engine has yet to get the instance to run";
     InstanceStarted = "instance-started", "the instance was started";
     InstanceHealthy = "instance-healthy", "the gateway answers";
     Paired = "paired", "paired with the gateway";

@@ -73,6 +73,7 @@ pub enum Job {
     Create,
     Rebind,
     Launch,
+    Await,
     Probe,
     Pair,
     Stop,
@@ -89,6 +90,11 @@ pub enum Outcome {
         engine_id: Arc<str>,
         up: Option<RunId>,
     },
+    /// The engine has the start and needs more time for it.
+    Accepted {
+        why: Arc<str>,
+    },
+    /// Launch, Await: it runs.
     Launched {
         run_id: RunId,
     },
@@ -123,8 +129,8 @@ pub enum Observation {
         run_id: RunId,
         /// How the run before it ended, if the engine told.
         died: Option<Exit>,
-        /// The run is the known one, and its gateway is reached by another address than before: what was missed under
-        /// the old one says nothing about it.
+        /// The run is the known one, and its gateway is reached by another address than before, or its machine was lost
+        /// until now: what was missed before says nothing about it.
         moved: bool,
     },
     Paused,

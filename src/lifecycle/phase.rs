@@ -80,6 +80,8 @@ pub enum Step {
     /// Gets another port, because a stranger holds ours.
     Rebinding,
     Launching,
+    /// The engine is busy with the start: it may take minutes.
+    Awaiting,
     Probing,
     Pairing,
     /// Waits before the next attempt, which begins with a halt if need be.
@@ -188,6 +190,7 @@ impl Step {
             Self::Creating => Some(Job::Create),
             Self::Rebinding => Some(Job::Rebind),
             Self::Launching => Some(Job::Launch),
+            Self::Awaiting => Some(Job::Await),
             Self::Probing => Some(Job::Probe),
             Self::Pairing => Some(Job::Pair),
             Self::BackingOff { .. } => None,

@@ -37,7 +37,7 @@ fn up(name: &str) -> Observation {
 }
 
 fn down(code: i32) -> Observation {
-    Observation::Down(Exit { code: Some(code), oom: false, asked: false })
+    Observation::Down(Exit::with_code(code))
 }
 
 /// An agent in the middle of its life, in this phase, with a run named `b1`.

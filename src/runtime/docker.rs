@@ -63,8 +63,9 @@ use self::software::Clues;
 use self::suspects::Suspects;
 use self::usage::Samples;
 use super::{
-    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogLine,
-    LogQuery, ObservedInstance, Progress, Resync, Run, RuntimeCall, RuntimeError, RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState, LeaseAnswer,
+    LeaseRequest, LogLine, LogQuery, NetworkIsolation, ObservedInstance, Progress, Resync, RuntimeCall, RuntimeError,
+    RuntimeResult, StagedFile, Usage,
 };
 use crate::domain::{InstallationId, Origin, Software, Timestamp};
 
@@ -118,11 +119,19 @@ impl ContainerRuntime for DockerRuntime {
     fn caps(&self) -> Caps {
         Caps {
             name: "docker",
+            host_ports: true,
             enforces_cpu: self.engine.enforces_cpu(),
             enforces_memory: self.engine.enforces_memory(),
-            isolates_network: true,
+            isolates_network: NetworkIsolation::Own,
+            sees_pauses: true,
+            splits_output: true,
+            keeps_ended_runs: true,
+            kills_while_stopping: true,
+            stages_at_start: false,
+            carries_data: true,
+            measures_usage: true,
             walls: vec!["container"],
-            host: container::HOST,
+            host: Some(container::HOST),
         }
     }
 
@@ -187,8 +196,8 @@ impl ContainerRuntime for DockerRuntime {
         async move { self.upload(&self.get(key).await?.id, files).await }.boxed()
     }
 
-    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Run>> {
-        self.run(key).boxed()
+    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<InstanceState>> {
+        self.run(key).map(|run| run.map(InstanceState::Running)).boxed()
     }
 
     fn stop<'a>(&'a self, key: &'a InstanceKey, grace: Duration) -> BoxFuture<'a, RuntimeResult<()>> {

@@ -16,7 +16,10 @@ pub(crate) struct LineSplitter {
 
 impl LineSplitter {
     /// Takes the next bytes and hands each line that they complete to `sink`.
-    #[cfg_attr(not(feature = "docker"), allow(dead_code, reason = "a file of ours is read with its offsets"))]
+    #[cfg_attr(
+        not(any(feature = "docker", feature = "kubernetes")),
+        allow(dead_code, reason = "a file of ours is read with its offsets")
+    )]
     pub(crate) fn push(&mut self, bytes: &[u8], mut sink: impl FnMut(String)) {
         self.push_counted(bytes, |text, _| sink(text));
     }

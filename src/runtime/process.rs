@@ -64,9 +64,9 @@ use self::launch::Program;
 use self::lease::LeaseFile;
 use self::output_watch::OutputWatch;
 use super::{
-    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer, LeasePurpose,
-    LeaseRequest, LogLine, LogQuery, ObservedInstance, Progress, Resync, Run, RunId, RuntimeError, RuntimeResult,
-    StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState, LeaseAnswer,
+    LeasePurpose, LeaseRequest, LogLine, LogQuery, NetworkIsolation, ObservedInstance, Progress, Resync, RunId,
+    RuntimeError, RuntimeResult, StagedFile, Usage,
 };
 use crate::domain::{AgentId, InstallationId, Origin, Software, Timestamp};
 
@@ -358,11 +358,19 @@ impl ContainerRuntime for ProcessRuntime {
     fn caps(&self) -> Caps {
         Caps {
             name: "process",
+            host_ports: true,
             enforces_cpu: false,
             enforces_memory: true,
-            isolates_network: false,
+            isolates_network: NetworkIsolation::None,
+            sees_pauses: true,
+            splits_output: true,
+            keeps_ended_runs: true,
+            kills_while_stopping: true,
+            stages_at_start: false,
+            carries_data: true,
+            measures_usage: true,
             walls: self.0.walls.clone(),
-            host: "127.0.0.1",
+            host: Some("127.0.0.1"),
         }
     }
 
@@ -408,8 +416,8 @@ impl ContainerRuntime for ProcessRuntime {
         self.change(key.agent, move |host, instance, _| instance.write_data(host, &files)).boxed()
     }
 
-    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Run>> {
-        self.change(key.agent, |host, instance, turn| instance.start(host, turn)).boxed()
+    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<InstanceState>> {
+        self.change(key.agent, |host, instance, turn| instance.start(host, turn).map(InstanceState::Running)).boxed()
     }
 
     fn stop<'a>(&'a self, key: &'a InstanceKey, grace: Duration) -> BoxFuture<'a, RuntimeResult<()>> {

@@ -124,8 +124,8 @@ impl Ledger<'_> {
                 ensure(stored.is_some_and(|stored| stored.value() == before.as_slice()), Conflict::Stale)
             }
             Change::SwapPort { agent, from, to } => {
-                let owns = self.port_of(*agent)? == Some(*from);
-                let free = from == to || self.tables.ports.get(to.get())?.is_none();
+                let owns = self.stored(*agent)?.is_some() && self.port_of(*agent)? == *from;
+                let free = *from == Some(*to) || self.tables.ports.get(to.get())?.is_none();
                 ensure(owns && free, Conflict::Port)
             }
             Change::RemoveAgent { agent, .. } => ensure(self.stored(*agent)?.is_some(), Conflict::NotFound),
@@ -162,13 +162,16 @@ impl Ledger<'_> {
         }
     }
 
-    fn check_create(&self, agent: &AgentRow, port: HostPort, max_agents: Option<u32>) -> Outcome {
+    fn check_create(&self, agent: &AgentRow, port: Option<HostPort>, max_agents: Option<u32>) -> Outcome {
         ensure(self.tables.agents.get(agent.id.as_bytes())?.is_none(), Conflict::Exists)?;
         ensure(self.tables.slugs.get(agent.slug.as_str())?.is_none(), Conflict::Slug)?;
         if let Some(max) = max_agents {
             ensure(self.count_agents(agent.user, max as usize)? < max as usize, Conflict::Quota)?;
         }
-        ensure(self.tables.ports.get(port.get())?.is_none(), Conflict::Port)
+        match port {
+            Some(port) => ensure(self.tables.ports.get(port.get())?.is_none(), Conflict::Port),
+            None => Ok(()),
+        }
     }
 
     fn check_update(&self, agent: &AgentRow, entry: Option<&EventRow>) -> Outcome {
@@ -197,7 +200,9 @@ impl Ledger<'_> {
                 self.tables.agents.insert(id, agent.value.as_slice())?;
                 self.tables.slugs.insert(agent.slug.as_str(), id)?;
                 self.tables.owners.insert((agent.user.as_bytes(), id), ())?;
-                self.give_port(agent.id, *port)?;
+                if let Some(port) = port {
+                    self.give_port(agent.id, *port)?;
+                }
                 self.log(agent.id, entry, event)
             }
             Change::UpdateAgent { agent, entry } => {
@@ -213,7 +218,9 @@ impl Ledger<'_> {
             }
             Change::ResealIdempotency { row, .. } => self.write_idempotency(row),
             Change::SwapPort { agent, from, to } => {
-                self.tables.ports.remove(from.get())?;
+                if let Some(from) = from {
+                    self.tables.ports.remove(from.get())?;
+                }
                 self.give_port(*agent, *to)
             }
             Change::RemoveAgent { agent, at } => self.remove_agent(*agent, *at),

@@ -34,11 +34,11 @@ pub struct Batch {
 
 #[derive(Clone)]
 pub(super) enum Change {
-    CreateAgent { agent: AgentRow, port: HostPort, entry: EventRow, event: Event, max_agents: Option<u32> },
+    CreateAgent { agent: AgentRow, port: Option<HostPort>, entry: EventRow, event: Event, max_agents: Option<u32> },
     UpdateAgent { agent: AgentRow, entry: Option<(EventRow, Event)> },
     ResealAgent { agent: AgentRow },
     ResealIdempotency { before: Vec<u8>, row: IdempotencyRow },
-    SwapPort { agent: AgentId, from: HostPort, to: HostPort },
+    SwapPort { agent: AgentId, from: Option<HostPort>, to: HostPort },
     RemoveAgent { agent: AgentId, at: Timestamp },
     PutUser { user: UserId, must_exist: bool, value: Vec<u8> },
     RemoveUser(UserId),
@@ -91,11 +91,16 @@ pub(super) struct IdempotencyRow {
 }
 
 impl Batch {
-    /// A new agent with its claims on a port, a slug and a place in its user's quota.
+    /// A new agent with its claims on a port, where the engine needs one, a slug and a place in its user's quota.
     ///
     /// `max_agents` is how many agents the user may have with this one; `None` is no limit.
     /// Rejected with `Exists`, `Slug`, `Port` or `Quota`.
-    pub fn create_agent(agent: &AgentRecord, port: HostPort, entry: &LogEntry, max_agents: Option<u32>) -> Self {
+    pub fn create_agent(
+        agent: &AgentRecord,
+        port: Option<HostPort>,
+        entry: &LogEntry,
+        max_agents: Option<u32>,
+    ) -> Self {
         let event = Event::of(agent, entry, |entry| EventKind::Created { entry });
         let (agent, entry) = (AgentRow::of(agent), EventRow::of(agent.id, entry));
         Self::only(Change::CreateAgent { agent, port, entry, event, max_agents })
@@ -125,7 +130,7 @@ impl Batch {
     }
 
     /// Gives an agent another port. Rejected with `Port` if `from` is not its port or `to` is taken.
-    pub fn swap_port(agent: AgentId, from: HostPort, to: HostPort) -> Self {
+    pub fn swap_port(agent: AgentId, from: Option<HostPort>, to: HostPort) -> Self {
         Self::only(Change::SwapPort { agent, from, to })
     }
 
@@ -300,13 +305,13 @@ impl IdempotencyRow {
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.change {
-            Some(Change::CreateAgent { agent, port, .. }) => write!(f, "create agent {} on port {port}", agent.id),
+            Some(Change::CreateAgent { agent, port, .. }) => write!(f, "create agent {} on port {port:?}", agent.id),
             Some(Change::UpdateAgent { agent, .. }) => {
                 write!(f, "update agent {} to revision {}", agent.id, agent.revision)
             }
             Some(Change::ResealAgent { agent }) => write!(f, "seal the secrets of agent {} again", agent.id),
             Some(Change::ResealIdempotency { row, .. }) => write!(f, "seal an answer of user {} again", row.user),
-            Some(Change::SwapPort { agent, from, to }) => write!(f, "move agent {agent} from port {from} to {to}"),
+            Some(Change::SwapPort { agent, from, to }) => write!(f, "move agent {agent} from port {from:?} to {to}"),
             Some(Change::RemoveAgent { agent, .. }) => write!(f, "remove agent {agent}"),
             Some(Change::PutUser { user, .. }) => write!(f, "put user {user}"),
             Some(Change::RemoveUser(user)) => write!(f, "remove user {user}"),

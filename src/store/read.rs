@@ -31,7 +31,7 @@ pub(super) fn snapshot(txn: &ReadTransaction) -> Read<Snapshot> {
         let record: AgentRecord = agent_place(id.value()).decode(value.value())?;
         snapshot.agents.push(claims.complete(record)?);
     }
-    claims.no_others_than(snapshot.agents.len() as u64)?;
+    claims.no_others_than(&snapshot.agents)?;
     for row in txn.open_table(USERS)?.iter()? {
         let (id, value) = row?;
         snapshot.users.push(user_place(id.value()).decode(value.value())?);
@@ -223,9 +223,11 @@ impl Claims {
     fn complete(&self, record: AgentRecord) -> Read<StoredAgent> {
         let id = record.id.as_bytes();
         let damaged = |table| ReadError::Store(Place { table, key: id }.corrupt());
-        let port = self.agent_ports.get(id)?.and_then(|port| HostPort::try_from(port.value()).ok());
-        let port = port.ok_or_else(|| damaged("agent-ports"))?;
-        if self.ports.get(port.get())?.is_none_or(|holder| holder.value() != id) {
+        let port = self.agent_ports.get(id)?.map(|port| HostPort::try_from(port.value()));
+        let port = port.transpose().map_err(|_| damaged("agent-ports"))?;
+        if let Some(port) = port
+            && self.ports.get(port.get())?.is_none_or(|holder| holder.value() != id)
+        {
             return Err(damaged("ports"));
         }
         if self.slugs.get(record.slug.as_str())?.is_none_or(|holder| holder.value() != id) {
@@ -237,17 +239,19 @@ impl Claims {
         Ok(StoredAgent { record, port })
     }
 
-    /// Each agent has one row in each table, so equal counts mean that no claim is without its agent.
-    fn no_others_than(&self, agents: u64) -> Read<()> {
+    /// Each agent has one row in each table, and in those of ports if it has one, so equal counts mean that no claim is
+    /// without its agent.
+    fn no_others_than(&self, agents: &[StoredAgent]) -> Read<()> {
         use redb::ReadableTableMetadata;
+        let with_port = agents.iter().filter(|agent| agent.port.is_some()).count();
         let counts = [
-            ("ports", self.ports.len()?),
-            ("agent-ports", self.agent_ports.len()?),
-            ("slugs", self.slugs.len()?),
-            ("owners", self.owners.len()?),
+            ("ports", self.ports.len()?, with_port),
+            ("agent-ports", self.agent_ports.len()?, with_port),
+            ("slugs", self.slugs.len()?, agents.len()),
+            ("owners", self.owners.len()?, agents.len()),
         ];
-        match counts.into_iter().find(|(_, count)| *count != agents) {
-            Some((table, _)) => Err(StoreError::Corrupt { table, key: "(a claim without an agent)".into() }.into()),
+        match counts.into_iter().find(|(_, count, expected)| *count != *expected as u64) {
+            Some((table, ..)) => Err(StoreError::Corrupt { table, key: "(a claim without an agent)".into() }.into()),
             None => Ok(()),
         }
     }

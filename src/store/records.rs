@@ -199,7 +199,7 @@ pub enum IdempotencyState {
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredAgent {
     pub record: AgentRecord,
-    pub port: HostPort,
+    pub port: Option<HostPort>,
 }
 
 /// Everything that the service needs in memory at boot.

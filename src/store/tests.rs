@@ -35,8 +35,8 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-fn port(n: u16) -> HostPort {
-    HostPort::try_from(40_000 + n).unwrap()
+fn port(n: u16) -> Option<HostPort> {
+    HostPort::try_from(40_000 + n).ok()
 }
 
 fn agent(n: u8) -> AgentRecord {

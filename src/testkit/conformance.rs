@@ -120,7 +120,7 @@ pub fn spec(subject: &dyn Subject, act: Act) -> InstanceSpec {
         env: vec![("API_KEY".into(), "sk-planted-secret".into())],
         files: vec![file("workspace/FIRST.md", "first")],
         image: None,
-        port: port(),
+        port: subject.runtime().caps().host_ports.then(port),
         cpu: 0.5,
         memory_mb: 128,
         own_network: false,
@@ -163,12 +163,50 @@ pub async fn observed(runtime: &dyn ContainerRuntime, key: &InstanceKey) -> Obse
     runtime.observe(key).await.unwrap().expect("the instance is there")
 }
 
+/// Starts an instance that is there, and waits for its run.
+pub async fn started(runtime: &dyn ContainerRuntime, key: &InstanceKey) -> Run {
+    let mut state = runtime.start(key).await.unwrap();
+    let patience = tokio::time::Instant::now() + PATIENCE;
+    while tokio::time::Instant::now() < patience {
+        match state {
+            InstanceState::Running(run) => return run,
+            InstanceState::Starting(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            state => panic!("it was started and is {state:?}"),
+        }
+        state = observed(runtime, key).await.state;
+    }
+    panic!("it does not run: {state:?}");
+}
+
+/// Whether nothing runs; an engine that keeps ended runs shows the last one.
+pub fn at_rest(runtime: &dyn ContainerRuntime, state: &InstanceState) -> bool {
+    match state {
+        InstanceState::Exited(_) => true,
+        InstanceState::Created => !runtime.caps().keeps_ended_runs,
+        _ => false,
+    }
+}
+
+/// A file that was staged, read as soon as it must be in the data.
+pub async fn staged(subject: &dyn Subject, key: &InstanceKey, path: &str) -> Option<Vec<u8>> {
+    let runtime = subject.runtime();
+    let starts = runtime.caps().stages_at_start && runtime.observe(key).await.unwrap()?.run().is_none();
+    if starts {
+        started(&*runtime, key).await;
+    }
+    let content = subject.read(key, path).await;
+    if starts {
+        runtime.kill(key).await.unwrap();
+    }
+    content
+}
+
 /// Waits for the exit of an instance that must be there.
 pub async fn exited(runtime: &dyn ContainerRuntime, key: &InstanceKey) -> Exit {
     until("the instance exits", || async {
         match runtime.observe(key).await.unwrap()?.state {
             InstanceState::Exited(exit) => Some(exit),
-            InstanceState::Created | InstanceState::Running(_) | InstanceState::Paused(_) => None,
+            _ => None,
         }
     })
     .await

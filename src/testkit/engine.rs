@@ -13,10 +13,10 @@ use tokio::sync::{Notify, broadcast};
 use super::behavior::{GatewayBehavior, GatewayFault};
 use super::images::FakeImage;
 use super::process::Process;
-use super::state::{Instance, State, Tally};
+use super::state::{Instance, InstancePhase, State, Tally};
 use crate::actor::Clock;
 use crate::domain::{AgentId, Exit, HostPort, InstallationId, RunId, Timestamp};
-use crate::runtime::{ObservedInstance, Resync, Run, RuntimeError};
+use crate::runtime::{InstanceState, ObservedInstance, Resync, Run, RuntimeError, Wait};
 
 /// Wake-ups kept for a slow watcher; a slower one is told of a gap.
 const WAKE_UPS: usize = 1024;
@@ -99,6 +99,23 @@ impl FakeEngine {
         self.lock().image = image;
     }
 
+    /// Gives instances addresses of their own from now on, instead of ports of the host.
+    pub fn give_addresses(&self) {
+        self.lock().host_ports = false;
+    }
+
+    /// Every start keeps the engine busy for so long, and it says with what; `None` for starts that are done at once.
+    pub fn set_slow_start(&self, slow: Option<(Duration, &str)>) {
+        self.lock().slow_start = slow.map(|(time, why)| (time, why.into()));
+    }
+
+    /// The machine that the instance runs on is lost to the engine, or is back. False where nothing runs.
+    pub fn lose_machine(&self, agent: AgentId, lost: bool) -> bool {
+        let done = self.lock().instances.get_mut(&agent).and_then(Instance::up).map(|up| up.unreachable = lost);
+        self.changed(agent);
+        done.is_some()
+    }
+
     /// Puts an image there. The first one is what the runtime is set up with; without any it has no images.
     pub fn add_image(&self, name: &str, image: FakeImage) {
         self.lock().images.add(name, image);
@@ -148,12 +165,12 @@ impl FakeEngine {
 
     /// Kills the run, as `kill -9` does. False where nothing runs.
     pub fn crash(&self, agent: AgentId) -> bool {
-        self.end(agent, Exit { code: Some(137), oom: false, asked: false })
+        self.end(agent, Exit::with_code(137))
     }
 
     /// Kills the run for want of memory.
     pub fn out_of_memory(&self, agent: AgentId) -> bool {
-        self.end(agent, Exit { code: Some(137), oom: true, asked: false })
+        self.end(agent, Exit { code: Some(137), oom: true, asked: false, reason: None })
     }
 
     /// Lets the run end with this exit.
@@ -195,7 +212,7 @@ impl FakeEngine {
 
     /// Restarts the instance by hand: another run, on the same data.
     pub fn restart_by_hand(&self, agent: AgentId) -> bool {
-        self.end(agent, Exit { code: Some(0), oom: false, asked: false });
+        self.end(agent, Exit::with_code(0));
         self.start_by_hand(agent)
     }
 
@@ -214,7 +231,7 @@ impl FakeEngine {
             let mut state = self.lock();
             let now = state.now();
             state.take(agent).map(|mut instance| {
-                instance.end(Exit { code: Some(137), oom: false, asked: false }, now);
+                instance.end(Exit::with_code(137), now);
                 instance.installation
             })
         };
@@ -381,6 +398,45 @@ impl FakeEngine {
             self.let_die(agent, run.run_id.clone(), at, exit);
         }
         Ok((run, true))
+    }
+
+    /// Starts the instance, at once or after a while.
+    pub(super) fn start(&self, agent: AgentId) -> Result<InstanceState, RuntimeError> {
+        let (time, wait) = {
+            let mut state = self.lock();
+            let now = state.now();
+            let slow = state.slow_start.clone();
+            let instance = state.instances.get_mut(&agent).ok_or(RuntimeError::NotFound)?;
+            match (&instance.state, slow) {
+                (InstancePhase::Starting(wait), _) => return Ok(InstanceState::Starting(wait.clone())),
+                (InstancePhase::Created | InstancePhase::Down(_), Some((time, why))) => {
+                    let wait = Wait { since: now, why, stuck: false };
+                    instance.state = InstancePhase::Starting(wait.clone());
+                    (time, wait)
+                }
+                (InstancePhase::Up(_), _) | (_, None) => {
+                    drop(state);
+                    let (run, begun) = self.begin_run(agent)?;
+                    if begun {
+                        self.changed(agent);
+                    }
+                    return Ok(InstanceState::Running(run));
+                }
+            }
+        };
+        let engine = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            let still = matches!(
+                engine.lock().instances.get(&agent).map(|instance| &instance.state),
+                Some(InstancePhase::Starting(_))
+            );
+            if still && engine.begin_run(agent).is_ok() {
+                engine.changed(agent);
+            }
+        });
+        self.changed(agent);
+        Ok(InstanceState::Starting(wait))
     }
 
     fn let_die(&self, agent: AgentId, run_id: RunId, at: Timestamp, exit: Exit) {

@@ -13,8 +13,9 @@ use tokio::time::{sleep, timeout};
 use super::random::Sequence;
 use crate::domain::{Origin, Secret, Software};
 use crate::runtime::{
-    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogLine,
-    LogQuery, ObservedInstance, Progress, Resync, Run, RuntimeCall, RuntimeError, RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState, LeaseAnswer,
+    LeaseRequest, LogLine, LogQuery, ObservedInstance, Progress, Resync, RuntimeCall, RuntimeError, RuntimeResult,
+    StagedFile, Usage,
 };
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
 use crate::zeroclaw::memory::MemoryEntry;
@@ -257,7 +258,7 @@ impl ContainerRuntime for FaultyRuntime {
         self.through(Call::WriteData, move || self.inner.write_data(key, files)).boxed()
     }
 
-    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Run>> {
+    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<InstanceState>> {
         self.through(Call::Start, || self.inner.start(key)).boxed()
     }
 

@@ -47,7 +47,7 @@ impl FakeGateway {
     fn dial(&self, at: SocketAddr) -> Result<Line, GatewayError> {
         let refused = || GatewayError::NotSent("connection refused".into());
         let mut state = self.engine.lock();
-        let agent = state.listener(at.port()).ok_or_else(refused)?;
+        let agent = state.listener_at(at).ok_or_else(refused)?;
         let (now, gateway_fault) = (state.now(), state.gateway_fault(agent));
         let instance = state.instances.get_mut(&agent).ok_or_else(refused)?;
         let stirred = Arc::clone(&instance.stirred);

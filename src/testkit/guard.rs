@@ -13,8 +13,8 @@ use super::check::{Invariant, Violation};
 use crate::domain::{AgentId, Origin, Software};
 use crate::lifecycle::{AfterStop, AgentState, Phase, RetryTarget};
 use crate::runtime::{
-    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogLine,
-    LogQuery, ObservedInstance, Progress, Resync, Run, RuntimeCall, RuntimeResult, StagedFile, Usage,
+    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState, LeaseAnswer,
+    LeaseRequest, LogLine, LogQuery, ObservedInstance, Progress, Resync, RuntimeCall, RuntimeResult, StagedFile, Usage,
 };
 use crate::store::Store;
 
@@ -167,7 +167,7 @@ impl ContainerRuntime for Guard {
         self.inner.write_data(key, files)
     }
 
-    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Run>> {
+    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<InstanceState>> {
         self.looked_after(key, "start", Act::Raise, self.inner.start(key)).boxed()
     }
 

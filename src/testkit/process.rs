@@ -52,9 +52,10 @@ impl Process {
                 Begun { process: Ok(Self::Idle { deaf: false }), prints: lines.collect() }
             }
             Some("deaf") => Begun { process: Ok(Self::Idle { deaf: true }), prints: vec![said("deaf".into())] },
-            Some("exit") => {
-                Begun { process: Err(Exit { code: number(), oom: false, asked: false }), prints: Vec::new() }
-            }
+            Some("exit") => Begun {
+                process: Err(Exit { code: number(), oom: false, asked: false, reason: None }),
+                prints: Vec::new(),
+            },
             Some(_) | None => Gateway::begin(config, at, behavior, random),
         }
     }
@@ -74,7 +75,7 @@ impl Gateway {
         let Ok(config) = Config::read(config) else {
             let text = "Error: Failed to parse config file".to_owned();
             let prints = vec![(Duration::ZERO, LogStream::Stderr, text)];
-            return Begun { process: Err(Exit { code: Some(1), oom: false, asked: false }), prints };
+            return Begun { process: Err(Exit::with_code(1)), prints };
         };
         let requires_pairing = behavior.requires_pairing && config.requires_pairing;
         let code = (requires_pairing && config.tokens.is_empty()).then(|| code(behavior.code, random));

@@ -16,8 +16,9 @@ use super::engine::{FakeEngine, Image};
 use super::state::{Instance, InstancePhase, Line, State, Volume};
 use crate::domain::{AgentId, Exit, InstallationId, Origin, RunId, Secret, Software, Timestamp};
 use crate::runtime::{
-    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer, LeaseRequest, LogCursor,
-    LogLine, LogQuery, ObservedInstance, Progress, Resync, Run, RuntimeError, RuntimeResult, StagedFile, Usage, lease,
+    Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState, LeaseAnswer,
+    LeaseRequest, LogCursor, LogLine, LogQuery, NetworkIsolation, ObservedInstance, Progress, Resync, RuntimeError,
+    RuntimeResult, StagedFile, Usage, lease,
 };
 
 /// One installation's view of a [`FakeEngine`], with all the rules of [`ContainerRuntime`].
@@ -78,7 +79,7 @@ impl FakeRuntime {
         let code = if obeyed { 143 } else { 137 };
         let same = self.engine.lock().run_of(key.agent).is_some_and(|run| run.run_id == run_id);
         if same {
-            self.engine.end(key.agent, Exit { code: Some(code), oom: false, asked: false });
+            self.engine.end(key.agent, Exit::with_code(code));
         }
         self.reach().await
     }
@@ -91,8 +92,19 @@ struct CommandReply {
     stirred: Arc<Notify>,
 }
 
+/// What is done to an instance whose machine is lost has no known end.
+fn reachable(state: &mut State, key: &InstanceKey) -> RuntimeResult<()> {
+    let lost = state.instances.get_mut(&key.agent).and_then(Instance::up).is_some_and(|up| up.unreachable);
+    let unknown = || RuntimeError::UnknownOutcome("the machine that it runs on does not answer".into());
+    (!lost).then_some(()).ok_or_else(unknown)
+}
+
 fn asked_to_end(state: &mut State, owner: InstallationId, key: &InstanceKey) -> RuntimeResult<Option<CommandReply>> {
+    reachable(state, key)?;
     let Some(instance) = owned(state, owner, key)? else { return Ok(None) };
+    if matches!(instance.state, InstancePhase::Starting(_)) {
+        instance.state = InstancePhase::Created;
+    }
     let stirred = Arc::clone(&instance.stirred);
     Ok(instance.up().map(|up| CommandReply {
         run_id: up.run.run_id.clone(),
@@ -167,8 +179,8 @@ fn put_files(state: &mut State, owner: InstallationId, agent: AgentId, files: &[
 
 fn removed(state: &mut State, owner: InstallationId, key: &InstanceKey, data: DataPolicy) -> RuntimeResult<bool> {
     let now = state.now();
-    let found =
-        owned(state, owner, key)?.map(|instance| instance.end(Exit { code: Some(137), oom: false, asked: false }, now));
+    reachable(state, key)?;
+    let found = owned(state, owner, key)?.map(|instance| instance.end(Exit::with_code(137), now));
     if found.is_some() {
         state.take(key.agent);
     }
@@ -183,11 +195,19 @@ impl ContainerRuntime for FakeRuntime {
     fn caps(&self) -> Caps {
         Caps {
             name: "fake",
+            host_ports: self.engine.lock().host_ports,
             enforces_cpu: false,
             enforces_memory: false,
-            isolates_network: true,
+            isolates_network: NetworkIsolation::Own,
+            sees_pauses: true,
+            splits_output: true,
+            keeps_ended_runs: true,
+            kills_while_stopping: true,
+            stages_at_start: false,
+            carries_data: true,
+            measures_usage: true,
             walls: Vec::new(),
-            host: "host.test",
+            host: Some("host.test"),
         }
     }
 
@@ -236,8 +256,8 @@ impl ContainerRuntime for FakeRuntime {
     fn stage<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>> {
         self.call(move |state| {
             let instance = owned(state, self.installation, key)?.ok_or(RuntimeError::NotFound)?;
-            if instance.up().is_some() {
-                return Err(RuntimeError::Conflict("it runs".into()));
+            if !matches!(instance.state, InstancePhase::Created | InstancePhase::Down(_)) {
+                return Err(RuntimeError::Conflict("it runs, or is about to".into()));
             }
             put_files(state, self.installation, key.agent, files);
             Ok(())
@@ -275,15 +295,12 @@ impl ContainerRuntime for FakeRuntime {
         .boxed()
     }
 
-    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Run>> {
+    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<InstanceState>> {
         async move {
             self.call(|state| owned(state, self.installation, key)?.map(|_| ()).ok_or(RuntimeError::NotFound)).await?;
-            let (run, begun) = self.engine.begin_run(key.agent)?;
-            if begun {
-                self.engine.changed(key.agent);
-            }
+            let state = self.engine.start(key.agent)?;
             self.call(|_| Ok(())).await?;
-            Ok(run)
+            Ok(state)
         }
         .boxed()
     }
@@ -294,10 +311,11 @@ impl ContainerRuntime for FakeRuntime {
 
     fn kill<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<()>> {
         async move {
-            let exit = Exit { code: Some(137), oom: false, asked: false };
+            let exit = Exit::with_code(137);
             let ended = self
                 .call(|state| {
                     let now = state.now();
+                    reachable(state, key)?;
                     Ok(owned(state, self.installation, key)?.is_some_and(|instance| instance.end(exit, now)))
                 })
                 .await?;
@@ -397,9 +415,9 @@ impl ContainerRuntime for FakeRuntime {
                 cpu_percent: if first { 0.0 } else { 0.5 },
                 memory_mb: 5.0,
                 memory_limit_mb: Some(f64::from(instance.memory_mb)),
-                pids: 1,
-                network_rx_bytes: 0,
-                network_tx_bytes: 0,
+                pids: Some(1),
+                network_rx_bytes: None,
+                network_tx_bytes: None,
                 at,
             })
         })

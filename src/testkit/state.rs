@@ -17,9 +17,11 @@ use super::random::Sequence;
 use crate::actor::Clock;
 use crate::domain::{AgentId, Exit, HostPort, ImageRef, InstallationId, Origin, RunId, SessionName, Timestamp, later};
 use crate::runtime::{
-    InstanceKey, InstanceState, LeaseRecord, LogCursor, LogLine, LogStream, ObservedInstance, Run, RuntimeError,
+    InstanceKey, InstanceState, LeaseRecord, LogCursor, LogLine, LogStream, ObservedInstance, Run, RuntimeError, Wait,
 };
 
+/// Where gateways listen that have an address of their own.
+const GATEWAY_PORT: u16 = 42_617;
 /// Lines kept of each instance, the newest.
 const LOG_LINES: usize = 2048;
 
@@ -45,6 +47,8 @@ impl State {
             dying: BTreeMap::new(),
             tallies: BTreeMap::new(),
             engine_ids: 0,
+            host_ports: true,
+            slow_start: None,
         }
     }
 }
@@ -72,6 +76,9 @@ pub(super) struct State {
     pub(super) dying: BTreeMap<AgentId, (Duration, Exit)>,
     pub(super) tallies: BTreeMap<AgentId, Tally>,
     pub(super) engine_ids: u64,
+    pub(super) host_ports: bool,
+    /// How long the engine is busy with each start, and with what.
+    pub(super) slow_start: Option<(Duration, Arc<str>)>,
 }
 
 /// Data of an instance.
@@ -88,7 +95,7 @@ pub(super) struct Instance {
     pub(super) spec_hash: String,
     pub(super) image: Option<ImageRef>,
     pub(super) command: Vec<String>,
-    pub(super) port: HostPort,
+    pub(super) port: Option<HostPort>,
     pub(super) memory_mb: u32,
     pub(super) origin: Option<Arc<Origin>>,
     pub(super) state: InstancePhase,
@@ -105,6 +112,7 @@ pub(super) struct Instance {
 
 pub(super) enum InstancePhase {
     Created,
+    Starting(Wait),
     Up(Box<Up>),
     Down(Exit),
 }
@@ -112,6 +120,8 @@ pub(super) enum InstancePhase {
 pub(super) struct Up {
     pub(super) run: Run,
     pub(super) paused: bool,
+    /// The machine that it runs on is lost to the engine.
+    pub(super) unreachable: bool,
     pub(super) process: Process,
     pub(super) behavior: Arc<GatewayBehavior>,
     /// When and how it will end by itself.
@@ -211,20 +221,38 @@ impl State {
 
     pub(super) fn put(&mut self, instance: Instance) {
         let agent = instance.key.agent;
-        self.on_port.entry(instance.port).or_default().insert(agent);
+        if let Some(port) = instance.port {
+            self.on_port.entry(port).or_default().insert(agent);
+        }
         self.instances.insert(agent, instance);
     }
 
     pub(super) fn take(&mut self, agent: AgentId) -> Option<Instance> {
         let instance = self.instances.remove(&agent)?;
-        if let Some(there) = self.on_port.get_mut(&instance.port) {
+        if let Some(there) = instance.port.and_then(|port| self.on_port.get_mut(&port)) {
             there.remove(&agent);
         }
         Some(instance)
     }
 
+    /// One that nobody had before, where none are taken from the host.
+    fn address(&mut self) -> SocketAddr {
+        self.engine_ids += 1;
+        let nth = u32::try_from(self.engine_ids).unwrap_or(u32::MAX >> 8);
+        SocketAddr::from((Ipv4Addr::from_bits((10 << 24) + nth), GATEWAY_PORT))
+    }
+
+    /// Who listens at this address.
+    pub(super) fn listener_at(&self, at: SocketAddr) -> Option<AgentId> {
+        if self.host_ports {
+            return self.listener(at.port());
+        }
+        let is_it = |instance: &&Instance| matches!(&instance.state, InstancePhase::Up(up) if up.run.endpoint == at);
+        self.instances.values().find(is_it).map(|instance| instance.key.agent)
+    }
+
     /// Who listens on this port.
-    pub(super) fn listener(&self, port: u16) -> Option<AgentId> {
+    fn listener(&self, port: u16) -> Option<AgentId> {
         let there = self.on_port.get(&HostPort::try_from(port).ok()?)?;
         let is_up = |agent: &AgentId| {
             self.instances.get(agent).is_some_and(|instance| matches!(instance.state, InstancePhase::Up(_)))
@@ -238,9 +266,13 @@ impl State {
             return Ok((up.run.clone(), false));
         }
         let port = instance.port;
-        if self.strangers.contains(&port) || self.listener(port.get()).is_some() {
-            return Err(RuntimeError::PortTaken(port));
-        }
+        let endpoint = match port {
+            Some(port) if self.strangers.contains(&port) || self.listener(port.get()).is_some() => {
+                return Err(RuntimeError::PortTaken(port));
+            }
+            Some(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port.get())),
+            None => self.address(),
+        };
         let started_at = self.stamp();
         let exits = self.image_exits(agent);
         let behavior = self.image_of(agent).map(|image| Arc::new(image.behavior.clone()));
@@ -253,16 +285,22 @@ impl State {
         let instance = self.instances.get_mut(&agent).ok_or(RuntimeError::NotFound)?;
         instance.boots += 1;
         let run_id = RunId(format!("{}/{}", instance.engine_id, instance.boots).into());
-        let endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, port.get()));
         let run = Run { run_id, started_at, endpoint };
         let begun = Process::begin(&instance.command, config, started_at, &behavior, &mut random);
         for (after, stream, text) in begun.prints {
             instance.print(run.run_id.clone(), later(started_at, after), stream, text);
         }
         instance.died = None;
-        let process = exits.map_or(begun.process, |code| Err(Exit { code: Some(code), oom: false, asked: false }));
+        let process = exits.map_or(begun.process, |code| Err(Exit::with_code(code)));
         instance.state = match process {
-            Ok(process) => InstancePhase::Up(Box::new(Up { run: run.clone(), paused: false, process, behavior, dies })),
+            Ok(process) => InstancePhase::Up(Box::new(Up {
+                run: run.clone(),
+                paused: false,
+                unreachable: false,
+                process,
+                behavior,
+                dies,
+            })),
             Err(exit) => InstancePhase::Down(exit),
         };
         instance.stirred.notify_waiters();
@@ -274,6 +312,8 @@ impl Instance {
     pub(super) fn observed(&self) -> ObservedInstance {
         let state = match &self.state {
             InstancePhase::Created => InstanceState::Created,
+            InstancePhase::Starting(wait) => InstanceState::Starting(wait.clone()),
+            InstancePhase::Up(up) if up.unreachable => InstanceState::Unreachable(up.run.clone()),
             InstancePhase::Up(up) if up.paused => InstanceState::Paused(up.run.clone()),
             InstancePhase::Up(up) => InstanceState::Running(up.run.clone()),
             InstancePhase::Down(exit) => InstanceState::Exited(exit.clone()),
@@ -292,12 +332,16 @@ impl Instance {
     pub(super) fn up(&mut self) -> Option<&mut Up> {
         match &mut self.state {
             InstancePhase::Up(up) => Some(up),
-            InstancePhase::Created | InstancePhase::Down(_) => None,
+            InstancePhase::Created | InstancePhase::Starting(_) | InstancePhase::Down(_) => None,
         }
     }
 
     /// Ends the run, and what it would have printed later. False where nothing runs.
     pub(super) fn end(&mut self, exit: Exit, now: Timestamp) -> bool {
+        if matches!(self.state, InstancePhase::Starting(_)) {
+            self.state = InstancePhase::Created;
+            return true;
+        }
         let was_up = matches!(self.state, InstancePhase::Up(_));
         if was_up {
             self.state = InstancePhase::Down(exit);

@@ -12,6 +12,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use zeroone::domain::{AgentId, Profile};
 use zeroone::runtime::docker::{Isolation, Reach, Subnets, Traefik};
 use zeroone::runtime::{ContainerRuntime, DataPolicy, ImageChoice, InstanceSpec, InstanceState, RuntimeError};
+use zeroone::testkit::conformance::started;
 
 use crate::assert_error;
 use crate::world::{World, answers, answers_soon, file, prepare, software, spec, until};
@@ -56,7 +57,7 @@ pub(crate) async fn is_what_was_asked_for(world: &World) {
     assert_eq!(host.security_opt, Some(vec!["no-new-privileges".into()]));
     assert!(host.tmpfs.unwrap().contains_key("/tmp"));
     assert_eq!(host.restart_policy.unwrap().name.unwrap().to_string(), "unless-stopped");
-    assert_eq!(runtime.caps().host, "host.docker.internal");
+    assert_eq!(runtime.caps().host, Some("host.docker.internal"));
     assert_eq!(host.extra_hosts, Some(vec!["host.docker.internal:host-gateway".into()]));
     assert_eq!(host.network_mode.as_deref(), Some(world.options.network.as_str()));
     let rotation = host.log_config.unwrap();
@@ -65,7 +66,7 @@ pub(crate) async fn is_what_was_asked_for(world: &World) {
 
     let binding = made.network_settings.unwrap().ports.unwrap().remove("42617/tcp").unwrap().unwrap().remove(0);
     assert_eq!(binding.host_ip.as_deref(), Some("127.0.0.1"));
-    assert_eq!(binding.host_port, Some(spec.port.to_string()));
+    assert_eq!(binding.host_port, spec.port.map(|port| port.to_string()));
     let mount = made.mounts.unwrap().remove(0);
     assert_eq!(mount.destination.as_deref(), Some("/zeroclaw-data"));
     assert_eq!(mount.name, Some(format!("zeroclaw-{}", spec.key.agent)));
@@ -110,7 +111,11 @@ pub(crate) async fn is_adopted_or_made_anew(world: &World) {
     let same = InstanceSpec { generation: 2, ..first.clone() };
     let adopted = world.runtime.ensure_created(&same).await.unwrap();
     assert_eq!(adopted.run(), Some(&run), "another generation of the same spec is the same instance");
-    assert_eq!(world.runtime.start(&first.key).await.unwrap(), run, "a start of what runs is none");
+    assert_eq!(
+        world.runtime.start(&first.key).await.unwrap(),
+        InstanceState::Running(run.clone()),
+        "a start of what runs is none"
+    );
 
     let other = InstanceSpec { memory_mb: 64, ..first.clone() };
     let made = world.runtime.ensure_created(&other).await.unwrap();
@@ -177,7 +182,7 @@ pub(crate) async fn networks_of_their_own_are_joined_and_removed(world: &World) 
     let mut addresses = Vec::new();
     for spec in [&one, &two] {
         runtime.ensure_created(spec).await.unwrap();
-        addresses.push(runtime.start(&spec.key).await.unwrap().endpoint);
+        addresses.push(started(&runtime, &spec.key).await.endpoint);
     }
     let networks = || async {
         let made = inspect(world, &control).await;

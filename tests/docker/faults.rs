@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use zeroone::runtime::docker::DockerRuntime;
 use zeroone::runtime::{ContainerRuntime, DataPolicy, InstanceState, Resync, RuntimeError, RuntimeResult};
+use zeroone::testkit::conformance::started;
 
 use crate::assert_error;
 use crate::proxy::{Mode, Proxy};
@@ -64,7 +65,7 @@ pub(crate) async fn a_lost_answer_is_unknown_and_can_be_repeated(world: &World) 
     proxy.set(Mode::Lose(path.leak()));
     assert_error!(runtime.start(&spec.key).await, RuntimeError::UnknownOutcome(_));
     proxy.set(Mode::Pass);
-    let run = runtime.start(&spec.key).await.unwrap();
+    let run = started(&runtime, &spec.key).await;
     assert_eq!(world.observed(&spec.key).await.unwrap().run(), Some(&run));
 
     let path = format!("DELETE /containers/{}", made.engine_id);

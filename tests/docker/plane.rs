@@ -92,14 +92,14 @@ pub(crate) async fn a_foreign_listener_costs_only_its_port(world: &World) {
     let mut service = Service::new(world).await;
     // The next port, unless somebody listens there already who may be gone when it matters.
     let (port, _stranger) = until("a free next port", async || {
-        let port = service.running().await.view().unwrap().port.get() + 1;
+        let port = service.running().await.view().unwrap().port.unwrap().get() + 1;
         Some((port, std::net::TcpListener::bind(("127.0.0.1", port)).ok()?))
     })
     .await;
     let agent = service.running().await;
     service.talk(&agent).await;
     let timeline = causes(&agent).await;
-    assert_ne!(agent.view().unwrap().port.get(), port, "{timeline:#?}");
+    assert_ne!(agent.view().unwrap().port.unwrap().get(), port, "{timeline:#?}");
     assert!(timeline.iter().any(|cause| cause.starts_with("port-taken")), "{timeline:#?}");
     // It is left alone for a while, not tried again by the next one.
     let next = service.running().await;

@@ -6,6 +6,7 @@ use bollard::query_parameters::InspectContainerOptions;
 use zeroone::domain::{AgentSpec, Channels, Credentials, Provider, Secret, Telegram};
 use zeroone::runtime::docker::DockerRuntime;
 use zeroone::runtime::{ContainerRuntime, ImageChoice, InstanceKey, InstanceSpec, LogQuery, Run, StagedFile};
+use zeroone::testkit::conformance::started;
 use zeroone::zeroclaw::client::{Gateway, HttpGateway, Pairing, SentMark, WebhookCall};
 use zeroone::zeroclaw::pairing::{Announcement, CodeScanner};
 use zeroone::zeroclaw::profile::Profile;
@@ -45,7 +46,7 @@ impl Agent {
         assert_eq!(profile, Profile::V01);
         let instance = InstanceSpec {
             command: profile.command(&credentials),
-            env: profile.env(&spec, &credentials, runtime.caps().host, ANSWER_SECS),
+            env: profile.env(&spec, &credentials, runtime.caps().host.unwrap(), ANSWER_SECS),
             ..crate::world::spec(&[])
         };
         Self { runtime, profile, spec, credentials, instance, gateway: HttpGateway::new().unwrap() }
@@ -59,12 +60,12 @@ impl Agent {
     }
 
     fn files(&self, token_hash: Option<&str>) -> Vec<StagedFile> {
-        let staging = Staging { host: self.runtime.caps().host, token_hash, answer_secs: ANSWER_SECS };
+        let staging = Staging { host: self.runtime.caps().host.unwrap(), token_hash, answer_secs: ANSWER_SECS };
         workspace::files(self.profile, &self.spec, &self.credentials, &staging)
     }
 
     async fn start(&self) -> Run {
-        let run = self.runtime.start(self.key()).await.unwrap();
+        let run = started(&self.runtime, self.key()).await;
         until("health", async || {
             let report = self.gateway.health(run.endpoint, Duration::from_secs(1)).await.ok()?;
             report.healthy().then_some(())
@@ -199,7 +200,8 @@ pub(crate) async fn answers_through_a_model_of_our_own(world: &World) {
     agent.spec.model = "m-2".into();
     agent.spec.provider = Provider::Groq;
     agent.credentials = Credentials { api_key: Some("sk-other".into()), ..Credentials::default() };
-    agent.instance.env = agent.profile.env(&agent.spec, &agent.credentials, agent.runtime.caps().host, ANSWER_SECS);
+    agent.instance.env =
+        agent.profile.env(&agent.spec, &agent.credentials, agent.runtime.caps().host.unwrap(), ANSWER_SECS);
     let run = agent.launch(Some(&token)).await;
     ask(&agent, &run, &token).await;
     let question = model.question().await;

@@ -13,28 +13,29 @@ use zeroone::domain::AgentId;
 use zeroone::runtime::docker::DockerFaultInjector;
 use zeroone::runtime::fault::{Fault, FaultInjector as _};
 use zeroone::runtime::{ContainerRuntime, Exit, InstanceSpec, InstanceState, LogQuery, Resync, RuntimeError};
+use zeroone::testkit::conformance::started;
 
 use crate::assert_error;
 use crate::world::{World, answers_soon, exited, prepare, running, spec, until};
 
 pub(crate) async fn a_taken_port_is_told_and_the_container_used_again(world: &World) {
     let spec = spec(&["gateway"]);
-    let stranger = TcpListener::bind(("127.0.0.1", spec.port.get())).unwrap();
+    let stranger = TcpListener::bind(("127.0.0.1", spec.port.unwrap().get())).unwrap();
     let made = world.runtime.ensure_created(&spec).await.unwrap();
-    assert_eq!(world.runtime.start(&spec.key).await, Err(RuntimeError::PortTaken(spec.port)));
+    assert_eq!(world.runtime.start(&spec.key).await, Err(RuntimeError::PortTaken(spec.port.unwrap())));
     let left = world.observed(&spec.key).await.unwrap();
     assert_eq!((left.run(), &left.engine_id), (None, &made.engine_id));
 
     drop(stranger);
-    let run = world.runtime.start(&spec.key).await.unwrap();
+    let run = started(&world.runtime, &spec.key).await;
     assert_eq!(world.observed(&spec.key).await.unwrap().engine_id, made.engine_id);
     answers_soon(run.endpoint).await;
 
     // The port of another container is taken as well.
     let second = InstanceSpec { port: spec.port, ..crate::world::spec(&["gateway"]) };
     world.runtime.ensure_created(&second).await.unwrap();
-    assert_eq!(world.runtime.start(&second.key).await, Err(RuntimeError::PortTaken(spec.port)));
-    let moved = InstanceSpec { port: crate::world::free_port(), ..second };
+    assert_eq!(world.runtime.start(&second.key).await, Err(RuntimeError::PortTaken(spec.port.unwrap())));
+    let moved = InstanceSpec { port: Some(crate::world::free_port()), ..second };
     answers_soon(world.launch(&moved).await.endpoint).await;
 }
 
@@ -46,7 +47,7 @@ pub(crate) async fn a_stop_is_obeyed_or_enforced(world: &World) {
         world.line_when(&spec.key, |line| line == "listening" || line == "deaf").await;
         world.runtime.stop(&spec.key, grace).await.unwrap();
         let ended = world.observed(&spec.key).await.unwrap().state;
-        assert_eq!(ended, InstanceState::Exited(Exit { code: Some(code), oom: false, asked: false }), "{command}");
+        assert_eq!(ended, InstanceState::Exited(Exit::with_code(code)), "{command}");
         world.runtime.stop(&spec.key, grace).await.unwrap();
         world.runtime.kill(&spec.key).await.unwrap();
     }
@@ -61,13 +62,17 @@ pub(crate) async fn a_paused_one_is_seen_and_goes_on(world: &World) {
     let name = format!("zeroclaw-{}", spec.key.slug);
     world.pause(&name).await;
     assert_eq!(world.observed(&spec.key).await.unwrap().state, InstanceState::Paused(run.clone()));
-    assert_eq!(world.runtime.start(&spec.key).await.unwrap(), run, "it is the same run");
+    assert_eq!(
+        world.runtime.start(&spec.key).await.unwrap(),
+        InstanceState::Running(run.clone()),
+        "it is the same run"
+    );
     answers_soon(run.endpoint).await;
 
     world.pause(&name).await;
     world.runtime.kill(&spec.key).await.unwrap();
     assert_eq!(world.state_when(&spec.key, exited).await.code, Some(137));
-    let second = world.runtime.start(&spec.key).await.unwrap();
+    let second = started(&world.runtime, &spec.key).await;
     assert_ne!(second.run_id, run.run_id);
     assert!(second.started_at > run.started_at);
 }
@@ -196,7 +201,7 @@ pub(crate) async fn faults_on_purpose_are_done_to_its_own_and_taken_back(world: 
     }
     for (fault, code) in [(Fault::Stop, 143), (Fault::Kill, 137)] {
         // A signal that comes before the program in the container has begun ends it in another way.
-        answers_soon(world.runtime.start(&spec.key).await.unwrap().endpoint).await;
+        answers_soon(started(&world.runtime, &spec.key).await.endpoint).await;
         assert!(injector.inject(agent, fault).await.unwrap());
         assert_eq!(world.state_when(&spec.key, exited).await.code, Some(code), "{fault}");
         injector.undo(agent, fault).await.unwrap();

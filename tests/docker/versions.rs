@@ -118,7 +118,7 @@ async fn keys(agent: &AgentHandle) -> BTreeSet<String> {
 async fn spoil(world: &World, view: &AgentView, credentials: &Credentials) {
     let (record, token) = (&view.record, &view.access.as_ref().unwrap().token);
     let runtime = world.with(|options| options.image = NATIVE.into());
-    let (host, hash) = (runtime.caps().host, token_hash(token));
+    let (host, hash) = (runtime.caps().host.unwrap(), token_hash(token));
     let staging = Staging { host, token_hash: Some(&hash), answer_secs: 120 };
     let key = InstanceKey { agent: record.id, slug: record.slug.clone() };
     let old = InstanceSpec {
@@ -133,7 +133,7 @@ async fn spoil(world: &World, view: &AgentView, credentials: &Credentials) {
     runtime.ensure_created(&old).await.unwrap();
     let gateway = HttpGateway::new().unwrap();
     let ask = async || {
-        let run = runtime.start(&key).await.unwrap();
+        let run = zeroone::testkit::conformance::started(&runtime, &key).await;
         until("health", async || {
             gateway.health(run.endpoint, PATIENCE).await.is_ok_and(|it| it.healthy()).then_some(())
         })

@@ -91,7 +91,10 @@ impl World {
         self.runtime.ensure_created(spec).await.unwrap();
         until("the port", async || match self.runtime.start(&spec.key).await {
             Err(RuntimeError::PortTaken(_)) => None,
-            started => Some(started.unwrap()),
+            started => match started.unwrap() {
+                InstanceState::Running(run) => Some(run),
+                state => panic!("it was started and is {state:?}"),
+            },
         })
         .await
     }
@@ -188,7 +191,7 @@ pub(crate) fn spec(command: &[&str]) -> InstanceSpec {
         env: vec![("API_KEY".into(), "sk-test".into())],
         files: vec![],
         image: None,
-        port: free_port(),
+        port: Some(free_port()),
         cpu: 0.5,
         memory_mb: 128,
         own_network: false,

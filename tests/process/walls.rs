@@ -18,7 +18,7 @@ async fn a_hostile_instance_reaches_its_own_folder_and_the_internet_and_nothing_
     }
     let neighbour = bench.spec(&["count", "1"]);
     bench.runtime.ensure_created(&neighbour).await.unwrap();
-    let run = bench.runtime.start(&neighbour.key).await.unwrap();
+    let run = started(&bench.runtime, &neighbour.key).await;
     printed(&bench.runtime, &neighbour.key, &run, "line 1").await;
     let neighbour_pid = bench.processes()[0];
     let theirs = bench.folder(&neighbour.key).join("data/secret");
@@ -59,7 +59,7 @@ async fn a_hostile_instance_reaches_its_own_folder_and_the_internet_and_nothing_
     let script: String = forbidden.iter().chain(&allowed).map(|(what, command)| attempt(what, command)).collect();
     let hostile = bench.spec(&["script", &script]);
     bench.runtime.ensure_created(&hostile).await.unwrap();
-    let run = bench.runtime.start(&hostile.key).await.unwrap();
+    let run = started(&bench.runtime, &hostile.key).await;
     printed(&bench.runtime, &hostile.key, &run, "done").await;
     let lines = texts(&bench.runtime, &hostile.key, LogQuery::default()).await;
     let expected = forbidden.iter().map(|(what, _)| format!("held {what}"));
@@ -70,7 +70,7 @@ async fn a_hostile_instance_reaches_its_own_folder_and_the_internet_and_nothing_
         let script = attempt("a neighbour by a signal", &format!("kill -0 {neighbour_pid}"));
         let signaller = bench.spec(&["script", &script]);
         bench.runtime.ensure_created(&signaller).await.unwrap();
-        let run = bench.runtime.start(&signaller.key).await.unwrap();
+        let run = started(&bench.runtime, &signaller.key).await;
         printed(&bench.runtime, &signaller.key, &run, "held a neighbour by a signal").await;
     }
 }
@@ -92,7 +92,7 @@ async fn without_walls_an_instance_is_as_free_as_its_user_and_a_readable_folder_
         bench.runtime = ProcessRuntime::open(options).unwrap();
         let spec = bench.spec(&["script", &script]);
         bench.runtime.ensure_created(&spec).await.unwrap();
-        let run = bench.runtime.start(&spec.key).await.unwrap();
+        let run = started(&bench.runtime, &spec.key).await;
         printed(&bench.runtime, &spec.key, &run, &format!("{expected} what is outside")).await;
     }
 }

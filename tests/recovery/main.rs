@@ -1,6 +1,7 @@
 //! The whole control plane on fakes, under a paused clock: whatever dies comes back, and nothing else notices.
 #![cfg(feature = "testkit")]
 
+mod busy_engine;
 mod creation_rule;
 mod events;
 mod lease;
@@ -95,7 +96,7 @@ async fn a_kill_is_one_incident_whose_times_are_in_order() {
     let agent = world.running("Ada").await;
     assert_eq!(agent.incidents().await.unwrap(), []);
     for kill in 1..=3 {
-        assert!(world.fakes.engine().end(agent.id(), Exit { code: Some(137), oom: false, asked: false }));
+        assert!(world.fakes.engine().end(agent.id(), Exit::with_code(137)));
         until("it recovered", || {
             let view = agent.view().unwrap();
             view.status() == Status::Running && view.record.state.restart_count == kill
@@ -257,7 +258,7 @@ async fn what_is_done_by_hand_is_undone() {
     let injector: [(&str, Hand); 5] = [
         ("removed", |engine, id| engine.remove_by_hand(id)),
         ("restarted", |engine, id| engine.restart_by_hand(id)),
-        ("stopped", |engine, id| engine.end(id, Exit { code: Some(143), oom: false, asked: true })),
+        ("stopped", |engine, id| engine.end(id, Exit { code: Some(143), oom: false, asked: true, reason: None })),
         ("out of memory", |engine, id| engine.out_of_memory(id)),
         ("paused", |engine, id| engine.pause(id, true)),
     ];
@@ -285,7 +286,7 @@ async fn what_is_done_by_hand_is_undone() {
 async fn a_death_that_the_engine_mends_is_no_deed_of_an_operator() {
     let world = testkit::plane(26, Plan::Free).await;
     let agent = world.running("Ada").await;
-    let oom = Exit { code: Some(137), oom: true, asked: false };
+    let oom = Exit { code: Some(137), oom: true, asked: false, reason: None };
     assert!(world.fakes.engine().restart_by_policy(agent.id(), oom));
     answered(&agent, "so soon?").await;
     assert!(world.fakes.engine().restart_by_hand(agent.id()));
@@ -486,17 +487,17 @@ async fn a_port_that_a_stranger_holds_is_left_alone() {
     let first = HostPort::all().next().unwrap();
     engine.take_port(first);
     let agent = world.running("Ada").await;
-    let port = agent.view().unwrap().port;
+    let port = agent.view().unwrap().port.unwrap();
     assert_ne!(port, first);
     // Also of an agent that had it for long.
     engine.take_port(port);
     engine.crash(agent.id());
     answered(&agent, "moved").await;
-    let moved = agent.view().unwrap().port;
+    let moved = agent.view().unwrap().port.unwrap();
     assert!(moved != port && moved != first);
     let mut taken = BTreeSet::from([first, port, moved]);
     for n in 0..10 {
-        let port = world.running(&format!("Agent {n}")).await.view().unwrap().port;
+        let port = world.running(&format!("Agent {n}")).await.view().unwrap().port.unwrap();
         assert!(taken.insert(port), "{port} is held or quarantined");
     }
     assert_eq!(engine.tally(agent.id()).failed_pairings, 0);
@@ -519,7 +520,7 @@ async fn a_change_of_port_whose_answer_is_lost_leaves_one_port() {
         answered(&agent, "hi").await;
         let stored = world.plane.store().agent(id).await.unwrap().unwrap().port;
         let runs_on = engine.observed(id).unwrap().run().unwrap().endpoint.port();
-        assert_eq!((agent.view().unwrap().port, runs_on), (stored, stored.get()), "commit {commit}");
+        assert_eq!((agent.view().unwrap().port, runs_on), (stored, stored.unwrap().get()), "commit {commit}");
         // A deployment may take fewer commits: then the failure must not meet the next one.
         world.disk.memory().clear_faults();
         let next = world.running("Next").await.view().unwrap().port;
@@ -546,7 +547,7 @@ async fn a_crash_loop_ends_in_error_and_keeps_to_its_waits() {
     let world = testkit::plane(18, Plan::Free).await;
     let engine = world.fakes.engine();
     let agent = world.running("Ada").await;
-    let exit = Exit { code: Some(3), oom: false, asked: false };
+    let exit = Exit::with_code(3);
     engine.set_dying(agent.id(), Some((Duration::from_millis(500), exit.clone())));
     engine.end(agent.id(), exit);
     // Whenever it waits, the wait that it shows is the wait that it keeps.

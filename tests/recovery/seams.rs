@@ -261,7 +261,7 @@ async fn what_this_store_deleted_is_removed_under_every_policy() {
         command: vec!["gateway".into()],
         env: Vec::new(),
         files: Vec::new(),
-        port: HostPort::try_from(49_999).unwrap(),
+        port: HostPort::try_from(49_999).ok(),
         cpu: 0.5,
         memory_mb: 128,
         own_network: false,

@@ -157,9 +157,10 @@ impl World {
         let what = self.random.below(14);
         match what {
             0 => drop(engine.crash(agent)),
-            1 => drop(
-                engine.restart_by_policy(agent, Exit { code: Some(137), oom: self.random.chance(500), asked: false }),
-            ),
+            1 => drop(engine.restart_by_policy(
+                agent,
+                Exit { code: Some(137), oom: self.random.chance(500), asked: false, reason: None },
+            )),
             2 => drop(engine.out_of_memory(agent)),
             3 => drop(engine.pause(agent, true)),
             4 => drop(engine.pause(agent, false)),
@@ -174,7 +175,7 @@ impl World {
             11 => {
                 let dies = self.random.chance(500);
                 let after = Duration::from_millis(self.random.below(3_000));
-                engine.set_dying(agent, dies.then_some((after, Exit { code: Some(1), oom: false, asked: false })));
+                engine.set_dying(agent, dies.then_some((after, Exit::with_code(1))));
             }
             12 => {
                 let port = HostPort::RANGE.start() + u16::try_from(self.random.below(40)).unwrap_or(0);

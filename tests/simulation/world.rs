@@ -217,7 +217,7 @@ impl World {
                 env: Vec::new(),
                 files: Vec::new(),
                 image: None,
-                port: HostPort::all().nth(1).expect("there are thousands"),
+                port: HostPort::all().nth(1),
                 cpu: 1.0,
                 memory_mb: 64,
                 own_network: false,

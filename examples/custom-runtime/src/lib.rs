@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use zeroone::domain::{AgentId, Origin, Software};
 use zeroone::runtime::{
-    BoxFuture, BoxStream, Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, LeaseAnswer,
-    LeaseRequest, LogLine, LogQuery, ObservedInstance, Progress, Resync, Run, RuntimeCall, RuntimeError, RuntimeResult,
+    BoxFuture, BoxStream, Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState, LeaseAnswer,
+    LeaseRequest, LogLine, LogQuery, ObservedInstance, Progress, Resync, RuntimeCall, RuntimeError, RuntimeResult,
     StagedFile, Usage,
 };
 
@@ -57,7 +57,7 @@ impl ContainerRuntime for Budgeted {
         self.inner.ensure_created(spec)
     }
 
-    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Run>> {
+    fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<InstanceState>> {
         Box::pin(async move {
             let wanted = self.sizes().get(&key.agent).copied().unwrap_or_default();
             let used = self.used_beside(key.agent).await?;

@@ -135,7 +135,7 @@ async fn rebind(
     services: &Services,
     registry: &RegistrySlot,
     agent: AgentId,
-    from: HostPort,
+    from: Option<HostPort>,
 ) -> Result<HostPort, Cause> {
     let port = ask(&registry.load_full(), |reply| RegistryMsg::SwapPort { agent, reply }, REGISTRY_PATIENCE).await;
     let outcome = match port {
@@ -147,15 +147,15 @@ async fn rebind(
         }
     };
     if let Ok(port) = outcome {
-        tracing::warn!(%port, "another program holds the old port; the agent has a new one");
+        tracing::warn!(%port, "the agent has a new port; it had none, or another program holds it");
     }
     outcome
 }
 
 /// The port that the store has, if it differs: a swap whose answer was lost may have been committed.
-async fn stored_port(services: &Services, agent: AgentId, from: HostPort) -> Option<HostPort> {
+async fn stored_port(services: &Services, agent: AgentId, from: Option<HostPort>) -> Option<HostPort> {
     let stored = services.store.agent(agent).await.ok().flatten()?;
-    Some(stored.port).filter(|port| *port != from)
+    stored.port.filter(|port| Some(*port) != from)
 }
 
 /// Removes the record; the outcome of the deletion depends on it.

@@ -96,7 +96,7 @@ impl ActorState {
     }
 
     /// Puts a view of this record in place of the one before it.
-    pub(super) fn show(&mut self, record: AgentRecord, port: HostPort) {
+    pub(super) fn show(&mut self, record: AgentRecord, port: Option<HostPort>) {
         let running = matches!(record.state.phase, Phase::Running { .. });
         let access = match (&self.run, &self.token) {
             (Some(run), Some(token)) if running => {

@@ -11,7 +11,7 @@ use crate::store::AgentRecord;
 pub async fn place(
     services: &Services,
     record: &AgentRecord,
-    port: HostPort,
+    port: Option<HostPort>,
     software: Option<&Software>,
     files: &[StagedFile],
 ) -> Result<(), Failure> {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::migration::{MEMORY, migrate};
 use super::snapshot::snapshot;
-use super::{JobInput, instance_spec, key_of, open_credentials, open_token, pairing, probe, runtime_failure};
+use super::{JobInput, instance_spec, key_of, launch, open_credentials, open_token, pairing, probe, runtime_failure};
 use crate::actor::Services;
 use crate::domain::{AgentId, Credentials, Exit, HostPort, Secret, Slug, Software, StagedFile, Upgrade, UpgradeStage};
 use crate::lifecycle::{AgentState, Failure};
@@ -91,22 +91,25 @@ impl Rehearsal {
     }
 
     /// From the end of the range: new agents get ports from its beginning.
-    fn ports(&self, services: &Services) -> Vec<HostPort> {
+    fn ports(&self, services: &Services) -> Vec<Option<HostPort>> {
+        if !services.runtime.caps().host_ports {
+            return vec![None];
+        }
         let taken: std::collections::HashSet<HostPort> =
-            services.views.ids().into_iter().filter_map(|id| Some(services.views.get(id)?.port)).collect();
+            services.views.ids().into_iter().filter_map(|id| services.views.get(id)?.port).collect();
         let mut free: Vec<HostPort> =
             HostPort::all().filter(|port| services.settings.ports.contains(*port) && !taken.contains(port)).collect();
         free.reverse();
         let first =
             usize::try_from(self.instance.seed() % 64).unwrap_or_default().min(free.len().saturating_sub(PORTS));
-        free.into_iter().skip(first).take(PORTS).collect()
+        free.into_iter().skip(first).take(PORTS).map(Some).collect()
     }
 
     async fn perform(
         &self,
         services: &Services,
         credentials: &Credentials,
-        port: HostPort,
+        port: Option<HostPort>,
         entries: Option<&[MemoryEntry]>,
     ) -> Result<(), Trouble> {
         let (key, backend) = (self.key(), self.view.record.spec.memory_backend);
@@ -137,7 +140,7 @@ impl Rehearsal {
         &self,
         services: &Services,
         credentials: &Credentials,
-        port: HostPort,
+        port: Option<HostPort>,
         software: &Software,
         files: &[StagedFile],
     ) -> Result<(JobInput, Run), Trouble> {
@@ -156,7 +159,7 @@ impl Rehearsal {
             let forward = Upgrade { stage: UpgradeStage::Forward, ..Upgrade::clone(&self.upgrade) };
             migrate(services, &key, &forward, self.view.record.spec.memory_backend).await?;
         }
-        let run = runtime.start(&key).await?;
+        let run = launch::started(services, &key).await?;
         input.run = Some(run.clone());
         Ok((input, run))
     }
@@ -174,7 +177,7 @@ impl Rehearsal {
         Ok(files)
     }
 
-    fn input(&self, services: &Services, port: HostPort, software: &Software) -> JobInput {
+    fn input(&self, services: &Services, port: Option<HostPort>, software: &Software) -> JobInput {
         let original = &self.view.record;
         let record = AgentRecord {
             id: self.instance,
@@ -298,7 +301,12 @@ async fn ended(services: &Services, key: &InstanceKey, run: &Run) -> Exit {
         match seen.state {
             InstanceState::Exited(exit) => return exit,
             InstanceState::Running(other) if other.run_id != run.run_id => return seen.died.unwrap_or_default(),
-            InstanceState::Created | InstanceState::Running(_) | InstanceState::Paused(_) => {}
+            InstanceState::Created
+            | InstanceState::Starting(_)
+            | InstanceState::Running(_)
+            | InstanceState::Paused(_)
+            | InstanceState::Ending(_)
+            | InstanceState::Unreachable(_) => {}
         }
     }
 }

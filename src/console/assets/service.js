@@ -43,7 +43,7 @@ const runtime = () =>
       ["Answers", yes(it.reachable)],
       ["Limits processor time", yes(it.enforcesCpu)],
       ["Limits memory", yes(it.enforcesMemory)],
-      ["Separates networks", yes(it.isolatesNetwork)],
+      ["Separates networks", { own: "yes", "by-policy": "by a policy", none: "no" }[it.isolatesNetwork] ?? "unknown"],
       ["New agents are made from", it.image ? [h("code", {}, it.image.name), ` ${it.image.version ?? it.image.family}`] : null],
       ["Installation", h("code", {}, it.installation)],
     ]);

@@ -71,7 +71,7 @@ fn ports_in_use_are_kept_and_none_is_given_twice() {
         found(3, "c", running(40_000), None),
         found(4, "d", running(80), None),
     ]);
-    let ports: Vec<u16> = plan.agents.iter().map(|agent| agent.port.get()).collect();
+    let ports: Vec<u16> = plan.agents.iter().map(|agent| agent.port.unwrap().get()).collect();
     assert_eq!(ports[1], 40_000);
     assert_eq!(ports.iter().collect::<HashSet<_>>().len(), 4, "{ports:?}");
 }
@@ -110,5 +110,5 @@ fn owners_are_kept_and_named_as_well_as_can_be() {
 #[test]
 fn an_agent_that_is_shown_twice_is_recorded_once() {
     let plan = planned(vec![found(1, "a", running(40_001), None), found(1, "a", InstanceState::Created, None)]);
-    assert_eq!((plan.agents.len(), plan.agents[0].port.get()), (1, 40_001));
+    assert_eq!((plan.agents.len(), plan.agents[0].port.unwrap().get()), (1, 40_001));
 }

@@ -6,9 +6,10 @@ use utoipa::ToSchema;
 
 use crate::accounts::Caller;
 use crate::control::AgentHandle;
-use crate::domain::{AgentId, AgentSpec, ChannelKind, Channels, Scope, Slug, Status, Timestamp, UserId};
+use crate::domain::{AgentId, AgentSpec, ChannelKind, Channels, HostPort, Scope, Slug, Status, Timestamp, UserId};
 use crate::http::schema;
 use crate::http::state::Api;
+use crate::lifecycle::{Cause, Code, Phase, Step};
 use crate::view::AgentView;
 
 /// What every form of the record has.
@@ -26,7 +27,8 @@ pub struct Agent {
     slug: Slug,
     /// The engine's own id of the instance.
     container_id: Option<String>,
-    container_port: u16,
+    /// The port of the host; none where agents are reached by addresses of their own.
+    container_port: Option<u16>,
     #[schema(schema_with = schema::status)]
     status: Status,
     /// Why it is in its status, where something is to be said.
@@ -112,6 +114,9 @@ impl Agent {
     fn of(api: &Api, view: &AgentView) -> Self {
         let (record, state) = (&view.record, &view.record.state);
         let vitals = api.plane.agent(record.id).map(|agent| agent.vitals()).unwrap_or_default();
+        let waiting = matches!(state.phase, Phase::Starting { step: Step::Awaiting, .. })
+            .then(|| vitals.waiting.clone().map(|why| Cause::because(Code::EngineBusy, why)))
+            .flatten();
         let engine_id = state.instance.as_ref().map(|instance| instance.engine_id.to_string());
         Self {
             id: record.id,
@@ -119,11 +124,11 @@ impl Agent {
             spec: record.spec.shown(),
             slug: record.slug.clone(),
             container_id: engine_id.filter(|id| !id.is_empty()),
-            container_port: view.port.get(),
+            container_port: view.port.map(HostPort::get),
             status: view.status(),
-            status_reason: state
-                .reason
+            status_reason: waiting
                 .as_ref()
+                .or(state.reason.as_ref())
                 .map(|cause| StatusReason { code: cause.code.as_str(), message: cause.message() }),
             subdomain: api.plane.domain().map(|domain| format!("{}.{domain}", record.slug)),
             memory_mb: vitals.usage.as_ref().map(|usage| usage.memory_mb),

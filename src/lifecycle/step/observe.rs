@@ -17,7 +17,7 @@ pub(super) fn see(state: &AgentState, observation: Observation, context: &Contex
         (Phase::Stopped | Phase::Failed { retry_at: None, .. }, Observation::Unknown) => ask_again(context),
         (_, Observation::Unknown) => Transition::nothing(),
 
-        (Phase::Running { .. }, Observation::Down(exit)) => died(state, false, false, exit_cause(&exit), context),
+        (Phase::Running { .. }, Observation::Down(exit)) => died(state, false, false, Cause::exited(&exit), context),
         // What is made anew gets its files anew, too.
         (Phase::Running { .. }, Observation::Absent) => {
             died(state, true, false, Cause::new(Code::InstanceGone), context)
@@ -34,7 +34,7 @@ pub(super) fn see(state: &AgentState, observation: Observation, context: &Contex
 
         // The run that is being probed is over: no need to wait for the probe's deadline.
         (Phase::Starting { step: Step::Probing | Step::Pairing, .. }, Observation::Down(exit)) => {
-            start::failed(state, transient(exit_cause(&exit)), context)
+            start::failed(state, transient(Cause::exited(&exit)), context)
         }
         (Phase::Starting { step: Step::Probing | Step::Pairing, .. }, Observation::Absent) => {
             start::failed(state, transient(Cause::new(Code::InstanceGone)), context)
@@ -155,7 +155,7 @@ fn died(state: &AgentState, stage: bool, kill: bool, cause: Cause, context: &Con
 
 /// Another run than the one we know: the engine's own policy restarted what died, or somebody did.
 fn restarted_outside(state: &AgentState, run_id: RunId, died: Option<&Exit>, context: &Context<'_>) -> Transition {
-    let cause = died.filter(|exit| !exit.asked).map_or_else(|| Cause::new(Code::RestartedOutside), exit_cause);
+    let cause = died.filter(|exit| !exit.asked).map_or_else(|| Cause::new(Code::RestartedOutside), Cause::exited);
     let mut next = state.next();
     next.restart_count += 1;
     next.set_run_id(Some(run_id));
@@ -176,17 +176,4 @@ fn pick_up(mut next: AgentState, at: Step, cause: Cause, context: &Context<'_>) 
 
 const fn transient(cause: Cause) -> Failure {
     Failure { kind: FailureKind::Transient, cause }
-}
-
-fn exit_cause(exit: &Exit) -> Cause {
-    let cause = match (exit.oom, exit.code) {
-        _ if exit.asked => Cause::new(Code::EndedOutside),
-        (true, _) => Cause::new(Code::OomKilled),
-        (false, Some(code)) if code > 128 => {
-            Cause::because(Code::Exited, format!("signal {} (exit code {code})", code - 128))
-        }
-        (false, Some(code)) => Cause::because(Code::Exited, format!("exit code {code}")),
-        (false, None) => Cause::new(Code::Exited),
-    };
-    cause.with_exit_code(exit.code)
 }

@@ -82,8 +82,10 @@ pub(super) fn wake(state: &AgentState, context: &Context<'_>) -> Transition {
 pub(super) fn after_kill(outcome: &Outcome, context: &Context<'_>) -> Transition {
     match outcome {
         Outcome::Failed(_) => ask_again(context),
-        Outcome::Done | Outcome::Created { .. } | Outcome::Launched { .. } | Outcome::Paired(_) => {
-            Transition::nothing()
-        }
+        Outcome::Done
+        | Outcome::Created { .. }
+        | Outcome::Accepted { .. }
+        | Outcome::Launched { .. }
+        | Outcome::Paired(_) => Transition::nothing(),
     }
 }

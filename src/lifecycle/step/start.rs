@@ -82,7 +82,10 @@ pub(super) fn finish(state: &AgentState, job: Job, outcome: Outcome, context: &C
         }
         (Job::Rebind, Outcome::Done) => go_on(state.next(), Step::Creating, Cause::new(Code::Deploying)),
         (Job::Create, Outcome::Created { engine_id, up }) => created(state, engine_id, up, context),
-        (Job::Launch, Outcome::Launched { run_id }) => {
+        (Job::Launch, Outcome::Accepted { why }) => {
+            go_on(state.next(), Step::Awaiting, Cause::because(Code::EngineBusy, why))
+        }
+        (Job::Launch | Job::Await, Outcome::Launched { run_id }) => {
             let mut next = state.next();
             next.set_run_id(Some(run_id));
             let mut transition = go_on(next, Step::Probing, Cause::new(Code::InstanceStarted));
@@ -98,9 +101,18 @@ pub(super) fn finish(state: &AgentState, job: Job, outcome: Outcome, context: &C
             next.restarts.running(context.now);
             Transition::to(next, Cause::new(code), vec![Effect::CheckHealth(context.timing.health_interval)])
         }
-        (Job::Kill | Job::Create | Job::Rebind | Job::Launch | Job::Probe | Job::Pair | Job::Stop | Job::Remove, _) => {
-            give_up(state.next(), None, Cause::because(Code::Internal, WRONG_OUTCOME), context)
-        }
+        (
+            Job::Kill
+            | Job::Create
+            | Job::Rebind
+            | Job::Launch
+            | Job::Await
+            | Job::Probe
+            | Job::Pair
+            | Job::Stop
+            | Job::Remove,
+            _,
+        ) => give_up(state.next(), None, Cause::because(Code::Internal, WRONG_OUTCOME), context),
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) fn finish(state: &AgentState, then: AfterStop, outcome: Outcome, cont
     match outcome {
         Outcome::Done => stopped(state, then),
         Outcome::Failed(failure) => failed(state, then, failure.cause, context),
-        Outcome::Created { .. } | Outcome::Launched { .. } | Outcome::Paired(_) => {
+        Outcome::Created { .. } | Outcome::Accepted { .. } | Outcome::Launched { .. } | Outcome::Paired(_) => {
             failed(state, then, Cause::because(Code::Internal, WRONG_OUTCOME), context)
         }
     }

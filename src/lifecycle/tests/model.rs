@@ -65,9 +65,11 @@ impl Report {
     fn outcome(self, job: Job) -> Outcome {
         match (self, job) {
             (Self::Up(n), Job::Create) => created(Some(&format!("b{n}"))),
-            (Self::Up(n), Job::Launch) => launched(&format!("b{n}")),
+            // An engine that takes its time: the run is there with the step after.
+            (Self::Up(n), Job::Launch) if n % 2 == 1 => Outcome::Accepted { why: "busy".into() },
+            (Self::Up(n), Job::Launch | Job::Await) => launched(&format!("b{n}")),
             (Self::Good, Job::Create) => created(None),
-            (Self::Good, Job::Launch) => launched("b0"),
+            (Self::Good, Job::Launch | Job::Await) => launched("b0"),
             (Self::Good | Self::Up(_), Job::Pair) => Outcome::Paired(Code::Paired),
             (Self::Good | Self::Up(_), Job::Kill | Job::Rebind | Job::Probe | Job::Stop | Job::Remove) => Outcome::Done,
             (Self::Bad(FailureKind::EngineAway), _) => failure(FailureKind::EngineAway, Code::RuntimeUnavailable),
@@ -105,14 +107,24 @@ fn command() -> impl Strategy<Value = Command> {
 }
 
 fn job() -> impl Strategy<Value = Job> {
-    select(vec![Job::Kill, Job::Create, Job::Rebind, Job::Launch, Job::Probe, Job::Pair, Job::Stop, Job::Remove])
+    select(vec![
+        Job::Kill,
+        Job::Create,
+        Job::Rebind,
+        Job::Launch,
+        Job::Await,
+        Job::Probe,
+        Job::Pair,
+        Job::Stop,
+        Job::Remove,
+    ])
 }
 
 fn observation() -> impl Strategy<Value = Observation> {
     prop_oneof![
         4 => (0..3_u8).prop_map(|n| up(&format!("b{n}"))),
         2 => (0..140_i32).prop_map(down),
-        1 => Just(Observation::Down(Exit { code: None, oom: true, asked: false })),
+        1 => Just(Observation::Down(Exit { code: None, oom: true, asked: false, reason: None })),
         1 => Just(Observation::Absent),
         1 => Just(Observation::Paused),
         2 => Just(Observation::Unknown),

@@ -21,3 +21,14 @@ fn deploy(story: &mut Story, name: &str) {
     assert_eq!(story.job(Job::Pair, Outcome::Paired(Code::Paired)), [INTERVAL]);
     assert_eq!((story.state.status(), story.reason()), (Status::Running, None));
 }
+
+#[test]
+fn an_engine_that_needs_time_is_waited_for() {
+    let mut story = Story::in_phase(starting(Step::Launching, false));
+    let busy = Outcome::Accepted { why: "0/3 nodes are available".into() };
+    assert_eq!(story.job(Job::Launch, busy), run(Job::Await));
+    assert_eq!(story.state.phase, starting(Step::Awaiting, false));
+    assert_eq!(story.seen(Observation::Absent), [], "the job finds out by itself");
+    assert_eq!(story.job(Job::Await, launched("b1")), [Effect::Run(Job::Probe), Effect::Observe]);
+    assert_eq!(story.state.run_id(), Some(&RunId("b1".into())));
+}

@@ -38,7 +38,8 @@ fn phases() -> Vec<(&'static str, Phase)> {
 
 fn steps() -> Vec<Step> {
     let waiting = |kill| Step::BackingOff { until: at(500), kill };
-    let steps = [Step::Killing, Step::Creating, Step::Rebinding, Step::Launching, Step::Probing, Step::Pairing];
+    let steps =
+        [Step::Killing, Step::Creating, Step::Rebinding, Step::Launching, Step::Awaiting, Step::Probing, Step::Pairing];
     steps.into_iter().chain([waiting(true), waiting(false)]).collect()
 }
 
@@ -117,14 +118,19 @@ fn failures() -> Vec<Outcome> {
     .into()
 }
 
-const JOBS: [Job; 8] =
-    [Job::Kill, Job::Create, Job::Rebind, Job::Launch, Job::Probe, Job::Pair, Job::Stop, Job::Remove];
+const JOBS: [Job; 9] =
+    [Job::Kill, Job::Create, Job::Rebind, Job::Launch, Job::Await, Job::Probe, Job::Pair, Job::Stop, Job::Remove];
 
 fn outcomes() -> Vec<Outcome> {
     let mut outcomes = failures();
-    let good = [Outcome::Done, created(None), created(Some("b1")), launched("b1"), Outcome::Paired(Code::Paired)];
+    let good =
+        [Outcome::Done, created(None), created(Some("b1")), accepted(), launched("b1"), Outcome::Paired(Code::Paired)];
     outcomes.extend(good);
     outcomes
+}
+
+fn accepted() -> Outcome {
+    Outcome::Accepted { why: "it looks for a place".into() }
 }
 
 fn sightings() -> Vec<Observation> {

@@ -10,7 +10,7 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use super::options::{DockerOptions, Isolation};
-use crate::domain::{AgentId, InstallationId, Origin, Slug};
+use crate::domain::{AgentId, HostPort, InstallationId, Origin, Slug};
 use crate::runtime::{InstanceKey, InstanceSpec, RuntimeError, RuntimeResult};
 use crate::zeroclaw::profile::{DATA_DIR, GATEWAY_PORT};
 
@@ -70,7 +70,7 @@ pub(super) fn body(
 fn host_config(options: &DockerOptions, spec: &InstanceSpec, network: &str, cores: Option<f64>) -> HostConfig {
     let memory = i64::from(spec.memory_mb) * 1024 * 1024;
     let cpu = cores.map_or(spec.cpu, |cores| spec.cpu.min(cores));
-    let binding = PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(spec.port.to_string()) };
+    let binding = |port: HostPort| PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(port.to_string()) };
     let rotation = [("max-size", options.log_size.clone()), ("max-file", options.log_files.to_string())];
     HostConfig {
         memory: Some(memory),
@@ -83,7 +83,7 @@ fn host_config(options: &DockerOptions, spec: &InstanceSpec, network: &str, core
             maximum_retry_count: None,
         }),
         network_mode: Some(network.to_owned()),
-        port_bindings: Some(HashMap::from([(gateway_port(), Some(vec![binding]))])),
+        port_bindings: spec.port.map(|port| HashMap::from([(gateway_port(), Some(vec![binding(port)]))])),
         extra_hosts: Some(vec![format!("{HOST}:host-gateway")]),
         mounts: Some(vec![Mount {
             target: Some(DATA_DIR.into()),
@@ -234,7 +234,6 @@ fn traefik_labels(options: &DockerOptions, spec: &InstanceSpec, network: &str) -
 mod tests {
     use super::super::options::Traefik;
     use super::*;
-    use crate::domain::HostPort;
 
     fn spec(host_name: Option<&str>) -> InstanceSpec {
         InstanceSpec {
@@ -243,7 +242,7 @@ mod tests {
             command: vec!["gateway".into()],
             env: vec![("API_KEY".into(), "sk-1".into())],
             files: vec![],
-            port: HostPort::try_from(40_001).unwrap(),
+            port: HostPort::try_from(40_001).ok(),
             cpu: 0.5,
             memory_mb: 128,
             image: None,

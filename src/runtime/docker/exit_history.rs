@@ -49,7 +49,11 @@ impl ExitHistory {
             "die" | "died" => {
                 let asked = notes.asked;
                 let oom = !asked && notes.out_of_memory && exit_code == Some(KILLED);
-                *notes = Notes { over: true, last: Some(Exit { code: exit_code, oom, asked }), ..Notes::default() };
+                *notes = Notes {
+                    over: true,
+                    last: Some(Exit { code: exit_code, oom, asked, reason: None }),
+                    ..Notes::default()
+                };
             }
             _ => {}
         }
@@ -92,8 +96,8 @@ mod tests {
 
     #[test]
     fn an_end_is_told_by_its_code_its_memory_and_whether_it_was_asked_for() {
-        let exit = |code, oom| Some(Exit { code: Some(code), oom, asked: false });
-        let asked = Some(Exit { code: Some(137), oom: false, asked: true });
+        let exit = |code, oom| Some(Exit { code: Some(code), oom, asked: false, reason: None });
+        let asked = Some(Exit { code: Some(137), oom: false, asked: true, reason: None });
         let (die, start, oom, kill) = (("die", Some(137)), ("start", None), ("oom", None), ("kill", None));
         let table = [
             (vec![], None),

@@ -267,7 +267,7 @@ impl DockerRuntime {
             let same_content = spec.image.is_none()
                 || found.image.as_ref().map(|image| &image.id) == spec.image.as_ref().map(|image| &image.id);
             let fits = found.observed.spec_hash == hash && (running || (found.setup == setup && same_content));
-            if fits && found.port == Some(spec.port) && reusable.is_none() {
+            if fits && found.port == spec.port && reusable.is_none() {
                 reusable = Some(found);
             } else {
                 self.discard(&found).await?;
@@ -298,7 +298,12 @@ impl DockerRuntime {
                 let docker = self.engine.docker().await?;
                 change(CHANGE, "unpausing the container", docker.unpause_container(&found.id)).await?;
             }
-            InstanceState::Created | InstanceState::Exited(_) => self.start_at_rest(&found).await?,
+            // The engine here shows no others.
+            InstanceState::Created
+            | InstanceState::Exited(_)
+            | InstanceState::Starting(_)
+            | InstanceState::Ending(_)
+            | InstanceState::Unreachable(_) => self.start_at_rest(&found).await?,
         }
         // It may have ended at once: a run all the same, whose end shows when it is looked at.
         let lost = || RuntimeError::UnknownOutcome("the container shows no run after its start".into());

@@ -181,7 +181,12 @@ pub(super) fn time(text: &str) -> Option<Timestamp> {
 
 /// An OOM kill is not forgotten when the container runs again, so it counts only for an end by SIGKILL.
 fn exit(state: &State) -> Exit {
-    Exit { code: state.exit_code, oom: state.oom_killed == Some(true) && state.exit_code == Some(137), asked: false }
+    Exit {
+        code: state.exit_code,
+        oom: state.oom_killed == Some(true) && state.exit_code == Some(137),
+        asked: false,
+        reason: None,
+    }
 }
 
 /// The container's address with its network's prefix. It has only one network of ours; a second one, added by an
@@ -290,7 +295,7 @@ mod tests {
 
     #[test]
     fn an_end_is_told_with_its_reason() {
-        let exited = |code, oom| InstanceState::Exited(Exit { code: Some(code), oom, asked: false });
+        let exited = |code, oom| InstanceState::Exited(Exit { code: Some(code), oom, asked: false, reason: None });
         assert_eq!(read(Reach::Auto, state("exited", 137, true)).observed.state, exited(137, true));
         assert_eq!(read(Reach::Auto, state("exited", 1, true)).observed.state, exited(1, false), "an older OOM kill");
         let waiting = read(Reach::Auto, state("restarting", 1, false));

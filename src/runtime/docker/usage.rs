@@ -54,9 +54,9 @@ fn usage(stats: &Stats, before: Option<Sample>, now: Sample) -> Usage {
         cpu_percent: before.map_or(0.0, |before| cpu_percent(before, now)),
         memory_mb: memory_bytes(memory) as f64 / MIB,
         memory_limit_mb: memory.limit.map(|limit| limit as f64 / MIB),
-        pids: stats.pids_stats.current.unwrap_or(0),
-        network_rx_bytes: networks().filter_map(|network| network.rx_bytes).sum(),
-        network_tx_bytes: networks().filter_map(|network| network.tx_bytes).sum(),
+        pids: stats.pids_stats.current,
+        network_rx_bytes: Some(networks().filter_map(|network| network.rx_bytes).sum()),
+        network_tx_bytes: Some(networks().filter_map(|network| network.tx_bytes).sum()),
         at: now.at,
     }
 }
@@ -108,7 +108,7 @@ mod tests {
         for cache in ["total_inactive_file", "inactive_file"] {
             let usage = usage(&stats(cache), None, sample(1, 1));
             assert_eq!((usage.memory_mb, usage.memory_limit_mb, usage.cpu_percent), (20.0, Some(128.0), 0.0));
-            assert_eq!((usage.pids, usage.network_rx_bytes, usage.network_tx_bytes), (4, 6, 8));
+            assert_eq!((usage.pids, usage.network_rx_bytes, usage.network_tx_bytes), (Some(4), Some(6), Some(8)));
         }
     }
 }

@@ -43,7 +43,7 @@ pub(super) struct Record {
     pub(super) slug: Slug,
     pub(super) generation: u64,
     pub(super) spec_hash: String,
-    pub(super) port: HostPort,
+    pub(super) port: Option<HostPort>,
     pub(super) memory_mb: u32,
     /// Runs before this belong to an instance that was replaced.
     pub(super) created: Timestamp,
@@ -91,7 +91,7 @@ impl RunRecord {
     }
 
     pub(super) const fn exit(&self) -> Exit {
-        Exit { code: self.code, oom: self.oom, asked: false }
+        Exit { code: self.code, oom: self.oom, asked: false, reason: None }
     }
 }
 

@@ -236,7 +236,7 @@ impl Instance {
         // A fork copies all open descriptors until it executes its program. One at a time, or the probe of one port
         // would be open in the instance that is being started beside it.
         let _alone = host.launching.lock().unwrap_or_else(PoisonError::into_inner);
-        free(spec.port)?;
+        free(port_of(spec)?)?;
         self.spawn(host, &record, spec, lock)
     }
 
@@ -259,7 +259,7 @@ impl Instance {
             generation: spec.generation,
             slug: spec.key.slug.clone(),
             spec_hash: record.spec_hash.clone(),
-            port: spec.port,
+            port: port_of(spec)?,
             started,
             root: Some(RootId::of(&host.root).map_err(&unprepared)?),
         };
@@ -425,6 +425,10 @@ pub(super) fn kill_stray(found: &Marked) -> io::Result<()> {
         }
     }
     process.signal(Signal::KILL)
+}
+
+fn port_of(spec: &InstanceSpec) -> RuntimeResult<HostPort> {
+    spec.port.ok_or_else(|| RuntimeError::Invalid("a process needs a port of the host".into()))
 }
 
 /// Whether the port can be listened on now. Someone may still take it before the instance does; then that one ends.

@@ -125,7 +125,7 @@ impl LiveRun {
 
     fn read_exit(&self) -> Exit {
         let code = self.process.exit_code();
-        Exit { code, oom: code == Some(ABORTED) && self.ran_out_of_memory(), asked: false }
+        Exit { code, oom: code == Some(ABORTED) && self.ran_out_of_memory(), asked: false, reason: None }
     }
 
     fn ran_out_of_memory(&self) -> bool {

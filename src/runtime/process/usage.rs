@@ -34,9 +34,9 @@ pub(super) fn measure(run: &LiveRun, memory_mb: u32, last: &mut Option<CpuSample
         cpu_percent,
         memory_mb: bytes(pages) / MIB,
         memory_limit_mb: Some(f64::from(memory_mb)),
-        pids: family.iter().map(|(_, stat)| stat.threads).sum(),
-        network_rx_bytes: 0,
-        network_tx_bytes: 0,
+        pids: Some(family.iter().map(|(_, stat)| stat.threads).sum()),
+        network_rx_bytes: None,
+        network_tx_bytes: None,
         at: Timestamp::now(),
     }
 }

@@ -57,7 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// What the store must hold: the same rules, without a disk.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Model {
-    agents: BTreeMap<AgentId, (AgentRecord, HostPort, Vec<LogEntry>)>,
+    agents: BTreeMap<AgentId, (AgentRecord, Option<HostPort>, Vec<LogEntry>)>,
     users: BTreeMap<UserId, UserRecord>,
     keys: BTreeMap<KeyId, KeyRecord>,
     claims: BTreeMap<(UserId, String), IdempotencyRecord>,
@@ -65,16 +65,17 @@ struct Model {
 }
 
 impl Model {
-    fn create(&mut self, record: &AgentRecord, port: HostPort) -> Result<(), Conflict> {
+    fn create(&mut self, record: &AgentRecord, port: Option<HostPort>) -> Result<(), Conflict> {
         let owned = self.agents.values().filter(|(other, ..)| other.user == record.user).count();
-        let taken = |test: &dyn Fn(&AgentRecord, HostPort) -> bool| self.agents.values().any(|(r, p, _)| test(r, *p));
+        let taken =
+            |test: &dyn Fn(&AgentRecord, Option<HostPort>) -> bool| self.agents.values().any(|(r, p, _)| test(r, *p));
         if self.agents.contains_key(&record.id) {
             return Err(Conflict::Exists);
         } else if taken(&|other, _| other.slug == record.slug) {
             return Err(Conflict::Slug);
         } else if owned >= MAX_AGENTS as usize {
             return Err(Conflict::Quota);
-        } else if taken(&|_, other| other == port) {
+        } else if port.is_some() && taken(&|_, other| other == port) {
             return Err(Conflict::Port);
         }
         self.agents.insert(record.id, (record.clone(), port, vec![entry(1)]));
@@ -97,11 +98,11 @@ impl Model {
         Ok(())
     }
 
-    fn swap(&mut self, id: AgentId, from: HostPort, to: HostPort) -> Result<(), Conflict> {
+    fn swap(&mut self, id: AgentId, from: Option<HostPort>, to: HostPort) -> Result<(), Conflict> {
         let held: BTreeSet<_> = self.agents.values().map(|(_, port, _)| *port).collect();
         match self.agents.get_mut(&id) {
-            Some((_, port, _)) if *port == from && (from == to || !held.contains(&to)) => {
-                *port = to;
+            Some((_, port, _)) if *port == from && (from == Some(to) || !held.contains(&Some(to))) => {
+                *port = Some(to);
                 Ok(())
             }
             _ => Err(Conflict::Port),
@@ -287,7 +288,7 @@ impl World {
                 self.commit(Batch::update_agent(&record, log.as_ref()), |model| model.update(&record, log.as_ref()));
             }
             Step::Swap { agent, from, to } => {
-                let (id, from, to) = (agent_id(agent), port(from), port(to));
+                let (id, from, to) = (agent_id(agent), port(from), port(to).unwrap());
                 self.commit(Batch::swap_port(id, from, to), |model| model.swap(id, from, to));
             }
             Step::Remove(n) => self.commit(Batch::remove_agent(agent_id(n), now), |model| {

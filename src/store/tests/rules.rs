@@ -88,11 +88,11 @@ async fn a_port_moves_only_from_its_holder_to_a_free_one() {
     store.commit(create(1)).await.unwrap();
     store.commit(create(2)).await.unwrap();
     for (from, to) in [(2, 3), (3, 4), (1, 2)] {
-        let swap = Batch::swap_port(agent_id(1), port(from), port(to));
+        let swap = Batch::swap_port(agent_id(1), port(from), port(to).unwrap());
         assert_eq!(store.commit(swap).await, rejected(Conflict::Port), "{from} to {to}");
     }
-    store.commit(Batch::swap_port(agent_id(1), port(1), port(3))).await.unwrap();
-    store.commit(Batch::swap_port(agent_id(1), port(3), port(3))).await.unwrap();
+    store.commit(Batch::swap_port(agent_id(1), port(1), port(3).unwrap())).await.unwrap();
+    store.commit(Batch::swap_port(agent_id(1), port(3), port(3).unwrap())).await.unwrap();
     assert_eq!(store.agent(agent_id(1)).await.unwrap().unwrap().port, port(3));
     store.commit(Batch::create_agent(&agent(3), port(1), &entry(1), None)).await.unwrap();
 }

@@ -50,12 +50,14 @@ impl Inspector {
             }
             let run = match &instance.state {
                 InstanceState::Running(run) | InstanceState::Paused(run) => run,
-                InstanceState::Created | InstanceState::Exited(_) => continue,
+                _ => continue,
             };
             match stored.get(&agent) {
                 None => self.violated(Invariant::RunsAreRecorded, agent, "it runs, and no record knows it"),
-                Some(stored) if run.endpoint.port() != stored.port.get() && is_running(stored) => {
-                    let detail = format!("it runs on {}, its port is {}", run.endpoint.port(), stored.port);
+                Some(stored)
+                    if stored.port.is_some_and(|port| run.endpoint.port() != port.get()) && is_running(stored) =>
+                {
+                    let detail = format!("it runs on {}, its port is {:?}", run.endpoint.port(), stored.port);
                     self.violated(Invariant::RunsAreRecorded, agent, detail);
                 }
                 Some(_) => {}
@@ -66,8 +68,8 @@ impl Inspector {
     fn allocations(&mut self, snapshot: &Snapshot) {
         let (mut ports, mut slugs) = (BTreeSet::new(), BTreeSet::new());
         for agent in &snapshot.agents {
-            if !ports.insert(agent.port) {
-                self.violated(Invariant::SeatsApart, agent.record.id, format!("port {}", agent.port));
+            if agent.port.is_some() && !ports.insert(agent.port) {
+                self.violated(Invariant::SeatsApart, agent.record.id, format!("port {:?}", agent.port));
             }
             if !slugs.insert(&agent.record.slug) {
                 self.violated(Invariant::SeatsApart, agent.record.id, format!("slug {}", agent.record.slug));

@@ -2,11 +2,18 @@
 
 use crate::runtime::{RuntimeError, StagedFile};
 
-use super::{Act, Subject, end, file, spec};
+use super::{Act, Subject, end, file, spec, started};
 
 /// Data is read and written below the data folder, while the instance runs or not.
 pub async fn data_is_read_and_written(subject: &dyn Subject) {
     let (runtime, spec) = (subject.runtime(), spec(subject, Act::Count(1)));
+    if !runtime.caps().carries_data {
+        runtime.ensure_created(&spec).await.unwrap();
+        assert!(matches!(runtime.read_data(&spec.key, "workspace").await, Err(RuntimeError::Invalid(_))));
+        assert!(matches!(runtime.write_data(&spec.key, &[file("a/b", "c")]).await, Err(RuntimeError::Invalid(_))));
+        end(subject, &spec.key).await;
+        return;
+    }
     assert_eq!(runtime.read_data(&spec.key, "workspace").await, Err(RuntimeError::NotFound));
     assert_eq!(runtime.write_data(&spec.key, &[file("a/b", "c")]).await, Err(RuntimeError::NotFound));
     runtime.ensure_created(&spec).await.unwrap();
@@ -18,7 +25,7 @@ pub async fn data_is_read_and_written(subject: &dyn Subject) {
     let pair = |path: &str, content: &str| (path.to_owned(), content.to_owned());
     for running in [false, true] {
         if running {
-            runtime.start(&spec.key).await.unwrap();
+            started(&*runtime, &spec.key).await;
         }
         let deep = if running { "second" } else { "first" };
         let files = [file("workspace/deep/er/z.md", deep), file("workspace/a.md", ""), file(".other/x", "elsewhere")];

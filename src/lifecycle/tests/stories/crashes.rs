@@ -238,7 +238,7 @@ fn no_configuration_kills_an_agent_for_a_check_that_was_not_missed() {
 
 #[test]
 fn a_run_that_the_engine_replaced_is_told_by_how_it_died() {
-    let exit = |code, oom| Some(Exit { code: Some(code), oom, asked: false });
+    let exit = |code, oom| Some(Exit { code: Some(code), oom, asked: false, reason: None });
     let table = [
         (None, Code::RestartedOutside),
         (exit(137, false), Code::Exited),

@@ -1,0 +1,156 @@
+//! What users ask of an agent in a cluster, from its creation to its removal, by REST and with the real ZeroClaw.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::cluster::{Cluster, ZEROCLAW, ZEROONE};
+use crate::model::{ANSWER, Model};
+use crate::serve::{Service, command};
+use crate::world::{World, until};
+
+/// The program as a process of this machine, with its agents in the test's namespace.
+pub(crate) struct Zeroone {
+    data: TempDir,
+    env: Vec<(&'static str, String)>,
+    pub(crate) service: Service,
+    pub(crate) model: Model,
+}
+
+impl Zeroone {
+    pub(crate) async fn start(world: &World, image: &str) -> Self {
+        let data = TempDir::new().unwrap();
+        let env = vec![
+            ("ZEROONE_KUBERNETES__KUBECONFIG", Cluster::kubeconfig().to_str().unwrap().to_owned()),
+            ("ZEROONE_KUBERNETES__NAMESPACE", world.namespace.clone()),
+            ("ZEROONE_KUBERNETES__IMAGE", image.to_owned()),
+            ("ZEROONE_KUBERNETES__STAGE_IMAGE", ZEROONE.to_owned()),
+            ("ZEROONE_KUBERNETES__REACH", "pod".to_owned()),
+            ("ZEROONE_HEALTH__INTERVAL_SECS", "1".to_owned()),
+            ("ZEROONE_START__START_SECS", "60".to_owned()),
+        ];
+        let service = spawn(data.path(), &env);
+        Self { data, env, service, model: Model::start().await }
+    }
+
+    /// Ends it as `kill -9` does, and starts it again.
+    pub(crate) fn kill_and_start(&mut self) {
+        let fresh = {
+            signal_kill(self.service.pid());
+            spawn(self.data.path(), &self.env)
+        };
+        self.service = fresh;
+    }
+
+    pub(crate) async fn create(&self) -> String {
+        let body = json!({ "name": "Ada", "provider": "openai", "model": "m", "apiKey": "sk-test",
+            "providerUrl": self.model.url });
+        let (status, agent) = self.service.post("/api/agents", &body).await;
+        assert_eq!(status, 202, "{agent}");
+        agent["id"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn agent(&self, id: &str) -> Value {
+        self.service.get(&format!("/api/agents/{id}")).await.1
+    }
+
+    pub(crate) async fn becomes(&self, id: &str, status: &str) -> Value {
+        let mut last = Value::Null;
+        let found = tokio::time::timeout(crate::world::PATIENCE, async {
+            loop {
+                last = self.agent(id).await;
+                if last["status"] == status {
+                    return last.clone();
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        })
+        .await;
+        match found {
+            Ok(agent) => agent,
+            Err(_) => {
+                panic!("never {status}: {last:#}\n{:#}", self.service.get(&format!("/api/agents/{id}/events")).await.1)
+            }
+        }
+    }
+
+    pub(crate) async fn running(&self) -> String {
+        let id = self.create().await;
+        self.becomes(&id, "RUNNING").await;
+        id
+    }
+
+    pub(crate) async fn tell(&self, id: &str, what: &str) {
+        let (status, answer) = self.service.post(&format!("/api/agents/{id}/{what}"), &json!({})).await;
+        assert!(status < 300, "{what}: {status} {answer}");
+    }
+
+    pub(crate) async fn talk(&self, id: &str) {
+        let (status, answer) =
+            self.service.post(&format!("/api/agents/{id}/message"), &json!({ "message": "hi" })).await;
+        assert_eq!((status, answer["response"].as_str()), (200, Some(ANSWER)), "{answer}");
+    }
+}
+
+fn spawn(data: &Path, env: &[(&'static str, String)]) -> Service {
+    let mut command = command(data, "kubernetes");
+    command.envs(env.iter().map(|(name, value)| (name, value.as_str())));
+    Service::spawn(command, data)
+}
+
+fn signal_kill(pid: u32) {
+    crate::serve::signal(i32::try_from(pid).unwrap(), 9);
+}
+
+pub(crate) fn pod_of(id: &str) -> String {
+    format!("zc-{}", id.replace('-', ""))
+}
+
+pub(crate) async fn from_creation_to_removal(world: &World) {
+    life(world, ZEROCLAW[0]).await;
+}
+
+pub(crate) async fn of_an_older_zeroclaw(world: &World) {
+    life(world, ZEROCLAW[1]).await;
+}
+
+async fn life(world: &World, image: &str) {
+    let zeroone = Zeroone::start(world, image).await;
+    let id = zeroone.create().await;
+    let agent = zeroone.becomes(&id, "RUNNING").await;
+    assert_eq!(agent["containerPort"], Value::Null);
+    zeroone.talk(&id).await;
+
+    let patch = zeroone.service.request(reqwest::Method::PATCH, &format!("/api/agents/{id}"));
+    let patched = patch.json(&json!({ "model": "other" })).send().await.unwrap();
+    assert!(patched.status().is_success(), "{}", patched.text().await.unwrap());
+    zeroone.becomes(&id, "RUNNING").await;
+    zeroone.talk(&id).await;
+
+    zeroone.tell(&id, "restart").await;
+    zeroone.becomes(&id, "RUNNING").await;
+    zeroone.talk(&id).await;
+
+    zeroone.tell(&id, "stop").await;
+    zeroone.becomes(&id, "STOPPED").await;
+    assert_eq!(world.names("pods"), Vec::<String>::new());
+    zeroone.tell(&id, "start").await;
+    zeroone.becomes(&id, "RUNNING").await;
+    zeroone.talk(&id).await;
+
+    let gone = zeroone.service.request(reqwest::Method::DELETE, &format!("/api/agents/{id}")).send().await.unwrap();
+    assert!(gone.status().is_success());
+    until("nothing is left", async || world.left().is_empty().then_some(())).await;
+}
+
+/// The exit of a run, its log, and the one after it.
+pub(crate) async fn changes_of_one_run_wake_and_are_told(world: &World) {
+    let zeroone = Zeroone::start(world, ZEROCLAW[0]).await;
+    let id = zeroone.running().await;
+    let (status, log) = zeroone.service.get(&format!("/api/agents/{id}/logs")).await;
+    assert_eq!(status, 200, "{log}");
+    let (status, stats) = zeroone.service.get(&format!("/api/agents/{id}/stats")).await;
+    // This cluster measures nothing, and says so.
+    assert!(status != 200 && stats["detail"].as_str().is_some_and(|why| why.contains("metrics")), "{status} {stats}");
+}
