@@ -175,7 +175,7 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin> B
         match (&self.taken, self.hint.exact()) {
             (Some(body), _) => body.size_hint(),
             (None, Some(0)) => SizeHint::default(),
-            (None, _) => self.hint.clone(),
+            (None, _) => self.hint,
         }
     }
 }
