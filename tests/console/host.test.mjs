@@ -58,6 +58,8 @@ for (const version of ["0.1.7", "0.6.9"]) {
       const { page, code, failed } = await enter(world, agent);
       await page.getByPlaceholder("6-digit code").fill(code);
       await page.getByRole("button", { name: "Pair", exact: true }).click();
+      // Another page is opened only when this one has its token.
+      await page.getByPlaceholder("6-digit code").waitFor({ state: "detached" });
       await page.goto(new URL("/agent", page.url()).href);
       const field = page.getByPlaceholder(/message/i);
       await field.fill("hello there");
