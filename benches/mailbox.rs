@@ -67,6 +67,7 @@ fn floor(bencher: Bencher<'_, '_>, callers: usize) {
     let runtime = runtime();
     let (actor, _) = runtime.block_on(Actor::spawn(None, Answering, ())).expect("an actor");
     round_trips(bencher, &runtime, callers, actor, |actor: ActorRef<Ask>| async move {
+        #[expect(clippy::disallowed_macros, reason = "a deadline would be a part of what is measured")]
         ractor::call!(actor, Ask).expect("an answer");
     });
 }

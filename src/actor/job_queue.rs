@@ -120,6 +120,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_job_that_is_superseded_before_it_began_never_begins() {
         let (queues, agent) = (JobQueues::default(), AgentId::new());
+        #[expect(clippy::disallowed_methods, reason = "a test makes some notes")]
         let (note, mut notes) = mpsc::unbounded_channel();
         for name in ["first", "second", "third"] {
             let note = note.clone();

@@ -17,6 +17,7 @@ impl Model {
     pub(crate) async fn new(world: &World) -> Self {
         let listener = TcpListener::bind((world.host_gateway, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
+        #[expect(clippy::disallowed_methods, reason = "a test asks some dozens of questions")]
         let (asked, questions) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
