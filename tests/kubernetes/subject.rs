@@ -94,6 +94,7 @@ pub(crate) fn act(words: &[String]) {
                 std::thread::park();
             }
         }
+        #[expect(clippy::disallowed_methods, reason = "it stands for a program that ends at once")]
         ["exit", code] => std::process::exit(code.parse().unwrap()),
         words => panic!("no such act: {words:?}"),
     }
@@ -105,5 +106,6 @@ fn until_asked_to_end() {
         let mut asked = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
         asked.recv().await;
     });
+    #[expect(clippy::disallowed_methods, reason = "it stands for a program that ends at once")]
     std::process::exit(143);
 }
