@@ -21,8 +21,10 @@ use crate::runtime::{Caps, NetworkIsolation};
 pub struct Runtime {
     #[schema(value_type = String)]
     name: &'static str,
-    /// Whether it answers now.
+    /// Whether it answers now, and lets the service do what it needs.
     reachable: bool,
+    /// Why not.
+    problem: Option<String>,
     enforces_cpu: bool,
     enforces_memory: bool,
     /// What keeps agents from each other's network: `own`, `by-policy` or `none`.
@@ -113,8 +115,9 @@ pub async fn rotate_key(state: State<Api>, _: EmptyBody) -> Result<Json<RotatedK
 impl Runtime {
     pub async fn look(api: &Api) -> Self {
         let Caps { name, enforces_cpu, enforces_memory, isolates_network, walls, .. } = api.plane.caps();
-        let reachable = api.plane.ping_runtime().await.is_ok();
+        let problem = api.plane.ping_runtime().await.err().map(|error| error.to_string());
+        let reachable = problem.is_none();
         let image = if reachable { api.plane.default_software().await.and_then(Image::of) } else { None };
-        Self { name, reachable, enforces_cpu, enforces_memory, isolates_network, walls, image }
+        Self { name, reachable, problem, enforces_cpu, enforces_memory, isolates_network, walls, image }
     }
 }

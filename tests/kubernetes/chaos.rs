@@ -140,13 +140,13 @@ pub(crate) async fn a_node_that_is_lost_gets_no_second_pod(world: &World) {
     let before = uid(world, &pod_of(&id)).unwrap();
     let container = world.container(&pod_of(&id)).unwrap();
     cluster::ok(&["signal", "KILL", "kubelet"]);
-    // The agent hangs, and nobody can tell whether it does.
-    cluster::ok(&["docker", "pause", &container]);
     let told = until("it is unknown", async || {
         let (_, why) = zeroone.service.get(&format!("/api/agents/{id}/explain")).await;
         why["unknownSince"].is_string().then_some(())
     });
     told.await;
+    // The agent hangs, and nobody can tell whether it does.
+    cluster::ok(&["docker", "pause", &container]);
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(uid(world, &pod_of(&id)), Some(before.clone()), "a second one was started");

@@ -41,10 +41,17 @@ pub(super) async fn look(client: &Client, config: &Config) -> Service {
 fn state(check: &str, url: &str, ready: &Value) -> Finding {
     let details = &ready["details"];
     let version = cell(&details["version"]);
-    let missing: Vec<&str> = [
-        (details["store"]["writable"] == true, "its store cannot be written: look at the disk"),
-        (details["runtime"]["reachable"] == true, "its engine does not answer: start it"),
-        (details["actors"] == true, "its actors do not answer: look at its log, then restart it; agents run on"),
+    let engine = match details["runtime"]["problem"].as_str() {
+        Some(problem) => format!("its engine does not answer as it should: {problem}"),
+        None => "its engine does not answer: start it".to_owned(),
+    };
+    let missing: Vec<String> = [
+        (details["store"]["writable"] == true, "its store cannot be written: look at the disk".to_owned()),
+        (details["runtime"]["reachable"] == true, engine),
+        (
+            details["actors"] == true,
+            "its actors do not answer: look at its log, then restart it; agents run on".to_owned(),
+        ),
     ]
     .into_iter()
     .filter(|(fine, _)| !fine)

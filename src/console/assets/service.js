@@ -40,7 +40,7 @@ const runtime = () =>
     const it = await call("/api/admin/runtime");
     const list = facts(h("dl"), [
       ["Runtime", it.name],
-      ["Answers", yes(it.reachable)],
+      ["Answers", it.problem ? `no: ${it.problem}` : yes(it.reachable)],
       ["Limits processor time", yes(it.enforcesCpu)],
       ["Limits memory", yes(it.enforcesMemory)],
       ["Separates networks", { own: "yes", "by-policy": "by a policy", none: "no" }[it.isolatesNetwork] ?? "unknown"],
