@@ -1,11 +1,11 @@
 //! Instances as Pods of a Kubernetes cluster.
 //!
 //! An instance is an immutable Secret, a claim on a volume, and while it is to run a Pod of a fixed name that the Secret
-//! owns ([`objects`]). The name is what keeps a second Pod away: the API server gives it out again only when the node has
+//! owns (`objects`). The name is what keeps a second Pod away: the API server gives it out again only when the node has
 //! confirmed the end of the first. So a Pod whose node is lost is left alone, for however long.
 //!
 //! Every look is a question to the API server: there is no copy of its state that could be stale. One watch wakes whoever
-//! has to look again ([`watch`]).
+//! has to look again (`watch`).
 
 mod cluster;
 mod forward;
