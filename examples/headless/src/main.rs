@@ -29,7 +29,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let spec = SpecPatch::new("Ada", Provider::Ollama, "llama3.2").create()?.spec;
     let agent = plane.create_agent(user.id, NewAgent::new(spec, Credentials::default())).await?;
     let running = agent.wait(&[Status::Running], PATIENCE).await?;
-    println!("{} runs on port {}", running.record.slug, running.port);
+    // Engines that give each agent an address of its own, such as a cluster, need no port.
+    let port = running.port.map_or_else(|| "no port".to_owned(), |port| format!("port {port}"));
+    println!("{} runs on {port}", running.record.slug);
 
     // Somebody kills it; the supervisor notices and starts it again.
     let restarts = |view: &AgentView| view.record.state.restart_count;
