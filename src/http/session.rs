@@ -22,17 +22,22 @@ pub const COOKIE: &str = "zeroone_session";
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The session's token. None where there are two: a page of the same site can add one, but cannot take ours away.
+/// The session's token.
 pub fn token(headers: &HeaderMap) -> Option<Secret<String>> {
+    only_cookie(headers, COOKIE).map(Secret::from)
+}
+
+/// A cookie's value. None where there are two: a page of the same site can add one, but cannot take ours away.
+pub fn only_cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut found = headers
         .get_all(header::COOKIE)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|cookies| cookies.split(';'))
         .filter_map(|cookie| cookie.trim().split_once('='))
-        .filter(|(name, _)| *name == COOKIE);
-    let (_, token) = found.next()?;
-    found.next().is_none().then(|| Secret::from(token))
+        .filter(|(found, _)| *found == name);
+    let (_, value) = found.next()?;
+    found.next().is_none().then_some(value)
 }
 
 /// Whether a request with a session may be followed.

@@ -3,9 +3,10 @@
 //! It is in a cookie, so that the service has nothing to keep for people who never come back, and a restart in between
 //! costs nobody their sign-in. It protects its own browser alone: what it says is compared with what the provider sends.
 
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue};
 
 use crate::domain::Secret;
+use crate::http::session::only_cookie;
 
 /// Long enough for somebody who has to find their second factor.
 const KEPT_SECS: u32 = 15 * 60;
@@ -29,17 +30,7 @@ impl Attempt {
     /// What this browser's attempt is; none where there are two.
     pub fn of(headers: &HeaderMap, https: bool) -> Option<Self> {
         let name = if https { SECURE } else { PLAIN };
-        let mut found = headers
-            .get_all(header::COOKIE)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|cookies| cookies.split(';'))
-            .filter_map(|cookie| cookie.trim().split_once('='))
-            .filter(|(found, _)| *found == name);
-        let (_, value) = found.next()?;
-        if found.next().is_some() {
-            return None;
-        }
+        let value = only_cookie(headers, name)?;
         let mut parts = form_urlencoded::parse(value.as_bytes()).map(|(_, part)| part.into_owned());
         let (state, nonce, verifier, next) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         Some(Self { state: state.into(), nonce: nonce.into(), verifier: verifier.into(), next })
@@ -78,6 +69,8 @@ pub fn own_path(path: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::header;
+
     use super::*;
 
     #[test]
