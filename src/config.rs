@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! layers    one table of values, each layer put over the one before, with the origin of each value
-//! sections  the table as types, and what the parts of the service take of it
+//! sections  the table as types, and what the parts of the service take of it; oidc: one of them
 //! ranges    what numbers make sense                      nearest   "did you mean"
 //! show      the table as TOML again                      variables the environment's names
 //! docker_host, proxies   what other programs' variables say, for keys that nothing set
@@ -15,6 +15,7 @@
 mod docker_host;
 mod layers;
 mod nearest;
+mod oidc;
 mod proxies;
 mod ranges;
 mod sections;
@@ -28,8 +29,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use layers::Origin;
+pub use oidc::Oidc;
 pub use sections::{
-    Accounts, Agents, Docker, Health, Kubernetes, Log, LogFormat, Oidc, Process, Proxy, RateLimit, Reconcile, Restart,
+    Accounts, Agents, Docker, Health, Kubernetes, Log, LogFormat, Process, Proxy, RateLimit, Reconcile, Restart,
     RuntimeChoice, Server, Start, VaultSection,
 };
 
