@@ -16,6 +16,7 @@ mod audit;
 mod backup;
 mod chaos;
 mod client;
+mod confirm;
 mod contexts;
 mod demo;
 mod descriptors;
@@ -26,6 +27,7 @@ mod login;
 mod manual;
 mod message;
 mod model_key;
+mod orphan;
 mod outcome;
 mod output;
 mod password;
@@ -88,6 +90,9 @@ enum Verb {
     Key(account::KeyVerb),
     /// Print a one-time link that signs an administrator in, for whoever has the data folder and has lost everything else.
     AdminLink(admin_link::AdminLinkArgs),
+    /// What the runtime has of this installation and no agent claims, for those with the admin scope.
+    #[command(subcommand)]
+    Orphan(orphan::OrphanVerb),
     /// Who did what, newest first.
     Audit(audit::AuditArgs),
     /// Make a new master key and seal everything with it, while the service runs.
@@ -180,6 +185,7 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         Verb::User(verb) => one_thread(account::run_user(verb, &client(environment)?)),
         Verb::Key(verb) => one_thread(account::run_key(verb, &client(environment)?)),
         Verb::AdminLink(args) => one_thread(admin_link::run(args, environment, cli.client.output(environment))),
+        Verb::Orphan(verb) => one_thread(orphan::run(verb, &client(environment)?)),
         Verb::Audit(args) => one_thread(audit::run(args, &client(environment)?)),
         Verb::RotateKey => one_thread(account::rotate_key(&client(environment)?)),
         Verb::Backup(args) => one_thread(backup::backup(args, &client(environment)?)),

@@ -44,6 +44,7 @@ mod limits;
 mod local;
 mod memory;
 mod metrics;
+mod models;
 mod options;
 mod outbound;
 mod pairing;
@@ -68,6 +69,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use local::{LocalError, check_health, new_code};
+pub use models::list_models;
 pub use options::{Options, UsageError};
 pub use snapshot::copy_database;
 

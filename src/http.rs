@@ -39,6 +39,7 @@ mod metrics;
 mod oidc;
 mod openai;
 mod openapi;
+mod orphans;
 mod params;
 mod pieces;
 mod prefer;
@@ -78,6 +79,7 @@ use self::guard::{Rule, guarded};
 use self::state::Api;
 use crate::control::ControlPlane;
 
+pub use self::agents::ListModels;
 pub use self::backup::BackupOptions;
 #[cfg(feature = "oidc")]
 pub use self::oidc::{OidcOptions, Provider as OidcProvider};
@@ -115,17 +117,18 @@ pub fn openapi() -> serde_json::Value {
 /// Every route with its rule.
 fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
     #[cfg(feature = "oidc")]
-    let by_provider = [(Rule::Open, routes!(oidc::start)), (Rule::SignIn, routes!(oidc::callback))];
+    let by_provider = [(Rule::Open, routes!(oidc::start)), (Rule::OpenAudited, routes!(oidc::callback))];
     #[cfg(not(feature = "oidc"))]
     let by_provider = [];
     let mut table = vec![
         (Rule::Open, routes!(service::livez)),
         (Rule::Open, routes!(service::readyz)),
-        (Rule::Open, routes!(service::metrics)),
+        (Rule::OpenAudited, routes!(service::metrics)),
         (Rule::Open, routes!(service::openapi_json)),
         (Rule::Open, routes!(problem_page::problem_page)),
         (Rule::READ, routes!(agents::list)),
         (Rule::create(agents::created), routes!(agents::create)),
+        (Rule::CHECK, routes!(agents::check)),
         (Rule::READ_AGENT, routes!(agents::get)),
         (Rule::WRITE_AGENT, routes!(agents::patch)),
         (Rule::WRITE_AGENT, routes!(agents::delete)),
@@ -134,7 +137,7 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::WRITE_AGENT, routes!(agents::restart)),
         (Rule::VISIT, routes!(dashboard::dashboard)),
         (Rule::WRITE_AGENT, routes!(agents::upgrade)),
-        (Rule::WRITE_AGENT, routes!(agents::export)),
+        (Rule::EXPORT, routes!(agents::export)),
         (Rule::import(agents::brought_in), routes!(agents::import)),
         (Rule::copy(agents::brought_in), routes!(agents::clone)),
         (Rule::READ_AGENT, routes!(agents::wait)),
@@ -157,10 +160,10 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::SEND_OWN, routes!(openai::chat)),
         (Rule::SEND_OWN, routes!(openai::responses)),
         (Rule::Open, routes!(sign_in::ways)),
-        (Rule::SignIn, routes!(sign_in::login)),
-        (Rule::SignIn, routes!(sign_in::link)),
-        (Rule::SignIn, routes!(sign_in::register)),
-        (Rule::SignIn, routes!(sign_in::logout)),
+        (Rule::OpenAudited, routes!(sign_in::login)),
+        (Rule::OpenAudited, routes!(sign_in::link)),
+        (Rule::OpenAudited, routes!(sign_in::register)),
+        (Rule::OpenAudited, routes!(sign_in::logout)),
         (Rule::ANY_KEY, routes!(account::me)),
         (Rule::PASSWORD, routes!(account::change_password)),
         (Rule::READ, routes!(audit::own_audit)),
@@ -189,6 +192,8 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::ADMIN, routes!(invitations::delete_invitation)),
         (Rule::ADMIN, routes!(admin::list_agents)),
         (Rule::ADMIN, routes!(admin::runtime)),
+        (Rule::ADMIN, routes!(orphans::list_orphans)),
+        (Rule::ADMIN, routes!(orphans::settle_orphan)),
         (Rule::ADMIN, routes!(admin::rotate_key)),
         (Rule::ADMIN_STREAMED, routes!(backup::backup)),
     ];

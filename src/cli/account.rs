@@ -174,8 +174,13 @@ async fn set_status(client: &Client, user: &str, status: &str) -> Result<(), Fai
 
 /// The path of a user who is named by id or e-mail address.
 async fn path_of(client: &Client, user: &str) -> Result<String, Failure> {
+    Ok(format!("/api/admin/users/{}", id_of(client, user).await?))
+}
+
+/// The id of a user who is named by id or e-mail address.
+pub(super) async fn id_of(client: &Client, user: &str) -> Result<String, Failure> {
     if let Ok(id) = user.parse::<UserId>() {
-        return Ok(format!("/api/admin/users/{id}"));
+        return Ok(id.to_string());
     }
     if !user.contains('@') {
         return Err(Failure::Usage(format!("{} is neither a user's id nor an e-mail address", output::plain(user))));
@@ -183,7 +188,7 @@ async fn path_of(client: &Client, user: &str) -> Result<String, Failure> {
     let query: String = user.bytes().map(|byte| format!("%{byte:02x}")).collect();
     let found = client.list(&format!("/api/admin/users?email={query}")).await?;
     match found.first().and_then(|user| user["id"].as_str()) {
-        Some(id) => Ok(format!("/api/admin/users/{id}")),
+        Some(id) => Ok(id.to_owned()),
         None => Err(Failure::NotFound(format!("no user has the e-mail address {}", output::plain(user)))),
     }
 }

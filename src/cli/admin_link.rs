@@ -13,7 +13,9 @@ use super::outcome::Failure;
 use super::output::{self, Output, line};
 use super::settings::{InstallationArgs, load};
 use crate::domain::{TicketId, Timestamp, Token, UserStatus, later};
-use crate::store::{Batch, OpenError, Store, StoreOptions, TicketKind, TicketRecord, UserRecord};
+use crate::store::{
+    AuditOutcome, AuditRecord, Batch, OpenError, Store, StoreOptions, TicketKind, TicketRecord, UserRecord,
+};
 
 /// Whoever asks for it is at the machine.
 const GOOD_FOR: Duration = Duration::from_secs(60 * 60);
@@ -50,7 +52,7 @@ pub(super) async fn run(args: AdminLinkArgs, environment: &Environment, output: 
         created_at: now,
         expires_at: later(now, GOOD_FOR),
     };
-    store.commit(Batch::put_ticket(&ticket)).await.map_err(Failure::of)?;
+    store.commit(Batch::put_ticket(&ticket).audited(record(&user, now))).await.map_err(Failure::of)?;
     store.close().await;
     let path = format!("/sign-in#link={}", secret.expose());
     if output.json {
@@ -62,6 +64,24 @@ pub(super) async fn run(args: AdminLinkArgs, environment: &Environment, output: 
     ));
     line(&path);
     Ok(())
+}
+
+/// Nobody has said who they are: whoever has the files.
+fn record(user: &UserRecord, now: Timestamp) -> AuditRecord {
+    AuditRecord {
+        offset: 0,
+        time: now,
+        user: None,
+        key: None,
+        session: None,
+        address: None,
+        action: "zeroone admin-link".into(),
+        target: format!("/api/admin/users/{}", user.id),
+        owner: Some(user.id),
+        outcome: AuditOutcome::Done,
+        code: None,
+        request: String::new(),
+    }
 }
 
 fn choose(users: Vec<UserRecord>, wanted: Option<&str>) -> Result<UserRecord, Failure> {

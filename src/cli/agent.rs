@@ -8,7 +8,7 @@ mod tables;
 mod upgrade;
 mod wait;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Subcommand;
@@ -21,6 +21,7 @@ use self::wait::LONGEST_SECS;
 use super::Environment;
 use super::account::created;
 use super::client::Client;
+use super::confirm::confirmed;
 use super::message::{self, MessageArgs};
 use super::outcome::Failure;
 use super::output::{self, cell};
@@ -118,6 +119,8 @@ pub(super) enum AgentVerb {
     Incidents { agent: String },
     /// Why it is in its status, what happens next, and what to do.
     Explain { agent: String },
+    /// Open its own page: prints where it is and a code that lets you in once, within five minutes.
+    Dashboard { agent: String },
     /// Write its workspace and memory to a file; no secret is in it.
     Export {
         agent: String,
@@ -160,6 +163,7 @@ pub(super) async fn run(verb: AgentVerb, client: &Client, environment: &Environm
             let path = find(client, &agent).await?.path("/incidents");
             tables::incidents(client.output, &client.list(&path).await?)
         }
+        AgentVerb::Dashboard { agent } => dashboard(client, &agent).await,
         AgentVerb::Export { agent, file } => data::export(&agent, file, client).await,
         AgentVerb::Import(args) => data::import(*args, client, environment).await,
         AgentVerb::Clone(args) => data::clone(args, client).await,
@@ -209,14 +213,8 @@ async fn reached(client: &Client, agent: &Agent, mut record: Value, wanted: Opti
 async fn delete(client: &Client, called: &str, yes: bool, wait: bool) -> Result<(), Failure> {
     let agent = find(client, called).await?;
     let name = &agent.name;
-    if !yes && std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
-        let _ =
-            write!(std::io::stderr(), "Delete {name} with its memory and all its data? This cannot be undone. [y/N] ");
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer)?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Err(Failure::Refused(format!("{name} was not deleted")));
-        }
+    if !yes && !confirmed(&format!("Delete {name} with its memory and all its data? This cannot be undone."))? {
+        return Err(Failure::Refused(format!("{name} was not deleted")));
     }
     let mut gone = client.delete(&agent.path("")).await?;
     if wait && !gone {
@@ -227,6 +225,26 @@ async fn delete(client: &Client, called: &str, yes: bool, wait: bool) -> Result<
         return output::json(&json!({ "id": agent.id, "deleted": gone }));
     }
     output::line(&if gone { format!("deleted {name}") } else { format!("{name} is being deleted") });
+    Ok(())
+}
+
+async fn dashboard(client: &Client, called: &str) -> Result<(), Failure> {
+    let agent = find(client, called).await?;
+    let mut invitation = client.post(&agent.path("/dashboard"), &json!({})).await?;
+    // Whatever ends TLS for the service does so for its agents' names.
+    let (scheme, rest) = client.url().split_once("://").unwrap_or(("http", client.url()));
+    let port =
+        rest.split('/').next().and_then(|host| host.rsplit_once(':')).filter(|(_, port)| port.parse::<u16>().is_ok());
+    let port = port.map_or_else(String::new, |(_, port)| format!(":{port}"));
+    invitation["url"] = format!("{scheme}://{}{port}/", cell(&invitation["host"])).into();
+    if client.output.json {
+        return output::json(&invitation);
+    }
+    output::line(&cell(&invitation["url"]));
+    output::line(&format!(
+        "enter {} where the page asks for a pairing code, within five minutes",
+        cell(&invitation["code"])
+    ));
     Ok(())
 }
 

@@ -175,6 +175,7 @@ fn http_options(config: &Config, closing: &CancellationToken, base: HttpOptions)
         cors_origins: config.server.cors_origins.clone(),
         hosts: config.server.hosts.clone(),
         proxy: config.proxy.options(),
+        list_models: Some(|question| Box::pin(crate::gateway::list_models(question))),
         backup: Some(BackupOptions {
             folder: config.data.clone(),
             copy_database: crate::gateway::copy_database,

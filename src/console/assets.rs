@@ -34,11 +34,13 @@ files! {
     "dom.js" SCRIPT;
     "fields.js" SCRIPT;
     "icon.svg" IMAGE;
+    "import.js" SCRIPT;
     "keys.js" SCRIPT;
     "logs.js" SCRIPT;
     "manage.js" SCRIPT;
     "markdown.js" SCRIPT;
     "new.js" SCRIPT;
+    "orphans.js" SCRIPT;
     "overview.js" SCRIPT;
     "plot.js" SCRIPT;
     "service.js" SCRIPT;

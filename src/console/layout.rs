@@ -35,10 +35,11 @@ pub(super) enum Frame {
 }
 
 const MENU: [(&str, &str); 2] = [("/", "Agents"), ("/account", "Account")];
-const ADMINISTRATION: [(&str, &str); 4] = [
+const ADMINISTRATION: [(&str, &str); 5] = [
     ("/admin/users", "Users"),
     ("/admin/agents", "All agents"),
     ("/admin/service", "Service"),
+    ("/admin/orphans", "Orphans"),
     ("/admin/audit", "Audit"),
 ];
 

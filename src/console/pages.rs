@@ -23,6 +23,7 @@ pub(super) struct Page {
 pub(super) const PAGES: &[Page] = &[
     page("/", "Agents", "agents.js", agents::list),
     page("/agents/new", "New agent", "new.js", agents::new),
+    page("/agents/import", "Import an agent", "import.js", agents::import),
     page("/agents/{id}", "Overview", "overview.js", agent::overview),
     page("/agents/{id}/chat", "Chat", "chat.js", agent::chat),
     page("/agents/{id}/logs", "Logs", "logs.js", agent::logs),
@@ -34,6 +35,7 @@ pub(super) const PAGES: &[Page] = &[
     page("/admin/users", "Users", "users.js", admin::users),
     page("/admin/agents", "All agents", "admin.js", admin::agents),
     page("/admin/service", "Service", "service.js", admin::service),
+    page("/admin/orphans", "Orphans", "orphans.js", admin::orphans),
     page("/admin/audit", "Audit", "audit.js", admin::audit),
     Page { frame: Frame::Plain, ..page("/sign-in", "Sign in", "sign-in.js", sign_in::page) },
 ];

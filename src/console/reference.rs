@@ -39,7 +39,7 @@ pub(super) fn page(view: &View) -> Markup {
                 h2 id=(TYPES) { (TYPES) }
                 @for (name, schema) in document["components"]["schemas"].as_object().into_iter().flatten() {
                     details.operation id={ "type-" (name) } {
-                        summary { code { (name) } " " span.hint { (text(&schema["description"])) } }
+                        summary { code { (name) } " " em { (text(&schema["description"])) } }
                         (shape(schema))
                     }
                 }
@@ -70,7 +70,7 @@ fn operation_of(path: &str, method: &str, operation: &Value) -> Markup {
         .collect();
     html! {
         details.operation {
-            summary { code.method.(method) { (method.to_uppercase()) } " " code.path { (path) } " " span.hint { (summary) } }
+            summary { code.method.(method) { (method.to_uppercase()) } " " code.path { (path) } " " em { (summary) } }
             @for part in about.iter().filter(|part| !part.is_empty()) { p { (part) } }
             p.hint {
                 @if operation["security"].is_null() { "Needs no key." } @else if scopes.is_empty() { "Any key." } @else { "Scope: " (scopes.join(", ")) "." }
@@ -79,7 +79,7 @@ fn operation_of(path: &str, method: &str, operation: &Value) -> Markup {
             @if !parameters.is_empty() {
                 h3 { "Parameters" }
                 (table(&["Name", "Where", "Type", "Meaning"], parameters.iter().map(|it| vec![
-                    html! { code { (text(&it["name"])) } @if it["required"] == true { " " span.hint { "required" } } },
+                    html! { code { (text(&it["name"])) } @if it["required"] == true { " " em { "required" } } },
                     html! { (text(&it["in"])) },
                     html! { (kind(&it["schema"])) },
                     html! { (text(&it["description"])) },
@@ -120,7 +120,7 @@ fn shape(schema: &Value) -> Markup {
     html! {
         @for part in parts { p { "All of " (kind(part)) ", and:" } }
         (table(&["Field", "Type", "Meaning"], fields.iter().map(|(name, field, required)| vec![
-            html! { code { (name) } @if *required { " " span.hint { "required" } } },
+            html! { code { (name) } @if *required { " " em { "required" } } },
             html! { (kind(field)) },
             html! { (text(&field["description"])) },
         ])))
@@ -179,8 +179,8 @@ fn words(schema: &Value) -> String {
 fn table(names: &[&str], rows: impl Iterator<Item = Vec<Markup>>) -> Markup {
     html! {
         table {
-            thead { tr { @for name in names { th { (name) } } } }
-            tbody { @for row in rows { tr { @for cell in row { td { (cell) } } } } }
+            tr { @for name in names { th { (name) } } }
+            @for row in rows { tr { @for cell in row { td { (cell) } } } }
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Two tasks, so that neither waits for the other: the watcher passes the engine's wake-ups to the actors, and the sweep
 //! lists the instances now and then and deals with those that belong to no agent.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,11 +14,10 @@ use ractor::ActorRef;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{ACTOR_PATIENCE, recover};
-use crate::actor::{Creation, Orphans, RegistryMsg, RegistrySlot, Services, SupervisorMsg, ask};
-use crate::domain::{AgentId, UpgradeStage};
-use crate::ledger::SlugRequest;
-use crate::runtime::{DataPolicy, InstanceKey, ObservedInstance, Resync};
+use super::orphans::{self, OrphanError};
+use crate::actor::{Orphans, RegistrySlot, Services, SupervisorMsg};
+use crate::domain::AgentId;
+use crate::runtime::{ObservedInstance, Resync};
 
 /// How often instances are compared with records. Events do the daily work; this finds what no event told of.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -107,18 +106,11 @@ async fn clear_orphans(
     registry: &RegistrySlot,
     before: HashMap<AgentId, Orphan>,
 ) -> HashMap<AgentId, Orphan> {
-    let limit = services.settings.limits.engine_call;
-    let permit = services.engine_calls.acquire().await;
-    let Ok(Ok(found)) = timeout(limit, services.runtime.list_owned()).await else { return before };
-    drop(permit);
+    let Ok(found) = orphans::unclaimed(services).await else { return before };
     let mut orphans = HashMap::new();
-    let rehearsals = rehearsals(services);
     for instance in found {
         let agent = instance.key.agent;
-        if rehearsals.contains(&agent) {
-            continue;
-        }
-        if services.views.get(agent).is_some() || !services.lease.is_held() {
+        if !services.lease.is_held() {
             continue;
         }
         let Some(known) = before.get(&agent) else {
@@ -132,7 +124,7 @@ async fn clear_orphans(
         };
         let key = instance.key.clone();
         let settled = match treatment(deleted_here, services.settings.orphans) {
-            Treatment::Remove => remove(services, &key).await,
+            Treatment::Remove => orphans::remove(services, &key).await.is_ok(),
             Treatment::Adopt => adopt(services, registry, instance).await,
             Treatment::Report => false,
         };
@@ -146,43 +138,14 @@ async fn clear_orphans(
     orphans
 }
 
-/// Instances in which an upgrade is tried. They have no record of their own, and are removed by whoever tries it.
-fn rehearsals(services: &Services) -> HashSet<AgentId> {
-    let upgrade = |id| services.views.get(id)?.record.upgrade.clone();
-    let instance = |stage| match stage {
-        UpgradeStage::Rehearsing { instance } => Some(instance),
-        UpgradeStage::Forward | UpgradeStage::Back => None,
-    };
-    services.views.ids().into_iter().filter_map(|id| instance(upgrade(id)?.stage)).collect()
-}
-
-async fn remove(services: &Services, key: &InstanceKey) -> bool {
-    tracing::warn!(agent = %key.agent, slug = %key.slug, "removing an instance that belongs to no agent");
-    let removed = timeout(services.settings.limits.engine_call, services.runtime.remove(key, DataPolicy::Remove)).await;
-    matches!(removed, Ok(Ok(())))
-}
-
-/// Records an instance that is newer than the store, e.g. after yesterday's backup was restored. Its data is used as it is;
-/// secrets that only its owner has are missing. False where it does not tell whose it is.
+/// False where it does not tell whose it is, or is not adopted yet.
 async fn adopt(services: &Services, registry: &RegistrySlot, seen: ObservedInstance) -> bool {
     let (agent, slug) = (seen.key.agent, seen.key.slug.clone());
-    let origin = timeout(services.settings.limits.engine_call, services.runtime.origin(&seen.key)).await;
-    let Ok(Ok(Some(origin))) = origin else { return false };
-    let record = recover::adopted(seen, origin, services.clock.now());
-    let creation =
-        Creation { record, slug: SlugRequest::Suggested(slug.clone()), idempotency: None, adopted: true, acting: None };
-    let create = |reply| RegistryMsg::Create { creation: Box::new(creation), reply };
-    match ask(&registry.load_full(), create, ACTOR_PATIENCE).await {
-        Ok(Ok(_view)) => {
-            tracing::warn!(%agent, %slug, "an instance that no record knew was adopted; its secrets are missing");
-            true
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(%agent, %slug, %error, "an instance that no record knows cannot be adopted");
-            false
-        }
+    match orphans::adopt(services, registry, seen, None).await {
+        Ok(_) => true,
+        Err(OrphanError::NoOwner) => false,
         Err(error) => {
-            tracing::warn!(%agent, %slug, %error, "an instance that no record knows is not adopted yet");
+            tracing::warn!(%agent, %slug, %error, "an instance that no record knows is not adopted");
             false
         }
     }

@@ -158,9 +158,9 @@ fn port_of(seen: &ObservedInstance) -> Option<HostPort> {
 }
 
 /// The record of an instance that a running control plane adopts; the registry assigns its slug and port.
-pub(super) fn adopted(seen: ObservedInstance, origin: Origin, now: Timestamp) -> AgentRecord {
-    let (user, slug) = (origin.user, seen.key.slug.clone());
-    record(Found { seen, origin: Some(origin) }, user, slug, now).0
+pub(super) fn adopted(seen: ObservedInstance, origin: Option<Origin>, user: UserId, now: Timestamp) -> AgentRecord {
+    let slug = seen.key.slug.clone();
+    record(Found { seen, origin }, user, slug, now).0
 }
 
 impl RecoveredAgent {

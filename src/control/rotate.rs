@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use super::{ACTOR_PATIENCE, ControlPlane};
 use crate::actor::{AgentMsg, AskError, ask};
+use crate::audit;
 use crate::domain::AgentId;
 use crate::store::{Answer, Batch, Conflict, IdempotencyRecord, IdempotencyState, OpenError, StoreError};
 use crate::vault::{MasterKey, MasterKeyError, RingKeyId};
@@ -74,6 +75,8 @@ impl ControlPlane {
     pub async fn rotate_master_key(&self) -> Result<Rotation, RotateError> {
         let KeyFile { path, .. } = self.key_file.clone().ok_or(RotateError::NoFile)?;
         let _one_at_a_time = self.rotating.try_lock().map_err(|_| RotateError::InProgress)?;
+        // Before there is a new key: what comes then goes on even if the service is killed, when nobody knows who began it.
+        audit::commit(self.store(), Batch::touch()).await?;
         let file = path.clone();
         let ring = blocking(move || MasterKey::add_to(&file)).await?;
         self.vault().replace_ring(&ring);

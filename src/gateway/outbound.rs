@@ -32,15 +32,25 @@ pub(super) struct HttpClients {
     local_plain: OnceLock<Client>,
     local_tls: OnceLock<Client>,
     public_only: OnceLock<Client>,
+    /// Whether there is only that one.
+    is_public_only: bool,
 }
 
 impl HttpClients {
+    /// Those that connect to nothing but public addresses.
+    pub(super) fn public_only() -> Self {
+        Self { is_public_only: true, ..Self::default() }
+    }
+
     /// The client for a configured URL. `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` count, but never for
     /// this machine: a proxy elsewhere has a loopback of its own.
     ///
     /// # Errors
     /// See [`OutboundError`].
     pub(super) fn client(&self, url: &str) -> Result<Client, OutboundError> {
+        if self.is_public_only {
+            return self.fetching(false);
+        }
         let url = reqwest::Url::parse(url).ok();
         let is_tls = url.as_ref().is_some_and(|url| url.scheme() == "https");
         let is_local = url.as_ref().and_then(|url| url.host_str()).is_some_and(is_loopback_host);

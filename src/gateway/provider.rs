@@ -183,21 +183,7 @@ impl Model {
         let Some(target) = self.targets.first() else {
             return Err(ModelError::new(Reason::NotConfigured, "no provider is configured"));
         };
-        let key = target.key.as_ref();
-        let mut first = None;
-        for endpoint in &target.route.endpoints {
-            match http::models(clients, endpoint, key).await {
-                Ok(models) => return Ok(models),
-                Err(error) => {
-                    let more = is_elsewhere(&error);
-                    first.get_or_insert(error.at(&endpoint.host(), key.map(|key| key.expose().as_str())));
-                    if !more {
-                        break;
-                    }
-                }
-            }
-        }
-        Err(first.unwrap_or_else(|| ModelError::new(Reason::NotConfigured, "no provider is configured")))
+        target.route.models(clients, target.key.as_ref()).await
     }
 
     /// Calls one target until it answers or nothing helps.
@@ -254,6 +240,47 @@ impl Model {
             }
         }
         Ok(body)
+    }
+}
+
+impl Route {
+    /// Asks for the models, at the first address that has any.
+    ///
+    /// # Errors
+    /// See [`ModelError`].
+    pub(super) async fn models(
+        &self,
+        clients: &HttpClients,
+        key: Option<&Secret<String>>,
+    ) -> Result<Vec<String>, ModelError> {
+        let mut first = None;
+        for endpoint in &self.endpoints {
+            match http::models(clients, endpoint, key).await {
+                Ok(models) => return Ok(models),
+                Err(error) => {
+                    let more = is_elsewhere(&error);
+                    first.get_or_insert(error.at(&endpoint.host(), key.map(|key| key.expose().as_str())));
+                    if !more {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(first.unwrap_or_else(|| ModelError::new(Reason::NotConfigured, "no provider is configured")))
+    }
+
+    /// Asks OpenRouter what it knows of the key: its list of models is for everybody.
+    ///
+    /// # Errors
+    /// See [`ModelError`].
+    pub(super) async fn key_is_taken(
+        &self,
+        clients: &HttpClients,
+        key: Option<&Secret<String>>,
+    ) -> Result<(), ModelError> {
+        let Some(endpoint) = self.endpoints.first() else { return Ok(()) };
+        let asked = http::ask(clients, endpoint, endpoint.below("/key"), key).await;
+        asked.map(drop).map_err(|error| error.at(&endpoint.host(), key.map(|key| key.expose().as_str())))
     }
 }
 

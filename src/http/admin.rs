@@ -11,6 +11,7 @@ use super::body::EmptyBody;
 use super::params::Params;
 use super::problem::{FieldError, Problem};
 use super::state::Api;
+use crate::audit::{acting, current};
 use crate::control::RotateError;
 use crate::domain::{ImageRef, InstallationId, Software, UserId};
 use crate::runtime::{Caps, NetworkIsolation};
@@ -107,7 +108,8 @@ pub struct RotatedKey {
 pub async fn rotate_key(state: State<Api>, _: EmptyBody) -> Result<Json<RotatedKey>, Problem> {
     let plane = state.plane.clone();
     // To its end, whether or not the caller stays.
-    let rotation = tokio::spawn(async move { plane.rotate_master_key().await }.in_current_span()).await;
+    let rotation =
+        tokio::spawn(acting(current(), async move { plane.rotate_master_key().await }).in_current_span()).await;
     let rotation = rotation.unwrap_or(Err(RotateError::Interrupted))?;
     Ok(Json(RotatedKey { key: rotation.key.to_string(), resealed: rotation.resealed }))
 }

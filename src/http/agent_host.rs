@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -13,12 +15,12 @@ use axum::response::{IntoResponse, Response};
 
 use tokio::time::Instant;
 
-use super::dashboard;
 use super::error::rate_limited;
 use super::gateway::{client, refused};
 use super::problem::{Code, Problem};
 use super::request::peer_of;
 use super::state::Api;
+use super::{audited, dashboard};
 use crate::control::{AgentHandle, DeliveryError};
 use crate::proxy::{self, Call, ForwardError, Mount};
 
@@ -37,16 +39,23 @@ pub async fn by_host_name(State(api): State<Api>, request: Request, next: Next) 
     };
     let visitor = wants_page(request.headers());
     let Some(agent) = api.plane.agent_by_slug(&slug) else { return unknown() };
-    match pass(&api, agent, request).await {
+    let (parts, body) = request.into_parts();
+    let pairing = dashboard::pairs(&parts).then(|| (agent.clone(), parts.clone()));
+    let response = match pass(&api, agent, parts, body).await {
         Ok(response) => response,
         Err(problem) if problem.code() == Code::AgentNotReady && visitor => waiting(),
         Err(problem) => problem.into_response(),
+    };
+    if let Some((agent, parts)) = pairing
+        && matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+    {
+        audited::paired(&api, &agent, &parts, None).await;
     }
+    response
 }
 
-async fn pass(api: &Api, agent: AgentHandle, request: Request) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    if let Some(paired) = dashboard::pair(api, &agent, &parts) {
+async fn pass(api: &Api, agent: AgentHandle, parts: Parts, body: Body) -> Result<Response, Problem> {
+    if let Some(paired) = dashboard::pair(api, &agent, &parts).await {
         return Ok(paired);
     }
     let visitor = dashboard::visitor(api, &agent, &parts);
@@ -149,8 +158,6 @@ fn waiting() -> Response {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
-
     use super::*;
 
     fn slug(uri: &str, host: Option<&str>) -> Option<String> {

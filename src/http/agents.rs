@@ -1,5 +1,6 @@
 //! `/api/agents`: the records and the commands.
 
+mod check;
 mod clone;
 mod command;
 mod create;
@@ -19,9 +20,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub use check::{__path_check, ListModels, check};
 pub use clone::{__path_clone, clone};
 pub use command::{__path_delete, __path_restart, __path_start, __path_stop, delete, restart, start, stop};
-pub use create::{__path_create, brought_in, create, created};
+pub use create::{__path_create, accepted, brought_in, create, created};
 pub use export::{__path_export, export};
 pub use import::{__path_import, import};
 pub use own::OwnedAgent;

@@ -1,4 +1,5 @@
-//! What of a request goes into the audit: every change, every refusal, and every look of an administrator at another's agent.
+//! What of a request goes into the audit: every change, every refusal, every export, and every look of an administrator at
+//! another's agent.
 //!
 //! A change that is a commit is written with it ([`crate::audit`]); the rest here, after the answer is known. Messages to
 //! agents are no changes. What was only not valid has changed nothing and is left out.
@@ -10,18 +11,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 
 use super::guard::KeyRule;
-use super::idempotency::Retry;
+use super::idempotency::{REPLAYED, Retry};
 use super::problem::{Code, Problem};
 use super::rate::{RateLimit, RateLimiter};
 use super::request::{Prefix, Trace, address_of};
 use super::state::Api;
 use crate::accounts::Caller;
 use crate::audit::{Acting, acting};
+use crate::control::AgentHandle;
 use crate::domain::{AgentId, KeyId, Scope, SessionId, Timestamp, UserId, elapsed};
 use crate::store::{AuditOutcome, AuditRecord, Batch};
 
@@ -31,6 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(10 * 60);
 const MAX_LOOKS: usize = 10_000;
 /// Ids and names of routes fit many times over.
 const MAX_TARGET: usize = 200;
+/// The list of all agents is a look at each of them.
+const EVERYONES_AGENTS: &str = "/api/admin/agents";
 
 /// What keeps the audit from being flooded.
 pub struct AuditBounds {
@@ -58,8 +63,8 @@ pub struct Audited {
     pub acting: Option<Arc<Acting>>,
     sketch: Sketch,
     user: Option<UserId>,
-    /// Whether it is to change something.
-    changes: bool,
+    /// Whether it is told of when it is done: see [`is_told`].
+    told: bool,
     /// An administrator looks at what is another user's.
     look: Option<(UserId, String)>,
 }
@@ -126,19 +131,24 @@ impl Sketch {
 }
 
 impl Audited {
-    pub fn of(api: &Api, request: &Request, caller: Option<&Caller>, changes: bool) -> Self {
+    pub fn of(api: &Api, request: &Request, caller: Option<&Caller>, told: bool) -> Self {
         let sketch = Sketch::of(api, request, caller);
         // Others see nothing that is not their own.
         let administrator = caller.filter(|caller| caller.may(Scope::Admin)).map(|caller| caller.user);
-        let look = administrator.filter(|_| sketch.owner(api).is_some());
+        let everyones = || sketch.uri.path().ends_with(EVERYONES_AGENTS);
+        let look = administrator.filter(|_| sketch.owner(api).is_some() || everyones());
         let look = look.map(|user| (user, format!("{} {}", sketch.method, sketch.target())));
-        let acting = (changes || caller.is_none()).then(|| Acting::new(sketch.record(api)));
-        Self { acting, user: sketch.user, sketch, changes, look }
+        let acting = (told || caller.is_none()).then(|| Acting::new(sketch.record(api)));
+        Self { acting, user: sketch.user, sketch, told, look }
     }
 
     /// What no commit has said, and is to be written.
     pub fn rest(self, api: &Api, response: &Response) -> Option<AuditRecord> {
         if self.acting.as_ref().is_some_and(|acting| acting.is_written()) {
+            return None;
+        }
+        // What was done the first time is in the audit since then.
+        if response.headers().contains_key(REPLAYED) {
             return None;
         }
         let behind = response.extensions().get::<Behind>().map(|behind| behind.0);
@@ -149,18 +159,43 @@ impl Audited {
     }
 
     fn outcome(&self, api: &Api, status: StatusCode) -> Option<AuditOutcome> {
-        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        // Whoever has guessed too often is not even asked.
+        let slowed = status == StatusCode::TOO_MANY_REQUESTS && self.user.is_none();
+        if slowed || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return api.audit.refusals.count(self.user).is_ok().then_some(AuditOutcome::Refused);
         }
         let looks = || self.look.as_ref().is_some_and(|look| api.audit.is_new(look, api.plane.now()));
         if status.is_client_error() {
             None
         } else if status.is_server_error() {
-            self.changes.then_some(AuditOutcome::Failed)
+            self.told.then_some(AuditOutcome::Failed)
         } else {
-            (self.changes || looks()).then_some(AuditOutcome::Done)
+            (self.told || looks()).then_some(AuditOutcome::Done)
         }
     }
+}
+
+/// A page of an agent's own has paired, as this caller; or was refused, where there is none.
+pub async fn paired(api: &Api, agent: &AgentHandle, parts: &Parts, caller: Option<&Caller>) {
+    if caller.is_none() && api.audit.refusals.count(None).is_err() {
+        return;
+    }
+    let user = caller.map(|caller| caller.user);
+    let record = AuditRecord {
+        offset: 0,
+        time: api.plane.now(),
+        user,
+        key: caller.and_then(|caller| caller.key),
+        session: caller.and_then(|caller| caller.session),
+        address: address_of(&parts.extensions, &parts.headers),
+        action: "POST /pair".into(),
+        target: format!("/api/agents/{}/dashboard", agent.id()),
+        owner: agent.view().map(|view| view.record.user).filter(|owner| Some(*owner) != user),
+        outcome: if caller.is_some() { AuditOutcome::Done } else { AuditOutcome::Refused },
+        code: caller.is_none().then(|| Code::Unauthorized.as_str().to_owned()),
+        request: parts.extensions.get::<Trace>().map_or_else(String::new, |trace| trace.request_id.clone()),
+    };
+    write(api, Some(record)).await;
 }
 
 /// Writes it. A store that cannot write has told the caller so already; here the log must do.
@@ -187,12 +222,12 @@ impl AuditBounds {
     }
 }
 
-/// Whether requests under this rule change what the service keeps. A message does not, and what is passed on to an agent is
-/// the agent's business.
-pub fn changes(method: &Method, rule: &KeyRule) -> bool {
+/// Whether requests under this rule change what the service keeps, or take out what an agent knows. A message does neither,
+/// and what is passed on to an agent is the agent's business.
+pub fn is_told(method: &Method, rule: &KeyRule) -> bool {
     let message = method == Method::POST && rule.scope == Some(Scope::MessagesSend);
     let passed_on = matches!(rule.retry, Retry::PassedOn) && rule.scope.is_none();
-    !method.is_safe() && !message && !passed_on
+    rule.discloses || (!method.is_safe() && !message && !passed_on)
 }
 
 /// In front of the routes by which people come in, where nobody is known yet.

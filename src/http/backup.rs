@@ -29,7 +29,9 @@ use tracing::Instrument as _;
 use super::body::EmptyBody;
 use super::problem::{Code, Problem};
 use super::state::Api;
+use crate::audit;
 use crate::domain::Timestamp;
+use crate::store::Batch;
 
 /// Pieces of the archive that may wait for a slow reader.
 const WAITING: usize = 16;
@@ -62,6 +64,8 @@ pub async fn backup(state: State<Api>, _: EmptyBody) -> Result<Response, Problem
     };
     let busy = Arc::clone(&options.busy).try_lock_owned();
     let busy = busy.map_err(|_| Problem::new(Code::InProgress, "A backup is under way already.").retry_after(1))?;
+    // Before the copy is made, so that the record is in it too.
+    audit::commit(state.plane.store(), Batch::touch()).await?;
     let draft = options.folder.join(DRAFT);
     let _ = tokio::fs::remove_file(&draft).await;
     state.plane.store().copy_to(&draft).await?;

@@ -10,6 +10,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::agents::OwnedAgent;
+use super::audited;
 use super::body::EmptyBody;
 use super::guard::lacking;
 use super::idempotency::HoldsSecret;
@@ -51,13 +52,19 @@ pub async fn dashboard(state: State<Api>, own: OwnedAgent, _: EmptyBody) -> Resu
     Ok(response)
 }
 
+/// Whether a page wants to pair, with a code of ours or of its gateway's.
+pub fn pairs(parts: &Parts) -> bool {
+    parts.method == Method::POST && parts.uri.path() == "/pair"
+}
+
 /// The answer to a page that pairs with a code of ours.
-pub fn pair(api: &Api, agent: &AgentHandle, parts: &Parts) -> Option<Response> {
-    if parts.method != Method::POST || parts.uri.path() != "/pair" {
+pub async fn pair(api: &Api, agent: &AgentHandle, parts: &Parts) -> Option<Response> {
+    if !pairs(parts) {
         return None;
     }
     let code = parts.headers.get("x-pairing-code")?.to_str().ok()?;
-    let token = api.visits.enter(agent.id(), code, api.plane.now())?;
+    let (token, caller) = api.visits.enter(agent.id(), code, api.plane.now())?;
+    audited::paired(api, agent, parts, Some(&caller)).await;
     let paired = json!({ "paired": true, "persisted": true, "token": token.expose(), "message": "Paired." });
     Some(Json(paired).into_response())
 }

@@ -38,8 +38,8 @@ use crate::proxy::socket_credential;
 pub enum Rule {
     /// Anyone, without a key.
     Open,
-    /// Whoever wants to come in; it is in the audit.
-    SignIn,
+    /// Anyone; what they change and what they are refused is in the audit.
+    OpenAudited,
     Key(KeyRule),
 }
 
@@ -50,6 +50,8 @@ pub struct KeyRule {
     /// Whether a key with the scope admin is enough, for what is done to one agent.
     pub or_admin: bool,
     pub retry: Retry,
+    /// Whether it is in the audit although it changes nothing: it takes out what an agent knows.
+    pub discloses: bool,
     /// The largest body that can be repeated with an `Idempotency-Key`.
     pub repeats: usize,
 }
@@ -61,10 +63,15 @@ impl Rule {
     pub const ADMIN: Self = Self::needs(Some(Scope::Admin));
     /// Of one agent: its owner's, or an administrator's.
     pub const READ_AGENT: Self = Self::of_agent(Scope::AgentsRead, Retry::Repeat);
+    /// What has a key of the caller's in its body, and makes nothing.
+    pub const CHECK: Self = Self::Key(KeyRule::new(Some(Scope::AgentsWrite), false, Retry::Unkept));
     /// What has a password in its body.
     pub const PASSWORD: Self = Self::Key(KeyRule::new(None, false, Retry::Unkept));
     pub const ADMIN_PASSWORD: Self = Self::Key(KeyRule::new(Some(Scope::Admin), false, Retry::Unkept));
     pub const WRITE_AGENT: Self = Self::of_agent(Scope::AgentsWrite, Retry::Repeat);
+    /// All that an agent knows, as a file.
+    pub const EXPORT: Self =
+        Self::Key(KeyRule { discloses: true, ..KeyRule::new(Some(Scope::AgentsWrite), true, Retry::Repeat) });
     /// Its answer has a code that lets somebody in.
     pub const VISIT: Self = Self::of_agent(Scope::AgentsWrite, Retry::Unkept);
     pub const SEND: Self = Self::of_agent(Scope::MessagesSend, Retry::Never);
@@ -104,7 +111,7 @@ impl Rule {
 
 impl KeyRule {
     const fn new(scope: Option<Scope>, or_admin: bool, retry: Retry) -> Self {
-        Self { scope, or_admin, retry, repeats: MAX_BODY }
+        Self { scope, or_admin, retry, discloses: false, repeats: MAX_BODY }
     }
 
     /// The scope that the caller lacks.
@@ -118,7 +125,7 @@ impl KeyRule {
 pub fn guarded(api: &Api, rule: Rule, (schemas, paths, methods): UtoipaMethodRouter<Api>) -> UtoipaMethodRouter<Api> {
     match rule {
         Rule::Open => (schemas, paths, methods),
-        Rule::SignIn => (schemas, paths, methods.route_layer(from_fn_with_state(api.clone(), audited::visit))),
+        Rule::OpenAudited => (schemas, paths, methods.route_layer(from_fn_with_state(api.clone(), audited::visit))),
         Rule::Key(rule) => {
             let pass = Pass { api: api.clone(), rule };
             (schemas, paths, methods.route_layer(from_fn_with_state(pass, admit)))
@@ -135,8 +142,8 @@ struct Pass {
 async fn admit(State(Pass { api, rule }): State<Pass>, request: Request, next: Next) -> Response {
     let passed_on = matches!(rule.retry, Retry::PassedOn);
     let caller = authenticate(&api, &request).or_else(|refused| socket_caller(&api, &request, passed_on, refused));
-    let changes = audited::changes(request.method(), &rule);
-    let audited = Audited::of(&api, &request, caller.as_ref().ok(), changes);
+    let told = audited::is_told(request.method(), &rule);
+    let audited = Audited::of(&api, &request, caller.as_ref().ok(), told);
     let response = match caller {
         Ok(caller) => acting(audited.acting.clone(), follow(&api, rule, caller, request, next)).await,
         Err(refused) => refusal(&api, refused, &request).into_response(),

@@ -38,7 +38,7 @@ use crate::store::{Answer, Batch, IdempotencyRecord, IdempotencyState};
 use crate::vault::Sealed;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// How long an answer is kept.
 const KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_KEY: usize = 255;

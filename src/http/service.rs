@@ -20,6 +20,7 @@ use super::readiness::Checked;
 use super::request::{Prefix, peer_of};
 use super::sse::accepts;
 use super::state::Api;
+use crate::audit;
 use crate::domain::Scope;
 
 const OPENMETRICS: &str = "application/openmetrics-text";
@@ -92,7 +93,9 @@ pub async fn readyz(state: State<Api>, params: Params, request: Request) -> Resu
     responses((status = 200, body = String, content_type = "application/openmetrics-text"))
 )]
 pub async fn metrics(state: State<Api>, request: Request) -> Result<Response, Problem> {
-    let admin = authenticate(&state, &request).is_ok_and(|caller| caller.may(Scope::Admin));
+    let caller = authenticate(&state, &request).ok();
+    caller.iter().for_each(|caller| audit::identified(caller.user));
+    let admin = caller.is_some_and(|caller| caller.may(Scope::Admin));
     if !admin && !is_local(&request) {
         return Err(Problem::new(Code::Forbidden, "Ask from this machine, or with a key of scope admin."));
     }

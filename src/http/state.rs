@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::agents::ListModels;
 use super::audited::AuditBounds;
 use super::backup::BackupOptions;
 use super::error::{overloaded, too_many_streams};
@@ -59,6 +60,8 @@ pub struct HttpOptions {
     /// The identity provider that lets people in; without it there is none.
     #[cfg(feature = "oidc")]
     pub oidc: Option<Arc<super::oidc::Provider>>,
+    /// Asks a provider for its models, for `POST /api/agents/check`; without it there is no such route.
+    pub list_models: Option<ListModels>,
     /// What `POST /api/admin/backup` copies beside the store; without it there is no such route.
     pub backup: Option<BackupOptions>,
 }
@@ -81,6 +84,7 @@ impl Default for HttpOptions {
             pages: axum::Router::new(),
             #[cfg(feature = "oidc")]
             oidc: None,
+            list_models: None,
             backup: None,
         }
     }
@@ -94,6 +98,8 @@ fn failures() -> RateLimit {
     }
 }
 
+/// A person tries a key, corrects it, and tries again.
+const CHECKS: RateLimit = RateLimit { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN.saturating_add(9) };
 /// Commands that may be under way at once. The actors' mailboxes have no bound of their own: this is it.
 const MAX_COMMANDS: usize = 512;
 /// How long a command waits for its turn; actors answer in milliseconds, so one that waits longer has no chance.
@@ -115,6 +121,8 @@ pub struct Shared {
     pub metrics: Metrics,
     pub readiness: Readiness,
     pub audit: AuditBounds,
+    /// Checks of new agents, each of which calls a server elsewhere.
+    pub checks: RateLimiter<UserId>,
     pub proxy: Proxy,
     pub visits: Visits,
     pub strangers: Strangers,
@@ -137,6 +145,7 @@ impl Api {
             metrics: Metrics::default(),
             readiness: Readiness::default(),
             audit: AuditBounds::default(),
+            checks: RateLimiter::new(CHECKS),
             commands: Semaphore::new(MAX_COMMANDS),
             options,
         }))

@@ -71,8 +71,8 @@ impl Visits {
         (Secret::new(text), until)
     }
 
-    /// The token of a new visit, for who presents the code that is open.
-    pub fn enter(&self, agent: AgentId, presented: &str, now: Timestamp) -> Option<Token> {
+    /// The token of a new visit, and as whom it is let in, for who presents the code that is open.
+    pub fn enter(&self, agent: AgentId, presented: &str, now: Timestamp) -> Option<(Token, Caller)> {
         let mut agents = self.lock();
         let of = agents.get_mut(&agent)?;
         of.prune(now);
@@ -90,8 +90,9 @@ impl Visits {
         if of.visits.len() >= MAX_VISITS {
             of.visits.remove(0);
         }
+        let caller = code.caller.clone();
         of.visits.push(Visit { token: token.hash(), caller: code.caller, until: later(now, VISIT_FOR) });
-        Some(token)
+        Some((token, caller))
     }
 
     /// As whom this token's holder is let in.
@@ -132,7 +133,7 @@ mod tests {
         let (code, until) = visits.invite(agent, caller(), at(0));
         assert_eq!((code.expose().len(), until), (6, at(300)));
         assert!(visits.enter(other, code.expose(), at(1)).is_none(), "it is another agent's");
-        let token = visits.enter(agent, &code.expose().to_lowercase(), at(1)).unwrap();
+        let (token, _) = visits.enter(agent, &code.expose().to_lowercase(), at(1)).unwrap();
         assert!(visits.enter(agent, code.expose(), at(1)).is_none(), "it was used");
         assert!(visits.visitor(agent, token.expose(), at(2)).is_some());
         assert!(visits.visitor(other, token.expose(), at(2)).is_none());
@@ -156,7 +157,7 @@ mod tests {
         let (visits, agent) = (Visits::default(), AgentId::new());
         let enter = || {
             let (code, _) = visits.invite(agent, caller(), at(0));
-            visits.enter(agent, code.expose(), at(0)).unwrap()
+            visits.enter(agent, code.expose(), at(0)).unwrap().0
         };
         let first = enter();
         let rest: Vec<_> = (0..MAX_VISITS).map(|_| enter()).collect();

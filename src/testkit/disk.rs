@@ -31,6 +31,8 @@ struct Script {
     cut: Option<(u64, Cut)>,
     panics: Option<(u64, u64)>,
     panicked: u64,
+    /// The disk after each commit, where they are kept.
+    copies: Option<Vec<MemoryDisk>>,
 }
 
 impl FakeDisk {
@@ -46,6 +48,18 @@ impl FakeDisk {
     /// Cuts the service off in the `n`-th commit from now; 1 is the next one.
     pub fn cut_in(&self, n: u64, cut: Cut) {
         self.script(|script| script.cut = Some((script.commits + n, cut)));
+    }
+
+    /// Keeps a copy of the disk as it is now and as each commit from now on leaves it.
+    pub fn keep_copies(&self) {
+        let now = self.memory.after(Crash::Process);
+        self.script(|script| script.copies = Some(vec![now]));
+    }
+
+    /// The copies that were kept, oldest first.
+    pub fn copies(&self) -> Vec<Self> {
+        let copies = self.script(|script| script.copies.clone().unwrap_or_default());
+        copies.into_iter().map(|memory| Self { memory, ..Self::default() }).collect()
     }
 
     /// Cancelled when the service was cut off.
@@ -146,6 +160,10 @@ impl Disk for FakeDisk {
     }
 
     fn after_commit(&self) -> io::Result<()> {
+        if self.script(|script| script.copies.is_some()) {
+            let copy = self.memory.after(Crash::Process);
+            self.script(|script| script.copies.iter_mut().for_each(|copies| copies.push(copy.clone())));
+        }
         self.cut_here(Cut::After)?;
         self.memory.after_commit()
     }

@@ -5,6 +5,9 @@ mod account;
 mod administration;
 mod agents;
 mod audit;
+mod audit_walk;
+#[cfg(feature = "gateway")]
+mod check;
 mod connections;
 #[cfg(feature = "console")]
 mod console;
@@ -17,6 +20,7 @@ mod idempotency;
 mod keys;
 mod messages;
 mod openai;
+mod orphans;
 mod problems;
 mod rotation;
 mod service;

@@ -1,6 +1,8 @@
 //! A service on a loopback port, and a client that is used to it.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -9,11 +11,16 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use zeroone::control::{AccountSettings, ControlPlane, NewKey, NewUser, Settings};
-use zeroone::domain::{ApiKey, HostPort, Plan, PortRange, Profile, Scope, Scopes, UserId};
-use zeroone::http::{HttpOptions, ServeOptions, router, serve};
+use zeroone::control::{AccountSettings, ControlPlane, KeyFile, NewKey, NewUser, Orphans, Registration, Settings};
+use zeroone::domain::{
+    AgentId, ApiKey, HostPort, ModelQuestion, ModelRefusal, Origin, Plan, PortRange, Profile, Scope, Scopes, Slug,
+    UserId,
+};
+use zeroone::http::{BackupOptions, HttpOptions, ServeOptions, router, serve};
+use zeroone::runtime::{ContainerRuntime as _, InstanceKey, InstanceSpec};
 use zeroone::store::{Store, StoreOptions};
 use zeroone::testkit::{self, FakeDisk, Fakes};
+use zeroone::vault::{MasterKey, MasterKeySource, Vault};
 
 use crate::http_client::http_client;
 
@@ -23,7 +30,7 @@ const POLL: Duration = Duration::from_millis(10);
 
 pub struct World {
     pub fakes: Fakes,
-    disk: FakeDisk,
+    pub disk: FakeDisk,
     settings: Settings,
     pub plane: ControlPlane,
     options: HttpOptions,
@@ -83,6 +90,38 @@ impl World {
             .await
             .unwrap();
         Self::of(plane, fakes, disk, settings, Plan::Pro, HttpOptions::default()).await
+    }
+
+    /// With all that a route may need: a master key in a file and a folder to back up, which are both in `folder`, open
+    /// registration, and ports on which a test can listen.
+    pub async fn complete(folder: &Path) -> Self {
+        let accounts = AccountSettings { registration: Registration::Open, ..AccountSettings::default() };
+        let (fakes, disk) = (Fakes::new(7), FakeDisk::new());
+        let settings = Settings { accounts, orphans: Orphans::Report, ..settings(free_ports()) };
+        let options = StoreOptions {
+            installation: fakes.installation(),
+            now: fakes.engine().now(),
+            check_integrity: false,
+            ..StoreOptions::default()
+        };
+        let store = Store::in_memory(disk.clone(), options).unwrap();
+        let key = folder.join("master.key");
+        let vault = Vault::new(&MasterKey::load(MasterKeySource::FileOrNew(key.clone())).unwrap());
+        let plane = ControlPlane::builder(store, vault, fakes.runtime())
+            .gateway(fakes.gateway())
+            .clock(fakes.clock())
+            .settings(settings.clone())
+            .key_file(KeyFile { path: key, own: true })
+            .start()
+            .await
+            .unwrap();
+        let backup = BackupOptions { folder: folder.to_owned(), copy_database: |_, _| Ok(()), busy: Arc::default() };
+        let options = HttpOptions {
+            backup: Some(backup),
+            list_models: Some(|question| Box::pin(async move { models(question) })),
+            ..HttpOptions::default()
+        };
+        Self::of(plane, fakes, disk, settings, Plan::Pro, options).await
     }
 
     async fn on(settings: Settings, plan: Plan, options: HttpOptions) -> Self {
@@ -190,6 +229,27 @@ impl World {
         id
     }
 
+    /// An instance of this installation that no agent claims, and its agent's id.
+    pub async fn orphan(&self, origin: Option<Origin>) -> String {
+        let agent = AgentId::new();
+        let spec = InstanceSpec {
+            key: InstanceKey { agent, slug: Slug::parse("lost").unwrap() },
+            generation: 1,
+            image: None,
+            command: vec!["gateway".into()],
+            env: Vec::new(),
+            files: Vec::new(),
+            port: HostPort::try_from(49_999).ok(),
+            cpu: 0.5,
+            memory_mb: 128,
+            own_network: false,
+            host_name: None,
+            origin: origin.map(Arc::new),
+        };
+        self.fakes.runtime().ensure_created(&spec).await.unwrap();
+        agent.to_string()
+    }
+
     pub async fn reach(&self, id: &str, status: &str) -> Value {
         let reached = self.get(&format!("/api/agents/{id}/wait?status={status}&timeout=30")).await;
         assert_eq!(reached.status, 200, "{reached:?}");
@@ -278,19 +338,28 @@ async fn listen(plane: &ControlPlane, options: &HttpOptions) -> (SocketAddr, Joi
     (at, tokio::spawn(serve(listener, app, options.closing.clone(), serving)))
 }
 
+/// A provider that takes one key.
+fn models(question: ModelQuestion) -> Result<Vec<String>, ModelRefusal> {
+    match question.key.as_ref().map(|key| key.expose().as_str()) {
+        Some("sk-planted-key") => Ok(vec!["gpt-5".into(), "gpt-5-mini".into()]),
+        _ => Err(ModelRefusal { status: Some(401), reason: "api.openai.com answered 401".into() }),
+    }
+}
+
 fn settings(ports: PortRange) -> Settings {
     Settings { domain: Some("agents.example.org".into()), ports, ..Settings::default() }
 }
 
 /// A few ports that nobody listens on, other ones with every call: tests run side by side.
 fn free_ports() -> PortRange {
+    const COUNT: u16 = 3;
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let spread = u16::try_from(std::process::id() % 200).unwrap() * 20;
     loop {
-        let first = 45_000 + (spread + 2 * NEXT.fetch_add(1, Ordering::Relaxed)) % 5_000;
+        let first = 45_000 + (spread + COUNT * NEXT.fetch_add(1, Ordering::Relaxed)) % 5_000;
         let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-        if [first, first + 1].iter().all(free) {
-            return PortRange::from(HostPort::try_from(first).unwrap(), 2).unwrap();
+        if (first..first + COUNT).all(|port| free(&port)) {
+            return PortRange::from(HostPort::try_from(first).unwrap(), COUNT).unwrap();
         }
     }
 }

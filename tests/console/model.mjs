@@ -15,6 +15,7 @@ export const HOSTILE = [
 export async function startModel({ address = "127.0.0.1", host = address } = {}) {
   const model = { pace: 5, heard: [], answer: (words) => `You said: **${words}**`, fail: null };
   const server = createServer((request, response) => {
+    if (request.method === "GET") return models(request, response);
     let body = "";
     request.on("data", (part) => (body += part));
     request.on("end", () => answer(model, JSON.parse(body || "{}"), response).catch(() => response.destroy()));
@@ -26,6 +27,13 @@ export async function startModel({ address = "127.0.0.1", host = address } = {})
     server.close();
   };
   return model;
+}
+
+/** Names its models to whoever has its key. */
+function models(request, response) {
+  const known = request.url === "/v1/models" && request.headers.authorization === "Bearer sk-test";
+  response.writeHead(known ? 200 : 401, { "content-type": "application/json" });
+  response.end(JSON.stringify(known ? { data: [{ id: "stand-in" }, { id: "stand-in-mini" }] } : { error: { message: "<b>no</b> such key" } }));
 }
 
 async function answer(model, chat, response) {

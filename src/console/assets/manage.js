@@ -1,6 +1,6 @@
 // What is done to an agent as a whole: to start and to stop it, to upgrade, copy and export it, to delete it.
 
-import { $, ask, busy, h, toast } from "./dom.js";
+import { $, ask, busy, copy, h, toast } from "./dom.js";
 import { agentId, call, once, request, to } from "./api.js";
 import { attempt } from "./shell.js";
 import { agent, page, run, took, watch } from "./agent.js";
@@ -16,6 +16,7 @@ page(async () => {
   $("#copy-name").value = `${agent.record.name} (copy)`.slice(0, 50);
   submits($("#upgrade-form"), $("#upgrade-problem"), upgrade);
   submits($("#copy-form"), $("#copy-problem"), duplicate);
+  $("#dashboard").addEventListener("click", (event) => busy(event.currentTarget, () => attempt(dashboard)));
   $("#export").addEventListener("click", (event) => busy(event.currentTarget, () => attempt(download)));
   $("#delete").addEventListener("click", (event) => {
     const button = event.currentTarget;
@@ -57,6 +58,18 @@ async function upgrade({ image }) {
 async function duplicate({ name }) {
   const copy = await call(`/api/agents/${agentId}/clone`, { method: "POST", json: { name: name.value.trim() }, headers: once() });
   location.assign(to(`/agents/${copy.id}`));
+}
+
+/** The code stands beside the link: the page asks for it, and nobody but its reader may have it. */
+async function dashboard() {
+  const { host, code } = await call(`/api/agents/${agentId}/dashboard`, { method: "POST" });
+  const address = `${location.protocol}//${host}${location.port ? `:${location.port}` : ""}/`;
+  const body = [
+    h("p", {}, "Open the page, and enter this code where it asks for a pairing code:"),
+    h("pre", { tabindex: "0" }, h("code", {}, code)),
+    h("p", {}, h("button", { type: "button", onclick: () => copy(code) }, "Copy the code"), " ", h("a", { class: "button", href: address, target: "_blank", rel: "noreferrer noopener" }, `Open ${host}`)),
+  ];
+  await ask({ title: `The page of ${agent.record.name}`, body, action: "Done", danger: false });
 }
 
 async function download() {

@@ -78,6 +78,15 @@ pub(super) fn service(_: &View) -> Markup {
     }
 }
 
+pub(super) fn orphans(_: &View) -> Markup {
+    html! {
+        h1 { "Orphans" }
+        p.hint { "What runs or lies there for this service and belongs to no agent: left by a restored backup, a lost store, or by somebody's hand." }
+        (loading("orphans"))
+        (pager())
+    }
+}
+
 pub(super) fn audit(_: &View) -> Markup {
     html! {
         h1 { "Audit" }

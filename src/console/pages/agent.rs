@@ -180,6 +180,11 @@ pub(super) fn manage(view: &View) -> Markup {
                 " "
                 button type="button" #start { "Start" }
             }
+            section.card aria-labelledby="dashboard-title" {
+                h2 #dashboard-title { "Its own page" }
+                p { "What the agent runs has a page of its own, with its tools, memory and schedules. It lets you in by a code, once, within five minutes." }
+                button type="button" #dashboard { "Open its own page" }
+            }
             section.card aria-labelledby="upgrade-title" {
             h2 #upgrade-title { "Upgrade" }
             p { "Exchanges what it runs. The new version is first tried on a copy of its data, and taken back if it does not become usable; the overview tells each step." }

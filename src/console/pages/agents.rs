@@ -75,7 +75,10 @@ pub(super) fn pager() -> Markup {
 pub(super) fn new(view: &View) -> Markup {
     html! {
         nav.crumbs aria-label="Where you are" { a href=(view.to("/")) { "Agents" } }
-        h1 { "New agent" }
+        div.title {
+            h1 { "New agent" }
+            a.button href=(view.to("/agents/import")) { "Import an exported agent" }
+        }
         p #plan.hint {}
         form.wide #new novalidate aria-busy="true" {
             fieldset {
@@ -97,9 +100,39 @@ pub(super) fn new(view: &View) -> Markup {
                 (fields::channels())
             }
             p.error #problem role="alert" hidden {}
+            div.checked #checked role="status" hidden {}
             div.buttons {
                 button.primary { "Create the agent" }
+                button type="button" #check { "Test the key" }
                 a.button href=(view.to("/")) { "Cancel" }
+            }
+            p.hint { "The test asks the provider for its models. That costs nothing, and nothing is stored." }
+        }
+    }
+}
+
+pub(super) fn import(view: &View) -> Markup {
+    html! {
+        nav.crumbs aria-label="Where you are" { a href=(view.to("/")) { "Agents" } }
+        h1 { "Import an agent" }
+        p.hint { "From a file that “Export” of an agent made, here or at another service: its settings, files and memory. Secrets are not in such a file, and channels are left out." }
+        form.wide #import novalidate {
+            fieldset {
+                legend { "Agent" }
+                (fields::field("file", "File", Some("Ends in .tar."), &html! {
+                    input #file name="file" type="file" required accept=".tar,application/x-tar" aria-describedby="file-hint";
+                }))
+                (fields::field("name", "Name", Some("Empty: as the exported agent was called."), &html! {
+                    input #name name="name" maxlength="50" autocomplete="off" aria-describedby="name-hint";
+                }))
+                (fields::field("apiKey", "API key of the provider", Some("Without one the agent stays stopped until you enter it in its settings. Sealed before it is stored."), &html! {
+                    input #apiKey name="apiKey" type="password" maxlength="1024" autocomplete="off" spellcheck="false" aria-describedby="apiKey-hint";
+                }))
+            }
+            p.error #problem role="alert" hidden {}
+            div.buttons {
+                button.primary { "Import the agent" }
+                a.button href=(view.to("/agents/new")) { "Cancel" }
             }
         }
     }

@@ -37,19 +37,26 @@ pub(super) async fn send(clients: &HttpClients, call: Call<'_>, pieces: &Pieces<
     }
 }
 
+/// Asks for what costs nothing. Gives the answer of a server that did not refuse.
+pub(super) async fn ask(
+    clients: &HttpClients,
+    endpoint: &Endpoint,
+    url: Url,
+    key: Option<&Secret<String>>,
+) -> Result<Response, ModelError> {
+    let request = clients.client(url.as_str()).map_err(|error| ModelError::no_client(&error))?.get(url);
+    let request = authorised(request, endpoint.dialect, key);
+    let response = request.send().await.map_err(|error| ModelError::from_transport(&error.without_url()))?;
+    if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
+}
+
 /// Asks for the list of models: it costs nothing, and proves address and key. Gives the names that it holds.
 pub(super) async fn models(
     clients: &HttpClients,
     endpoint: &Endpoint,
     key: Option<&Secret<String>>,
 ) -> Result<Vec<String>, ModelError> {
-    let url = endpoint.models_url();
-    let request = clients.client(url.as_str()).map_err(|error| ModelError::no_client(&error))?.get(url);
-    let request = authorised(request, endpoint.dialect, key);
-    let mut response = request.send().await.map_err(|error| ModelError::from_transport(&error.without_url()))?;
-    if !response.status().is_success() {
-        return Err(refused(response).await);
-    }
+    let mut response = ask(clients, endpoint, endpoint.below("/models"), key).await?;
     let mut body = Vec::new();
     while let Some(bytes) = response.chunk().await.map_err(|error| ModelError::from_transport(&error.without_url()))? {
         body.extend_from_slice(&bytes);

@@ -151,8 +151,9 @@ impl Endpoint {
     }
 
     /// Where the models are listed: a call that costs nothing and proves the key.
-    pub(super) fn models_url(&self) -> Url {
-        with_path(&self.base, &format!("{}/models", self.base.path().trim_end_matches('/')))
+    /// What is below the base address.
+    pub(super) fn below(&self, path: &str) -> Url {
+        with_path(&self.base, &format!("{}{path}", self.base.path().trim_end_matches('/')))
     }
 
     pub(super) fn host(&self) -> String {

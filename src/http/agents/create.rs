@@ -88,7 +88,7 @@ pub fn brought_in(api: &Api, caller: &Caller, agent: AgentId) -> Option<Response
     Some(answer.into_response())
 }
 
-pub(super) fn accepted(api: &Api, caller: &Caller, agent: &AgentHandle) -> Result<Response, Problem> {
+pub fn accepted(api: &Api, caller: &Caller, agent: &AgentHandle) -> Result<Response, Problem> {
     let mut response = answer(StatusCode::ACCEPTED, api, caller, agent)?;
     if let Ok(location) = HeaderValue::try_from(format!("/api/agents/{}", agent.id())) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -97,7 +97,7 @@ pub(super) fn accepted(api: &Api, caller: &Caller, agent: &AgentHandle) -> Resul
 }
 
 impl NewAgentBody {
-    fn check(self) -> Result<NewAgent, Problem> {
+    pub(super) fn check(self) -> Result<NewAgent, Problem> {
         let AppliedPatch { spec, api_key, channels, slug, .. } = self.0.create()?;
         let credentials =
             Credentials { api_key: api_key.into_value(), channels: channels.into_value().unwrap_or_default() };
