@@ -192,6 +192,7 @@ fn table() -> Vec<(Rule, UtoipaMethodRouter<Api>)> {
         (Rule::ADMIN, routes!(invitations::delete_invitation)),
         (Rule::ADMIN, routes!(admin::list_agents)),
         (Rule::ADMIN, routes!(admin::runtime)),
+        (Rule::ADMIN, routes!(usage::service_usage)),
         (Rule::ADMIN, routes!(orphans::list_orphans)),
         (Rule::ADMIN, routes!(orphans::settle_orphan)),
         (Rule::ADMIN, routes!(admin::rotate_key)),

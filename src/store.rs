@@ -51,7 +51,7 @@ use queue::Queue;
 
 pub use answer::Answer;
 pub use audit::{AuditFilter, AuditOutcome, AuditPage, AuditRecord};
-pub use batch::{Batch, UsageRow};
+pub use batch::{Batch, SERVICE, UsageRow};
 pub use disk::Disk;
 pub use error::{Conflict, OpenError, StoreError};
 pub use event_log::{Event, EventKind, EventLogBounds, EventPage};

@@ -13,8 +13,18 @@ use std::time::Duration;
 
 use crate::domain::{AgentId, Timestamp};
 
-const POINT: usize = 12;
-const ABSENT: u16 = u16::MAX;
+const POINT: usize = 13;
+/// Of versions that knew no tokens: six fields of sixteen bits.
+const OLD_POINT: usize = 12;
+const OLD_ABSENT: u16 = u16::MAX;
+/// Figures are kept as floats of twelve and of sixteen bits, which are exact up to 255 and 4095 and one in 256 and in 4096 off
+/// above that. The highest of each means that nothing was measured.
+const SHORT_MANTISSA: u32 = 7;
+const LONG_MANTISSA: u32 = 11;
+const ABSENT_SHORT: u16 = 0xfff;
+const ABSENT_LONG: u16 = 0xffff;
+/// Cost is kept in millionths of a dollar.
+const MICROS: f64 = 1e6;
 /// Answers of a minute whose times are kept, to tell quantiles from.
 const MAX_TIMES: usize = 512;
 /// Steps of the time to an answer: ten minutes fit.
@@ -40,6 +50,10 @@ pub struct Point {
     /// Half of the answers came within it.
     pub p50_ms: Option<u64>,
     pub p95_ms: Option<u64>,
+    /// What the model read and wrote; none where the gateway does not tell.
+    pub tokens: Option<u64>,
+    /// Dollars.
+    pub cost_usd: Option<f64>,
 }
 
 /// Points that follow each other.
@@ -142,9 +156,15 @@ impl Block {
     pub fn from_bytes(slot: u16, bytes: &[u8]) -> Option<Self> {
         let ring = if slot < 0x100 { Ring::Minutes } else { Ring::Hours };
         let (number, points) = bytes.split_first_chunk::<8>()?;
-        let (points, []) = points.as_chunks::<POINT>() else { return None };
-        let whole = i64::try_from(points.len()) == Ok(ring.points());
-        whole.then(|| Self { ring, number: i64::from_be_bytes(*number), points: points.to_vec() })
+        let count = usize::try_from(ring.points()).ok()?;
+        let points = match points.len() {
+            length if length == count * POINT => points.as_chunks::<POINT>().0.to_vec(),
+            length if length == count * OLD_POINT => {
+                points.as_chunks::<OLD_POINT>().0.iter().map(|old| Point::decode_old(*old).encode()).collect()
+            }
+            _ => return None,
+        };
+        Some(Self { ring, number: i64::from_be_bytes(*number), points })
     }
 }
 
@@ -162,11 +182,13 @@ impl Point {
             failed: points.iter().map(|it| it.failed).sum(),
             p50_ms: (count > 0).then(|| sum / count),
             p95_ms: points.iter().filter_map(|it| it.p95_ms).max(),
+            tokens: points.iter().filter_map(|it| it.tokens).reduce(|sum, more| sum + more),
+            cost_usd: points.iter().filter_map(|it| it.cost_usd).reduce(|sum, more| sum + more),
         }
     }
 
-    /// Of a tally, with what was used.
-    pub fn of(tally: Tally, used: Option<(f64, f64)>) -> Self {
+    /// Of a tally, with what was used: percent of a core, MiB.
+    pub fn of(tally: Tally, used: Option<(f64, f64)>, spent: Option<(u64, f64)>) -> Self {
         let mut times = tally.times_ms;
         times.sort_unstable();
         let quantile = |percent: usize| times.get((times.len() * percent / 100).min(times.len().saturating_sub(1)));
@@ -177,30 +199,55 @@ impl Point {
             failed: tally.failed,
             p50_ms: quantile(50).copied(),
             p95_ms: quantile(95).copied(),
+            tokens: spent.map(|(tokens, _)| tokens),
+            cost_usd: spent.map(|(_, cost)| cost),
         }
     }
 
     fn encode(self) -> [u8; POINT] {
-        let short = |value: u64| u16::try_from(value).unwrap_or(ABSENT).min(ABSENT - 1);
-        let figure =
-            |value: Option<f64>, scale: f64| value.map_or(ABSENT, |value| short((value * scale).round() as u64));
-        let time = |ms: Option<u64>| ms.map_or(ABSENT, |ms| short(ms.div_ceil(TIME_STEP_MS)));
-        let fields = [
-            figure(self.cpu_percent, 10.0),
-            figure(self.memory_mb, 1.0),
-            short(self.answered),
-            short(self.failed),
-            time(self.p50_ms),
-            time(self.p95_ms),
-        ];
+        let scaled = |value: Option<f64>, scale: f64| value.map(|value| (value * scale).round() as u64);
+        let long = |value: Option<u64>| value.map_or(ABSENT_LONG, |value| float(value, LONG_MANTISSA, ABSENT_LONG - 1));
+        let short =
+            |value: Option<u64>| value.map_or(ABSENT_SHORT, |value| float(value, SHORT_MANTISSA, ABSENT_SHORT - 1));
+        let steps = |ms: Option<u64>| ms.map(|ms| ms.div_ceil(TIME_STEP_MS));
         let mut bytes = [0; POINT];
-        bytes.as_chunks_mut::<2>().0.iter_mut().zip(fields).for_each(|(bytes, field)| *bytes = field.to_be_bytes());
+        bytes[0..2].copy_from_slice(&long(scaled(self.cpu_percent, 10.0)).to_be_bytes());
+        bytes[2..4].copy_from_slice(&long(scaled(self.memory_mb, 1.0)).to_be_bytes());
+        let pairs = [
+            (Some(self.answered), Some(self.failed)),
+            (steps(self.p50_ms), steps(self.p95_ms)),
+            (self.tokens, scaled(self.cost_usd, MICROS)),
+        ];
+        for (three, (first, second)) in bytes[4..].as_chunks_mut::<3>().0.iter_mut().zip(pairs) {
+            let both = u32::from(short(first)) << 12 | u32::from(short(second));
+            three.copy_from_slice(&both.to_be_bytes()[1..]);
+        }
         bytes
     }
 
     fn decode(bytes: [u8; POINT]) -> Self {
+        let long = |at: usize| Some(u16::from_be_bytes([bytes[at], bytes[at + 1]])).filter(|it| *it != ABSENT_LONG);
+        let long = |at: usize| long(at).map(|it| unfloat(it, LONG_MANTISSA));
+        let short = |at: usize, second: bool| {
+            let both = u32::from_be_bytes([0, bytes[at], bytes[at + 1], bytes[at + 2]]);
+            let one = u16::try_from(if second { both & 0xfff } else { both >> 12 }).unwrap_or(ABSENT_SHORT);
+            Some(one).filter(|it| *it != ABSENT_SHORT).map(|it| unfloat(it, SHORT_MANTISSA))
+        };
+        Self {
+            cpu_percent: long(0).map(|tenths| tenths as f64 / 10.0),
+            memory_mb: long(2).map(|mebibytes| mebibytes as f64),
+            answered: short(4, false).unwrap_or_default(),
+            failed: short(4, true).unwrap_or_default(),
+            p50_ms: short(7, false).map(|steps| steps * TIME_STEP_MS),
+            p95_ms: short(7, true).map(|steps| steps * TIME_STEP_MS),
+            tokens: short(10, false),
+            cost_usd: short(10, true).map(|micros| micros as f64 / MICROS),
+        }
+    }
+
+    fn decode_old(bytes: [u8; OLD_POINT]) -> Self {
         let field = |n: usize| u16::from_be_bytes([bytes[2 * n], bytes[2 * n + 1]]);
-        let there = |n: usize| Some(field(n)).filter(|value| *value != ABSENT);
+        let there = |n: usize| Some(field(n)).filter(|value| *value != OLD_ABSENT);
         Self {
             cpu_percent: there(0).map(|tenths| f64::from(tenths) / 10.0),
             memory_mb: there(1).map(f64::from),
@@ -208,7 +255,37 @@ impl Point {
             failed: field(3).into(),
             p50_ms: there(4).map(|steps| u64::from(steps) * TIME_STEP_MS),
             p95_ms: there(5).map(|steps| u64::from(steps) * TIME_STEP_MS),
+            tokens: None,
+            cost_usd: None,
         }
+    }
+}
+
+/// A float without a sign: an exponent in front of `mantissa` bits, at most `most`.
+fn float(value: u64, mantissa: u32, most: u16) -> u16 {
+    let exponent = (u64::BITS - value.leading_zeros()).saturating_sub(mantissa + 1);
+    // Rounded, which may carry into one bit more: that is the next exponent, as it is written.
+    let rounded = if exponent == 0 { value } else { value.saturating_add(1 << (exponent - 1)) >> exponent };
+    let written = (u64::from(exponent) << mantissa) + rounded;
+    u16::try_from(written).unwrap_or(most).min(most)
+}
+
+const fn unfloat(written: u16, mantissa: u32) -> u64 {
+    let one = 1 << mantissa;
+    let written = written as u64;
+    // The first two exponents are those of whole numbers.
+    if written < 2 * one {
+        return written;
+    }
+    (one + written % one) << ((written >> mantissa) - 1)
+}
+
+impl Tally {
+    /// What several agents answered, as one.
+    pub fn add(&mut self, other: &Self) {
+        self.answered += other.answered;
+        self.failed += other.failed;
+        self.times_ms.extend(&other.times_ms);
     }
 }
 
@@ -252,6 +329,8 @@ mod tests {
         failed: 1,
         p50_ms: Some(120),
         p95_ms: Some(2_000),
+        tokens: Some(250),
+        cost_usd: Some(0.000_2),
     };
 
     #[test]
@@ -285,9 +364,36 @@ mod tests {
 
     #[test]
     fn what_is_too_large_for_its_field_is_the_most_that_fits() {
-        let huge = Point { cpu_percent: Some(1e9), memory_mb: Some(1e9), answered: 1 << 40, ..FULL };
+        let huge = Point { cpu_percent: Some(1e15), memory_mb: Some(1e15), answered: 1 << 40, ..FULL };
         let read = Point::decode(huge.encode());
-        assert_eq!((read.cpu_percent, read.memory_mb, read.answered), (Some(6553.4), Some(65534.0), 65534));
+        assert!(read.cpu_percent > Some(1e11) && read.memory_mb > Some(1e12), "{read:?}");
+        assert_eq!(read.answered, 254 << 30);
+    }
+
+    #[test]
+    fn figures_are_exact_while_small_and_near_when_large() {
+        for (mantissa, most, exact) in [(SHORT_MANTISSA, ABSENT_SHORT - 1, 255), (LONG_MANTISSA, ABSENT_LONG - 1, 4095)]
+        {
+            for value in 0..=exact {
+                assert_eq!(unfloat(float(value, mantissa, most), mantissa), value);
+            }
+            for value in (0..30).map(|n| (exact << n) + 12_345 * n) {
+                let read = unfloat(float(value, mantissa, most), mantissa);
+                assert!(read.abs_diff(value) * exact <= value, "{value} is read as {read}");
+            }
+            assert!(float(u64::MAX, mantissa, most) == most, "the most, and not that nothing was measured");
+            assert!((0..1 << 20).is_sorted_by_key(|value| float(value, mantissa, most)));
+        }
+    }
+
+    #[test]
+    fn a_block_of_a_version_without_tokens_is_read() {
+        let old: Vec<u8> = [125_u16, 300, 7, 1, 12, 200].into_iter().flat_map(u16::to_be_bytes).collect();
+        let mut bytes = 20_000_i64.to_be_bytes().to_vec();
+        bytes.extend(old.iter().copied().cycle().take(24 * OLD_POINT));
+        let block = Block::from_bytes(0x105, &bytes).unwrap();
+        let points: Vec<Point> = block.points().map(|(_, point)| point).collect();
+        assert_eq!(points, vec![Point { tokens: None, cost_usd: None, ..FULL }; 24]);
     }
 
     #[test]
@@ -297,9 +403,10 @@ mod tests {
             tallies.note(agent, true, Duration::from_millis(n * 10));
         }
         tallies.note(agent, false, Duration::from_secs(60));
-        let point = Point::of(tallies.take().remove(&agent).unwrap(), None);
+        let point = Point::of(tallies.take().remove(&agent).unwrap(), None, None);
         assert_eq!((point.answered, point.failed, point.p50_ms, point.p95_ms), (100, 1, Some(510), Some(960)));
-        assert_eq!(Point::of(Tally::default(), Some((1.0, 2.0))).p50_ms, None);
+        assert_eq!(Point::of(Tally::default(), Some((1.0, 2.0)), Some((3, 0.5))).tokens, Some(3));
+        assert_eq!(Point::of(Tally::default(), Some((1.0, 2.0)), None).p50_ms, None);
         assert!(tallies.take().is_empty());
     }
 
@@ -308,6 +415,7 @@ mod tests {
         let idle = Point { cpu_percent: Some(0.5), memory_mb: Some(100.0), ..Point::default() };
         let merged = Point::merged(&[FULL, idle, Point::default()]);
         assert_eq!(merged, Point { cpu_percent: Some(6.5), ..FULL });
+        assert_eq!(Point::merged(&[FULL, FULL]).tokens, Some(500));
         assert_eq!(Point::merged(&[]), Point::default());
     }
 }

@@ -11,5 +11,6 @@ pub mod outward;
 pub mod pairing;
 pub mod profile;
 pub mod software;
+pub mod spending;
 pub mod usability;
 pub mod workspace;

@@ -33,6 +33,7 @@ files! {
     "console.css" STYLE;
     "dom.js" SCRIPT;
     "fields.js" SCRIPT;
+    "figures.js" SCRIPT;
     "icon.svg" IMAGE;
     "import.js" SCRIPT;
     "keys.js" SCRIPT;

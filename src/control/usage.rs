@@ -1,26 +1,56 @@
 //! Writes what agents used and answered down, once a minute, and reads it again.
 //!
-//! What is measured anyway is taken: health checks note an instance's figures. A service that is killed loses a minute.
+//! What is measured anyway is taken: health checks note an instance's figures. What the model has cost is asked of each
+//! gateway, which tells sums; the first sum that is heard of a run is where it begins. The same figures of all agents
+//! together are the service's. A service that is killed loses a minute.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use tokio::time::sleep;
 
 use super::{AgentHandle, ControlPlane};
 use crate::domain::{AgentId, Timestamp, elapsed};
-use crate::store::{Batch, StoreError, UsageRow};
-use crate::usage::{Block, Point, Ring};
+use crate::store::{Batch, SERVICE, StoreError, UsageRow};
+use crate::usage::{Block, Point, Ring, Tally};
+use crate::view::Access;
+use crate::zeroclaw::spending::Spent;
 
 /// Figures that are older say nothing about this minute.
 const FRESH: Duration = Duration::from_secs(90);
 /// Rows of one commit, so that others need not wait for those of ten thousand agents.
 const ROWS_PER_COMMIT: usize = 512;
 
-/// The blocks that are being filled, of one agent.
+/// How long a gateway may take to say what its model has cost, and how long all of them together.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
+const ALL_TOLD_WITHIN: Duration = Duration::from_secs(20);
+/// Gateways that are asked at once.
+const ASKED_AT_ONCE: usize = 64;
+/// An agent that is younger had spent nothing when it was last asked, if it was there at all.
+const NEW: Duration = Duration::from_secs(120);
+
+/// What is known from one minute to the next.
+#[derive(Default)]
+struct Book {
+    filling: HashMap<AgentId, Filling>,
+    /// What each gateway last told.
+    told: HashMap<AgentId, Spent>,
+}
+
+/// The blocks that are being filled, of one agent or of the service.
 struct Filling {
     minutes: Block,
     hours: Block,
+}
+
+/// A minute of all agents.
+#[derive(Default)]
+struct Sum {
+    tally: Tally,
+    used: Option<(f64, f64)>,
+    spent: Option<(u64, f64)>,
 }
 
 /// Runs until the control plane closes.
@@ -28,7 +58,7 @@ pub fn spawn(plane: ControlPlane) {
     let tasks = plane.services.tasks.clone();
     tasks.spawn(async move {
         let closing = plane.closing.clone();
-        let mut filling = HashMap::new();
+        let mut book = Book::default();
         loop {
             let into = plane.now().as_millisecond().rem_euclid(60_000);
             let rest = Duration::from_millis(u64::try_from(60_000 - into).unwrap_or(60_000));
@@ -37,35 +67,51 @@ pub fn spawn(plane: ControlPlane) {
             }
             // The minute that has just ended.
             let minute = plane.now().checked_sub(Duration::from_secs(30)).unwrap_or(Timestamp::MIN);
-            write(&plane, &mut filling, minute).await;
+            book.write(&plane, minute).await;
         }
     });
 }
 
-async fn write(plane: &ControlPlane, filling: &mut HashMap<AgentId, Filling>, minute: Timestamp) {
-    let (now, mut tallies) = (plane.now(), plane.services.tallies.take());
-    let mut rows = Vec::new();
-    let agents = plane.services.views.ids();
-    filling.retain(|agent, _| agents.binary_search(agent).is_ok());
-    for agent in agents {
-        let usage = plane.services.views.vitals(agent).usage.filter(|usage| elapsed(usage.at, now) < FRESH);
-        let used = usage.map(|usage| (usage.cpu_percent, usage.memory_mb));
-        let tally = tallies.remove(&agent);
-        if used.is_none() && tally.is_none() {
-            continue;
+impl Book {
+    async fn write(&mut self, plane: &ControlPlane, minute: Timestamp) {
+        let (now, mut tallies) = (plane.now(), plane.services.tallies.take());
+        let agents = plane.services.views.ids();
+        self.filling.retain(|agent, _| *agent == SERVICE || agents.binary_search(agent).is_ok());
+        let spent = self.spent(plane, &agents).await;
+        let (mut rows, mut sum) = (Vec::new(), Sum::default());
+        for agent in agents {
+            let usage = plane.services.views.vitals(agent).usage.filter(|usage| elapsed(usage.at, now) < FRESH);
+            let used = usage.map(|usage| (usage.cpu_percent, usage.memory_mb));
+            let (tally, spent) = (tallies.remove(&agent), spent.get(&agent).map(|it| (it.tokens, it.cost_usd)));
+            if used.is_none() && tally.is_none() && spent.is_none_or(|(tokens, _)| tokens == 0) {
+                continue;
+            }
+            let tally = tally.unwrap_or_default();
+            sum.add(&tally, used, spent);
+            rows.extend(self.rows(plane, agent, minute, Point::of(tally, used, spent)).await);
+            if rows.len() >= ROWS_PER_COMMIT {
+                commit(plane, std::mem::take(&mut rows)).await;
+            }
         }
-        let point = Point::of(tally.unwrap_or_default(), used);
-        let blocks = match filling.remove(&agent) {
+        let service = Point::of(sum.tally, sum.used, sum.spent);
+        if service != Point::default() {
+            rows.extend(self.rows(plane, SERVICE, minute, service).await);
+        }
+        commit(plane, rows).await;
+    }
+
+    /// The rows that this point changes.
+    async fn rows(&mut self, plane: &ControlPlane, agent: AgentId, minute: Timestamp, point: Point) -> Vec<UsageRow> {
+        let mut blocks = match self.filling.remove(&agent) {
             Some(blocks) => blocks,
             None => match kept(plane, agent, minute).await {
                 Ok(blocks) => blocks,
                 Err(error) => {
                     tracing::debug!(%agent, %error, "figures of a minute are lost");
-                    continue;
+                    return Vec::new();
                 }
             },
         };
-        let blocks = filling.entry(agent).or_insert(blocks);
         if !blocks.minutes.covers(minute) {
             blocks.minutes = Block::at(Ring::Minutes, minute);
         }
@@ -75,14 +121,56 @@ async fn write(plane: &ControlPlane, filling: &mut HashMap<AgentId, Filling>, mi
         blocks.minutes.set(minute, point);
         let points: Vec<Point> = blocks.minutes.points().map(|(_, point)| point).collect();
         blocks.hours.set(minute, Point::merged(&points));
-        for block in [&blocks.minutes, &blocks.hours] {
-            rows.push(UsageRow { agent, slot: block.slot(), block: block.to_bytes() });
+        let row = |block: &Block| UsageRow { agent, slot: block.slot(), block: block.to_bytes() };
+        let rows = vec![row(&blocks.minutes), row(&blocks.hours)];
+        self.filling.insert(agent, blocks);
+        rows
+    }
+
+    /// What each agent's model has cost since it was last asked.
+    async fn spent(&mut self, plane: &ControlPlane, agents: &[AgentId]) -> HashMap<AgentId, Spent> {
+        let now = plane.now();
+        let running = agents.iter().filter_map(|agent| plane.services.views.get(*agent)).filter_map(|view| {
+            let is_new = elapsed(view.record.created_at, now) < NEW;
+            Some((view.record.id, is_new, view.access.clone()?))
+        });
+        let running: Vec<(AgentId, bool, Arc<Access>)> = running.collect();
+        let ask = |(agent, is_new, access): (AgentId, bool, Arc<Access>)| {
+            let gateway = Arc::clone(&plane.services.gateway);
+            async move {
+                let told = gateway.spent(access.endpoint, &access.token, TOLD_WITHIN).await;
+                Some((agent, is_new, told.ok()??))
+            }
+        };
+        let answers = stream::iter(running).map(ask).buffer_unordered(ASKED_AT_ONCE);
+        let told: Vec<_> = answers.take_until(sleep(ALL_TOLD_WITHIN)).filter_map(std::future::ready).collect().await;
+        let mut before = std::mem::take(&mut self.told);
+        before.retain(|agent, _| agents.binary_search(agent).is_ok());
+        let mut since = HashMap::new();
+        for (agent, is_new, now) in told {
+            let spent = match before.insert(agent, now) {
+                Some(before) => Some(now.since(before)),
+                None => is_new.then_some(now),
+            };
+            since.extend(spent.map(|spent| (agent, spent)));
         }
-        if rows.len() >= ROWS_PER_COMMIT {
-            commit(plane, std::mem::take(&mut rows)).await;
+        self.told = before;
+        since
+    }
+}
+
+impl Sum {
+    fn add(&mut self, tally: &Tally, used: Option<(f64, f64)>, spent: Option<(u64, f64)>) {
+        self.tally.add(tally);
+        if let Some((cpu, memory)) = used {
+            let (all_cpu, all_memory) = self.used.unwrap_or_default();
+            self.used = Some((all_cpu + cpu, all_memory + memory));
+        }
+        if let Some((tokens, cost)) = spent {
+            let (all_tokens, all_cost) = self.spent.unwrap_or_default();
+            self.spent = Some((all_tokens + tokens, all_cost + cost));
         }
     }
-    commit(plane, rows).await;
 }
 
 async fn commit(plane: &ControlPlane, rows: Vec<UsageRow>) {
@@ -119,7 +207,21 @@ impl AgentHandle {
     /// # Errors
     /// The store's.
     pub async fn figures(&self, ring: Ring) -> Result<Vec<(Timestamp, Point)>, StoreError> {
-        let rows = self.plane.services.store.usage(self.id()).await?;
+        self.plane.figures_of(self.id(), ring).await
+    }
+}
+
+impl ControlPlane {
+    /// The same of all agents together.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn figures(&self, ring: Ring) -> Result<Vec<(Timestamp, Point)>, StoreError> {
+        self.figures_of(SERVICE, ring).await
+    }
+
+    async fn figures_of(&self, agent: AgentId, ring: Ring) -> Result<Vec<(Timestamp, Point)>, StoreError> {
+        let rows = self.services.store.usage(agent).await?;
         let blocks = rows.into_iter().filter_map(|(slot, bytes)| Block::from_bytes(slot, &bytes));
         let mut points: Vec<_> =
             blocks.filter(|block| block.ring() == ring).flat_map(|block| block.points().collect::<Vec<_>>()).collect();

@@ -1,4 +1,4 @@
-//! `GET /api/agents/{id}/usage`: what an agent used and answered over time.
+//! `GET /api/agents/{id}/usage` and `GET /api/admin/usage`: what an agent, or all of them, used and answered over time.
 
 use axum::Json;
 use axum::extract::State;
@@ -19,7 +19,7 @@ const HOURS_REACH: i64 = 30 * 24 * HOUR;
 /// Points of one answer: a day of minutes.
 const MAX_POINTS: i64 = 1440;
 
-/// What an agent used and answered over time.
+/// What an agent, or all of them together, used and answered over time.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Figures {
@@ -45,6 +45,10 @@ pub struct FigurePoint {
     memory_mb: Option<f64>,
     messages: MessageCounts,
     latency: Latency,
+    /// What the model read and wrote; null where the gateway does not tell.
+    tokens: Option<u64>,
+    /// Dollars, by the prices that the gateway knows.
+    cost_usd: Option<f64>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -72,28 +76,66 @@ pub struct Latency {
     ),
     responses((status = 200, body = Figures))
 )]
-pub async fn usage(state: State<Api>, own: OwnedAgent, mut params: Params) -> Result<Json<Figures>, Problem> {
-    let now = state.plane.now();
-    let (from, to) = (params.time("from"), params.time("to").unwrap_or(now));
-    let step = params.part("step");
-    params.finish()?;
-    let back = |secs: i64| Timestamp::from_second(to.as_second() - secs).unwrap_or(Timestamp::MIN);
-    let from = from.unwrap_or_else(|| back(HOUR));
-    let length = to.as_second() - from.as_second();
-    let wrong = |name: &'static str, remedy: &str| Problem::invalid(vec![FieldError::parameter(name, remedy)]);
-    if !(0..=HOURS_REACH).contains(&length) {
-        return Err(wrong("from", "must be before `to`, and not more than 30 days"));
+pub async fn usage(state: State<Api>, own: OwnedAgent, params: Params) -> Result<Json<Figures>, Problem> {
+    let span = Span::asked(params, state.plane.now())?;
+    let points = own.handle.figures(span.ring).await?;
+    Ok(span.show(points))
+}
+
+/// What all agents together used and answered: each minute of the last day, each hour of the last thirty days. Processor and
+/// memory are sums.
+#[utoipa::path(
+    get, path = "/api/admin/usage", tag = "admin",
+    params(
+        ("from" = Option<String>, Query, description = "An hour before `to` by default"),
+        ("to" = Option<String>, Query, description = "Now by default"),
+        ("step" = Option<String>, Query, description = "Length of a point, such as `60s`, `5m` or `1h`")
+    ),
+    responses((status = 200, body = Figures))
+)]
+pub async fn service_usage(state: State<Api>, params: Params) -> Result<Json<Figures>, Problem> {
+    let span = Span::asked(params, state.plane.now())?;
+    let points = state.plane.figures(span.ring).await?;
+    Ok(span.show(points))
+}
+
+/// The time that is asked about.
+struct Span {
+    from: Timestamp,
+    to: Timestamp,
+    step: i64,
+    ring: Ring,
+}
+
+impl Span {
+    fn asked(mut params: Params, now: Timestamp) -> Result<Self, Problem> {
+        let (from, to) = (params.time("from"), params.time("to").unwrap_or(now));
+        let step = params.part("step");
+        params.finish()?;
+        let back = |secs: i64| Timestamp::from_second(to.as_second() - secs).unwrap_or(Timestamp::MIN);
+        let from = from.unwrap_or_else(|| back(HOUR));
+        let length = to.as_second() - from.as_second();
+        let wrong = |name: &'static str, remedy: &str| Problem::invalid(vec![FieldError::parameter(name, remedy)]);
+        if !(0..=HOURS_REACH).contains(&length) {
+            return Err(wrong("from", "must be before `to`, and not more than 30 days"));
+        }
+        let ring = if now.as_second() - from.as_second() <= MINUTES_REACH { Ring::Minutes } else { Ring::Hours };
+        let step = match step.as_deref().map(seconds) {
+            None => ring.seconds().max(length / MAX_POINTS),
+            Some(Some(step)) if length / step <= MAX_POINTS => step.max(ring.seconds()),
+            Some(Some(_)) => return Err(wrong("step", "must be longer: an answer has at most 1440 points")),
+            Some(None) => {
+                return Err(wrong("step", "must be a length of time such as 60s, 5m or 1h, a minute or more"));
+            }
+        };
+        Ok(Self { from, to, step, ring })
     }
-    let ring = if now.as_second() - from.as_second() <= MINUTES_REACH { Ring::Minutes } else { Ring::Hours };
-    let step = match step.as_deref().map(seconds) {
-        None => ring.seconds().max(length / MAX_POINTS),
-        Some(Some(step)) if length / step <= MAX_POINTS => step.max(ring.seconds()),
-        Some(Some(_)) => return Err(wrong("step", "must be longer: an answer has at most 1440 points")),
-        Some(None) => return Err(wrong("step", "must be a length of time such as 60s, 5m or 1h, a minute or more")),
-    };
-    let points = own.handle.figures(ring).await?;
-    let data = in_steps(points.into_iter().filter(|(at, _)| (from..=to).contains(at)), step);
-    Ok(Json(Figures { from, to, step_secs: step, data }))
+
+    fn show(self, points: Vec<(Timestamp, Point)>) -> Json<Figures> {
+        let Self { from, to, step, ring: _ } = self;
+        let data = in_steps(points.into_iter().filter(|(at, _)| (from..=to).contains(at)), step);
+        Json(Figures { from, to, step_secs: step, data })
+    }
 }
 
 fn in_steps(points: impl Iterator<Item = (Timestamp, Point)>, step: i64) -> Vec<FigurePoint> {
@@ -113,6 +155,8 @@ fn in_steps(points: impl Iterator<Item = (Timestamp, Point)>, step: i64) -> Vec<
             memory_mb: point.memory_mb,
             messages: MessageCounts { answered: point.answered, failed: point.failed },
             latency: Latency { p50_ms: point.p50_ms, p95_ms: point.p95_ms },
+            tokens: point.tokens,
+            cost_usd: point.cost_usd,
         })
     };
     steps.into_iter().filter_map(shown).collect()

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::domain::{AgentId, HostPort, KeyId, Timestamp, UserId};
 
-use super::batch::{AgentRow, Batch, Change, EventRow, IdempotencyRow, UsageRow};
+use super::batch::{AgentRow, Batch, Change, EventRow, IdempotencyRow, SERVICE, UsageRow};
 use super::codec::Place;
 use super::error::{Conflict, StoreError};
 use super::event_log::{Event, EventKind, EventLogBounds};
@@ -299,7 +299,7 @@ impl Ledger<'_> {
 
     fn put_usage(&mut self, row: &UsageRow) -> Outcome {
         let (id, slot) = (row.agent.as_bytes(), row.slot);
-        if self.tables.agents.get(id)?.is_some() {
+        if row.agent == SERVICE || self.tables.agents.get(id)?.is_some() {
             let value = usage_place(&joined(id, &slot.to_be_bytes())).encode_bytes(&row.block);
             self.tables.usage.insert((id, slot), value.as_slice())?;
         }

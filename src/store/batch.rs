@@ -53,7 +53,10 @@ pub(super) enum Change {
     Touch,
 }
 
-/// A block of an agent's figures over time, under a number that comes round again.
+/// Whose rows those of the whole service are: no agent's.
+pub const SERVICE: AgentId = AgentId::from_bytes([0; 16]);
+
+/// A block of an agent's figures over time, or of the service's, under a number that comes round again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRow {
     pub agent: AgentId,

@@ -19,6 +19,7 @@ use crate::runtime::{
 };
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
 use crate::zeroclaw::memory::MemoryEntry;
+use crate::zeroclaw::spending::Spent;
 use crate::zeroclaw::usability::SelfReport;
 
 /// A call that can go wrong.
@@ -370,6 +371,15 @@ impl Gateway for FaultyGateway {
         within: Duration,
     ) -> BoxFuture<'a, Result<SelfReport, GatewayError>> {
         self.inner.self_report(at, token, within)
+    }
+
+    fn spent<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Option<Spent>, GatewayError>> {
+        self.inner.spent(at, token, within)
     }
 
     fn pair<'a>(

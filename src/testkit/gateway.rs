@@ -17,6 +17,7 @@ use super::state::{Delivery, InstancePhase, State, Up};
 use crate::domain::{AgentId, RunId, Secret, later};
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
 use crate::zeroclaw::memory::MemoryEntry;
+use crate::zeroclaw::spending::Spent;
 use crate::zeroclaw::usability::SelfReport;
 use crate::zeroclaw::workspace::{self, CONFIG_PATH};
 
@@ -268,6 +269,24 @@ impl Gateway for FakeGateway {
                     Ok(SelfReport { missing: Some("Add a model provider.".into()), ..SelfReport::default() })
                 }
                 _ => Ok(SelfReport::default()),
+            })?
+        };
+        within(limit, call).boxed()
+    }
+
+    /// A hundred tokens and a tenth of a cent for each message.
+    fn spent<'a>(
+        &'a self,
+        at: SocketAddr,
+        _token: &'a Secret<String>,
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<Option<Spent>, GatewayError>> {
+        let call = async move {
+            let line = self.heard(at).await?;
+            self.think(&line, Duration::ZERO).await?;
+            self.inside(&line, |state, _| {
+                let messages = u32::try_from(state.tally(line.agent).messages.len()).unwrap_or(u32::MAX);
+                Ok(Some(Spent { tokens: 100 * u64::from(messages), cost_usd: 0.001 * f64::from(messages) }))
             })?
         };
         within(limit, call).boxed()

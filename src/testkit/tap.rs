@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use crate::domain::Secret;
 use crate::zeroclaw::client::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
 use crate::zeroclaw::memory::MemoryEntry;
+use crate::zeroclaw::spending::Spent;
 use crate::zeroclaw::usability::SelfReport;
 
 /// Any gateway, with a note of every message that is handed over to it and of every pairing that is tried. Clones share
@@ -59,6 +60,15 @@ impl Gateway for Tap {
         within: Duration,
     ) -> BoxFuture<'a, Result<SelfReport, GatewayError>> {
         self.inner.self_report(at, token, within)
+    }
+
+    fn spent<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Option<Spent>, GatewayError>> {
+        self.inner.spent(at, token, within)
     }
 
     fn pair<'a>(

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::memory::MemoryEntry;
+use super::spending::Spent;
 use super::usability::SelfReport;
 use crate::domain::{Secret, SessionName};
 
@@ -44,6 +45,14 @@ pub trait Gateway: Send + Sync + 'static {
         token: &'a Secret<String>,
         within: Duration,
     ) -> BoxFuture<'a, Result<SelfReport, GatewayError>>;
+
+    /// What its model has cost (`GET /api/cost`); `None` where it does not tell.
+    fn spent<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Option<Spent>, GatewayError>>;
 
     /// `POST /pair` with a one-time code. Sent once, never again by itself: failures count towards a lockout.
     fn pair<'a>(

@@ -32,6 +32,8 @@ async fn each_minute_is_written_down_and_outlives_a_restart() {
     assert!(minutes.iter().all(|(_, point)| point.memory_mb.is_some()), "{minutes:?}");
     let hours = agent.figures(Ring::Hours).await.unwrap();
     assert_eq!(hours.iter().map(|(_, point)| point.answered).sum::<u64>(), 3);
+    let service = plane.figures(Ring::Minutes).await.unwrap();
+    assert_eq!(service.iter().map(|(_, point)| point.answered).sum::<u64>(), 3, "the only agent's: {service:?}");
     let id = agent.id();
     plane.shutdown().await;
 
@@ -44,8 +46,8 @@ async fn each_minute_is_written_down_and_outlives_a_restart() {
     assert!(later.len() > minutes.len() && later[..2] == minutes[..2], "what was written stays: {later:?}");
     agent.delete().await.unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let rows = plane.store().stats().await.unwrap().rows;
-    assert_eq!(rows.iter().find(|(name, _)| *name == "usage").map(|(_, count)| *count), Some(0));
+    assert_eq!(plane.store().usage(id).await.unwrap(), []);
+    assert!(!plane.figures(Ring::Minutes).await.unwrap().is_empty(), "the service's stay");
 }
 
 #[tokio::test]
@@ -66,4 +68,35 @@ async fn a_request_says_what_it_wants_or_hears_what_is_wrong() {
         assert_eq!(refused.body["errors"][0]["parameter"], name, "{query}");
     }
     answer(world.raw(Method::GET, &path).bearer_auth(world.stranger().await)).await.problem(404, "not-found");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_and_cost_are_what_the_gateway_counted_in_each_minute() {
+    let (fakes, disk) = (Fakes::new(8), FakeDisk::new());
+    let settings = Settings { record_usage: true, ..Settings::default() };
+    let plane = testkit::start(&fakes, &disk, settings).await.unwrap();
+    let new = NewUser { email: "ada@example.org".into(), plan: Plan::Pro, limits: None };
+    let user = plane.create_user(new).await.unwrap().id;
+    let mut agents = Vec::new();
+    for name in ["a", "b"] {
+        let agent = plane.create_agent(user, testkit::new_agent(name)).await.unwrap();
+        agent.wait(&[Status::Running], Duration::from_secs(60)).await.unwrap();
+        agents.push(agent);
+    }
+    // The gateway in memory counts a hundred tokens for each message.
+    for _ in 0..3 {
+        agents[0].deliver(testkit::message("hi")).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    agents[1].deliver(testkit::message("hi")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let sums = async |figures: Vec<(zeroone::domain::Timestamp, zeroone::usage::Point)>| {
+        let tokens: u64 = figures.iter().filter_map(|(_, point)| point.tokens).sum();
+        let cost: f64 = figures.iter().filter_map(|(_, point)| point.cost_usd).sum();
+        (tokens, (cost * 1000.0).round() as u64)
+    };
+    assert_eq!(sums(agents[0].figures(Ring::Minutes).await.unwrap()).await, (300, 3));
+    assert_eq!(sums(agents[1].figures(Ring::Minutes).await.unwrap()).await, (100, 1));
+    assert_eq!(sums(plane.figures(Ring::Minutes).await.unwrap()).await, (400, 4));
+    assert_eq!(sums(plane.figures(Ring::Hours).await.unwrap()).await, (400, 4));
 }

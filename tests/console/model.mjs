@@ -10,6 +10,8 @@ export const HOSTILE = [
   "| <b>a</b> | b |\n|---|---|\n| <iframe src=javascript:window.hacked=1> | 2 |",
 ].join("\n\n");
 
+const USAGE = { prompt_tokens: 40, completion_tokens: 2, total_tokens: 42 };
+
 /** `pace` is the time between two words; `answer` makes the text for the user's last words. `address` is where it listens, and
  * `host` how agents call that. */
 export async function startModel({ address = "127.0.0.1", host = address } = {}) {
@@ -47,7 +49,7 @@ async function answer(model, chat, response) {
   const text = model.answer(words);
   if (!chat.stream) {
     response.writeHead(200, { "content-type": "application/json" });
-    return response.end(JSON.stringify({ choices: [{ message: { role: "assistant", content: text }, finish_reason: "stop" }] }));
+    return response.end(JSON.stringify({ choices: [{ message: { role: "assistant", content: text }, finish_reason: "stop" }], usage: USAGE }));
   }
   response.writeHead(200, { "content-type": "text/event-stream" });
   const send = (delta, end = null) => response.write(`data: ${JSON.stringify({ choices: [{ index: 0, delta, finish_reason: end }] })}\n\n`);
@@ -56,5 +58,6 @@ async function answer(model, chat, response) {
     await new Promise((resolve) => setTimeout(resolve, model.pace));
   }
   send({}, "stop");
+  if (chat.stream_options?.include_usage) response.write(`data: ${JSON.stringify({ choices: [], usage: USAGE })}\n\n`);
   return response.end("data: [DONE]\n\n");
 }

@@ -158,10 +158,16 @@ test("what an agent used is shown over time too", async () => {
   );
   assert.match(await figure("Messages").getAttribute("aria-label"), /Answered: last \d+, at most [1-9]/);
   assert.match(await figure("Time to an answer").getAttribute("aria-label"), /Half of them: last/);
+  assert.match(await figure("Tokens").getAttribute("aria-label"), /at most [1-9]/);
   await page.getByLabel("Time", { exact: true }).selectOption("month");
   await figure("Memory").waitFor();
   await until("the axis tells days", async () => /[A-Z][a-z]{2}/.test(await page.locator(".ends").first().textContent()));
   assert.deepEqual(await violations(page), []);
   await picture(page, "usage-month");
+  // All agents together, for administrators.
+  await open(page, pages.service);
+  assert.match(await figure("Messages").getAttribute("aria-label"), /Answered: last \d+, at most [1-9]/);
+  assert.deepEqual(await violations(page), []);
+  await picture(page, "service-figures");
   await context.close();
 });

@@ -3,16 +3,28 @@
 import { $, bytes, facts, fill, h, number } from "./dom.js";
 import { call } from "./api.js";
 import { failed, start } from "./shell.js";
+import { past } from "./figures.js";
 import { word } from "./status.js";
+import { empty } from "./table.js";
 
 const REFRESH_MS = 5000;
+/** Figures over time are of whole minutes. */
+const FIGURES_MS = 60_000;
 const yes = (value) => (value ? "yes" : "no");
 
 start(async () => {
   const all = () => Promise.all([health(), runtime()]);
-  await all();
+  await Promise.all([all(), figures()]);
+  $("#range").addEventListener("change", figures);
   setInterval(() => document.hidden || all(), REFRESH_MS);
+  setInterval(() => document.hidden || figures(), FIGURES_MS);
 });
+
+const figures = () =>
+  part($("#figures"), async () => {
+    const plots = (await past("/api/admin/usage", $("#range").value)).filter(Boolean);
+    return plots.length ? [h("div", { class: "plots" }, plots)] : [empty("Nothing was measured in this time.", "Figures are written each minute while agents run, and kept for thirty days.")];
+  });
 
 async function part(place, read) {
   try {

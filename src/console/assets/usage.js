@@ -1,10 +1,11 @@
 // What an agent uses: now, as plots that grow while one looks, and over the last hours and days.
 
-import { $, bytes, fill, h, number, say } from "./dom.js";
-import { agentId, call, sentence } from "./api.js";
+import { $, bytes, fill, h, say } from "./dom.js";
+import { agentId, sentence } from "./api.js";
 import { follow } from "./stream.js";
 import { agent, page, watch } from "./agent.js";
 import { empty } from "./table.js";
+import { mebibytes, past, percent } from "./figures.js";
 import { plot } from "./plot.js";
 
 /** Samples that are kept: half an hour, one every two seconds. */
@@ -13,9 +14,6 @@ const KEPT = 900;
 const SHORTEST_MS = 60_000;
 /** Figures over time are read again this often: they are of whole minutes. */
 const AGAIN_MS = 60_000;
-
-/** How far back, and how long a point is, in seconds. */
-const RANGES = { hour: [3600, 60], day: [86_400, 300], month: [30 * 86_400, 3 * 3600] };
 
 const samples = [];
 let range = "now";
@@ -39,15 +37,12 @@ page(async () => {
   setInterval(() => range !== "now" && show(), AGAIN_MS);
 });
 
-const mebibytes = (value) => bytes(value * 1024 * 1024);
-const percent = (value) => `${number(value, 1)} %`;
-const milliseconds = (value) => (value < 1000 ? `${number(value)} ms` : `${number(value / 1000, 1)} s`);
 const draw = (plots, otherwise) => fill($("#plots"), plots.some(Boolean) ? h("div", { class: "plots" }, plots) : otherwise);
 
 function show() {
   turn += 1;
   if (range === "now") live();
-  else past(turn);
+  else before(turn);
 }
 
 /** A sample, with what went over the network since the one before. */
@@ -78,13 +73,10 @@ function live() {
   ]);
 }
 
-async function past(mine) {
-  const [seconds, step] = RANGES[range];
-  const to = new Date();
-  const from = new Date(to - seconds * 1000);
-  let figures;
+async function before(mine) {
+  let plots;
   try {
-    figures = await call(`/api/agents/${agentId}/usage?from=${from.toISOString()}&step=${step}s`);
+    plots = await past(`/api/agents/${agentId}/usage`, range);
   } catch (error) {
     const text = await sentence(error);
     if (mine === turn) say($("#usage-problem"), text);
@@ -93,17 +85,5 @@ async function past(mine) {
   // Somebody has chosen another time meanwhile.
   if (mine !== turn) return;
   say($("#usage-problem"), null);
-  const points = figures.data.map((it) => ({ ...it, at: it.time }));
-  const talked = points.some((it) => it.messages.answered || it.messages.failed);
-  const shared = { points, from, to, gap: figures.stepSecs * 1500 };
-  const each = `in each ${step < 3600 ? `${step / 60} min` : `${step / 3600} h`}`;
-  draw(
-    [
-      plot({ ...shared, title: "Processor", unit: "percent of a core, on average", lines: [["Processor", (it) => it.cpuPercent]], format: percent }),
-      plot({ ...shared, title: "Memory", unit: "the most", lines: [["Memory", (it) => it.memoryMb]], format: mebibytes }),
-      talked ? plot({ ...shared, title: "Messages", unit: each, lines: [["Answered", (it) => it.messages.answered], ["Failed", (it) => it.messages.failed]] }) : null,
-      plot({ ...shared, title: "Time to an answer", unit: "up to its first piece", lines: [["Half of them", (it) => it.latency.p50Ms], ["All but one in twenty", (it) => it.latency.p95Ms]], format: milliseconds }),
-    ],
-    empty("Nothing was measured in this time.", "Figures are written each minute while the agent runs, and kept for thirty days."),
-  );
+  draw(plots, empty("Nothing was measured in this time.", "Figures are written each minute while the agent runs, and kept for thirty days."));
 }

@@ -75,6 +75,20 @@ pub(super) fn service(_: &View) -> Markup {
         h1 { "Service" }
         section.card aria-labelledby="health-title" { h2 #health-title { "Health" } (loading("health")) }
         section.card aria-labelledby="runtime-title" { h2 #runtime-title { "What runs the agents" } (loading("runtime")) }
+        section aria-labelledby="figures-title" {
+            h2 #figures-title { "All agents together" }
+            div.filters {
+                div.field {
+                    label for="range" { "Time" }
+                    select #range autocomplete="off" {
+                        option value="hour" selected { "Last hour" }
+                        option value="day" { "Last day" }
+                        option value="month" { "Last 30 days" }
+                    }
+                }
+            }
+            (loading("figures"))
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use super::message::Messages;
 use super::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
 use crate::domain::Secret;
 use crate::zeroclaw::memory::{MAX_ENTRIES, MemoryEntry};
+use crate::zeroclaw::spending::Spent;
 use crate::zeroclaw::usability::SelfReport;
 
 const PAIRING_CODE: HeaderName = HeaderName::from_static("x-pairing-code");
@@ -109,6 +110,22 @@ impl Gateway for HttpGateway {
             };
             let (status, config) = tokio::try_join!(get("/api/status"), get("/api/config/status"))?;
             Ok(SelfReport::read(status.as_ref(), config.as_ref()))
+        }
+        .boxed()
+    }
+
+    fn spent<'a>(
+        &'a self,
+        at: SocketAddr,
+        token: &'a Secret<String>,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Option<Spent>, GatewayError>> {
+        async move {
+            let request = self.request(Method::GET, at, "/api/cost").header(AUTHORIZATION, bearer(token)?);
+            let answer = deadline(within, answer(request, SELF_REPORT)).await?;
+            let json = answer.status == StatusCode::OK && answer.is_json();
+            let told = json.then(|| serde_json::from_slice(&answer.body).ok()).flatten();
+            Ok(told.as_ref().and_then(Spent::read))
         }
         .boxed()
     }
