@@ -39,12 +39,12 @@ impl Oidc {
         if self.issuer.is_empty() {
             return Vec::new();
         }
-        let loopback = |url: &reqwest::Url| matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        let loopback = |url: &url::Url| matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
         if !cfg!(feature = "oidc") {
             let missing = "must be empty: this build has no sign-in by a provider; build it with the feature oidc";
             return vec![("oidc.issuer", Err(missing.into()))];
         }
-        let parsed = reqwest::Url::parse(&self.issuer).ok();
+        let parsed = url::Url::parse(&self.issuer).ok();
         let issuer = parsed.is_some_and(|url| url.scheme() == "https" || (url.scheme() == "http" && loopback(&url)));
         let issuer = if issuer { Ok(()) } else { Err("must be a URL that begins with https://".into()) };
         let name = |domain: &String| !domain.is_empty() && !domain.contains(['@', '*', '/', ' ']);

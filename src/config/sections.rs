@@ -335,7 +335,7 @@ fn proxy(url: &Secret<String>) -> Result<(), String> {
 }
 
 pub(super) fn origin(text: &str) -> Result<(), String> {
-    let parsed = reqwest::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let parsed = url::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     match parsed {
         Some(url) if url.origin().ascii_serialization() == text => Ok(()),
         _ => Err("must have origins such as https://chat.example.com, without a path".into()),

@@ -27,7 +27,7 @@ pub(super) fn toml(layers: &Layers) -> String {
 
 /// A proxy's URL may have one.
 fn without_password(value: &Value) -> Cow<'_, Value> {
-    let url = value.as_str().and_then(|text| reqwest::Url::parse(text).ok());
+    let url = value.as_str().and_then(|text| url::Url::parse(text).ok());
     let Some(mut url) = url.filter(|url| url.password().is_some()) else { return Cow::Borrowed(value) };
     // Cannot fail: an address that has a password may have another one.
     let _ = url.set_password(Some("not-shown"));

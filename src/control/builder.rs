@@ -19,7 +19,7 @@ use crate::store::{OpenError, Store, StoreError};
 use crate::usage::Tallies;
 use crate::vault::Vault;
 use crate::view::Views;
-use crate::zeroclaw::client::{Gateway, GatewayError, HttpGateway};
+use crate::zeroclaw::client::{Gateway, HttpGateway};
 use crate::zeroclaw::profile::Profile;
 
 /// Transitions kept for listeners who are slow; those who are slower still are told that they missed some.
@@ -50,8 +50,6 @@ pub enum StartError {
     Key(#[from] OpenError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("no HTTP client: {0}")]
-    Client(#[from] GatewayError),
     #[error("the actors did not start: {0}")]
     Actors(String),
     /// Supervision needs unwinding: with `panic = "abort"` one agent's panic would end the program.
@@ -174,10 +172,7 @@ impl Builder {
         let lease = Lease::default();
         claimant.claim(&*self.runtime, &lease).await?;
         let snapshot = self.store.load().await?;
-        let gateway = match self.gateway {
-            Some(gateway) => gateway,
-            None => Arc::new(HttpGateway::new()?),
-        };
+        let gateway = self.gateway.unwrap_or_else(|| Arc::new(HttpGateway::new()));
         let services = Arc::new(Services {
             store: self.store,
             vault: self.vault,

@@ -262,7 +262,7 @@ impl Fields {
 fn same_recipient(one: &AgentSpec, other: &AgentSpec) -> bool {
     let host = |spec: &AgentSpec| {
         let url = spec.provider_url.as_deref().unwrap_or_else(|| spec.provider.base_url());
-        reqwest::Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
+        url::Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
     };
     one.provider == other.provider && host(one) == host(other)
 }
@@ -286,7 +286,7 @@ fn http_url(value: &str) -> Result<String, String> {
     if value.len() > 500 || value.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(remedy.into());
     }
-    let url = reqwest::Url::parse(value).map_err(|_| remedy.to_owned())?;
+    let url = url::Url::parse(value).map_err(|_| remedy.to_owned())?;
     let plain = url.username().is_empty()
         && url.password().is_none()
         && url.query().is_none()

@@ -31,12 +31,12 @@ impl ProviderUrls {
     pub async fn check(&self, url: Option<&str>) -> Result<(), Problem> {
         let Some(url) = url else { return Ok(()) };
         let refused = |detail: &str| Err(Problem::invalid(vec![FieldError::at("/providerUrl", detail)]));
-        let Ok(parsed) = reqwest::Url::parse(url) else { return refused("must be a URL") };
+        let Ok(parsed) = url::Url::parse(url) else { return refused("must be a URL") };
         match self {
             Self::Any => Ok(()),
             Self::List(origins) => {
                 let origin = parsed.origin();
-                let listed = |known: &String| reqwest::Url::parse(known).is_ok_and(|known| known.origin() == origin);
+                let listed = |known: &String| url::Url::parse(known).is_ok_and(|known| known.origin() == origin);
                 if origins.iter().any(listed) {
                     Ok(())
                 } else {
@@ -54,7 +54,7 @@ impl ProviderUrls {
     }
 }
 
-async fn addresses(url: &reqwest::Url) -> Option<Vec<IpAddr>> {
+async fn addresses(url: &url::Url) -> Option<Vec<IpAddr>> {
     let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']').to_owned();
     let port = url.port_or_known_default()?;
     let found = timeout(RESOLVED_WITHIN, lookup_host((host, port))).await.ok()?.ok()?;

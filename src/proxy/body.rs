@@ -146,6 +146,7 @@ impl HttpBody for Bounded {
 /// A gateway's answer on its way to the caller. Gives the connection back at its end.
 pub(super) struct Answer {
     inner: Incoming,
+    /// `None` once the answer is at its end.
     lease: Option<Lease<Body>>,
     /// The request's body as far as the gateway did not ask for it.
     unread: Option<Handover<Body>>,
@@ -158,7 +159,6 @@ pub(super) struct Answer {
     held_up: bool,
     /// An event stream tells in its own words that it broke off; other answers are cut, which their clients notice.
     events: bool,
-    over: bool,
 }
 
 /// What ends an answer that does not end by itself.
@@ -215,7 +215,6 @@ impl Answer {
             pace: pace.map(|rate| Box::new(Pace::new(rate))),
             held_up: false,
             events,
-            over: false,
         };
         if answer.inner.is_end_stream() {
             answer.end();
@@ -224,7 +223,6 @@ impl Answer {
     }
 
     fn end(&mut self) {
-        self.over = true;
         // One that answered without the body has left a connection on which that is still expected.
         let unread = self.unread.take().and_then(|unread| unread.withdraw()).is_some();
         if let Some(lease) = self.lease.take().filter(|_| !unread) {
@@ -233,7 +231,6 @@ impl Answer {
     }
 
     fn break_off(&mut self, why: Broken, error: axum::Error) -> Option<Result<Frame<Bytes>, axum::Error>> {
-        self.over = true;
         self.lease = None;
         tracing::debug!(%error, "a gateway's answer broke off");
         Some(if self.events { Ok(Frame::data(Bytes::from_static(why.event().as_bytes()))) } else { Err(error) })
@@ -245,9 +242,6 @@ impl HttpBody for Answer {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
         if let Some(pace) = &mut self.pace
             && pace.poll(cx).is_pending()
         {
@@ -257,7 +251,9 @@ impl HttpBody for Answer {
             }
             return Poll::Pending;
         }
-        match Pin::new(&mut self.inner).poll_frame(cx) {
+        let this = &mut *self;
+        let Some(lease) = &mut this.lease else { return Poll::Ready(None) };
+        match lease.poll_frame(&mut this.inner, cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 if let (Some(pace), Some(data)) = (&mut self.pace, frame.data_ref()) {
                     pace.count(data.len());
@@ -287,7 +283,7 @@ impl HttpBody for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.over
+        self.lease.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

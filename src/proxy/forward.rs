@@ -198,7 +198,7 @@ impl Way<'_> {
         let within = self.proxy.options.answer_within;
         if body.is_end_stream() {
             *turn = None;
-            return match timeout(within, lease.sender.try_send_request(head.map(|()| body))).await {
+            return match timeout(within, lease.send(head.map(|()| body))).await {
                 Ok(Ok(response)) => Sent::Answered(response, None),
                 Ok(Err(mut error)) => match error.take_message() {
                     Some(request) => Sent::Not(request.into_body(), "the connection was closed".into()),
@@ -297,6 +297,7 @@ impl Onward {
         if let Some(swapped) = &self.swapped {
             swapped.restore(&mut parts.headers);
         }
+        self.lease.release();
         tunnel::open(caller, gateway, Bounds { place: self.place, idle: self.idle, pace: self.pace }, self.until);
         Response::from_parts(parts, Body::empty())
     }

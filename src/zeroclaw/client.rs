@@ -1,5 +1,6 @@
 //! The calls that the control plane makes to an agent's gateway.
 
+mod answer;
 mod cause;
 pub(crate) mod connections;
 pub(crate) mod expect;

@@ -64,7 +64,7 @@ pub fn spec_from_inside<'a>(spec: &'a AgentSpec, host: &str) -> Cow<'a, AgentSpe
 
 /// The address with `host` in place of the loopback.
 fn from_inside<'a>(url: &'a str, host: &str) -> Cow<'a, str> {
-    let Ok(mut inside) = reqwest::Url::parse(url) else { return Cow::Borrowed(url) };
+    let Ok(mut inside) = url::Url::parse(url) else { return Cow::Borrowed(url) };
     if host.is_empty() || is_this_machine(host) || !inside.host_str().is_some_and(is_this_machine) {
         return Cow::Borrowed(url);
     }

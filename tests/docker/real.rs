@@ -49,7 +49,7 @@ impl Agent {
             env: profile.env(&spec, &credentials, runtime.caps().host.unwrap(), ANSWER_SECS),
             ..crate::world::spec(&[])
         };
-        Self { runtime, profile, spec, credentials, instance, gateway: HttpGateway::new().unwrap() }
+        Self { runtime, profile, spec, credentials, instance, gateway: HttpGateway::new() }
     }
 
     async fn launch(&mut self, token: Option<&Secret<String>>) -> Run {

@@ -41,7 +41,7 @@ impl<'a> Service<'a> {
 
     pub(crate) async fn with_image(world: &'a World, image: &'static str) -> Self {
         let data = TempDir::new().unwrap();
-        let gateway = Tap::new(Arc::new(HttpGateway::new().unwrap()));
+        let gateway = Tap::new(Arc::new(HttpGateway::new()));
         let ports = ports();
         let plane = start(world, image, &data, &gateway, ports).await;
         let user = NewUser { email: "ada@example.com".into(), plan: Plan::Enterprise, limits: None };

@@ -45,7 +45,7 @@ fn version(agent: &AgentHandle) -> String {
 
 async fn entries(agent: &AgentHandle) -> Vec<MemoryEntry> {
     let access = agent.view().unwrap().access.clone().unwrap();
-    HttpGateway::new().unwrap().memory(access.endpoint, &access.token, PATIENCE).await.unwrap()
+    HttpGateway::new().memory(access.endpoint, &access.token, PATIENCE).await.unwrap()
 }
 
 async fn keys(agent: &AgentHandle) -> BTreeSet<String> {
@@ -55,7 +55,7 @@ async fn keys(agent: &AgentHandle) -> BTreeSet<String> {
 async fn remember(agent: &AgentHandle, key: &str) {
     let access = agent.view().unwrap().access.clone().unwrap();
     let entry = MemoryEntry { key: key.into(), content: format!("about {key}"), category: Some("core".into()) };
-    HttpGateway::new().unwrap().remember(access.endpoint, &access.token, &entry, PATIENCE).await.unwrap();
+    HttpGateway::new().remember(access.endpoint, &access.token, &entry, PATIENCE).await.unwrap();
 }
 
 /// Containers of this world that are not the agent's own.

@@ -110,7 +110,7 @@ pub(crate) async fn installation_from_before_the_profile_is_healed_at_its_first_
 
 async fn keys(agent: &AgentHandle) -> BTreeSet<String> {
     let access = agent.view().unwrap().access.clone().unwrap();
-    let entries = HttpGateway::new().unwrap().memory(access.endpoint, &access.token, PATIENCE).await.unwrap();
+    let entries = HttpGateway::new().memory(access.endpoint, &access.token, PATIENCE).await.unwrap();
     entries.into_iter().map(|entry| entry.key).collect()
 }
 
@@ -131,7 +131,7 @@ async fn spoil(world: &World, view: &AgentView, credentials: &Credentials) {
     };
     runtime.kill(&key).await.unwrap();
     runtime.ensure_created(&old).await.unwrap();
-    let gateway = HttpGateway::new().unwrap();
+    let gateway = HttpGateway::new();
     let ask = async || {
         let run = zeroone::testkit::conformance::started(&runtime, &key).await;
         until("health", async || {

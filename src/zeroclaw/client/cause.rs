@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt::Write;
 
-/// An error with its causes. The first one of reqwest names the URL, which says nothing new.
+/// The causes of an error, or itself where it has none: the outermost only says that a connection failed.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = String::new();
     let mut cause = error.source().or(Some(error));

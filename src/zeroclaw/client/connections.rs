@@ -3,20 +3,31 @@
 //! A connection belongs to one attempt of one agent: after a restart another process may listen at the same address, so
 //! what an earlier attempt left is thrown away. It is given back when its answer has been read to the end; an answer that
 //! is dropped before ends the connection, and with it the call at the gateway.
+//!
+//! A connection has no task of its own: whoever waits for its answer drives it, by [`Lease::send`] and [`Lease::drive`]. A
+//! task would have to be woken for each request and to wake back for each answer, often on another thread, which costs more
+//! than what it does.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::hash::Hash;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
-use http_body::Body as HttpBody;
+use futures_util::future::{BoxFuture, FutureExt};
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Kept open for one gateway: as many as callers that come at once have use for.
 const IDLE_PER_GATEWAY: usize = 64;
@@ -24,8 +35,6 @@ const IDLE_PER_GATEWAY: usize = 64;
 const IDLE: Duration = Duration::from_secs(20);
 /// An address on this machine or its networks answers at once, or not at all.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-/// How long the end of the last answer may take to be digested by the connection's own task.
-const SETTLE: Duration = Duration::from_millis(5);
 
 /// By what a gateway is known: an agent, or an address.
 pub(crate) trait Key: Copy + Eq + Hash {}
@@ -38,10 +47,12 @@ pub(crate) trait Outgoing:
 }
 impl<B: HttpBody<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static> Outgoing for B {}
 
-pub(crate) struct Connections<K: Key, B> {
-    gateways: DashMap<K, Arc<Mutex<Idle<B>>>>,
-    /// When unused gateways were forgotten last.
-    swept: Mutex<Option<Instant>>,
+pub(crate) struct Connections<K: Key, B>(Arc<Gateways<K, B>>);
+
+struct Gateways<K: Key, B> {
+    known: DashMap<K, Arc<Mutex<Idle<B>>>>,
+    /// Whether a task closes what nobody uses.
+    swept: Mutex<bool>,
 }
 
 struct Idle<B> {
@@ -50,101 +61,189 @@ struct Idle<B> {
 }
 
 struct Parked<B> {
-    sender: SendRequest<B>,
+    open: Open<B>,
     since: Instant,
+}
+
+/// An open connection.
+struct Open<B> {
+    sender: SendRequest<B>,
+    /// What moves its bytes; `None` once it has ended.
+    wire: Option<BoxFuture<'static, ()>>,
 }
 
 /// A connection in use. [`Lease::give_back`] keeps it open for the next call; dropping it closes it.
 pub(crate) struct Lease<B> {
-    pub(crate) sender: SendRequest<B>,
+    open: Open<B>,
+    /// Whether it was open before, so that the gateway may have closed it.
+    used: bool,
     attempt: u64,
     idle: Arc<Mutex<Idle<B>>>,
 }
 
 impl<K: Key, B> Default for Connections<K, B> {
     fn default() -> Self {
-        Self { gateways: DashMap::new(), swept: Mutex::new(None) }
+        Self(Arc::new(Gateways { known: DashMap::new(), swept: Mutex::new(false) }))
     }
 }
 
-impl<K: Key, B: Outgoing> Connections<K, B> {
+impl<K: Key + Send + Sync + 'static, B: Outgoing> Connections<K, B> {
     /// A connection to this attempt of a gateway, which listens at `at`: one that is open already if there is any.
     ///
     /// # Errors
     /// None could be opened: nothing was sent.
     pub(crate) async fn lease(&self, gateway: K, at: SocketAddr, attempt: u64) -> Result<Lease<B>, std::io::Error> {
-        let idle = Arc::clone(&self.gateways.entry(gateway).or_insert_with(|| Arc::new(Mutex::new(Idle::new()))));
-        while let Some(mut sender) = take(&idle, attempt) {
-            let usable = sender.is_ready() || matches!(timeout(SETTLE, sender.ready()).await, Ok(Ok(())));
-            if usable && !sender.is_closed() {
-                return Ok(Lease { sender, attempt, idle });
+        let known = self.0.known.get(&gateway).map(|idle| Arc::clone(&idle));
+        let idle = known.unwrap_or_else(|| self.enter(gateway));
+        while let Some(mut open) = take(&idle, attempt) {
+            if poll_fn(|cx| Poll::Ready(open.is_usable(cx))).await {
+                return Ok(Lease { open, used: true, attempt, idle });
             }
         }
-        self.forget_unused();
-        let sender = connect(at).await?;
-        Ok(Lease { sender, attempt, idle })
+        let open = connect(at).await?;
+        Ok(Lease { open, used: false, attempt, idle })
     }
 
-    /// Forgets gateways to which nothing was sent lately, those that are gone among them. Only before a connection is opened,
-    /// which takes far longer, and at most once in [`IDLE`].
-    fn forget_unused(&self) {
-        let now = Instant::now();
-        {
-            let mut last = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
-            if last.is_some_and(|last| now.duration_since(last) < IDLE) {
-                return;
-            }
-            *last = Some(now);
+    /// A gateway that is new here. With the first one begins the task that closes what nobody uses.
+    fn enter(&self, gateway: K) -> Arc<Mutex<Idle<B>>> {
+        let mut swept = lock(&self.0.swept);
+        let new = || Arc::new(Mutex::new(Idle { attempt: 0, parked: Vec::new() }));
+        let idle = Arc::clone(&self.0.known.entry(gateway).or_insert_with(new));
+        if !std::mem::replace(&mut *swept, true) {
+            tokio::spawn(sweep(Arc::downgrade(&self.0)));
         }
-        self.gateways.retain(|_, idle| Arc::strong_count(idle) > 1 || has_fresh(idle, now));
+        idle
     }
 }
 
-impl<B> Idle<B> {
-    const fn new() -> Self {
-        Self { attempt: 0, parked: Vec::new() }
+/// Closes connections that were not used lately, also those that their gateway has closed, and forgets gateways without any.
+/// Ends when none is left.
+async fn sweep<K: Key, B>(gateways: Weak<Gateways<K, B>>) {
+    loop {
+        sleep(IDLE).await;
+        let Some(gateways) = gateways.upgrade() else { return };
+        let now = Instant::now();
+        gateways.known.retain(|_, idle| Arc::strong_count(idle) > 1 || has_fresh(idle, now));
+        let mut swept = lock(&gateways.swept);
+        if gateways.known.is_empty() {
+            *swept = false;
+            return;
+        }
+    }
+}
+
+impl<B> Open<B> {
+    /// Moves what can be moved.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if self.wire.as_mut().is_some_and(|wire| wire.poll_unpin(cx).is_ready()) {
+            self.wire = None;
+        }
+    }
+
+    /// Whether the next request can be sent. Its gateway may have closed it meanwhile.
+    fn is_usable(&mut self, cx: &mut Context<'_>) -> bool {
+        self.drive(cx);
+        self.wire.is_some() && matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(())))
+    }
+}
+
+impl<B: Outgoing> Lease<B> {
+    /// Sends a request, and gives the beginning of its answer. Dropping the future closes the connection.
+    ///
+    /// # Errors
+    /// The connection failed; the request is in the error where nothing of it was sent.
+    pub(crate) async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+        let mut answer = pin!(self.open.sender.try_send_request(request));
+        let wire = &mut self.open.wire;
+        poll_fn(|cx| {
+            if wire.as_mut().is_some_and(|wire| wire.poll_unpin(cx).is_ready()) {
+                *wire = None;
+            }
+            answer.as_mut().poll(cx)
+        })
+        .await
     }
 }
 
 impl<B> Lease<B> {
+    /// Whether calls were made on this connection before.
+    pub(crate) const fn is_used(&self) -> bool {
+        self.used
+    }
+
+    /// The next part of the answer's body, as [`HttpBody::poll_frame`] gives it.
+    pub(crate) fn poll_frame(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut body = Pin::new(body);
+        let frame = body.as_mut().poll_frame(cx);
+        if frame.is_ready() {
+            return frame;
+        }
+        self.open.drive(cx);
+        body.poll_frame(cx)
+    }
+
+    /// The same as a future.
+    pub(crate) async fn frame(&mut self, body: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        poll_fn(|cx| self.poll_frame(body, cx)).await
+    }
+
+    /// Lets the connection go on by itself: it changes its protocol.
+    pub(crate) fn release(self) {
+        if let Some(wire) = self.open.wire {
+            tokio::spawn(wire);
+        }
+    }
+
+    /// Keeps the connection for the next call: the answer was read to its end.
     pub(crate) fn give_back(self) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.attempt == self.attempt && idle.parked.len() < IDLE_PER_GATEWAY && !self.sender.is_closed() {
-            idle.parked.push(Parked { sender: self.sender, since: Instant::now() });
+        let mut idle = lock(&self.idle);
+        let open = self.open.wire.is_some() && !self.open.sender.is_closed();
+        if open && idle.attempt == self.attempt && idle.parked.len() < IDLE_PER_GATEWAY {
+            idle.parked.push(Parked { open: self.open, since: Instant::now() });
         }
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn has_fresh<B>(idle: &Mutex<Idle<B>>, now: Instant) -> bool {
-    let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut idle = lock(idle);
     idle.parked.retain(|parked| now.duration_since(parked.since) < IDLE);
     !idle.parked.is_empty()
 }
 
 /// The connection that was used last: the others grow old and are dropped.
-fn take<B>(idle: &Mutex<Idle<B>>, attempt: u64) -> Option<SendRequest<B>> {
-    let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+fn take<B>(idle: &Mutex<Idle<B>>, attempt: u64) -> Option<Open<B>> {
+    let mut idle = lock(idle);
     if idle.attempt != attempt {
         idle.attempt = attempt;
         idle.parked.clear();
     }
-    let now = Instant::now();
-    idle.parked.retain(|parked| now.duration_since(parked.since) < IDLE);
-    idle.parked.pop().map(|parked| parked.sender)
+    let parked = idle.parked.pop().filter(|parked| parked.since.elapsed() < IDLE);
+    if parked.is_none() {
+        // What lies below is older still.
+        idle.parked.clear();
+    }
+    parked.map(|parked| parked.open)
 }
 
-async fn connect<B: Outgoing>(to: SocketAddr) -> Result<SendRequest<B>, std::io::Error> {
+async fn connect<B: Outgoing>(to: SocketAddr) -> Result<Open<B>, std::io::Error> {
     let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection in time");
     let stream = timeout(CONNECT_WITHIN, TcpStream::connect(to)).await.map_err(|_| late())??;
     stream.set_nodelay(true)?;
-    let handshake = http1::Builder::new().handshake(TokioIo::new(stream));
     let (sender, connection) =
-        timeout(CONNECT_WITHIN, handshake).await.map_err(|_| late())?.map_err(std::io::Error::other)?;
-    tokio::spawn(async move {
+        http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+    let wire = connection.with_upgrades().map(|ended| {
         // Its end is seen by whoever holds the sender.
-        if let Err(error) = connection.with_upgrades().await {
+        if let Err(error) = ended {
             tracing::debug!(%error, "a connection to a gateway ended early");
         }
     });
-    Ok(sender)
+    Ok(Open { sender, wire: Some(wire.boxed()) })
 }

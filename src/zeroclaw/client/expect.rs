@@ -150,7 +150,7 @@ async fn begun<B, O: Outgoing>(
     handover: &Handover<B>,
     patience: Patience,
 ) -> Result<Response<Incoming>, (Option<B>, String)> {
-    let sending = lease.sender.try_send_request(request);
+    let sending = lease.send(request);
     tokio::pin!(sending);
     let (Patience::Permits(limit) | Patience::GivesUp(limit)) = patience;
     let response = tokio::select! {

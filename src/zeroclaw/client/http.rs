@@ -1,19 +1,22 @@
 //! The calls to a real gateway, over HTTP/1.1.
 //!
-//! Plain HTTP to an address that the runtime names: no proxy, no redirect, no retry. Everything that comes back is
-//! bounded in size, because an agent that went wrong may answer anything.
+//! Plain HTTP to an address that the runtime names: no proxy, no redirect, no retry of what may have been sent. Everything
+//! that comes back is bounded in size, because an agent that went wrong may answer anything.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{Method, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use http::{Method, Request, StatusCode, Uri, request};
+use http_body_util::Full;
 use serde::Deserialize;
 
+use super::answer;
 use super::cause::chain;
+use super::connections::Connections;
 use super::message::Messages;
 use super::{Gateway, GatewayError, HealthReport, Pairing, WebhookAnswer, WebhookCall};
 use crate::domain::Secret;
@@ -29,46 +32,85 @@ const SMALL_ANSWER: usize = 64 * 1024;
 const SELF_REPORT: usize = 512 * 1024;
 /// Some ten thousand entries.
 const MEMORY: usize = 32 * 1024 * 1024;
-/// Kept open between calls. Short, because an agent that restarts leaves dead connections behind.
-const IDLE: Duration = Duration::from_secs(20);
-const IDLE_PER_AGENT: usize = 8;
 /// What the gateway means by a lockout without a time: its own one for too many requests.
 const DEFAULT_LOCKOUT_SECS: u64 = 60;
 
-/// [`Gateway`] over HTTP. Clones share one connection pool.
-#[derive(Debug, Clone)]
+/// [`Gateway`] over HTTP. Clones share their connections.
+#[derive(Clone, Default)]
 pub struct HttpGateway {
-    client: reqwest::Client,
+    connections: Arc<Connections<SocketAddr, Full<Bytes>>>,
     messages: Arc<Messages>,
 }
 
+impl std::fmt::Debug for HttpGateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpGateway").finish_non_exhaustive()
+    }
+}
+
 impl HttpGateway {
-    /// # Errors
-    /// The HTTP client cannot be set up on this system.
-    pub fn new() -> Result<Self, GatewayError> {
-        let client = without_tls(reqwest::Client::builder())?
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .http1_only()
-            .pool_max_idle_per_host(IDLE_PER_AGENT)
-            .pool_idle_timeout(IDLE)
-            .tcp_nodelay(true)
-            .build()
-            .map_err(|error| GatewayError::NotSent(chain(&error)))?;
-        Ok(Self { client, messages: Arc::default() })
+    /// Without a connection: they are opened when they are needed.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    fn request(&self, method: Method, at: SocketAddr, path: &str) -> reqwest::RequestBuilder {
-        self.client.request(method, format!("http://{at}{path}"))
+    /// Sends a request, and reads an answer of at most `limit` bytes within this time.
+    async fn ask(
+        &self,
+        at: SocketAddr,
+        request: request::Builder,
+        body: Vec<u8>,
+        limit: usize,
+        within: Duration,
+    ) -> Result<Answer, GatewayError> {
+        let request = request.header(HOST, at.to_string()).body(Full::from(body));
+        let request = request.map_err(|error| GatewayError::NotSent(error.to_string()))?;
+        tokio::time::timeout(within, self.answer(at, request, limit)).await.unwrap_or(Err(GatewayError::TimedOut))
     }
+
+    async fn answer(
+        &self,
+        at: SocketAddr,
+        mut request: Request<Full<Bytes>>,
+        limit: usize,
+    ) -> Result<Answer, GatewayError> {
+        loop {
+            let leased = self.connections.lease(at, at, 0).await;
+            let mut lease = leased.map_err(|error| GatewayError::NotSent(error.to_string()))?;
+            let response = match lease.send(request).await {
+                Ok(response) => response,
+                Err(mut error) => {
+                    let why = chain(error.error());
+                    match error.take_message() {
+                        // The gateway had closed a kept connection; nothing was sent on it.
+                        Some(unsent) if lease.is_used() => {
+                            request = unsent;
+                            continue;
+                        }
+                        Some(_) => return Err(GatewayError::NotSent(why)),
+                        None => return Err(GatewayError::Unknown(why)),
+                    }
+                }
+            };
+            let (head, body) = answer::read(response, &mut lease, limit).await?;
+            lease.give_back();
+            return Ok(Answer { status: head.status, content_type: head.headers.get(CONTENT_TYPE).cloned(), body });
+        }
+    }
+}
+
+fn get(path: &'static str) -> request::Builder {
+    Request::builder().method(Method::GET).uri(Uri::from_static(path))
+}
+
+fn post(path: &'static str) -> request::Builder {
+    Request::builder().method(Method::POST).uri(Uri::from_static(path))
 }
 
 impl Gateway for HttpGateway {
     fn health(&self, at: SocketAddr, within: Duration) -> BoxFuture<'_, Result<HealthReport, GatewayError>> {
-        let request = self.request(Method::GET, at, "/health");
         async move {
-            let answer = deadline(within, answer(request, SMALL_ANSWER)).await?;
+            let answer = self.ask(at, get("/health"), vec![], SMALL_ANSWER, within).await?;
             Ok(HealthReport { status: answer.status.as_u16(), body: answer.body })
         }
         .boxed()
@@ -83,8 +125,8 @@ impl Gateway for HttpGateway {
         within: Duration,
     ) -> BoxFuture<'a, Result<bool, GatewayError>> {
         async move {
-            let request = self.request(Method::GET, at, "/api/status").header(AUTHORIZATION, bearer(token)?);
-            let answer = deadline(within, answer(request, SMALL_ANSWER)).await?;
+            let request = get("/api/status").header(AUTHORIZATION, bearer(token)?);
+            let answer = self.ask(at, request, vec![], SMALL_ANSWER, within).await?;
             match answer.status {
                 StatusCode::OK if answer.is_json() => Ok(true),
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(false),
@@ -102,13 +144,13 @@ impl Gateway for HttpGateway {
         within: Duration,
     ) -> BoxFuture<'a, Result<SelfReport, GatewayError>> {
         async move {
-            let get = async |path| {
-                let request = self.request(Method::GET, at, path).header(AUTHORIZATION, bearer(token)?);
-                let answer = deadline(within, answer(request, SELF_REPORT)).await?;
+            let told = async |path| {
+                let request = get(path).header(AUTHORIZATION, bearer(token)?);
+                let answer = self.ask(at, request, vec![], SELF_REPORT, within).await?;
                 let json = answer.status == StatusCode::OK && answer.is_json();
                 Ok(json.then(|| serde_json::from_slice::<serde_json::Value>(&answer.body).ok()).flatten())
             };
-            let (status, config) = tokio::try_join!(get("/api/status"), get("/api/config/status"))?;
+            let (status, config) = tokio::try_join!(told("/api/status"), told("/api/config/status"))?;
             Ok(SelfReport::read(status.as_ref(), config.as_ref()))
         }
         .boxed()
@@ -121,8 +163,8 @@ impl Gateway for HttpGateway {
         within: Duration,
     ) -> BoxFuture<'a, Result<Option<Spent>, GatewayError>> {
         async move {
-            let request = self.request(Method::GET, at, "/api/cost").header(AUTHORIZATION, bearer(token)?);
-            let answer = deadline(within, answer(request, SELF_REPORT)).await?;
+            let request = get("/api/cost").header(AUTHORIZATION, bearer(token)?);
+            let answer = self.ask(at, request, vec![], SELF_REPORT, within).await?;
             let json = answer.status == StatusCode::OK && answer.is_json();
             let told = json.then(|| serde_json::from_slice(&answer.body).ok()).flatten();
             Ok(told.as_ref().and_then(Spent::read))
@@ -137,11 +179,10 @@ impl Gateway for HttpGateway {
         within: Duration,
     ) -> BoxFuture<'a, Result<Pairing, GatewayError>> {
         async move {
-            let request = self
-                .request(Method::POST, at, "/pair")
+            let request = post("/pair")
                 .header(PAIRING_CODE, sensitive(code.expose())?)
                 .header(CONTENT_LENGTH, HeaderValue::from_static("0"));
-            pairing(&deadline(within, answer(request, SMALL_ANSWER)).await?)
+            pairing(&self.ask(at, request, vec![], SMALL_ANSWER, within).await?)
         }
         .boxed()
     }
@@ -153,8 +194,8 @@ impl Gateway for HttpGateway {
         within: Duration,
     ) -> BoxFuture<'a, Result<Vec<MemoryEntry>, GatewayError>> {
         async move {
-            let request = self.request(Method::GET, at, "/api/memory").header(AUTHORIZATION, bearer(token)?);
-            let answer = deadline(within, answer(request, MEMORY)).await?;
+            let request = get("/api/memory").header(AUTHORIZATION, bearer(token)?);
+            let answer = self.ask(at, request, vec![], MEMORY, within).await?;
             let unusable = || GatewayError::Garbage(format!("{} from /api/memory", answer.status));
             if answer.status != StatusCode::OK || !answer.is_json() {
                 return Err(unusable());
@@ -178,12 +219,10 @@ impl Gateway for HttpGateway {
     ) -> BoxFuture<'a, Result<(), GatewayError>> {
         async move {
             let body = serde_json::to_vec(entry).map_err(|error| GatewayError::NotSent(error.to_string()))?;
-            let request = self
-                .request(Method::POST, at, "/api/memory")
+            let request = post("/api/memory")
                 .header(AUTHORIZATION, bearer(token)?)
-                .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-                .body(body);
-            let answer = deadline(within, answer(request, SMALL_ANSWER)).await?;
+                .header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let answer = self.ask(at, request, body, SMALL_ANSWER, within).await?;
             if answer.status.is_success() && answer.is_json() {
                 return Ok(());
             }
@@ -203,24 +242,6 @@ impl Gateway for HttpGateway {
     }
 }
 
-/// With the embedded gateway compiled in, reqwest knows TLS and refuses to be built without a crypto provider, which only a
-/// program may install for the whole process. Gateways are plain HTTP, so a configuration that trusts nobody does.
-#[cfg(feature = "gateway")]
-fn without_tls(builder: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder, GatewayError> {
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| GatewayError::NotSent(chain(&error)))?
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    Ok(builder.tls_backend_preconfigured(tls))
-}
-
-#[cfg(not(feature = "gateway"))]
-fn without_tls(builder: reqwest::ClientBuilder) -> Result<reqwest::ClientBuilder, GatewayError> {
-    Ok(builder)
-}
-
 /// A whole answer.
 struct Answer {
     status: StatusCode,
@@ -236,30 +257,6 @@ impl Answer {
     fn is_json(&self) -> bool {
         self.content_type().is_some_and(|value| value.starts_with("application/json"))
     }
-}
-
-/// Sends the request and reads an answer of at most `limit` bytes.
-async fn answer(request: reqwest::RequestBuilder, limit: usize) -> Result<Answer, GatewayError> {
-    let mut response = request.send().await.map_err(|error| failure(&error))?;
-    let status = response.status();
-    let content_type = response.headers().get(CONTENT_TYPE).cloned();
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| failure(&error))? {
-        if body.len() + chunk.len() > limit {
-            return Err(GatewayError::Garbage(format!("{status} with more than {limit} bytes")));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Answer { status, content_type, body: body.freeze() })
-}
-
-async fn deadline<T>(within: Duration, call: impl Future<Output = Result<T, GatewayError>>) -> Result<T, GatewayError> {
-    tokio::time::timeout(within, call).await.unwrap_or(Err(GatewayError::TimedOut))
-}
-
-fn failure(error: &reqwest::Error) -> GatewayError {
-    let why = chain(error);
-    if error.is_connect() { GatewayError::NotSent(why) } else { GatewayError::Unknown(why) }
 }
 
 fn pairing(answer: &Answer) -> Result<Pairing, GatewayError> {

@@ -4,15 +4,15 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, Uri};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
-use super::cause::chain;
-use super::connections::Connections;
+use super::answer;
+use super::connections::{Connections, Lease};
 use super::expect::{Expectations, Sent};
 use super::handover::HandedBody;
 use super::{GatewayError, WebhookAnswer, WebhookCall};
@@ -25,10 +25,12 @@ const WEBHOOK: &str = "/webhook";
 /// A model's longest answers are some hundred kilobytes.
 const LONGEST: usize = 4 * 1024 * 1024;
 
+type Body = HandedBody<Full<Bytes>>;
+
 /// The way of messages to all gateways.
 #[derive(Default)]
 pub(super) struct Messages {
-    connections: Connections<SocketAddr, HandedBody<Full<Bytes>>>,
+    connections: Connections<SocketAddr, Body>,
     expectations: Expectations,
 }
 
@@ -60,7 +62,7 @@ impl Messages {
         let message = (head, Full::new(call.body));
         match self.expectations.send(at, &mut lease, message, |body| body, call.sent, deadline).await {
             Sent::Answered(response, handover) => {
-                let answer = timeout_at(deadline, whole(response)).await.unwrap_or(Err(GatewayError::TimedOut));
+                let answer = timeout_at(deadline, whole(response, &mut lease)).await.unwrap_or(Err(GatewayError::TimedOut));
                 match (handover.and_then(|handover| handover.withdraw()), answer) {
                     (Some(_), Err(error)) => Err(GatewayError::NotSent(error.to_string())),
                     // One that was answered without its body has left a connection on which that is still expected.
@@ -81,19 +83,10 @@ impl Messages {
 }
 
 /// The whole answer, if it is no longer than one may be.
-async fn whole(response: Response<Incoming>) -> Result<WebhookAnswer, GatewayError> {
-    let (head, mut body) = response.into_parts();
+async fn whole(response: Response<Incoming>, lease: &mut Lease<Body>) -> Result<WebhookAnswer, GatewayError> {
+    let (head, body) = answer::read(response, lease, LONGEST).await?;
     let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(ToOwned::to_owned);
-    let mut bytes = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| GatewayError::Unknown(chain(&error)))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() > LONGEST {
-            return Err(GatewayError::Garbage(format!("{} with more than {LONGEST} bytes", head.status)));
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok(WebhookAnswer { status: head.status.as_u16(), content_type: kind, body: bytes.freeze() })
+    Ok(WebhookAnswer { status: head.status.as_u16(), content_type: kind, body })
 }
 
 fn headers(at: SocketAddr, authorization: HeaderValue, call: &WebhookCall) -> HeaderMap {

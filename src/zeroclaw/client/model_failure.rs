@@ -95,7 +95,7 @@ impl ModelFailure {
     fn not_reached(line: &str) -> Option<Self> {
         let (_, told) = line.split_once("error sending request for url (")?;
         let (url, _) = told.split_once(')')?;
-        let url = reqwest::Url::parse(url).ok()?;
+        let url = url::Url::parse(url).ok()?;
         let host = url.host_str().filter(|host| !host.contains(".."))?;
         let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
         let message = format!(

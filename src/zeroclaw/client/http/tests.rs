@@ -105,7 +105,7 @@ async fn read_request(socket: &mut TcpStream) -> Option<String> {
 }
 
 fn gateway() -> HttpGateway {
-    HttpGateway::new().unwrap()
+    HttpGateway::new()
 }
 
 fn token() -> Secret<String> {
