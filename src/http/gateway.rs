@@ -6,10 +6,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
+use futures_util::future::ready;
+use futures_util::stream;
+use http_body::Body as _;
+use http_body_util::BodyExt;
 
 use tokio::time::Instant;
 
@@ -20,7 +25,15 @@ use super::prefer::hold_secs;
 use super::problem::{Code, Problem};
 use super::request::peer_of;
 use super::state::Api;
+use crate::control::AgentHandle;
 use crate::proxy::{self, Bound, Call, Client, ForwardError, Mount, Refused};
+use crate::zeroclaw::client::{ModelFailure, WebhookAnswer};
+
+/// Paths of a gateway's at which its model is asked.
+const ASK_MODELS: [&str; 4] = ["/webhook", "/api/chat", "/v1/chat/completions", "/v1/responses"];
+
+/// Whatever is longer is no refusal with a reason.
+const LONGEST_REFUSAL: u64 = 64 * 1024;
 
 /// When a place may be free again that streams hold.
 const PLACE_RETRY_SECS: u64 = 5;
@@ -53,8 +66,9 @@ pub async fn gateway(
     let route = proxy::judge(&parts.method, path.path(), websocket).map_err(refused)?;
     check_scope(&caller.0, route)?;
     let hold = Duration::from_secs(hold_secs(&parts.headers));
+    let asks_model = parts.method == Method::POST && ASK_MODELS.contains(&path.path());
     let call = Call {
-        agent: own.handle,
+        agent: own.handle.clone(),
         path,
         body,
         client: client(&parts.headers, peer_of(&parts.extensions)),
@@ -65,7 +79,35 @@ pub async fn gateway(
         until: Box::pin(state.over(caller.0)),
         parts,
     };
-    Ok(state.proxy.forward(call).await?)
+    let answer = state.proxy.forward(call).await?;
+    Ok(if asks_model { noted(&state, &own.handle, answer).await } else { answer })
+}
+
+/// Notes what an answer says about the agent's model, and gives it on as it came. Of a stream only its beginning is known here.
+async fn noted(api: &Api, agent: &AgentHandle, answer: Response) -> Response {
+    let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(ToOwned::to_owned);
+    if answer.status() == StatusCode::OK {
+        if kind.as_ref().is_some_and(|kind| kind.starts_with("application/json")) {
+            agent.note_model(Ok(()));
+        }
+        return answer;
+    }
+    let short = answer.body().size_hint().upper().is_some_and(|length| length <= LONGEST_REFUSAL);
+    if !short || !(answer.status().is_server_error() || answer.status() == StatusCode::REQUEST_TIMEOUT) {
+        return answer;
+    }
+    let (head, body) = answer.into_parts();
+    let body = match body.collect().await {
+        Ok(whole) => whole.to_bytes(),
+        // It is cut for the caller as well.
+        Err(error) => return Response::from_parts(head, Body::from_stream(stream::once(ready(Err::<Bytes, _>(error))))),
+    };
+    let refused = WebhookAnswer { status: head.status.as_u16(), content_type: kind, body: body.clone() };
+    if let Some(failure) = ModelFailure::read(&refused) {
+        api.metrics.model_failed(failure.class());
+        agent.note_model(Err(failure));
+    }
+    Response::from_parts(head, Body::from(body))
 }
 
 /// The gateway's first page.

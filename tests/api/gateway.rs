@@ -125,6 +125,10 @@ async fn webhook(shared: State<Arc<Shared>>, headers: HeaderMap, body: Bytes) ->
     }
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     let message = asked["message"].as_str().unwrap_or_default();
+    if message == "no model" {
+        let model = json!({"status": 401, "code": "invalid_api_key", "message": "wrong key"});
+        return (StatusCode::BAD_GATEWAY, Json(json!({"error": "LLM request failed", "model": model}))).into_response();
+    }
     let text = format!("echo: {message}");
     if let Some(session) = headers.get("x-session-id") {
         keep(&shared, session.to_str().unwrap(), [message, &text]);

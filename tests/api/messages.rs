@@ -7,6 +7,7 @@ use serde_json::json;
 use zeroone::domain::{AgentId, Plan};
 use zeroone::testkit::GatewayFault;
 
+use crate::gateway::TestGateway;
 use crate::world::{Answer, World, answer, until};
 
 async fn say(world: &World, id: &str, text: &str, prefer: &'static str) -> Answer {
@@ -112,6 +113,24 @@ async fn failed_model_is_told_by_timeline_explain_and_incidents_until_it_answers
     let explained = world.get(&format!("{path}/explain")).await.body;
     assert!(explained["remedy"].is_null(), "nothing is known of the model of the new run: {explained}");
     assert_eq!(incident().await["state"], "abandoned");
+}
+
+#[tokio::test]
+async fn failed_model_is_noted_also_where_a_message_is_passed_on() {
+    let world = World::new(Plan::Pro).await;
+    let id = world.running("a").await;
+    let _gateway = TestGateway::of(&world, &id).await;
+    let (path, passed_on) = (format!("/api/agents/{id}"), format!("/api/agents/{id}/gateway/webhook"));
+    let explain = async || world.get(&format!("{path}/explain")).await.body;
+    let refused = world.post(&passed_on, &json!({"message": "no model"})).await;
+    assert_eq!((refused.status, &refused.body["model"]["code"]), (502, &json!("invalid_api_key")), "as it came");
+    until("it is told", async || explain().await["lastError"]["cause"] == "model-failed").await;
+    let because = explain().await["because"].clone();
+    assert!(because.as_str().unwrap().contains("wrong key"), "{because}");
+
+    let answered = world.post(&passed_on, &json!({"message": "hi"})).await;
+    assert_eq!((answered.status, &answered.body["response"]), (200, &json!("echo: hi")));
+    until("the end of it", async || explain().await["remedy"].is_null()).await;
 }
 
 #[tokio::test]
