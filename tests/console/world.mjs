@@ -28,6 +28,8 @@ export async function until(what, condition, patience = PATIENCE) {
   }
 }
 
+export const launch = () => chromium.launch({ executablePath: ZEROONE_BROWSER, headless: true, args: FLAGS, timeout: PATIENCE });
+
 export class World {
   /** Starts all of it. `settings` are of the environment, such as `ZEROONE_ACCOUNTS__REGISTRATION`; `model` says where agents
    * find theirs. */
@@ -38,7 +40,7 @@ export class World {
     world.data = await mkdtemp(join(tmpdir(), "zeroone-console-"));
     world.model = await startModel(model);
     await world.serve();
-    world.browser = await chromium.launch({ executablePath: ZEROONE_BROWSER, headless: true, args: FLAGS, timeout: PATIENCE });
+    world.browser = await launch();
     return world;
   }
 
