@@ -36,6 +36,38 @@ async fn the_configured_model_is_listed() {
 }
 
 #[tokio::test]
+async fn a_model_is_looked_up_by_its_name() {
+    let world = World::paired("").await;
+    let (status, body) = both(world.get("/v1/models/m").send().await.unwrap()).await;
+    assert_eq!((status.as_u16(), &body["id"], &body["object"]), (200, &json!("m"), &json!("model")));
+    let (status, body) = both(world.get("/v1/models/some/other").send().await.unwrap()).await;
+    assert_eq!((status.as_u16(), &body["error"]["code"]), (404, &json!("model_not_found")));
+}
+
+#[tokio::test]
+async fn what_says_how_to_answer_reaches_the_model_and_the_rest_is_refused_by_name() {
+    let world = World::paired("").await;
+    let wishes = json!({
+        "top_p": 0.5, "seed": 7, "stop": ["END"], "response_format": { "type": "json_object" }, "presence_penalty": 1.0,
+    });
+    let mut request = hello();
+    request.as_object_mut().unwrap().extend(wishes.as_object().unwrap().clone());
+    assert_eq!(complete(&world, &request).await.0, 200);
+    for (name, value) in wishes.as_object().unwrap() {
+        assert_eq!(&world.model.calls()[0].body[name], value, "{name}");
+    }
+    for (name, value) in
+        [("n", json!(2)), ("logprobs", json!(true)), ("tool_choice", json!("required")), ("seed", json!("x"))]
+    {
+        let mut request = hello();
+        request[name] = value;
+        let (status, body) = complete(&world, &request).await;
+        assert_eq!((status, &body["error"]["param"]), (400, &json!(name)), "{body}");
+    }
+    assert_eq!(world.model.calls().len(), 1, "nothing that is refused costs");
+}
+
+#[tokio::test]
 async fn a_completion_has_openais_shape() {
     let world = World::paired("").await;
     std::fs::write(world.workspace().join("SOUL.md"), "Be brief.").unwrap();

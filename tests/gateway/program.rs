@@ -1,6 +1,7 @@
 //! The gateway as a program: what it prints, how it ends, what it refuses to start with.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -139,6 +140,46 @@ async fn no_secret_is_ever_printed() {
     let printed = output.seen.join("\n");
     assert!(printed.contains("unknown"), "the unknown key is named");
     assert!(!printed.contains("planted") && !printed.contains(&token[3..]), "{printed}");
+}
+
+/// Also under a umask that lets everybody read, and wherever the files are copied to.
+#[tokio::test]
+async fn what_an_agent_writes_is_for_its_owner_alone() {
+    let home = TempDir::new().unwrap();
+    let model = FakeModel::start().await;
+    let plain = command(&home, &format!("default_provider = \"custom:{}\"\ndefault_model = \"m\"\n", model.url()));
+    let mut open = Command::new("sh");
+    open.args(["-c", "umask 000; exec \"$0\" gateway"]).arg(plain.get_program()).env_clear();
+    open.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdout(Stdio::piped());
+    let mut child = Running(open.spawn().unwrap());
+    let mut output = Output::of(&mut child);
+    let (url, code) = (output.url(), output.code());
+    let http = http_client(PATIENCE);
+    let token = pair(&http, &url, code).await["token"].as_str().unwrap().to_owned();
+    for (path, body) in [
+        ("/webhook", json!({ "message": "hello, remember this" })),
+        ("/api/memory", json!({ "key": "k", "content": "c" })),
+        ("/api/cron", json!({ "schedule": "0 9 * * *", "command": "say hello" })),
+    ] {
+        let answer = http.post(format!("{url}{path}")).bearer_auth(&token).json(&body).send().await.unwrap();
+        assert!(answer.status().is_success(), "{path} {}", answer.status());
+    }
+    // Not what the test itself has made.
+    let theirs = [home.path().to_owned(), home.path().join(".zeroclaw")];
+    let (mut folders, mut files) = (vec![home.path().to_owned()], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let about = entry.metadata().unwrap();
+            if about.is_dir() {
+                folders.push(entry.path());
+            }
+            if !theirs.contains(&entry.path()) {
+                files += 1;
+                assert_eq!(about.permissions().mode() & 0o077, 0, "{}", entry.path().display());
+            }
+        }
+    }
+    assert!(files > 3, "it has written something");
 }
 
 /// Not a byte can be written: the agent says so where it matters, and answers all the same.
