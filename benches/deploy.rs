@@ -4,7 +4,8 @@
 //! process → RUNNING with a token that was tried. Bare is the least that anyone could do: create, archive, start, read the
 //! code, health, pair; and kill, `die` event, start, health. The bare container is a copy of one of ours.
 //! An upgrade is measured for as long as the agent is down, from the stop of one image to RUNNING with the other; bare it is
-//! stop, remove, create, archive, the data read and written back as it is when it is set aside, start, health.
+//! stop, remove, create, archive, the data read and written back as it is when it is set aside, start, health. A rollback is
+//! the same with a new version that is killed as soon as it runs: two exchanges, so that bare it is two upgrades.
 //! Both take turns, in one run on one machine, so that what else goes on there hits both. Needs an engine and the image of
 //! `scripts/zeroclaw-image 0.1.7`.
 //!
@@ -44,6 +45,9 @@ const RUNS: usize = 10;
 const DEPLOY_GOAL: f64 = 1.15;
 const RECOVERY_GOAL: f64 = 1.25;
 const UPGRADE_GOAL: f64 = 1.5;
+/// In milliseconds, whatever the engine takes.
+const DOWN_GOAL: f64 = 3000.0;
+const ROLLBACK_GOAL: f64 = 5000.0;
 
 /// The image under another name, which is what an agent is upgraded to: what another version takes to start is no matter of
 /// ours.
@@ -94,6 +98,7 @@ async fn measure(docker: Docker, ours: Ours) {
     bare.remove(warm).await;
 
     let (mut deploys, mut recoveries, mut upgrades) = (Times::default(), Times::default(), Times::default());
+    let mut rollbacks = Vec::new();
     for run in 0..RUNS {
         // Whoever comes second finds warmer caches: take turns in that, too.
         for who in [run % 2, (run + 1) % 2] {
@@ -101,6 +106,7 @@ async fn measure(docker: Docker, ours: Ours) {
                 let (agent, deploy) = ours.deploy().await;
                 deploys.ours.push(deploy);
                 recoveries.ours.push(ours.recover(&agent, bare.pid(&ours.container_name(&agent)).await).await);
+                rollbacks.push(ours.roll_back(&agent, &bare).await);
                 upgrades.ours.push(ours.upgrade(&agent).await);
                 ours.delete(&agent).await;
             } else {
@@ -117,6 +123,9 @@ async fn measure(docker: Docker, ours: Ours) {
     deploys.show("POST → RUNNING", "create … pair by bare calls", DEPLOY_GOAL);
     recoveries.show("kill -9 → RUNNING, token tried", "kill -9 → die → start → health", RECOVERY_GOAL);
     upgrades.show("another image: down, to RUNNING", "stop … create, data, start, health", UPGRADE_GOAL);
+    println!("{:67} {DOWN_GOAL:7.0}", "");
+    line("taken back: down, to RUNNING", rollbacks);
+    println!("         {ROLLBACK_GOAL:7.0}");
 }
 
 impl Times {

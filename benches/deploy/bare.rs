@@ -180,6 +180,22 @@ impl Bare {
         pid
     }
 
+    /// Kills the first process of this container as soon as it runs the other image.
+    pub async fn kill_other(&self, container: &str) {
+        loop {
+            let shown = self.docker.inspect_container(container, None::<InspectContainerOptions>).await.ok();
+            let other = shown
+                .filter(|shown| shown.config.as_ref().and_then(|config| config.image.as_ref()) == Some(&other_image()));
+            let pid = other.and_then(|other| other.state?.pid).filter(|pid| *pid > 1);
+            if let Some(pid) = pid {
+                // It may be gone already.
+                let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub async fn remove(&self, container: Container) {
         let force = RemoveContainerOptionsBuilder::default().force(true).build();
         self.docker.remove_container(&container.name, Some(force)).await.expect("removed");

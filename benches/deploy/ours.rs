@@ -21,6 +21,7 @@ use zeroone::runtime::{ContainerRuntime, ImageChoice};
 use zeroone::store::{Store, StoreOptions};
 use zeroone::testkit;
 
+use crate::bare::Bare;
 use crate::http_client::http_client;
 use crate::sse::Events;
 use crate::{agent, image, other_image, profile};
@@ -117,6 +118,29 @@ impl Ours {
                 "upgrade-started" => began = Some(Instant::now()),
                 "token-valid" if began.is_some() => return began.map(|began| began.elapsed()).unwrap_or_default(),
                 "upgrade-refused" | "upgrade-failed" => panic!("{}", event.data),
+                _ => {}
+            }
+        }
+    }
+
+    /// An upgrade whose new version is killed as soon as it runs, until it is taken back: how long the agent was down.
+    pub async fn roll_back(&self, id: &str, bare: &Bare) -> Duration {
+        let mut timeline = Events::open(self.request(Method::GET, &format!("/{id}/events"))).await;
+        let container = self.container_name(id);
+        let body = json!({"image": other_image()});
+        json_of(self.request(Method::POST, &format!("/{id}/upgrade")).json(&body), StatusCode::ACCEPTED).await;
+        let (mut began, mut failed, mut took) = (None, false, None);
+        loop {
+            let event = tokio::select! {
+                event = timeline.next() => event.expect("as long as its agent"),
+                () = bare.kill_other(&container), if began.is_some() && !failed => continue,
+            };
+            match event.data["cause"].as_str().unwrap_or_default() {
+                "upgrade-started" => began = Some(Instant::now()),
+                "upgrade-failed" => failed = true,
+                "token-valid" if failed => took = began.map(|began: Instant| began.elapsed()),
+                "rolled-back" => return took.expect("it runs again"),
+                "upgrade-refused" | "upgraded" => panic!("{}", event.data),
                 _ => {}
             }
         }

@@ -100,7 +100,9 @@ async fn noted(api: &Api, agent: &AgentHandle, answer: Response) -> Response {
     let body = match body.collect().await {
         Ok(whole) => whole.to_bytes(),
         // It is cut for the caller as well.
-        Err(error) => return Response::from_parts(head, Body::from_stream(stream::once(ready(Err::<Bytes, _>(error))))),
+        Err(error) => {
+            return Response::from_parts(head, Body::from_stream(stream::once(ready(Err::<Bytes, _>(error)))));
+        }
     };
     let refused = WebhookAnswer { status: head.status.as_u16(), content_type: kind, body: body.clone() };
     if let Some(failure) = ModelFailure::read(&refused) {

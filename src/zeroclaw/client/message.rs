@@ -62,7 +62,8 @@ impl Messages {
         let message = (head, Full::new(call.body));
         match self.expectations.send(at, &mut lease, message, |body| body, call.sent, deadline).await {
             Sent::Answered(response, handover) => {
-                let answer = timeout_at(deadline, whole(response, &mut lease)).await.unwrap_or(Err(GatewayError::TimedOut));
+                let answer =
+                    timeout_at(deadline, whole(response, &mut lease)).await.unwrap_or(Err(GatewayError::TimedOut));
                 match (handover.and_then(|handover| handover.withdraw()), answer) {
                     (Some(_), Err(error)) => Err(GatewayError::NotSent(error.to_string())),
                     // One that was answered without its body has left a connection on which that is still expected.
