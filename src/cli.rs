@@ -14,6 +14,7 @@ mod admin_link;
 mod agent;
 mod audit;
 mod backup;
+mod carry;
 mod chaos;
 mod client;
 mod confirm;
@@ -132,6 +133,9 @@ enum Verb {
     /// Put an agent's files into its volume; the first container of each agent's Pod runs it.
     #[command(hide = true)]
     Stage(stage::StageArgs),
+    /// Give out the files of an agent's volume, and take files for it; a Pod of its own runs it for a while.
+    #[command(hide = true)]
+    Carry(carry::CarryArgs),
     /// Run the embedded agent gateway alone; HOME says where its .zeroclaw/config.toml is. `gateway pair` prints a code
     /// that pairs one more device with a running one, `gateway status` is its health check. `daemon` and `channel start`
     /// run the gateway as well, as in ZeroClaw's compose files.
@@ -202,6 +206,7 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         Verb::Openapi => output::json(&crate::http::openapi()),
         Verb::Completion { shell } => manual::completion(shell),
         Verb::Stage(args) => stage::run(&args),
+        Verb::Carry(args) => one_thread(carry::run(&args)),
         Verb::Man { dir } => manual::pages(dir.as_deref()),
         // With `--help` only; else it was taken before.
         Verb::Gateway { .. } => Ok(()),
@@ -220,6 +225,7 @@ impl Verb {
                 | Self::Completion { .. }
                 | Self::Man { .. }
                 | Self::Stage(_)
+                | Self::Carry(_)
         )
     }
 }

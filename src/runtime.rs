@@ -6,6 +6,8 @@
 //!
 //! No type of an engine's client library appears here, so that another engine needs another file and nothing else.
 
+#[cfg(any(feature = "docker", feature = "kubernetes"))]
+pub mod archive;
 #[cfg(feature = "docker")]
 pub mod docker;
 pub mod fault;

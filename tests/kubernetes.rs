@@ -17,11 +17,15 @@ mod inside;
 mod life;
 #[path = "kubernetes/model.rs"]
 mod model;
+#[path = "kubernetes/moves.rs"]
+mod moves;
 #[path = "support/service.rs"]
 #[allow(dead_code, reason = "others use the rest of it")]
 mod serve;
 #[path = "kubernetes/subject.rs"]
 mod subject;
+#[path = "kubernetes/twins.rs"]
+mod twins;
 #[path = "kubernetes/world.rs"]
 mod world;
 
@@ -37,7 +41,7 @@ use cluster::Cluster;
 use world::World;
 
 /// No test may hang the suite.
-const TEST_DEADLINE: Duration = Duration::from_secs(240);
+const TEST_DEADLINE: Duration = Duration::from_secs(400);
 
 /// Tests that run at a time: most of each is waiting for the cluster.
 const SIDE_BY_SIDE: usize = 6;
@@ -91,6 +95,15 @@ fn main() {
         Shared chaos::a_missing_image_is_told;
         Shared chaos::a_quota_that_is_used_up_is_told;
         Shared chaos::a_control_plane_that_is_killed_goes_on_at_every_step;
+        Shared moves::an_eviction_is_followed_by_another_pod;
+        Shared moves::a_volume_that_never_comes_is_told;
+        Shared moves::an_end_for_want_of_memory_is_told_apart;
+        Shared moves::a_second_control_plane_is_refused;
+        Shared life::data_is_exported_and_copied;
+        Shared life::an_upgrade_is_rehearsed_and_done;
+        Shared life::from_outside_by_forwarded_ports;
+        Shared life::a_model_on_the_loopback_is_refused;
+        Alone moves::a_drained_node_gives_its_agents_away;
         Alone chaos::an_api_server_that_is_killed_or_stopped_harms_nobody;
         Alone chaos::a_node_that_is_lost_gets_no_second_pod;
     };

@@ -14,7 +14,7 @@ use bollard::query_parameters::{
 };
 use futures_util::{StreamExt, TryStreamExt};
 use reqwest::Client;
-use zeroone::runtime::docker::archive;
+use zeroone::runtime::archive;
 use zeroone::zeroclaw::pairing::{Announcement, CodeScanner};
 use zeroone::zeroclaw::profile::{DATA_DIR, GATEWAY_PORT};
 use zeroone::zeroclaw::workspace::{self, Staging};

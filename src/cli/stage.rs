@@ -62,12 +62,13 @@ pub(super) fn run(args: &StageArgs) -> Result<(), Failure> {
     put(&mark, args.name.as_bytes(), 0o600).map_err(failed(&mark))
 }
 
-fn is_plain(path: &Path) -> bool {
+/// Whether it leads to something below a folder, and nowhere else.
+pub(super) fn is_plain(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Component::Normal(_))) && path.components().next().is_some()
 }
 
 /// Whole or not at all, whenever this is ended; and nothing is written through a link that the agent has made.
-fn put(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+pub(super) fn put(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }

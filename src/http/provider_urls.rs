@@ -10,6 +10,9 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::problem::{FieldError, Problem};
+use super::state::Api;
+use crate::domain::AgentSpec;
+use crate::zeroclaw::outward::is_on_this_machine;
 
 /// How long a name may take to resolve.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(3);
@@ -23,6 +26,20 @@ pub enum ProviderUrls {
     Public,
     /// Only to these origins, such as `https://models.example:8443`.
     List(Vec<String>),
+}
+
+/// Whether an agent may be made to use its model's server.
+///
+/// # Errors
+/// 422 where it may not be sent there, or has no way there.
+pub async fn check(api: &Api, spec: &AgentSpec) -> Result<(), Problem> {
+    api.options.provider_urls.check(spec.provider_url.as_deref()).await?;
+    if api.plane.caps().host.is_none() && is_on_this_machine(spec) {
+        let detail = "stands for the machine itself, which agents have no way to where they run: give an address that they \
+            reach, such as http://ollama.models.svc:11434 for a Service of the cluster";
+        return Err(Problem::invalid(vec![FieldError::at("/providerUrl", detail)]));
+    }
+    Ok(())
 }
 
 impl ProviderUrls {

@@ -7,7 +7,7 @@
 //!   observe     what is shown: state, run, endpoint
 //!   image       there or pulled               network     isolation between neighbours, membership
 //!   events      wake-ups                      suspects    agents that may have two containers
-//!   instance    what is done to containers    archive     files on their way into one     data    and out of it
+//!   instance    what is done to containers    data        files on their way out of one
 //!   logs        lines                         usage       samples
 //!   run_id      runs, told apart by time      exit_history  how runs ended that the engine replaced
 //!   fault_injector  fault injection, from a separate process
@@ -19,7 +19,6 @@
 
 mod address;
 mod answers;
-pub mod archive;
 mod container;
 mod data;
 mod engine;

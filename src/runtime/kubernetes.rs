@@ -5,8 +5,9 @@
 //! confirmed the end of the first. So a Pod whose node is lost is left alone, for however long.
 //!
 //! Every look is a question to the API server: there is no copy of its state that could be stale. One watch wakes whoever
-//! has to look again (`watch`).
+//! has to look again (`watch`). An agent's volume is reached by a Pod of our own (`carriers`, `transfer`).
 
+mod carriers;
 mod cluster;
 mod forward;
 mod instance;
@@ -16,6 +17,7 @@ mod objects;
 mod observe;
 mod options;
 mod permissions;
+mod transfer;
 mod usage;
 mod watch;
 
@@ -26,6 +28,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use kube::api::ListParams;
 
+use self::carriers::Carriers;
 pub use self::cluster::in_cluster;
 use self::cluster::{Cluster, read};
 use self::forward::Forwards;
@@ -46,6 +49,7 @@ pub struct KubernetesRuntime {
     options: KubernetesOptions,
     cluster: Cluster,
     forwards: Option<Forwards>,
+    carriers: Carriers,
     /// The cluster has a metrics server.
     measured: bool,
     /// The permissions were all there when they were last asked for.
@@ -64,7 +68,8 @@ impl KubernetesRuntime {
         };
         let measured = usage::is_measured(&cluster.client).await;
         let forwards = forwards.then(Forwards::default);
-        Ok(Self { options, cluster, forwards, measured, permitted: AtomicBool::new(false) })
+        let carriers = Carriers::default();
+        Ok(Self { options, cluster, forwards, carriers, measured, permitted: AtomicBool::new(false) })
     }
 
     /// The installations that have instances in the namespace, and how many each.
@@ -99,9 +104,9 @@ impl KubernetesRuntime {
         let Some(forwards) = &self.forwards else { return Ok(()) };
         match state {
             InstanceState::Running(run) => {
-                run.endpoint = forwards.address(&self.cluster, key.agent, &run.run_id).await?;
+                run.endpoint = forwards.address(&self.cluster, &objects::name(key.agent), &run.run_id).await?;
             }
-            InstanceState::Created | InstanceState::Exited(_) => forwards.close(key.agent),
+            InstanceState::Created | InstanceState::Exited(_) => forwards.close(&objects::name(key.agent)),
             _ => {}
         }
         Ok(())
@@ -135,6 +140,9 @@ impl KubernetesRuntime {
             for seen in page.items.iter().filter_map(|pod| observe::of_pod(pod, now)) {
                 found.insert(seen.key.agent, seen);
             }
+            for carrier in page.items.iter().filter(|pod| carriers::is_one(&pod.metadata)) {
+                carriers::tidy(&self.cluster, carrier).await;
+            }
             match page.metadata.continue_.filter(|more| !more.is_empty()) {
                 Some(more) => query.continue_token = Some(more),
                 None => break,
@@ -157,12 +165,6 @@ impl KubernetesRuntime {
     }
 }
 
-/// What is said of data that lies in a volume which only the agent's node has.
-fn not_carried<T: Send + 'static>() -> BoxFuture<'static, RuntimeResult<T>> {
-    let why = "an agent's data cannot be read or written from outside in a cluster yet: no export, copy or upgrade";
-    std::future::ready(Err(RuntimeError::Invalid(why.into()))).boxed()
-}
-
 impl ContainerRuntime for KubernetesRuntime {
     fn caps(&self) -> Caps {
         Caps {
@@ -177,7 +179,7 @@ impl ContainerRuntime for KubernetesRuntime {
             // Nodes before 1.22 finish what they have begun.
             kills_while_stopping: false,
             stages_at_start: true,
-            carries_data: false,
+            carries_data: true,
             measures_usage: self.measured,
             walls: vec!["container"],
             host: None,
@@ -199,7 +201,7 @@ impl ContainerRuntime for KubernetesRuntime {
         match call {
             RuntimeCall::Stop { grace } => grace + ended,
             RuntimeCall::EnsureCreated | RuntimeCall::Stage | RuntimeCall::Start | RuntimeCall::Kill => ended,
-            RuntimeCall::Remove => ended + instance::CONFIRMED,
+            RuntimeCall::Remove => ended + instance::CONFIRMED * 2,
             RuntimeCall::Prepare | RuntimeCall::Observe => cluster::CALL * 2,
         }
     }
@@ -228,12 +230,12 @@ impl ContainerRuntime for KubernetesRuntime {
         self.replace_files(key, files).boxed()
     }
 
-    fn read_data<'a>(&'a self, _: &'a InstanceKey, _: &'a str) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
-        not_carried()
+    fn read_data<'a>(&'a self, key: &'a InstanceKey, folder: &'a str) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
+        self.read_files(key, folder).boxed()
     }
 
-    fn write_data<'a>(&'a self, _: &'a InstanceKey, _: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>> {
-        not_carried()
+    fn write_data<'a>(&'a self, key: &'a InstanceKey, files: &'a [StagedFile]) -> BoxFuture<'a, RuntimeResult<()>> {
+        self.write_files(key, files).boxed()
     }
 
     fn start<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<InstanceState>> {

@@ -105,7 +105,7 @@ pub use lifecycle::*;
 pub use logs::*;
 
 /// Longer than anything takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 /// How long an instance may take to stop.
 pub const GRACE: Duration = Duration::from_secs(20);
 

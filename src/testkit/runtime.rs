@@ -193,9 +193,10 @@ fn removed(state: &mut State, owner: InstallationId, key: &InstanceKey, data: Da
 
 impl ContainerRuntime for FakeRuntime {
     fn caps(&self) -> Caps {
+        let host_ports = self.engine.lock().host_ports;
         Caps {
             name: "fake",
-            host_ports: self.engine.lock().host_ports,
+            host_ports,
             enforces_cpu: false,
             enforces_memory: false,
             isolates_network: NetworkIsolation::Own,
@@ -207,7 +208,7 @@ impl ContainerRuntime for FakeRuntime {
             carries_data: true,
             measures_usage: true,
             walls: Vec::new(),
-            host: Some("host.test"),
+            host: host_ports.then_some("host.test"),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::domain::{AgentSpec, Secret};
+use crate::domain::{AgentSpec, Provider, Secret};
 
 /// The proxies that agents are told to use, by the variables that all programs know.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -62,6 +62,12 @@ pub fn spec_from_inside<'a>(spec: &'a AgentSpec, host: &str) -> Cow<'a, AgentSpe
     }
 }
 
+/// Whether the agent's model is a server of this machine, whatever that is from inside the instance.
+pub fn is_on_this_machine(spec: &AgentSpec) -> bool {
+    let Some(url) = &spec.provider_url else { return spec.provider == Provider::Ollama };
+    reqwest::Url::parse(url).is_ok_and(|url| url.host_str().is_some_and(is_this_machine))
+}
+
 /// The address with `host` in place of the loopback.
 fn from_inside<'a>(url: &'a str, host: &str) -> Cow<'a, str> {
     let Ok(mut inside) = url::Url::parse(url) else { return Cow::Borrowed(url) };
@@ -111,6 +117,16 @@ mod tests {
         {
             assert_eq!(from_inside(other, "host.test"), other);
         }
+    }
+
+    #[test]
+    fn a_model_on_this_machine_is_one_by_its_address_or_by_default() {
+        let on_it = |provider: Provider, url: Option<&str>| {
+            is_on_this_machine(&AgentSpec { provider_url: url.map(Into::into), ..AgentSpec::new("a", provider, "m") })
+        };
+        assert!(on_it(Provider::Openai, Some("http://localhost:1234/v1")));
+        assert!(on_it(Provider::Ollama, Some("http://[::1]:11434")) && on_it(Provider::Ollama, None));
+        assert!(!on_it(Provider::Openai, None) && !on_it(Provider::Ollama, Some("http://ollama.models.svc:11434")));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use zeroone::control::{AgentHandle, ControlPlane, NewAgent, NewUser, Settings, StartError, Timing};
 use zeroone::domain::{AgentId, Channels, HostPort, MemoryBackend, Plan, PortRange, Slug, Status, Telegram, UserId};
 use zeroone::runtime::StagedFile;
-use zeroone::runtime::docker::archive;
+use zeroone::runtime::archive;
 use zeroone::store::{Store, StoreOptions};
 use zeroone::testkit::{self, Tap};
 use zeroone::zeroclaw::client::HttpGateway;

@@ -1,5 +1,5 @@
 //! What happens to agents and to their cluster behind the control plane's back. Never are there two runs of an agent: the
-//! name of its Pod sees to it, and each test looks.
+//! name of its Pod sees to it, and an independent watch looks.
 
 use std::time::Duration;
 
@@ -7,16 +7,17 @@ use serde_json::{Value, json};
 
 use crate::cluster::{self, ZEROCLAW};
 use crate::life::{Zeroone, pod_of};
+use crate::twins::Twins;
 use crate::world::{World, until};
 
-fn uid(world: &World, pod: &str) -> Option<String> {
+pub(crate) fn uid(world: &World, pod: &str) -> Option<String> {
     world.kubectl(&["get", "pod", pod, "--output", "jsonpath={.metadata.uid}"]).ok()
 }
 
 pub(crate) async fn a_killed_container_comes_back(world: &World) {
+    let twins = Twins::watch(world);
     let zeroone = Zeroone::start(world, ZEROCLAW[0]).await;
     let id = zeroone.running().await;
-    let before = uid(world, &pod_of(&id)).unwrap();
     let container = world.container(&pod_of(&id)).unwrap();
     cluster::ok(&["docker", "kill", &container]);
     until("another run", async || {
@@ -29,10 +30,11 @@ pub(crate) async fn a_killed_container_comes_back(world: &World) {
     assert!(events.contains("137"), "{events}");
     // The node restarts the container where it is, or we made another Pod: one of the two, never both.
     assert_eq!(world.names("pods").len(), 1);
-    let _ = before;
+    twins.were_none(2).await;
 }
 
 pub(crate) async fn a_pod_that_was_deleted_by_hand_comes_back(world: &World) {
+    let twins = Twins::watch(world);
     let zeroone = Zeroone::start(world, ZEROCLAW[0]).await;
     let id = zeroone.running().await;
     let before = uid(world, &pod_of(&id)).unwrap();
@@ -41,6 +43,7 @@ pub(crate) async fn a_pod_that_was_deleted_by_hand_comes_back(world: &World) {
     zeroone.becomes(&id, "RUNNING").await;
     zeroone.talk(&id).await;
     assert_eq!(world.names("pods"), [pod_of(&id)]);
+    twins.were_none(2).await;
 }
 
 pub(crate) async fn a_missing_image_is_told(world: &World) {
@@ -84,6 +87,7 @@ pub(crate) async fn a_quota_that_is_used_up_is_told(world: &World) {
 
 /// Killed in each step of a deployment: the agent runs in the end, once.
 pub(crate) async fn a_control_plane_that_is_killed_goes_on_at_every_step(world: &World) {
+    let twins = Twins::watch(world);
     let mut zeroone = Zeroone::start(world, ZEROCLAW[0]).await;
     let id = zeroone.create().await;
     let steps: [&[&str]; 3] = [&["secrets"], &["pods"], &["pods", "--field-selector", "status.phase=Running"]];
@@ -104,9 +108,11 @@ pub(crate) async fn a_control_plane_that_is_killed_goes_on_at_every_step(world: 
     zeroone.talk(&id).await;
     assert_eq!(uid(world, &pod_of(&id)), Some(uid_of_run), "what runs is taken over as it is");
     assert_eq!(world.left().len(), 3, "one Pod, one Secret, one claim: {:?}", world.left());
+    twins.were_none(1).await;
 }
 
 pub(crate) async fn an_api_server_that_is_killed_or_stopped_harms_nobody(world: &World) {
+    let twins = Twins::watch(world);
     let zeroone = Zeroone::start(world, ZEROCLAW[0]).await;
     let id = zeroone.running().await;
     let before = uid(world, &pod_of(&id)).unwrap();
@@ -132,9 +138,11 @@ pub(crate) async fn an_api_server_that_is_killed_or_stopped_harms_nobody(world: 
     world.kubectl(&["delete", "pod", &pod_of(&id), "--wait=false"]).unwrap();
     until("another Pod", async || uid(world, &pod_of(&id)).filter(|uid| *uid != before)).await;
     zeroone.becomes(&id, "RUNNING").await;
+    twins.were_none(2).await;
 }
 
 pub(crate) async fn a_node_that_is_lost_gets_no_second_pod(world: &World) {
+    let twins = Twins::watch(world);
     let zeroone = Zeroone::start(world, ZEROCLAW[0]).await;
     let id = zeroone.running().await;
     let before = uid(world, &pod_of(&id)).unwrap();
@@ -161,4 +169,5 @@ pub(crate) async fn a_node_that_is_lost_gets_no_second_pod(world: &World) {
     .await;
     zeroone.talk(&id).await;
     assert_eq!(uid(world, &pod_of(&id)), Some(before), "it is the one that it was");
+    twins.were_none(1).await;
 }

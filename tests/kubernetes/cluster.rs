@@ -39,7 +39,7 @@ impl Cluster {
     }
 }
 
-fn script(arguments: &[&str]) -> Command {
+pub(crate) fn script(arguments: &[&str]) -> Command {
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kubernetes"));
     command.args(arguments).stdin(Stdio::null());
     command
@@ -59,9 +59,12 @@ pub(crate) fn tried(arguments: &[&str]) -> Result<String, String> {
 
 /// Gives the administrator's kubectl a manifest.
 pub(crate) fn apply(manifest: &Value) {
+    with_input(&["kubectl", "apply", "-f", "-"], manifest);
+}
+
+pub(crate) fn with_input(arguments: &[&str], input: &Value) {
     use std::io::Write as _;
-    let mut child =
-        script(&["kubectl", "apply", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(manifest.to_string().as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success(), "{manifest}");
+    let mut child = script(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "{arguments:?} {input}");
 }

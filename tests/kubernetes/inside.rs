@@ -115,6 +115,8 @@ pub(crate) async fn with_the_role_that_is_shipped_and_no_other(world: &World) {
         .await
         .unwrap();
     assert_eq!(answer["response"], ANSWER, "{answer}");
+    let export = client.get(format!("{agent}/export")).bearer_auth(&key).send().await.unwrap();
+    assert_eq!(export.status(), 200, "{}", export.text().await.unwrap());
     client.delete(&agent).bearer_auth(&key).send().await.unwrap();
     until("nothing is left", async || world.left().is_empty().then_some(())).await;
 

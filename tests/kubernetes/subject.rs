@@ -87,6 +87,13 @@ pub(crate) fn act(words: &[String]) {
             }
             until_asked_to_end();
         }
+        ["hoard"] => {
+            let mut hoard = Vec::new();
+            loop {
+                hoard.push(vec![1_u8; 1024 * 1024]);
+                std::hint::black_box(&hoard);
+            }
+        }
         ["deaf"] => {
             println!("deaf");
             // The first process of a container hears no signal that it does not ask for.

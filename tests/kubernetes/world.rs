@@ -1,5 +1,6 @@
 //! What every test has: a namespace and an installation of its own.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -64,6 +65,13 @@ impl World {
     pub(crate) fn left(&self) -> Vec<String> {
         let kinds = ["pods", "secrets", "persistentvolumeclaims"].into_iter().flat_map(|kind| self.names(kind));
         kinds.filter(|name| name.starts_with("zc-")).collect()
+    }
+
+    /// The folder of this machine that the cluster made a claim's volume of.
+    pub(crate) fn volume(&self, claim: &str) -> PathBuf {
+        let claim = self.get(&["persistentvolumeclaim", claim]);
+        let volume = self.get(&["persistentvolume", claim["spec"]["volumeName"].as_str().unwrap()]);
+        volume["spec"]["hostPath"]["path"].as_str().unwrap().into()
     }
 
     /// The container of the agent of a Pod, by the node's engine.

@@ -15,7 +15,7 @@ use crate::http::body::JsonBody;
 use crate::http::error::rate_limited;
 use crate::http::guard::Admitted;
 use crate::http::problem::{Code, Problem};
-use crate::http::provider_urls::ProviderUrls;
+use crate::http::provider_urls::{self, ProviderUrls};
 use crate::http::state::Api;
 
 /// Asks a provider for its models, as an agent would: [`HttpOptions::list_models`](crate::http::HttpOptions::list_models).
@@ -64,6 +64,7 @@ pub async fn check(
     let (provider, url) = (new.spec.provider, new.spec.provider_url.clone());
     // Ollama's own address is that of this machine.
     let asked = url.as_deref().or_else(|| (provider == Provider::Ollama).then(|| provider.base_url()));
+    provider_urls::check(&state, &new.spec).await?;
     state.options.provider_urls.check(asked).await?;
     let public_only = state.options.provider_urls == ProviderUrls::Public;
     let question = ModelQuestion { provider, url, key: new.credentials.api_key.clone(), public_only };

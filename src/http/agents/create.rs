@@ -16,6 +16,7 @@ use crate::http::body::JsonBody;
 use crate::http::guard::Admitted;
 use crate::http::idempotency::Reserved;
 use crate::http::problem::{Code, Problem};
+use crate::http::provider_urls;
 use crate::http::state::Api;
 
 /// What a new agent is to be: the patch that is applied to the defaults.
@@ -56,7 +57,7 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     let mut new = body.0.check()?;
     reserve(&mut new, reserved);
-    state.options.provider_urls.check(new.spec.provider_url.as_deref()).await?;
+    provider_urls::check(&state, &new.spec).await?;
     let _turn = state.turn().await?;
     let agent = state.plane.create_agent(caller.0.user, new).await?;
     accepted(&state, &caller.0, &agent)

@@ -15,6 +15,7 @@ use crate::http::guard::Admitted;
 use crate::http::idempotency::Reserved;
 use crate::http::params::Params;
 use crate::http::problem::{Code, FieldError, Problem};
+use crate::http::provider_urls;
 use crate::http::state::Api;
 use crate::zeroclaw::bundle;
 
@@ -54,7 +55,7 @@ pub async fn import(
     let bundle = bundle.map_err(|error| Problem::invalid(vec![FieldError::at("", format!("The archive {error}."))]))?;
     let mut new = checked(&bundle.about.agent, name, slug, api_key)?;
     reserve(&mut new, reserved);
-    state.options.provider_urls.check(new.spec.provider_url.as_deref()).await?;
+    provider_urls::check(&state, &new.spec).await?;
     let agent = state.plane.import_agent(caller.0.user, new, &bundle).await?;
     accepted(&state, &caller.0, &agent)
 }

@@ -7,10 +7,11 @@ use axum::response::Response;
 use super::etag::if_match;
 use super::{AgentDetail, OwnedAgent, answer};
 use crate::control::{AgentPatch, CommandError};
-use crate::domain::{AppliedPatch, SpecPatch};
+use crate::domain::{AgentSpec, AppliedPatch, SpecPatch};
 use crate::http::body::JsonBody;
 use crate::http::error::stale;
 use crate::http::problem::Problem;
+use crate::http::provider_urls;
 use crate::http::state::Api;
 use crate::store::AgentRecord;
 
@@ -40,8 +41,9 @@ pub async fn patch(
         if change.changes_nothing(&view.record) {
             return answer(StatusCode::OK, &state, &own.caller, &own.handle);
         }
-        if let Some(spec) = change.spec.as_ref().filter(|spec| spec.provider_url != view.record.spec.provider_url) {
-            state.options.provider_urls.check(spec.provider_url.as_deref()).await?;
+        let server = |spec: &AgentSpec| (spec.provider, spec.provider_url.clone());
+        if let Some(spec) = change.spec.as_ref().filter(|spec| server(spec) != server(&view.record.spec)) {
+            provider_urls::check(&state, spec).await?;
         }
         let change = AgentPatch { if_generation: Some(generation), ..change };
         match own.handle.update(change).await {

@@ -3,10 +3,10 @@
 use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
 use futures_util::StreamExt;
 
+use super::DockerRuntime;
 use super::engine::CHANGE;
 use super::failure::Failure;
-use super::{DockerRuntime, archive};
-use crate::runtime::{InstanceKey, MAX_DATA, RuntimeError, RuntimeResult, StagedFile, too_much_data};
+use crate::runtime::{InstanceKey, MAX_DATA, RuntimeError, RuntimeResult, StagedFile, archive, too_much_data};
 use crate::zeroclaw::profile::DATA_DIR;
 
 impl DockerRuntime {
@@ -28,7 +28,9 @@ impl DockerRuntime {
                 Err(failure) => return Err(failure.into()),
             }
         }
-        archive::untar(&archived, folder)
+        // Its paths begin with the folder's own name.
+        let parent = folder.rsplit_once('/').map_or(String::new(), |(parent, _)| format!("{parent}/"));
+        archive::untar(&archived, &parent)
             .map_err(|error| RuntimeError::Failed(format!("an unreadable archive: {error}")))
     }
 }

@@ -15,11 +15,11 @@ use super::answers::Container;
 use super::engine::{CHANGE, Engine, READ, change};
 use super::failure::{Failure, name_taken, port_taken};
 use super::observe::{self, Found, best_first};
-use super::{DockerRuntime, archive, container};
+use super::{DockerRuntime, container};
 use crate::domain::{AgentId, InstallationId};
 use crate::runtime::{
     DataPolicy, InstanceKey, InstanceSpec, InstanceState, ObservedInstance, Progress, Run, RuntimeCall, RuntimeError,
-    RuntimeResult, StagedFile,
+    RuntimeResult, StagedFile, archive,
 };
 use crate::zeroclaw::profile::DATA_DIR;
 

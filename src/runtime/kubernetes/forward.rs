@@ -1,4 +1,4 @@
-//! Ways to agents from outside the cluster: a port of the loopback for each run, forwarded through the API server.
+//! Ways to Pods from outside the cluster: a port of the loopback for each run, forwarded through the API server.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,8 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::cluster::Cluster;
-use super::objects::name;
-use crate::domain::{AgentId, RunId};
+use crate::domain::RunId;
 use crate::runtime::{RuntimeError, RuntimeResult};
 use crate::zeroclaw::profile::GATEWAY_PORT;
 
@@ -19,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The ways that are open. One is closed when another run takes its place, or with the runtime.
 #[derive(Default)]
-pub(super) struct Forwards(Mutex<HashMap<AgentId, Forward>>);
+pub(super) struct Forwards(Mutex<HashMap<String, Forward>>);
 
 struct Forward {
     run: RunId,
@@ -29,9 +28,9 @@ struct Forward {
 
 impl Forwards {
     /// Where this run is reached.
-    pub(super) async fn address(&self, cluster: &Cluster, agent: AgentId, run: &RunId) -> RuntimeResult<SocketAddr> {
-        let known = |open: &HashMap<AgentId, Forward>| {
-            open.get(&agent).filter(|forward| forward.run == *run).map(|forward| forward.address)
+    pub(super) async fn address(&self, cluster: &Cluster, pod: &str, run: &RunId) -> RuntimeResult<SocketAddr> {
+        let known = |open: &HashMap<String, Forward>| {
+            open.get(pod).filter(|forward| forward.run == *run).map(|forward| forward.address)
         };
         if let Some(address) = known(&self.lock()) {
             return Ok(address);
@@ -39,33 +38,33 @@ impl Forwards {
         let failed = |error: std::io::Error| RuntimeError::Failed(format!("cannot listen for a forwarding: {error}"));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let task = AbortOnDropHandle::new(tokio::spawn(accept(cluster.clone(), agent, listener)));
+        let task = AbortOnDropHandle::new(tokio::spawn(accept(cluster.clone(), pod.to_owned(), listener)));
         let mut open = self.lock();
         // Another look may have been faster.
         if let Some(address) = known(&open) {
             return Ok(address);
         }
-        open.insert(agent, Forward { run: run.clone(), address, _listener: Arc::new(task) });
+        open.insert(pod.to_owned(), Forward { run: run.clone(), address, _listener: Arc::new(task) });
         Ok(address)
     }
 
-    pub(super) fn close(&self, agent: AgentId) {
-        self.lock().remove(&agent);
+    pub(super) fn close(&self, pod: &str) {
+        self.lock().remove(pod);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<AgentId, Forward>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Forward>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn accept(cluster: Cluster, agent: AgentId, listener: TcpListener) {
+async fn accept(cluster: Cluster, pod: String, listener: TcpListener) {
     loop {
         match listener.accept().await {
             Ok((connection, _)) => {
-                let cluster = cluster.clone();
+                let (cluster, pod) = (cluster.clone(), pod.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = carry(&cluster, agent, connection).await {
-                        tracing::debug!(%agent, %error, "a forwarded connection has ended");
+                    if let Err(error) = carry(&cluster, &pod, connection).await {
+                        tracing::debug!(pod, %error, "a forwarded connection has ended");
                     }
                 });
             }
@@ -76,10 +75,10 @@ async fn accept(cluster: Cluster, agent: AgentId, listener: TcpListener) {
 
 async fn carry(
     cluster: &Cluster,
-    agent: AgentId,
+    pod: &str,
     mut connection: TcpStream,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let mut forwarder = cluster.pods().portforward(&name(agent), &[GATEWAY_PORT]).await?;
+    let mut forwarder = cluster.pods().portforward(pod, &[GATEWAY_PORT]).await?;
     let mut stream = forwarder.take_stream(GATEWAY_PORT).ok_or("it has no such port")?;
     tokio::io::copy_bidirectional(&mut connection, &mut stream).await?;
     Ok(())

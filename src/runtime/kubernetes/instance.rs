@@ -16,12 +16,13 @@ use crate::runtime::{
     DataPolicy, InstanceKey, InstanceSpec, InstanceState, ObservedInstance, RuntimeError, RuntimeResult, Wait,
 };
 
-/// What a node may take, beyond the grace, until it has confirmed the end of a Pod.
-pub(super) const CONFIRMED: Duration = Duration::from_secs(45);
+/// What a node may take, beyond the grace, until it has confirmed the end of a Pod: seconds. One before 1.22 may leave it to a
+/// sweep, of one a minute.
+pub(super) const CONFIRMED: Duration = Duration::from_secs(90);
 /// Between two looks at something that should be gone.
-const LOOK: Duration = Duration::from_millis(150);
+pub(super) const LOOK: Duration = Duration::from_millis(150);
 /// Never 0: the API server would forget the Pod before its node has ended it, and a second one could run beside it.
-const AT_ONCE: Duration = Duration::from_secs(1);
+pub(super) const AT_ONCE: Duration = Duration::from_secs(1);
 /// After the first crash a node starts the container again at once: in less time than another Pod would take.
 const RESTARTED: Duration = Duration::from_secs(5);
 /// Somebody else changes the same objects: looked at again, but not for ever.
@@ -93,7 +94,7 @@ impl KubernetesRuntime {
     }
 
     /// The place of its data is there afterwards; says whether this made it.
-    async fn claim(&self, agent: AgentId) -> RuntimeResult<bool> {
+    pub(super) async fn claim(&self, agent: AgentId) -> RuntimeResult<bool> {
         let claims = self.cluster.claims();
         if read(claims.get_metadata_opt(&name(agent))).await?.is_some() {
             return Ok(false);
@@ -163,6 +164,7 @@ impl KubernetesRuntime {
                 }
             }
             tries += 1;
+            self.free_volume(key.agent).await?;
             self.claim(key.agent).await?;
             let pod = objects::pod(&self.options, key.agent, newest)?;
             match write(self.cluster.pods().create(&PostParams::default(), &pod)).await {
@@ -202,6 +204,7 @@ impl KubernetesRuntime {
 
     pub(super) async fn discard(&self, key: &InstanceKey, data: DataPolicy) -> RuntimeResult<()> {
         self.kill_it(key).await?;
+        self.end_carriers(key.agent).await?;
         self.drop_secrets(&self.secrets_of(key.agent).await?).await?;
         if data == DataPolicy::Keep {
             return Ok(());
@@ -234,7 +237,7 @@ fn is_going(pod: &Pod) -> bool {
 }
 
 /// A deletion of this very object, never of one that has its name by now.
-fn exactly(meta: &ObjectMeta, grace: Option<u32>) -> DeleteParams {
+pub(super) fn exactly(meta: &ObjectMeta, grace: Option<u32>) -> DeleteParams {
     let preconditions = Some(Preconditions { uid: meta.uid.clone(), resource_version: None });
     DeleteParams { grace_period_seconds: grace, preconditions, ..DeleteParams::default() }
 }

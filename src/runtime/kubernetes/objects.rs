@@ -23,9 +23,11 @@ pub(super) const INSTALLATION: &str = "zeroone.dev/installation";
 pub(super) const AGENT: &str = "zeroone.dev/agent";
 pub(super) const INSTANCE: &str = "zeroone.dev/instance";
 pub(super) const ORIGIN: &str = "zeroone.dev/origin";
+/// Marks a Pod that reaches an agent's data, and is not the agent.
+pub(super) const CARRIER: &str = "zeroone.dev/carrier";
 /// The one who applies, as the API server records it.
 pub(super) const MANAGER: &str = "zeroone";
-/// The container of the agent, beside the one that stages its files.
+/// The container of the agent, or of what reaches its data, beside the one that stages its files.
 pub(super) const CONTAINER: &str = "agent";
 /// ZeroClaw's user and group.
 const USER: i64 = 65_534;
@@ -87,6 +89,12 @@ pub(super) fn image_of(options: &KubernetesOptions, image: Option<&ImageRef>) ->
 /// The name of the Pod and of the claim.
 pub(super) fn name(agent: AgentId) -> String {
     format!("zc-{}", data_encoding::HEXLOWER.encode(agent.as_bytes()))
+}
+
+/// One that nothing of the agent had before.
+fn new_name(agent: AgentId) -> String {
+    let unique = uuid::Uuid::now_v7().simple().to_string();
+    format!("{}-{}", name(agent), &unique[24..])
 }
 
 pub(super) fn selector(installation: InstallationId) -> String {
@@ -166,7 +174,6 @@ pub(super) fn secret(
             MAX_SECRET / 1024
         )));
     }
-    let unique = uuid::Uuid::now_v7().simple().to_string();
     let mut annotations = BTreeMap::from([(INSTANCE.to_owned(), to_json(recipe))]);
     annotations.extend(origin.map(|origin| (ORIGIN.to_owned(), origin.to_json())));
     let data: BTreeMap<_, _> = content.iter().map(|(key, value)| (key, STANDARD.encode(value.expose()))).collect();
@@ -174,7 +181,7 @@ pub(super) fn secret(
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
-            "name": format!("{}-{}", name(agent), &unique[24..]),
+            "name": new_name(agent),
             "labels": labels(options.installation, agent),
             "annotations": annotations,
         },
@@ -201,23 +208,7 @@ pub(super) fn claim(options: &KubernetesOptions, agent: AgentId) -> RuntimeResul
 
 /// The Pod of a run. It passes the `restricted` standard of Pod security.
 pub(super) fn pod(options: &KubernetesOptions, agent: AgentId, owner: &ObjectMeta) -> RuntimeResult<Pod> {
-    let recipe = Recipe::read(owner).ok_or_else(|| RuntimeError::Failed("the instance's Secret is damaged".into()))?;
-    let (secret, uid) = (owner.name.as_deref().unwrap_or_default(), owner.uid.as_deref().unwrap_or_default());
-    let locked = json!({
-        "allowPrivilegeEscalation": false,
-        "capabilities": { "drop": ["ALL"] },
-        "readOnlyRootFilesystem": true,
-    });
-    let limits = json!({
-        "cpu": recipe.cpu.to_string(),
-        "memory": format!("{}Mi", recipe.memory_mb),
-        "ephemeral-storage": "256Mi",
-    });
-    let requests = json!({
-        "cpu": options.request_cpu,
-        "memory": options.request_memory,
-        "ephemeral-storage": "32Mi",
-    });
+    let (recipe, secret) = (recipe_of(owner)?, owner.name.as_deref().unwrap_or_default());
     let env: Vec<Value> = recipe
         .env
         .iter()
@@ -226,16 +217,73 @@ pub(super) fn pod(options: &KubernetesOptions, agent: AgentId, owner: &ObjectMet
     // A node that is away for a while comes back with its agents; nobody starts a second one meanwhile.
     let tolerated = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]
         .map(|key| json!({ "key": key, "operator": "Exists", "effect": "NoExecute" }));
-    let mut pod = json!({
+    let mut pod = beside_data(options, agent, owner, &recipe);
+    pod["metadata"]["name"] = json!(name(agent));
+    pod["metadata"]["annotations"][INSTANCE] = json!(to_json(&recipe));
+    let spec = &mut pod["spec"];
+    spec["restartPolicy"] = json!("Always");
+    spec["terminationGracePeriodSeconds"] = json!(5);
+    spec["tolerations"] = json!(tolerated);
+    let container = &mut spec["containers"][0];
+    container["image"] = json!(recipe.image);
+    container["args"] = json!(recipe.command);
+    container["env"] = json!(env);
+    container["resources"] = resources(options, &recipe);
+    if !options.runtime_class.is_empty() {
+        spec["runtimeClassName"] = json!(options.runtime_class);
+    }
+    object(pod)
+}
+
+/// The Pod that reaches an agent's data, under a name that no Pod had before. Without what the Pod of a run carries to be
+/// known by.
+pub(super) fn carrier(
+    options: &KubernetesOptions,
+    agent: AgentId,
+    owner: &ObjectMeta,
+    token_hash: &str,
+    beside: bool,
+) -> RuntimeResult<Pod> {
+    let mut pod = beside_data(options, agent, owner, &recipe_of(owner)?);
+    pod["metadata"]["name"] = json!(new_name(agent));
+    pod["metadata"]["labels"][CARRIER] = json!("true");
+    let spec = &mut pod["spec"];
+    spec["restartPolicy"] = json!("Never");
+    spec["terminationGracePeriodSeconds"] = json!(1);
+    // It ends by itself when nobody asks it anything; this is for whatever keeps it.
+    spec["activeDeadlineSeconds"] = json!(3600);
+    let container = &mut spec["containers"][0];
+    container["image"] = json!(options.stage_image);
+    container["args"] =
+        json!(["carry", "--data", DATA_DIR, "--token-hash", token_hash, "--port", GATEWAY_PORT.to_string()]);
+    container["resources"] = json!({
+        "limits": { "cpu": "1", "memory": "256Mi", "ephemeral-storage": "64Mi" },
+        "requests": { "cpu": "25m", "memory": "32Mi", "ephemeral-storage": "16Mi" },
+    });
+    if beside {
+        let agents = json!({ "matchLabels": labels(options.installation, agent), "matchExpressions": [
+            { "key": CARRIER, "operator": "DoesNotExist" },
+        ] });
+        spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+            json!([{ "labelSelector": agents, "topologyKey": "kubernetes.io/hostname" }]);
+    }
+    object(pod)
+}
+
+/// What the Pods of an agent have in common: its files staged into its volume, and one container that has the volume.
+fn beside_data(options: &KubernetesOptions, agent: AgentId, owner: &ObjectMeta, recipe: &Recipe) -> Value {
+    let (secret, uid) = (owner.name.as_deref().unwrap_or_default(), owner.uid.as_deref().unwrap_or_default());
+    let locked = json!({
+        "allowPrivilegeEscalation": false,
+        "capabilities": { "drop": ["ALL"] },
+        "readOnlyRootFilesystem": true,
+    });
+    json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "name": name(agent),
             "labels": labels(options.installation, agent),
-            "annotations": {
-                INSTANCE: to_json(&recipe),
-                "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
-            },
+            "annotations": { "cluster-autoscaler.kubernetes.io/safe-to-evict": "true" },
             // A drain moves only what has a controller.
             "ownerReferences": [{
                 "apiVersion": "v1", "kind": "Secret", "name": secret, "uid": uid,
@@ -243,11 +291,8 @@ pub(super) fn pod(options: &KubernetesOptions, agent: AgentId, owner: &ObjectMet
             }],
         },
         "spec": {
-            "restartPolicy": "Always",
-            "terminationGracePeriodSeconds": 5,
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
-            "tolerations": tolerated,
             "securityContext": {
                 "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
                 "fsGroupChangePolicy": "OnRootMismatch",
@@ -259,7 +304,7 @@ pub(super) fn pod(options: &KubernetesOptions, agent: AgentId, owner: &ObjectMet
                 "imagePullPolicy": "IfNotPresent",
                 "args": ["stage", "--from", STAGED, "--to", DATA_DIR, "--as", secret],
                 "securityContext": locked,
-                "resources": { "limits": limits, "requests": requests },
+                "resources": resources(options, recipe),
                 "volumeMounts": [
                     { "name": "data", "mountPath": DATA_DIR },
                     { "name": "staged", "mountPath": STAGED, "readOnly": true },
@@ -267,13 +312,9 @@ pub(super) fn pod(options: &KubernetesOptions, agent: AgentId, owner: &ObjectMet
             }],
             "containers": [{
                 "name": CONTAINER,
-                "image": recipe.image,
                 "imagePullPolicy": "IfNotPresent",
-                "args": recipe.command,
-                "env": env,
                 "ports": [{ "containerPort": GATEWAY_PORT }],
                 "securityContext": locked,
-                "resources": { "limits": limits, "requests": requests },
                 "volumeMounts": [
                     { "name": "data", "mountPath": DATA_DIR },
                     { "name": "tmp", "mountPath": "/tmp" },
@@ -285,11 +326,26 @@ pub(super) fn pod(options: &KubernetesOptions, agent: AgentId, owner: &ObjectMet
                 { "name": "tmp", "emptyDir": { "sizeLimit": "64Mi" } },
             ],
         },
-    });
-    if !options.runtime_class.is_empty() {
-        pod["spec"]["runtimeClassName"] = json!(options.runtime_class);
-    }
-    object(pod)
+    })
+}
+
+fn resources(options: &KubernetesOptions, recipe: &Recipe) -> Value {
+    json!({
+        "limits": {
+            "cpu": recipe.cpu.to_string(),
+            "memory": format!("{}Mi", recipe.memory_mb),
+            "ephemeral-storage": "256Mi",
+        },
+        "requests": {
+            "cpu": options.request_cpu,
+            "memory": options.request_memory,
+            "ephemeral-storage": "32Mi",
+        },
+    })
+}
+
+fn recipe_of(owner: &ObjectMeta) -> RuntimeResult<Recipe> {
+    Recipe::read(owner).ok_or_else(|| RuntimeError::Failed("the instance's Secret is damaged".into()))
 }
 
 fn to_json(recipe: &Recipe) -> String {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::cluster::{CALL, Cluster, read};
-use super::objects;
+use super::{carriers, objects};
 use crate::domain::InstallationId;
 use crate::runtime::{Resync, RuntimeResult};
 
@@ -57,6 +57,9 @@ async fn follow(cluster: &Cluster, installation: InstallationId, told: &mut Told
     told.all();
     loop {
         match timeout(IDLE, events.next()).await {
+            Ok(Some(Ok(WatchEvent::Added(pod) | WatchEvent::Modified(pod)))) if carriers::is_one(&pod.metadata) => {
+                tokio::spawn(carriers::tidied(cluster.clone(), pod.metadata));
+            }
             Ok(Some(Ok(WatchEvent::Added(pod) | WatchEvent::Modified(pod) | WatchEvent::Deleted(pod)))) => {
                 told.of(&pod.metadata)
             }

@@ -1,11 +1,11 @@
-//! Files on their way into a container: the archive that the engine unpacks.
+//! Files on their way into an instance and out of it, as the archives that engines take and give.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use crate::domain::{Secret, StagedFile};
 
-/// The user and group that containers run as, see `container::USER`. ZeroClaw forgets its tokens where its folder is
+/// The user and group that containers run as. ZeroClaw forgets its tokens where its folder is
 /// another's.
 const OWNER: u64 = 65_534;
 
@@ -34,12 +34,12 @@ pub fn tar(files: &[StagedFile]) -> io::Result<Vec<u8>> {
     archive.into_inner()
 }
 
-/// The regular files of an archive that the engine made of `folder`: its paths begin with the folder's own name.
+/// The regular files of an archive, in the order of their paths, which are put below `parent`: empty, or with a slash at its
+/// end.
 ///
 /// # Errors
 /// What is no archive.
-pub fn untar(archive: &[u8], folder: &str) -> io::Result<Vec<StagedFile>> {
-    let parent = folder.rsplit_once('/').map_or(String::new(), |(parent, _)| format!("{parent}/"));
+pub fn untar(archive: &[u8], parent: &str) -> io::Result<Vec<StagedFile>> {
     let mut files = Vec::new();
     for entry in tar::Archive::new(archive).entries()? {
         let mut entry = entry?;
