@@ -7,10 +7,13 @@
 //! A block is one row of the store under a number that comes round again, so that an agent never takes more than
 //! [`BYTES_PER_AGENT`]. Pure: who measures and who writes is elsewhere.
 
+mod float;
+
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use self::float::{float, unfloat};
 use crate::domain::{AgentId, Timestamp};
 
 const POINT: usize = 13;
@@ -261,25 +264,6 @@ impl Point {
     }
 }
 
-/// A float without a sign: an exponent in front of `mantissa` bits, at most `most`.
-fn float(value: u64, mantissa: u32, most: u16) -> u16 {
-    let exponent = (u64::BITS - value.leading_zeros()).saturating_sub(mantissa + 1);
-    // Rounded, which may carry into one bit more: that is the next exponent, as it is written.
-    let rounded = if exponent == 0 { value } else { value.saturating_add(1 << (exponent - 1)) >> exponent };
-    let written = (u64::from(exponent) << mantissa) + rounded;
-    u16::try_from(written).unwrap_or(most).min(most)
-}
-
-const fn unfloat(written: u16, mantissa: u32) -> u64 {
-    let one = 1 << mantissa;
-    let written = written as u64;
-    // The first two exponents are those of whole numbers.
-    if written < 2 * one {
-        return written;
-    }
-    (one + written % one) << ((written >> mantissa) - 1)
-}
-
 impl Tally {
     /// What several agents answered, as one.
     pub fn add(&mut self, other: &Self) {
@@ -368,22 +352,6 @@ mod tests {
         let read = Point::decode(huge.encode());
         assert!(read.cpu_percent > Some(1e11) && read.memory_mb > Some(1e12), "{read:?}");
         assert_eq!(read.answered, 254 << 30);
-    }
-
-    #[test]
-    fn figures_are_exact_while_small_and_near_when_large() {
-        for (mantissa, most, exact) in [(SHORT_MANTISSA, ABSENT_SHORT - 1, 255), (LONG_MANTISSA, ABSENT_LONG - 1, 4095)]
-        {
-            for value in 0..=exact {
-                assert_eq!(unfloat(float(value, mantissa, most), mantissa), value);
-            }
-            for value in (0..30).map(|n| (exact << n) + 12_345 * n) {
-                let read = unfloat(float(value, mantissa, most), mantissa);
-                assert!(read.abs_diff(value) * exact <= value, "{value} is read as {read}");
-            }
-            assert!(float(u64::MAX, mantissa, most) == most, "the most, and not that nothing was measured");
-            assert!((0..1 << 20).is_sorted_by_key(|value| float(value, mantissa, most)));
-        }
     }
 
     #[test]

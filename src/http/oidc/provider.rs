@@ -189,6 +189,14 @@ impl Provider {
             Ok(answer) => answer.map_err(|error| chain(&error)),
             Err(_) => Err("it did not answer in time".into()),
         };
+        // What it said before holds on where it does not say it again.
+        let answer = match (&*known, answer) {
+            (Some((_, Ok(before))), Err(error)) => {
+                tracing::warn!(%error, "the identity provider does not say anew what it is");
+                Ok(before.clone())
+            }
+            (_, answer) => answer,
+        };
         *known = Some((Instant::now(), answer.clone()));
         answer.map_err(OidcError::Unreachable)
     }
@@ -251,6 +259,8 @@ fn http_client() -> Result<reqwest::Client, String> {
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(5))
+        // Asked once in an hour: a connection that was kept is one that the provider is about to close.
+        .pool_max_idle_per_host(0)
         .build()
         .map_err(|error| chain(&error))
 }
