@@ -19,6 +19,7 @@ mod lines;
 #[cfg(feature = "process")]
 pub mod process;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -278,6 +279,8 @@ pub struct Caps {
     pub carries_data: bool,
     /// What keeps an instance from the rest of the machine, by name.
     pub walls: Vec<&'static str>,
+    /// Walls that the engine knows and that do not stand here, each with the reason.
+    pub missing_walls: BTreeMap<&'static str, String>,
     /// The host name or address by which an instance reaches this machine, if it does.
     pub host: Option<&'static str>,
 }

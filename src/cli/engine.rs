@@ -4,6 +4,7 @@
 //! life: containers run on while their engine does not answer, and processes would be started in their place.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +72,25 @@ pub(super) async fn choose(
     if before != Some(kind) {
         keep(&kept, kind)?;
     }
+    if kind == Kind::Process && config.process.has_uids() && rustix::process::geteuid().is_root() {
+        let_through(&config.data)?;
+    }
     open(kind, why, config, installation, environment).await
+}
+
+/// Agents that are other users must get through the data folder to theirs. They cannot list it, and its files are closed to
+/// them.
+fn let_through(data: &Path) -> anyhow::Result<()> {
+    let unchanged = || format!("cannot let agents through {}", data.display());
+    let place = std::fs::canonicalize(data).with_context(unchanged)?;
+    let open = |folder: &Path| std::fs::metadata(folder).is_ok_and(|folder| folder.permissions().mode() & 0o001 != 0);
+    if !place.ancestors().skip(1).all(open) {
+        // It would be of no use; the runtime says so.
+        return Ok(());
+    }
+    let mut permissions = std::fs::metadata(data).with_context(unchanged)?.permissions();
+    permissions.set_mode(permissions.mode() | 0o001);
+    std::fs::set_permissions(data, permissions).with_context(unchanged)
 }
 
 /// The same for somebody who only looks: a choice that is made now is not kept.

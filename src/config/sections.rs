@@ -1,5 +1,7 @@
 //! The sections as types, and what the parts of the service take of them.
 
+mod unused;
+
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use crate::domain::{InstallationId, PortRange, Secret};
 use crate::http::ProviderUrls;
 use crate::lifecycle::Timing;
 use crate::proxy::ProxyOptions;
-use crate::runtime::process::ProcessOptions;
+use crate::runtime::process::{ProcessOptions, Uids};
 use crate::zeroclaw::outward::Proxies;
 use crate::zeroclaw::profile::Profile;
 
@@ -139,6 +141,7 @@ pub struct Process {
     profile: String,
     pub log_limit_mb: u64,
     pub walls: bool,
+    uids: String,
     pub readable: Vec<PathBuf>,
 }
 
@@ -280,6 +283,7 @@ impl Config {
             }
         };
         check("process.profile", self.process.profile().map(drop));
+        check("process.uids", self.process.uids().map(drop));
         check("docker.profile", self.docker.profile().map(drop));
         check("kubernetes.profile", self.kubernetes.profile().map(drop));
         check("kubernetes.namespace", not_empty(&self.kubernetes.namespace));
@@ -295,6 +299,8 @@ impl Config {
         self.oidc.check().into_iter().for_each(|(key, outcome)| check(key, outcome));
         check("log.level", crate::telemetry::filter(&self.log.level).map(drop));
         check("restart.max_delay_secs", self.restart.check());
+        check("server.hosts", self.server.check_hosts());
+        unused::check(self).into_iter().for_each(|(key, outcome)| check(key, outcome));
         #[cfg(feature = "docker")]
         check("docker.subnets", self.docker.options(InstallationId::new()).map(drop));
         problems
@@ -304,6 +310,12 @@ impl Config {
 impl Server {
     fn check_origins(&self) -> Result<(), String> {
         self.cors_origins.iter().try_for_each(|text| origin(text))
+    }
+
+    fn check_hosts(&self) -> Result<(), String> {
+        let named = |host: &String| !host.is_empty() && !host.contains([':', '/', '@', '*', ' ']);
+        let wrong = || "must have host names such as zeroone.example.com, without https://, port and *".to_owned();
+        self.hosts.iter().all(named).then_some(()).ok_or_else(wrong)
     }
 }
 
@@ -373,6 +385,16 @@ impl Process {
         profile(&self.profile)
     }
 
+    /// Whether agents are to be users of their own, where that is possible.
+    pub const fn has_uids(&self) -> bool {
+        self.walls && !self.uids.is_empty()
+    }
+
+    /// Of which each agent gets one; `None` where the text is empty.
+    fn uids(&self) -> Result<Option<Uids>, String> {
+        if self.uids.is_empty() { Ok(None) } else { Uids::parse(&self.uids).map(Some) }
+    }
+
     /// `program`: this binary. `environment`: the service's own, of which instances get what they need.
     pub fn options(
         &self,
@@ -390,6 +412,7 @@ impl Process {
             environment: environment.iter().filter(|(name, _)| inherited(name)).cloned().collect(),
             log_limit_bytes: self.log_limit_mb * 1024 * 1024,
             walls: self.walls,
+            uids: self.uids().ok().flatten(),
             readable: self.readable.clone(),
         }
     }

@@ -1,5 +1,7 @@
 //! What operators see of the whole installation.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -32,9 +34,12 @@ pub struct Runtime {
     #[schema(value_type = String)]
     isolates_network: NetworkIsolation,
     /// What keeps an agent from the rest of the machine: `container`, or of a process `calls`, `files`, `limits`,
-    /// `privileges`, `processes`, `signals`.
+    /// `memory`, `privileges`, `processes`, `signals`, `users`.
     #[schema(value_type = Vec<String>)]
     walls: Vec<&'static str>,
+    /// Walls that do not stand, each with the reason.
+    #[schema(value_type = BTreeMap<String, String>)]
+    missing_walls: BTreeMap<&'static str, String>,
     /// What new agents are made from, where the runtime has images and has this one.
     image: Option<Image>,
 }
@@ -116,10 +121,10 @@ pub async fn rotate_key(state: State<Api>, _: EmptyBody) -> Result<Json<RotatedK
 
 impl Runtime {
     pub async fn look(api: &Api) -> Self {
-        let Caps { name, enforces_cpu, enforces_memory, isolates_network, walls, .. } = api.plane.caps();
+        let Caps { name, enforces_cpu, enforces_memory, isolates_network, walls, missing_walls, .. } = api.plane.caps();
         let problem = api.plane.ping_runtime().await.err().map(|error| error.to_string());
         let reachable = problem.is_none();
         let image = if reachable { api.plane.default_software().await.and_then(Image::of) } else { None };
-        Self { name, reachable, problem, enforces_cpu, enforces_memory, isolates_network, walls, image }
+        Self { name, reachable, problem, enforces_cpu, enforces_memory, isolates_network, walls, missing_walls, image }
     }
 }

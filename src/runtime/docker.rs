@@ -130,6 +130,7 @@ impl ContainerRuntime for DockerRuntime {
             carries_data: true,
             measures_usage: true,
             walls: vec!["container"],
+            missing_walls: BTreeMap::new(),
             host: Some(container::HOST),
         }
     }

@@ -182,6 +182,7 @@ impl ContainerRuntime for KubernetesRuntime {
             carries_data: true,
             measures_usage: self.measured,
             walls: vec!["container"],
+            missing_walls: BTreeMap::new(),
             host: None,
         }
     }

@@ -15,16 +15,17 @@
 //!   instance    one agent: create, start, kill, remove, observe
 //!     live      a run to its end; census: which process is the instance
 //!     launch    fork and exec: session, limits, environment
-//!     walls     what an instance may touch of the machine
+//!     walls     what an instance may touch of the machine      users   a uid for each agent     cgroup   its memory
 //!     folder    files on disk          marker    the environment variable
 //!     pidfd     a process for sure     table     /proc
 //!   logs        reading output         output    the file, kept from growing     output_watch    inotify
 //!   usage       CPU and memory     hands     faults on purpose, from beside the service
 //! ```
 //!
-//! Instances run as the service's own user and share its network and its CPUs. Walls keep each of them to its own folder
-//! and from other processes, as far as the kernel has them. Memory is limited by what a process asks for. Docker gives more.
+//! Instances share the machine's network and its CPUs. Walls keep each of them to its own folder and from other processes, as
+//! far as the kernel has them and the service may put them up: as root it makes each agent a user of its own. Docker gives more.
 
+mod cgroup;
 mod errors;
 mod fault_injector;
 mod folder;
@@ -40,6 +41,7 @@ mod pidfd;
 mod readiness;
 mod table;
 mod usage;
+mod users;
 mod walls;
 
 use std::collections::{BTreeMap, HashMap};
@@ -56,6 +58,7 @@ use futures_util::stream::{BoxStream, StreamExt};
 use tokio::sync::{OwnedMutexGuard, broadcast};
 use tokio_stream::wrappers::BroadcastStream;
 
+use self::cgroup::Cgroups;
 use self::errors::failed;
 pub use self::fault_injector::ProcessFaultInjector;
 use self::folder::Folder;
@@ -63,6 +66,9 @@ use self::instance::{Host, Instance, Turn, end, kill_stray};
 use self::launch::Program;
 use self::lease::LeaseFile;
 use self::output_watch::OutputWatch;
+pub use self::users::Uids;
+use self::users::Users;
+use self::walls::Standing;
 use super::{
     Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState, LeaseAnswer,
     LeasePurpose, LeaseRequest, LogLine, LogQuery, NetworkIsolation, ObservedInstance, Progress, Resync, RunId,
@@ -87,6 +93,9 @@ pub struct ProcessOptions {
     pub log_limit_bytes: u64,
     /// Whether instances are kept to their own folder and from other processes, as far as the kernel can.
     pub walls: bool,
+    /// With walls, and where the service is root: uids of which each agent gets one for itself. They must be nobody else's, nor
+    /// another installation's. Others must get through the folders above `root`.
+    pub uids: Option<Uids>,
     /// Files and folders that instances may read and run besides the system's and their program.
     pub readable: Vec<PathBuf>,
 }
@@ -102,6 +111,7 @@ impl ProcessOptions {
             environment: Vec::new(),
             log_limit_bytes: Self::LOG_LIMIT_BYTES,
             walls: true,
+            uids: Some(Uids::default()),
             readable: Vec::new(),
         }
     }
@@ -129,7 +139,7 @@ struct Inner {
     instances: Mutex<HashMap<AgentId, Arc<Instance>>>,
     lease: Mutex<LeaseFile>,
     /// The walls that stand round instances.
-    walls: Vec<&'static str>,
+    standing: Standing,
     /// Whether leftovers of earlier runs were ended.
     cleaned: AtomicBool,
 }
@@ -163,6 +173,11 @@ impl ProcessRuntime {
             let certificates = certificates.map(|(_, path)| PathBuf::from(path));
             executable(&path, &options.environment).into_iter().chain(options.readable).chain(certificates).collect()
         });
+        let mut standing = if options.walls { walls::standing() } else { without_walls() };
+        let runs = executable(&path, &options.environment);
+        let users = options.walls.then(|| users(options.uids, &root, runs.as_deref()));
+        let users = users.and_then(|users| noted(&mut standing, "users", users));
+        let cgroups = noted(&mut standing, "memory", Cgroups::find(options.installation));
         let program = Program { path, readable, arguments: options.args_prefix, environment: options.environment };
         let lease = Mutex::new(LeaseFile::of(options.installation));
         let host = Host {
@@ -174,10 +189,11 @@ impl ProcessRuntime {
             changes: broadcast::Sender::new(CHANGES),
             output_watch: OutputWatch::new().map_err(failed("cannot watch the agents' output"))?,
             launching: Mutex::default(),
+            users,
+            cgroups,
         };
         let (instances, cleaned) = (Mutex::default(), AtomicBool::new(false));
-        let walls = if host.program.readable.is_some() { walls::standing() } else { vec!["limits"] };
-        Ok(Self(Arc::new(Inner { host, instances, lease, walls, cleaned })))
+        Ok(Self(Arc::new(Inner { host, instances, lease, standing, cleaned })))
     }
 
     /// The installations that have instances in this folder, and how many each. Whose run is not looked at: instances
@@ -230,17 +246,24 @@ impl Inner {
         if self.cleaned.load(Ordering::Acquire) {
             return Ok(());
         }
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.host.root)
-            .and_then(|()| Folder::sweep(&self.host.root))
-            .map_err(failed("cannot open the agents' folder"))?;
+        self.host.open_root().map_err(failed("cannot open the agents' folder"))?;
         self.discover(|found| {
             let (agent, pid) = (found.marker.agent, found.pid);
             tracing::info!(%agent, pid, "ends a process of an earlier run, or of a run in another folder");
             kill_stray(found)
         })?;
+        if self.host.users.is_some() || self.host.cgroups.is_some() {
+            for agent in Folder::agents(&self.host.root).map_err(failed("cannot list the agents' folder"))? {
+                let instance = self.instance(agent);
+                if instance.live().is_none() {
+                    instance.kill_leftovers(&self.host)?;
+                }
+                self.release(agent, instance);
+            }
+        }
+        if let Some(groups) = &self.host.cgroups {
+            groups.sweep();
+        }
         self.cleaned.store(true, Ordering::Release);
         Ok(())
     }
@@ -369,7 +392,8 @@ impl ContainerRuntime for ProcessRuntime {
             stages_at_start: false,
             carries_data: true,
             measures_usage: true,
-            walls: self.0.walls.clone(),
+            walls: self.0.standing.walls.clone(),
+            missing_walls: self.0.standing.missing.clone(),
             host: Some("127.0.0.1"),
         }
     }
@@ -492,6 +516,48 @@ impl ContainerRuntime for ProcessRuntime {
     }
 }
 
+impl Host {
+    /// Makes the agents' folder ready, and learns which agent has which uid.
+    fn open_root(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.root)?;
+        if let Some(users) = &self.users {
+            // Agents get through it to their own folders, and cannot list it.
+            fs::set_permissions(&self.root, fs::Permissions::from_mode(0o711))?;
+            for agent in Folder::agents(&self.root)? {
+                if let Ok(owner) = Folder::of(&self.root, agent).owner() {
+                    users.learn(agent, owner);
+                }
+            }
+        }
+        Folder::sweep(&self.root)
+    }
+}
+
+/// The users of agents, or why they have none.
+fn users(uids: Option<Uids>, root: &Path, program: Option<&Path>) -> Result<Users, String> {
+    let range = uids.ok_or("process.uids is empty")?;
+    users::hindrance(range, root, program).map_or_else(|| Ok(Users::new(range)), Err)
+}
+
+fn noted<T>(standing: &mut Standing, wall: &'static str, found: Result<T, String>) -> Option<T> {
+    let (found, missing) = match found {
+        Ok(found) => (Some(found), None),
+        Err(why) => (None, Some(why)),
+    };
+    standing.note(wall, missing);
+    found
+}
+
+/// What is left where the operator wants no walls.
+fn without_walls() -> Standing {
+    let mut standing = Standing::default();
+    standing.note("limits", None);
+    for wall in ["calls", "files", "privileges", "processes", "signals", "users"] {
+        standing.note(wall, Some("process.walls is false".into()));
+    }
+    standing
+}
+
 /// Runs `work` where it may block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> RuntimeResult<T> + Send + 'static) -> RuntimeResult<T> {
     tokio::task::spawn_blocking(work)
@@ -529,6 +595,7 @@ mod tests {
             environment: Vec::new(),
             log_limit_bytes: ProcessOptions::LOG_LIMIT_BYTES,
             walls: true,
+            uids: None,
             readable: Vec::new(),
         })
         .unwrap();

@@ -1,6 +1,7 @@
 //! The `ContainerRuntime` in front of the engine in memory.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::{Component, Path};
 use std::sync::Arc;
 use std::time::Duration;
@@ -208,6 +209,7 @@ impl ContainerRuntime for FakeRuntime {
             carries_data: true,
             measures_usage: true,
             walls: Vec::new(),
+            missing_walls: BTreeMap::new(),
             host: host_ports.then_some("host.test"),
         }
     }

@@ -1,8 +1,16 @@
 //! A hostile instance, as an agent that was talked into mischief: what it reaches of the machine and of its neighbours.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use rustix::process::geteuid;
 
 use super::*;
+
+/// A user that may do nothing special.
+const NOBODY: u32 = 65_534;
 
 /// Tries each thing by a command of the shell, and says how it went.
 fn attempt(what: &str, command: &str) -> String {
@@ -12,10 +20,14 @@ fn attempt(what: &str, command: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hostile_instance_reaches_its_own_folder_and_the_internet_and_nothing_else() {
     let bench = Bench::new();
-    let walls = bench.runtime.caps().walls;
+    let (walls, missing) = (bench.runtime.caps().walls, bench.runtime.caps().missing_walls);
     for wall in ["calls", "files", "limits", "privileges", "processes"] {
         assert!(walls.contains(&wall), "this kernel lacks {wall}: {walls:?}");
     }
+    for wall in ["memory", "signals", "users"] {
+        assert!(walls.contains(&wall) != missing.get(wall).is_some_and(|why| !why.is_empty()), "{wall}: {missing:?}");
+    }
+    assert_eq!(walls.contains(&"users"), geteuid().is_root(), "{missing:?}");
     let neighbour = bench.spec(&["count", "1"]);
     bench.runtime.ensure_created(&neighbour).await.unwrap();
     let run = started(&bench.runtime, &neighbour.key).await;
@@ -24,15 +36,25 @@ async fn a_hostile_instance_reaches_its_own_folder_and_the_internet_and_nothing_
     let theirs = bench.folder(&neighbour.key).join("data/secret");
     fs::write(&theirs, "theirs").unwrap();
     let master_key = bench.options.root.parent().unwrap().join("master.key");
-    fs::write(&master_key, "key").unwrap();
+    let admin_key = master_key.with_file_name("admin.key");
+    for key in [&master_key, &admin_key] {
+        fs::write(key, "key").unwrap();
+        fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
+    }
     let service = std::process::id();
 
-    let (theirs, master_key) = (theirs.display(), master_key.display());
+    let (theirs, master_key, admin_key) = (theirs.display(), master_key.display(), admin_key.display());
+    // A plain user's bounds are as they are, and lead nowhere.
+    let bounded = if geteuid().is_root() { "Eff|Bnd" } else { "Eff" };
     let forbidden = [
         ("files of a neighbour", format!("cat {theirs}")),
         ("the folder of a neighbour", format!("ls $(dirname {theirs})")),
         ("writing to a neighbour", format!("echo x >> {theirs}")),
         ("the master key", format!("cat {master_key}")),
+        ("the admin key", format!("cat {admin_key}")),
+        ("the folder of all agents", "ls $HOME/../..".into()),
+        ("its own limit of memory", "for f in $(find /sys/fs/cgroup -name 'memory*max' -o -name 'memory.limit_in_bytes'); do echo 1000000000 > $f && exit 0; done; exit 1".into()),
+        ("a change of user", perl("$< = 1 if $< != 1; $< == 1 || ($> = 1) && $> == 1")),
         ("the environment of a neighbour", format!("tr -d x < /proc/{neighbour_pid}/environ | grep .")),
         ("the environment of the service", format!("tr -d x < /proc/{service}/environ | grep .")),
         ("the memory of the service", format!("head -c 1 /proc/{service}/mem")),
@@ -45,7 +67,7 @@ async fn a_hostile_instance_reaches_its_own_folder_and_the_internet_and_nothing_
         ("packets of the network", perl("socket(S, 17, SOCK_RAW, 0)")),
         ("another namespace", "unshare --user true".into()),
         ("a mount", "mount -t tmpfs none $HOME".into()),
-        ("privileges", "grep -E '^Cap(Eff|Bnd).*[1-9a-f]' /proc/self/status".into()),
+        ("privileges", format!("grep -E '^Cap({bounded}).*[1-9a-f]' /proc/self/status")),
         ("core dumps", "[ $(ulimit -c) != 0 ]".into()),
     ];
     let allowed = [
@@ -66,7 +88,7 @@ async fn a_hostile_instance_reaches_its_own_folder_and_the_internet_and_nothing_
     let expected = expected.chain(allowed.iter().map(|(what, _)| format!("reached {what}")));
     let wrong: Vec<String> = expected.filter(|line| !lines.contains(line)).collect();
     assert_eq!(wrong, Vec::<String>::new(), "{lines:#?}");
-    if walls.contains(&"signals") {
+    if walls.contains(&"signals") || walls.contains(&"users") {
         let script = attempt("a neighbour by a signal", &format!("kill -0 {neighbour_pid}"));
         let signaller = bench.spec(&["script", &script]);
         bench.runtime.ensure_created(&signaller).await.unwrap();
@@ -95,4 +117,136 @@ async fn without_walls_an_instance_is_as_free_as_its_user_and_a_readable_folder_
         let run = started(&bench.runtime, &spec.key).await;
         printed(&bench.runtime, &spec.key, &run, &format!("{expected} what is outside")).await;
     }
+}
+
+/// The tests above run as whoever runs them. Where that is root, the hostile one is run once more as a plain user.
+#[test]
+fn the_walls_hold_for_a_plain_users_service_too() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let own =
+        fs::copy(std::env::current_exe().unwrap(), folder.path().join("tests")).map(|_| folder.path().join("tests"));
+    for path in [folder.path(), own.as_deref().unwrap()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let mut tests = Command::new(own.unwrap());
+    tests.args(["walls::a_hostile_instance", "--nocapture"]).env("TMPDIR", folder.path()).current_dir(folder.path());
+    let output = tests.uid(NOBODY).gid(NOBODY).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+fn users_of(pid: i32) -> Vec<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    assert_eq!(line("Groups:").trim(), "", "no further groups");
+    let ids = |name| line(name).split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<u32>>();
+    assert_eq!(ids("Uid:"), ids("Gid:"));
+    ids("Uid:")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_agent_of_a_root_service_is_a_user_of_its_own_and_stays_it() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let mut bench = Bench::new();
+    let mut users = Vec::new();
+    let specs = [bench.spec(&["count", "1"]), bench.spec(&["count", "1"])];
+    for spec in &specs {
+        bench.runtime.ensure_created(spec).await.unwrap();
+        started(&bench.runtime, &spec.key).await;
+        let pid = pid(&observed(&bench.runtime, &spec.key).await);
+        until("it runs its program", || async { (session(pid).len() == 1).then_some(()) }).await;
+        let [user, rest @ ..] = &users_of(pid)[..] else { panic!("a user") };
+        assert!(*user >= 2_000_000_000 && rest.iter().all(|id| id == user), "{user} {rest:?}");
+        let folder = bench.folder(&spec.key);
+        for (name, owner, mode) in [("data", *user, 0o700), ("tmp", *user, 0o700), ("logs", 0, 0o700), ("", 0, 0o710)] {
+            let found = fs::metadata(folder.join(name)).unwrap();
+            assert_eq!((found.uid(), found.mode() & 0o777), (owner, mode), "{name}");
+        }
+        users.push(*user);
+    }
+    assert_ne!(users[0], users[1]);
+    // The next service finds the same; a folder that was restored by root is given to its agent again.
+    bench.runtime = ProcessRuntime::open(bench.options.clone()).unwrap();
+    let (spec, user) = (&specs[0], users[0]);
+    assert_eq!(users_of(pid(&observed(&bench.runtime, &spec.key).await))[0], user);
+    bench.runtime.kill(&spec.key).await.unwrap();
+    let deep = bench.folder(&spec.key).join("data/workspace/deep");
+    fs::create_dir(&deep).unwrap();
+    fs::write(deep.join("note"), "x").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", deep.join("link")).unwrap();
+    std::os::unix::fs::chown(bench.folder(&spec.key).join("data"), Some(0), Some(0)).unwrap();
+    bench.runtime.ensure_created(spec).await.unwrap();
+    bench.runtime.start(&spec.key).await.unwrap();
+    assert_eq!(users_of(pid(&observed(&bench.runtime, &spec.key).await))[0], user);
+    for name in ["", "note", "link"] {
+        assert_eq!(fs::symlink_metadata(deep.join(name)).unwrap().uid(), user, "{name}");
+    }
+    assert_eq!(fs::metadata("/etc/passwd").unwrap().uid(), 0);
+    // A file that is staged into the folder is the agent's, too.
+    bench.runtime.kill(&spec.key).await.unwrap();
+    bench.runtime.stage(&spec.key, &[file("workspace/new/a", "a")]).await.unwrap();
+    for name in ["new", "new/a"] {
+        assert_eq!(fs::metadata(deep.with_file_name(name)).unwrap().uid(), user, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_threw_away_all_marks_ends_with_its_agent() {
+    let bench = Bench::new();
+    let caps = bench.runtime.caps();
+    if !caps.walls.contains(&"users") && !caps.walls.contains(&"memory") {
+        return;
+    }
+    let script = "env -i setsid setsid sleep 1007.25 0<&- > /dev/null 2>&1 & ";
+    let escaped = || {
+        let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let mark = format!("{}\0{}", "sleep", "1007.25");
+        pids.filter(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(mark.as_bytes())))
+            .count()
+    };
+    let spec = bench.spec(&["script", script]);
+    bench.runtime.ensure_created(&spec).await.unwrap();
+    let run = started(&bench.runtime, &spec.key).await;
+    printed(&bench.runtime, &spec.key, &run, "done").await;
+    until("it has escaped", || async { (escaped() == 1).then_some(()) }).await;
+    bench.runtime.kill(&spec.key).await.unwrap();
+    assert_eq!(escaped(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_of_all_that_an_agent_starts_is_limited_together() {
+    let bench = Bench::new();
+    if !bench.runtime.caps().walls.contains(&"memory") {
+        return;
+    }
+    // Each of them is within what one process may have.
+    let hog = "perl -e '$x = \"x\" x (60 << 20); print \"took\\n\"; sleep 1000'";
+    let script = format!(
+        "for i in 1 2 3 4 5 6 7 8; do ( {hog}; echo ended > $HOME/ended ) & done; \
+         while [ ! -e $HOME/ended ]; do sleep 0.05; done; kill -9 $$"
+    );
+    let spec = InstanceSpec { memory_mb: 128, ..bench.spec(&["script", &script]) };
+    bench.runtime.ensure_created(&spec).await.unwrap();
+    started(&bench.runtime, &spec.key).await;
+    let exit = exited(&bench.runtime, &spec.key).await;
+    assert!(exit.oom, "{exit:?}");
+    // The group goes with the run.
+    let groups = || {
+        let mut found = Vec::new();
+        let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+                found.push(entry.file_name().into_string().unwrap());
+                folders.push(entry.path());
+            }
+        }
+        found.into_iter().filter(|name| name.contains(&spec.key.agent.to_string())).count()
+    };
+    until("its control group is removed", || async { (groups() == 0).then_some(()) }).await;
 }

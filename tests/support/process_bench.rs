@@ -1,6 +1,7 @@
 //! A process runtime in a folder of its own, whose instances are shell scripts.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rustix::process::{Pid, Signal, kill_process};
 use zeroone::domain::InstallationId;
-use zeroone::runtime::process::{ProcessOptions, ProcessRuntime};
+use zeroone::runtime::process::{ProcessOptions, ProcessRuntime, Uids};
 use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec, ObservedInstance};
 use zeroone::testkit::conformance::{self, Act, Subject};
 
@@ -40,6 +41,8 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
+        // For agents that are users of their own, as the service does it.
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let options = ProcessOptions {
             installation: InstallationId::new(),
             root: root.path().join("agents"),
@@ -48,6 +51,7 @@ impl Bench {
             environment: vec![("PATH".into(), std::env::var("PATH").unwrap())],
             log_limit_bytes: ProcessOptions::LOG_LIMIT_BYTES,
             walls: true,
+            uids: Some(Uids::default()),
             readable: Vec::new(),
         };
         Self { runtime: ProcessRuntime::open(options.clone()).unwrap(), options, _root: root }

@@ -58,7 +58,8 @@ fn folder(data: &Path) -> Finding {
         return Finding::fail(CHECK, format!("{shown} cannot be written by this user; run as its owner, or chown it"));
     }
     match metadata.mode() & 0o777 {
-        mode if mode & 0o077 != 0 => {
+        // That others get through it is meant where agents are users of their own.
+        mode if mode & 0o066 != 0 => {
             Finding::warn(CHECK, format!("{shown} can be read by others (mode {mode:03o}); run: chmod 700 {shown}"))
         }
         _ if !own => Finding::warn(CHECK, format!("{shown} belongs to another user; run the service as its owner")),

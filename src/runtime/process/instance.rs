@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tokio::sync::broadcast;
 
+use super::cgroup::{Cgroup, Cgroups};
 use super::errors::{failed, not_started};
 use super::folder::{Folder, Record, RunRecord};
 use super::launch::{Launch, Program, launch};
-use super::live::{Census, LiveRun, boot_id, watch_exit};
+use super::live::{Census, LiveRun, Own, boot_id, leftovers, watch_exit};
 use super::logs::Source;
 use super::marker::{Marker, RootId};
 use super::output::Output;
@@ -23,6 +24,7 @@ use super::output_watch::OutputWatch;
 use super::pidfd::Process;
 use super::table::{self, Marked};
 use super::usage::CpuSample;
+use super::users::Users;
 use crate::domain::{AgentId, HostPort, InstallationId, Slug, Timestamp};
 use crate::runtime::{
     DataPolicy, InstanceKey, InstanceSpec, InstanceState, MAX_DATA, ObservedInstance, Resync, Run, RunId, RuntimeError,
@@ -41,6 +43,9 @@ pub(super) struct Host {
     pub(super) changes: broadcast::Sender<Resync>,
     pub(super) output_watch: OutputWatch,
     pub(super) launching: Mutex<()>,
+    /// Agents are users of their own.
+    pub(super) users: Option<Users>,
+    pub(super) cgroups: Option<Cgroups>,
 }
 
 /// Whose turn it is to change the instance, and what `ensure_created` last said it should be: the spec without its
@@ -142,7 +147,12 @@ impl Instance {
         let output = [self.folder.log(started), "/dev/null".into()]
             .iter()
             .find_map(|path| Output::open(path, started, host.log_limit).ok())?;
-        let run = LiveRun::new(found.marker.clone(), process, &host.kernel_boot, output);
+        // What it has, whatever it would get now.
+        let range = host.users.as_ref().map(|users| users.range);
+        let user = table::user_of(found.pid).filter(|user| range.is_some_and(|range| range.contains(*user)));
+        let cgroup = host.cgroups.as_ref().and_then(|groups| groups.existing(self.agent, started));
+        let own = Own { user, cgroup };
+        let run = LiveRun::new(found.marker.clone(), process, &host.kernel_boot, output, own);
         if matches!(self.folder.run_record(started), Ok(None)) {
             self.write_down(&run);
         }
@@ -232,6 +242,7 @@ impl Instance {
         };
         if self.ended_unseen().map_err(failed("cannot read the instance's last run"))? {
             self.discover(host, kill_stray)?;
+            self.kill_leftovers(host)?;
         }
         // A fork copies all open descriptors until it executes its program. One at a time, or the probe of one port
         // would be open in the instance that is being started beside it.
@@ -247,10 +258,50 @@ impl Instance {
         Ok(!watched && self.folder.run_record(started)?.is_none_or(|run| !run.ended))
     }
 
+    /// Ends what is this agent's by its uid or its control group alone. No run of it may live.
+    pub(super) fn kill_leftovers(&self, host: &Host) -> RuntimeResult<()> {
+        let unended = failed("cannot end what an earlier run left behind");
+        let groups = host.cgroups.as_ref().map(|groups| groups.all_of(self.agent)).unwrap_or_default();
+        let owner = self.folder.owner().ok();
+        let user = owner.filter(|owner| host.users.as_ref().is_some_and(|users| users.range.contains(*owner)));
+        let in_groups = groups.into_iter().map(|group| Own { user: None, cgroup: Some(group) });
+        for own in in_groups.chain([Own { user, cgroup: None }]) {
+            for found in leftovers(host.installation, self.agent, &own).map_err(&unended)? {
+                tracing::info!(agent = %self.agent, pid = found.pid, "ends a process of an earlier run");
+                found.signal(Signal::KILL).map_err(&unended)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The uid that the agent gets; its folder is made its own.
+    fn user(&self, host: &Host) -> RuntimeResult<Option<u32>> {
+        let unprepared = failed("cannot give the agent its folder");
+        let user = match &host.users {
+            None => None,
+            Some(users) => {
+                let user = users.of(self.agent, self.folder.owner().map_err(&unprepared)?);
+                let used_up = "all uids of process.uids are taken; give it a larger range";
+                Some(user.ok_or_else(|| RuntimeError::Capacity(used_up.into()))?)
+            }
+        };
+        self.folder.give_to(user).map_err(unprepared)?;
+        Ok(user)
+    }
+
+    /// A control group of its own, where the machine lets us.
+    fn cgroup(&self, host: &Host, started: Timestamp, memory_mb: u32) -> RuntimeResult<Option<Cgroup>> {
+        let Some(groups) = &host.cgroups else { return Ok(None) };
+        let group = groups.of(self.agent, started);
+        group.make(memory_mb).map_err(failed("cannot make the agent's control group"))?;
+        Ok(Some(group))
+    }
+
     fn spawn(&self, host: &Host, record: &Record, spec: &InstanceSpec, lock: std::fs::File) -> RuntimeResult<Run> {
         let unprepared = failed("cannot prepare the start");
         self.folder.make().and_then(|()| self.folder.prune_runs()).map_err(&unprepared)?;
         let started = self.next_start().map_err(&unprepared)?.max(record.created);
+        let (user, cgroup) = (self.user(host)?, self.cgroup(host, started, spec.memory_mb)?);
         let log = self.folder.log(started);
         let output = Output::create(&log, started, host.log_limit).map_err(&unprepared)?;
         let marker = Marker {
@@ -263,14 +314,18 @@ impl Instance {
             started,
             root: Some(RootId::of(&host.root).map_err(&unprepared)?),
         };
-        let start = Launch { program: &host.program, folder: &self.folder, marker: &marker, spec, output: &output };
+        let (program, folder) = (&host.program, &self.folder);
+        let start = Launch { program, folder, marker: &marker, spec, output: &output, user, cgroup: cgroup.as_ref() };
         let launched = launch(&start, lock);
         let process = launched.map_err(|error| {
             // A run that never was must not look like one that ended.
             let _ = std::fs::remove_file(&log);
+            if let Some(cgroup) = &cgroup {
+                cgroup.remove();
+            }
             not_started(&host.program.path, &error)
         })?;
-        let run = LiveRun::new(marker, process, &host.kernel_boot, output);
+        let run = LiveRun::new(marker, process, &host.kernel_boot, output, Own { user, cgroup });
         self.write_down(&run);
         Ok(self.install(host, run).public())
     }
@@ -307,6 +362,9 @@ impl Instance {
             DataPolicy::Remove => self.folder.remove(Timestamp::now()),
         };
         removed.map_err(failed("cannot remove the instance"))?;
+        if let (Some(users), DataPolicy::Remove) = (&host.users, data) {
+            users.forget(self.agent);
+        }
         *turn = None;
         *self.slot() = None;
         Ok(())

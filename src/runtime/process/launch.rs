@@ -6,8 +6,10 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
+use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit, setsid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use super::cgroup::Cgroup;
 use super::folder::Folder;
 use super::marker::Marker;
 use super::output::Output;
@@ -43,6 +45,8 @@ const PUBLIC: &str = "ZEROCLAW_ALLOW_PUBLIC_BIND";
 const OPEN_FILES: u64 = 1024;
 /// Processes and threads of the service's user: those of a thousand agents, and not a fork bomb's.
 const PROCESSES: u64 = 16 * 1024;
+/// The same where the user is one agent: a browser that a tool starts has some hundred.
+const OWN_PROCESSES: u64 = 1024;
 /// The largest file: more than any memory or log, less than the disk.
 const FILE_BYTES: u64 = 1 << 30;
 /// Writable memory beyond the plan's that an instance may ask for: stacks of threads and an allocator's reserves count as
@@ -59,6 +63,10 @@ pub(super) struct Launch<'a> {
     pub(super) marker: &'a Marker,
     pub(super) spec: &'a InstanceSpec,
     pub(super) output: &'a Output,
+    /// The uid and gid that it gets; else it is the service's user.
+    pub(super) user: Option<u32>,
+    /// What limits its memory together with that of all that it starts.
+    pub(super) cgroup: Option<&'a Cgroup>,
 }
 
 /// Starts the program in a session of its own. `lock` becomes its standard input, so that the kernel
@@ -67,7 +75,7 @@ pub(super) struct Launch<'a> {
 /// # Errors
 /// The program cannot be started; nothing runs then.
 pub(super) fn launch(start: &Launch<'_>, lock: File) -> io::Result<Process> {
-    let Launch { program, folder, marker, spec, output } = start;
+    let Launch { program, folder, marker, spec, output, user, cgroup } = start;
     let mut process = Command::new(&program.path);
     process.args(&program.arguments).args(&spec.command).env_clear().envs(program.environment.iter().cloned());
     process.envs(spec.env.iter().map(|(name, value)| (name, value.expose())));
@@ -87,15 +95,27 @@ pub(super) fn launch(start: &Launch<'_>, lock: File) -> io::Result<Process> {
         .stdin(Stdio::from(lock))
         .stdout(output.writer()?)
         .stderr(output.writer()?);
-    let limits = limits(spec.memory_mb);
-    #[expect(unsafe_code, reason = "a session and limits of its own can only be set between fork and exec")]
+    let limits = limits(spec.memory_mb, user.is_some());
+    let group = cgroup.map(Cgroup::door).transpose()?;
+    let user = user.map(|id| (Uid::from_raw(id), Gid::from_raw(id)));
+    #[expect(unsafe_code, reason = "a session, limits and a user of its own can only be set between fork and exec")]
     // SAFETY: the closure runs in the forked child of a process with many threads. It only makes system calls, on values
     // that were made before the fork; it takes no lock and allocates nothing.
     unsafe {
         process.pre_exec(move || {
             setsid()?;
+            if let Some(group) = &group {
+                // The calling process, whatever its number.
+                rustix::io::write(group, b"0")?;
+            }
             for (resource, limit) in limits {
                 setrlimit(resource, limit)?;
+            }
+            if let Some((user, group)) = user {
+                // The groups of the service's user, too, open doors. This order, for the last step takes the right to the others.
+                set_thread_groups(&[])?;
+                set_thread_res_gid(group, group, group)?;
+                set_thread_res_uid(user, user, user)?;
             }
             Ok(())
         });
@@ -117,9 +137,9 @@ pub(super) fn launch(start: &Launch<'_>, lock: File) -> io::Result<Process> {
 /// Kernel limits of an instance: no core dumps (they hold its secrets), open files, processes, the size of a file, and writable
 /// memory. Processes are counted for the whole user, so that limit only ends a flood of them.
 ///
-/// The memory limit is on what the process asks for, not on what it touches: the kernel has no other for a single process. A
-/// request beyond it fails, which ends most programs.
-fn limits(memory_mb: u32) -> [(Resource, Rlimit); 5] {
+/// The memory limit is on what each process asks for, not on what it touches: the kernel has no other for a single process. A
+/// request beyond it fails, which ends most programs. What all of them touch together is limited by the control group.
+fn limits(memory_mb: u32, own_user: bool) -> [(Resource, Rlimit); 5] {
     let capped = |resource, wanted: u64| {
         let allowed = getrlimit(resource).maximum.unwrap_or(u64::MAX).min(wanted);
         (resource, Rlimit { current: Some(allowed), maximum: Some(allowed) })
@@ -127,7 +147,7 @@ fn limits(memory_mb: u32) -> [(Resource, Rlimit); 5] {
     [
         capped(Resource::Core, 0),
         capped(Resource::Nofile, OPEN_FILES),
-        capped(Resource::Nproc, PROCESSES),
+        capped(Resource::Nproc, if own_user { OWN_PROCESSES } else { PROCESSES }),
         capped(Resource::Fsize, FILE_BYTES),
         capped(Resource::Data, u64::from(memory_mb) * 1024 * 1024 + RESERVE_BYTES),
     ]

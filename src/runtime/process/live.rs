@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::process::Signal;
 use tokio::sync::{broadcast, watch};
 
+use super::cgroup::Cgroup;
 use super::folder::{Folder, RunRecord};
 use super::marker::Marker;
 use super::output::Output;
 use super::pidfd::Process;
 use super::table::{self, Marked, Stat};
+use crate::domain::{AgentId, InstallationId};
 use crate::runtime::{Exit, InstanceState, Resync, Run, RunId};
 
 #[derive(Debug)]
@@ -21,11 +23,20 @@ pub(super) struct LiveRun {
     pub(super) process: Process,
     pub(super) run_id: RunId,
     pub(super) output: Output,
+    pub(super) own: Own,
     /// Wakes those who follow the output.
     pub(super) written: watch::Sender<()>,
     exit: watch::Sender<Option<Exit>>,
     /// Nothing of it is left.
     cleared: Mutex<bool>,
+}
+
+/// What a run has that no other process of the machine has, as far as there is such a thing here.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    /// The uid of the agent.
+    pub(super) user: Option<u32>,
+    pub(super) cgroup: Option<Cgroup>,
 }
 
 /// Rounds of looking for processes to kill. Each finds what the ones before have started meanwhile; more than a few are
@@ -36,15 +47,17 @@ const SWEEPS: usize = 20;
 /// limit from one that failed in another way.
 const OUT_OF_MEMORY: &str = "memory allocation of ";
 const ABORTED: i32 = 128 + 6;
+const KILLED: i32 = 128 + 9;
 
 impl LiveRun {
-    pub(super) fn new(marker: Marker, process: Process, kernel_boot: &str, output: Output) -> Self {
+    pub(super) fn new(marker: Marker, process: Process, kernel_boot: &str, output: Output, own: Own) -> Self {
         let run_id = boot_id(kernel_boot, process.pid, process.started_ticks);
         Self {
             marker,
             process,
             run_id,
             output,
+            own,
             written: watch::Sender::new(()),
             exit: watch::Sender::new(None),
             cleared: Mutex::default(),
@@ -100,11 +113,15 @@ impl LiveRun {
     }
 
     /// Kills what the run has left behind, once for all who ask: its session, and what left that but still carries its
-    /// marker. What also threw away its environment is beyond us; that would take a cgroup. The run must be over.
+    /// marker, is in its control group, or runs under its agent's uid. Only where it has neither of those can a process that
+    /// also threw away its environment stay. The run must be over.
     pub(super) fn clear_away(&self) -> io::Result<()> {
         let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
         if !*cleared {
             self.kill_strays()?;
+            if let Some(cgroup) = &self.own.cgroup {
+                cgroup.remove();
+            }
             *cleared = true;
         }
         Ok(())
@@ -112,7 +129,8 @@ impl LiveRun {
 
     fn kill_strays(&self) -> io::Result<()> {
         for _ in 0..SWEEPS {
-            let strays = table::strays(&self.marker, self.process.pid, self.process.started_ticks)?;
+            let mut strays = table::strays(&self.marker, self.process.pid, self.process.started_ticks)?;
+            strays.extend(leftovers(self.marker.installation, self.marker.agent, &self.own)?);
             if strays.is_empty() {
                 break;
             }
@@ -125,13 +143,34 @@ impl LiveRun {
 
     fn read_exit(&self) -> Exit {
         let code = self.process.exit_code();
-        Exit { code, oom: code == Some(ABORTED) && self.ran_out_of_memory(), asked: false, reason: None }
+        let oom = match code {
+            Some(ABORTED) => self.ran_out_of_memory(),
+            // The kernel chose this process, or another of the group; either way it was too much together.
+            Some(KILLED) => self.own.cgroup.as_ref().is_some_and(Cgroup::ran_out_of_memory),
+            _ => false,
+        };
+        Exit { code, oom, asked: false, reason: None }
     }
 
     fn ran_out_of_memory(&self) -> bool {
         let last = self.output.last(4096).unwrap_or_default();
         String::from_utf8_lossy(&last).lines().any(|line| line.starts_with(OUT_OF_MEMORY))
     }
+}
+
+/// Processes that are an agent's for sure though nothing in them says so: they are in its control group or have its uid. For
+/// when no run of it lives.
+pub(super) fn leftovers(installation: InstallationId, agent: AgentId, own: &Own) -> io::Result<Vec<Process>> {
+    let mut found = Vec::new();
+    // Nobody leaves a group, so where there is one it has them all.
+    match own {
+        Own { cgroup: Some(cgroup), .. } => {
+            found.extend(cgroup.members().into_iter().filter_map(|pid| Process::checked(pid, || cgroup.has(pid))));
+        }
+        Own { user: Some(user), .. } => found.extend(table::of_user(*user, installation, agent)?),
+        Own { cgroup: None, user: None } => {}
+    }
+    Ok(found)
 }
 
 /// The run that is called `run_id`: which process it was, in which kernel's life.

@@ -49,6 +49,14 @@ impl Process {
         (!process.has_ended()).then_some(process)
     }
 
+    /// The process that has this pid, if `is_it` says so once it cannot be mistaken for another any more.
+    pub(super) fn checked(pid: i32, is_it: impl FnOnce() -> bool) -> Option<Self> {
+        let descriptor = open(pid).ok()?;
+        let stat = Stat::of(pid).ok().filter(Stat::is_alive)?;
+        let process = Self { pid, started_ticks: stat.started_ticks, descriptor };
+        (is_it() && !process.has_ended()).then_some(process)
+    }
+
     /// Sends a signal. A process that is gone is no error.
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         match pidfd_send_signal(&self.descriptor, signal) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::marker::Marker;
 use super::pidfd::Process;
-use crate::domain::InstallationId;
+use crate::domain::{AgentId, InstallationId};
 
 /// What `/proc/<pid>/stat` says that we want to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +130,22 @@ pub(super) fn strays(marker: &Marker, leader: i32, started_ticks: u64) -> io::Re
 /// All of a session. Only for a session that is known to live: the number of one that is gone may be another's.
 pub(super) fn session(leader: i32) -> io::Result<Vec<Process>> {
     Ok(pids()?.filter_map(|pid| Process::member(pid, leader)).collect())
+}
+
+/// The real uid of a process, whoever owns its files in `/proc`.
+pub(super) fn user_of(pid: i32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.parse().ok()
+}
+
+/// All of an agent's user. Somebody else may use the same uid against all advice: what carries another agent's marker is left.
+pub(super) fn of_user(user: u32, installation: InstallationId, agent: AgentId) -> io::Result<Vec<Process>> {
+    let is_its = |pid| {
+        let marked = |found: Marked| (found.marker.installation, found.marker.agent);
+        user_of(pid) == Some(user) && Marked::read(pid).map(marked).is_none_or(|found| found == (installation, agent))
+    };
+    let own = pids()?.filter(|pid| user_of(*pid) == Some(user));
+    Ok(own.filter_map(|pid| Process::checked(pid, || is_its(pid))).collect())
 }
 
 /// The process and all that descend from it, by the kernel's lists of children. A child whose parent ended has moved to

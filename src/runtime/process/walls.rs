@@ -4,9 +4,11 @@
 //! |---|---|---|
 //! | files | Landlock | everything but its own folder, and system paths, which it may only read |
 //! | processes | Landlock | the memory, environment and descriptors of others; with newer kernels also signals to them |
+//! | users | a uid of its own, see `users` | files and processes of other users; where the service is root |
 //! | privileges | no_new_privs, no capabilities | setuid programs, and what root may do beyond owning files |
 //! | calls | seccomp | sockets that are no internet, other processes' memory, mounts, namespaces, kernel modules, … |
 //! | limits | rlimits, see `launch` | all memory, all disk, endless forks |
+//! | memory | a control group, see `cgroup` | more memory than its plan has, with all that it starts |
 //!
 //! All of it belongs to a thread and passes to its children. So a thread of its own puts the walls up round itself, starts
 //! the program and ends: nothing has to be done between fork and exec, where little is allowed. A wall that the kernel does
@@ -131,20 +133,44 @@ struct Raised {
     seccomp: bool,
 }
 
-/// The walls that this kernel has, by name.
-pub(super) fn standing() -> Vec<&'static str> {
+/// Which walls stand, and why each other one does not.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    pub(super) walls: Vec<&'static str>,
+    pub(super) missing: BTreeMap<&'static str, String>,
+}
+
+impl Standing {
+    pub(super) fn note(&mut self, wall: &'static str, missing: Option<String>) {
+        match missing {
+            None => self.walls.push(wall),
+            Some(why) => drop(self.missing.insert(wall, why)),
+        }
+        self.walls.sort_unstable();
+    }
+}
+
+/// The walls that this kernel has.
+pub(super) fn standing() -> Standing {
     // Tried on a thread that ends with it.
     let tried = thread::spawn(|| Walls { own: &[], readable: &[] }.raise()).join();
-    let Ok(Ok(Raised { landlock, seccomp })) = tried else { return vec!["limits"] };
-    let mut walls = match landlock {
-        RulesetStatus::FullyEnforced => vec!["files", "processes", "signals"],
-        RulesetStatus::PartiallyEnforced => vec!["files", "processes"],
-        RulesetStatus::NotEnforced => Vec::new(),
+    let refused = Raised { landlock: RulesetStatus::NotEnforced, seccomp: false };
+    let (raised, privileges) = match tried {
+        Ok(Ok(raised)) => (raised, None),
+        _ => (refused, Some("the kernel refuses no_new_privs".to_owned())),
     };
-    walls.extend(["limits", "privileges"]);
-    walls.extend(seccomp.then_some("calls"));
-    walls.sort_unstable();
-    walls
+    let mut standing = Standing::default();
+    let landlock = |there: bool, least: &str| {
+        (!there).then(|| format!("this kernel has no Landlock, it is switched off, or it is older than Linux {least}"))
+    };
+    let some = raised.landlock != RulesetStatus::NotEnforced;
+    standing.note("limits", None);
+    standing.note("files", landlock(some, "5.13"));
+    standing.note("processes", landlock(some, "5.13"));
+    standing.note("signals", landlock(raised.landlock == RulesetStatus::FullyEnforced, "6.12"));
+    standing.note("privileges", privileges);
+    standing.note("calls", (!raised.seccomp).then(|| "the kernel refuses a filter of calls (seccomp)".to_owned()));
+    standing
 }
 
 impl Walls<'_> {
