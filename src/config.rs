@@ -174,6 +174,11 @@ impl Loaded {
         }
     }
 
+    /// What was set and has no effect, one sentence each: it may be somebody else's, so the service starts all the same.
+    pub fn warnings(&self) -> &[String] {
+        &self.layers.warnings
+    }
+
     /// The configuration in force as TOML, the origin of each value beside it. The master key is not in it.
     pub fn show(&self) -> String {
         let key = match self.master_key {
@@ -181,6 +186,7 @@ impl Loaded {
             None if self.config.vault.master_key_file.is_empty() => "master.key in the data folder",
             None => "the file vault.master_key_file",
         };
-        format!("# master key: {key}\n{}", show::toml(&self.layers))
+        let warnings: String = self.warnings().iter().map(|warning| format!("# {warning}\n")).collect();
+        format!("# master key: {key}\n{warnings}{}", show::toml(&self.layers))
     }
 }

@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{Log, LogFormat};
 
@@ -30,6 +31,28 @@ pub fn init(log: &Log) {
 /// # Errors
 /// A sentence that shows the form.
 pub(crate) fn filter(level: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(level)
-        .map_err(|_| "must be error, warn, info, debug, trace, or filters such as info,zeroone::store=debug".into())
+    const FORM: &str = "must be error, warn, info, debug, trace, off, or filters such as info,zeroone::store=debug";
+    // The library takes a single word that is no level for the name of a module, so that a typo would silence the log.
+    let words = level.split(',').map(str::trim).filter(|word| !word.contains(['=', '[', ']', '{', '}']));
+    let unknown = words.into_iter().find(|word| word.parse::<LevelFilter>().is_err() || word.is_empty());
+    if unknown.is_some() {
+        return Err(FORM.into());
+    }
+    EnvFilter::try_new(level).map_err(|_| FORM.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_that_is_none_is_refused() {
+        for level in ["info", "WARN", "off", "info,zeroone::store=debug", "zeroone=trace", "warn,zeroone[agent]=debug"]
+        {
+            assert!(filter(level).is_ok(), "{level}");
+        }
+        for level in ["loud", "", "info,", "zeroone", "info,loud", "zeroone=loud", "info;debug", "7up"] {
+            assert!(filter(level).is_err_and(|form| form.contains("must be error")), "{level}");
+        }
+    }
 }

@@ -94,8 +94,28 @@ fn variables_that_others_set_are_left_alone() {
         ("ZEROONE_URL", "http://h"),
         ("ZEROONE_API_KEY", "zo_1"),
         ("ZEROONE_CONFIG", "f"),
+        ("ZEROONE_API_SERVICE_PORT_HTTP", "1"),
+        ("ZEROONE_API_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("ZEROONE_ENV_DEBUG", "1"),
     ];
-    assert_eq!(load("", &env, &[]).unwrap().config, Config::load(None, &[], &[]).unwrap().config);
+    let loaded = load("", &env, &[]).unwrap();
+    assert_eq!(loaded.config, Config::load(None, &[], &[]).unwrap().config);
+    assert_eq!(loaded.warnings(), [""; 0]);
+}
+
+#[test]
+fn variables_that_nobody_reads_are_named_with_the_nearest_that_somebody_does() {
+    let env = [("ZEROONE_FOO", "planted"), ("ZEROONE_HEALTH_INTERVAL_SECS", "1"), ("ZEROONE_DOCKER_IMGE", "x")];
+    let loaded = load("", &env, &[]).unwrap();
+    let warnings = loaded.warnings();
+    for (warning, parts) in warnings.iter().zip([
+        ["ZEROONE_FOO is no key and has no effect", "zeroone config show"],
+        ["ZEROONE_HEALTH_INTERVAL_SECS", "did you mean ZEROONE_HEALTH__INTERVAL_SECS?"],
+        ["ZEROONE_DOCKER_IMGE", "did you mean ZEROONE_DOCKER__IMAGE?"],
+    ]) {
+        assert!(parts.iter().all(|part| warning.contains(part)) && !warning.contains("planted"), "{warning}");
+    }
+    assert_eq!(warnings.len(), 3);
 }
 
 #[test]
@@ -136,6 +156,16 @@ fn what_makes_no_sense_is_refused() {
         ("[proxy]\ndomain = \"-a.example.com\"", "proxy.domain (from test.toml) must be a host name"),
         ("[restart]\nbase_delay_ms = 5000\nmax_delay_secs = 1", "must not be shorter than restart.base_delay_ms"),
         ("[health]\nmisses = 1\nmisses = 2", "test.toml, line 3:"),
+        ("[log]\nlevel = \"loud\"", "log.level (from test.toml) must be error, warn"),
+        ("[process]\nuids = \"0-10\"", "process.uids (from test.toml) must be a range of uids"),
+        ("[server]\nhosts = [\"https://a.example\"]", "server.hosts (from test.toml) must have host names"),
+        (
+            "[agents]\nprovider_url_list = [\"https://a.example\"]",
+            "agents.provider_url_list (from test.toml) has no effect",
+        ),
+        ("[docker]\njoined = [\"zeroone\"]", "docker.joined (from test.toml) has no effect without docker.isolation"),
+        ("[docker]\ntraefik = true", "docker.traefik (from test.toml) has no effect without proxy.domain"),
+        ("[oidc]\nclient_id = \"x\"", "oidc.client_id (from test.toml) has no effect without oidc.issuer"),
     ] {
         let said = problems(file, &[]);
         assert!(said.contains(problem), "{file}: {problem} is not in\n{said}");

@@ -17,6 +17,7 @@ use super::output::Column;
 use super::settings::{InstallationArgs, load};
 use crate::config::Config;
 use crate::domain::InstallationId;
+use crate::runtime::Caps;
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
@@ -48,13 +49,16 @@ pub(super) async fn run(args: &DoctorArgs, client: Client, environment: &Environ
     let mut findings = Vec::new();
     match load(&args.place.file, environment, &args.place.flags()?) {
         Ok(loaded) => {
-            findings.push(Finding::ok("configuration", "it can be used"));
+            findings.push(match loaded.warnings() {
+                [] => Finding::ok("configuration", "it can be used"),
+                warnings => Finding::warn("configuration", warnings.join("; ")),
+            });
             let config = &loaded.config;
             let client = client.or_key_in(&config.data);
             findings.extend(machine::look(&loaded));
             let running = service::look(&client, config).await;
             findings.extend(running.findings);
-            findings.push(runtime(config, environment).await);
+            findings.extend(runtime(config, environment).await);
             findings.extend(models::look(&client, running.answers).await);
         }
         Err(failure) => findings.push(Finding::fail("configuration", failure.to_string())),
@@ -66,23 +70,35 @@ pub(super) async fn run(args: &DoctorArgs, client: Client, environment: &Environ
     }
 }
 
-/// Whether what runs the agents answers.
-async fn runtime(config: &Config, environment: &Environment) -> Finding {
+/// Whether what runs the agents answers, and what keeps them from the rest of the machine.
+async fn runtime(config: &Config, environment: &Environment) -> Vec<Finding> {
     const CHECK: &str = "engine";
     // Whose instances are asked for does not matter to whether somebody answers.
     match engine::peek(config, InstallationId::new(), environment).await {
         Ok(Engine { runtime, why, .. }) => {
-            let name = runtime.caps().name;
-            match runtime.ping().await {
+            let caps = runtime.caps();
+            let name = caps.name;
+            let answers = match runtime.ping().await {
                 Ok(()) => Finding::ok(CHECK, format!("agents run as: {name} ({why})")),
                 Err(error) => Finding::fail(
                     CHECK,
                     format!("{name} does not answer: {error}; start it, and check that this user may use it"),
                 ),
-            }
+            };
+            vec![answers, walls(&caps)]
         }
-        Err(error) => Finding::fail(CHECK, format!("{error:#}")),
+        Err(error) => vec![Finding::fail(CHECK, format!("{error:#}"))],
     }
+}
+
+/// As a service would have them that this user starts here.
+fn walls(caps: &Caps) -> Finding {
+    let standing = caps.walls.join(", ");
+    let missing: Vec<String> = caps.missing_walls.iter().map(|(wall, why)| format!("{wall} ({why})")).collect();
+    if missing.is_empty() {
+        return Finding::ok("walls round agents", standing);
+    }
+    Finding::warn("walls round agents", format!("{standing}; missing: {}", missing.join(", ")))
 }
 
 impl Finding {

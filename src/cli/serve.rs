@@ -37,6 +37,9 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: ServeArgs, environment: &Environment) -> Result<(), Failure> {
     let loaded = load(&args.installation.file, environment, &args.flags()?)?;
     telemetry::init(&loaded.config.log);
+    for warning in loaded.warnings() {
+        tracing::warn!("{warning}");
+    }
     hide();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(serve(&loaded, environment, &args));
@@ -55,7 +58,14 @@ async fn serve(loaded: &Loaded, environment: &Environment, args: &ServeArgs) -> 
         ));
     }
     if let Some(admin) = &service.admin {
-        welcome(admin, &service.url());
+        if supervised::output_is_kept(environment) {
+            line(&format!(
+                "the API key of the user admin is in {}; for a browser: zeroone admin-link",
+                admin.path.display()
+            ));
+        } else {
+            welcome(admin, &service.url());
+        }
     }
     line(&format!("listening on {}", service.url()));
     supervised::ready(&service.url());
@@ -92,6 +102,8 @@ fn is_in_use(error: &anyhow::Error) -> bool {
 
 /// Other processes of this user may not read its memory or environment, nor may a core dump: the master key is there.
 fn hide() {
+    // Agents that are users of their own get through the data folder: no file there may be made for others to read.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "the service's memory can be read by its user's other processes");
     }

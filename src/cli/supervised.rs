@@ -7,6 +7,8 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
+use super::Environment;
+use super::client::variable;
 use crate::control::ControlPlane;
 use crate::domain::UserId;
 
@@ -45,4 +47,11 @@ fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "the service manager cannot be told");
     }
+}
+
+/// Whether what is printed goes into the system's journal, which keeps it for a long time. The variable tells which stream the
+/// journal reads; a program whose output was sent elsewhere has it all the same.
+pub(super) fn output_is_kept(environment: &Environment) -> bool {
+    let Some(stream) = variable(environment, "JOURNAL_STREAM") else { return false };
+    rustix::fs::fstat(std::io::stdout()).is_ok_and(|found| stream == format!("{}:{}", found.st_dev, found.st_ino))
 }

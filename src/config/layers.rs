@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 use super::nearest::nearest;
+use super::variables::Meaning;
 use super::{Config, File, Flag, docker_host, proxies, variables};
 use crate::domain::Secret;
 
@@ -26,13 +27,15 @@ pub enum Origin {
 #[derive(Debug, Clone)]
 pub(super) struct Layers {
     values: BTreeMap<String, (Value, Origin)>,
+    /// What was found beside them that nobody reads.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Layers {
     pub(super) fn defaults() -> Self {
         let table: Table = toml::from_str(DEFAULTS).expect("the defaults are compiled in, and a test parses them");
         let values = flatten(table).into_iter().map(|(key, value)| (key, (value, Origin::Default))).collect();
-        Self { values }
+        Self { values, warnings: Vec::new() }
     }
 
     pub(super) fn put_file(&mut self, file: File<'_>, problems: &mut Vec<String>) {
@@ -63,11 +66,12 @@ impl Layers {
         problems: &mut Vec<String>,
     ) -> Option<Secret<String>> {
         for (name, value) in env {
-            match variables::key_of(name, self.keys()) {
-                Ok(Some(key)) => {
+            match variables::meaning_of(name, self.keys()) {
+                Ok(Meaning::Key(key)) => {
                     self.put_text(&key, value, Origin::Variable(name.clone()), problems);
                 }
-                Ok(None) => {}
+                Ok(Meaning::Unread(warning)) => self.warnings.push(warning),
+                Ok(Meaning::None) => {}
                 Err(problem) => problems.push(problem),
             }
         }

@@ -37,7 +37,19 @@ impl Oidc {
 
     pub(super) fn check(&self) -> Vec<(&'static str, Result<(), String>)> {
         if self.issuer.is_empty() {
-            return Vec::new();
+            let unused = |set: bool| {
+                if set {
+                    Err("has no effect without oidc.issuer; set that too, or leave this empty".into())
+                } else {
+                    Ok(())
+                }
+            };
+            return vec![
+                ("oidc.client_id", unused(!self.client_id.is_empty())),
+                ("oidc.client_secret_file", unused(!self.client_secret_file.as_os_str().is_empty())),
+                ("oidc.email_domains", unused(!self.email_domains.is_empty())),
+                ("oidc.public_url", unused(!self.public_url.is_empty())),
+            ];
         }
         let loopback = |url: &url::Url| matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
         if !cfg!(feature = "oidc") {
