@@ -31,7 +31,7 @@ mod step;
 mod tests;
 
 pub use admit::{Admission, admit, allowed};
-pub use cause::{Cause, Code, FailedModel};
+pub use cause::{Cause, Code, FailedModel, meaning_of_exit};
 pub use event::{Command, Effect, Event, Failure, FailureKind, Job, Observation, Outcome};
 pub use phase::{AfterStop, AgentState, InstanceRef, Phase, RetryTarget, Step};
 pub use step::{Context, Timing, TokenChange, Transition, step};

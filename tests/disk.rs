@@ -76,6 +76,8 @@ async fn what_a_full_disk_cannot_keep_is_not_acknowledged_and_nothing_is_lost() 
     }
     for (status, problem) in &refused {
         assert_eq!((*status, problem["retryable"].as_bool()), (503, Some(true)), "{problem}");
+        let row = format!("| full disk | `{}` |", problem["code"].as_str().unwrap_or_default());
+        assert!(include_str!("../docs/causes.md").contains(&row), "docs/causes.md must have {row}");
     }
     // It is read all the same, and says what it has.
     assert_eq!(ids(&service).await, acknowledged);

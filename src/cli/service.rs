@@ -4,6 +4,7 @@
 //! folder changes nothing; the port before the actors, so that nothing is started for a service that cannot be reached.
 
 use std::fs::DirBuilder;
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -60,7 +61,7 @@ impl Service {
             ..HttpOptions::default()
         };
         let listener = TcpListener::bind(config.bind).await;
-        let listener = listener.with_context(|| format!("cannot listen on {}", config.bind))?;
+        let listener = listener.map_err(|error| cannot_listen(config.bind, &error))?;
         let address = listener.local_addr().context("cannot tell the address")?;
         let Engine { runtime, profile, why } = engine::choose(config, store.installation(), environment).await?;
         let runtime_name = format!("{} ({why})", runtime.caps().name);
@@ -110,6 +111,19 @@ impl Service {
         }
         served.context("the service stopped serving")
     }
+}
+
+/// With what to do about it.
+fn cannot_listen(bind: SocketAddr, error: &io::Error) -> anyhow::Error {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "it is in use by another program: stop that (ss -ltnp shows it), or choose another by --bind"
+        }
+        io::ErrorKind::PermissionDenied => "ports below 1024 are root's: choose another by --bind",
+        io::ErrorKind::AddrNotAvailable => "no interface of this machine has it: choose another by --bind",
+        _ => return anyhow::anyhow!("cannot listen on {bind}: {error}"),
+    };
+    anyhow::anyhow!("cannot listen on {bind}; {remedy}")
 }
 
 /// The folder is its owner's alone; one that is there stays as it is.

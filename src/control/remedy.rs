@@ -4,7 +4,28 @@ use crate::lifecycle::{Cause, Code};
 
 /// The remedy for the reason of a status. Where a code tells only the final result, the first cause decides.
 pub(super) fn of_cause(cause: &Cause) -> Option<&'static str> {
-    of_code(cause.root.unwrap_or(cause.code))
+    let code = cause.root.unwrap_or(cause.code);
+    let of_exit = cause.exit_code.filter(|_| code == Code::Exited).and_then(of_exit_code);
+    of_exit.or_else(|| of_code(code))
+}
+
+/// What an exit code with a meaning of its own asks for.
+const fn of_exit_code(code: i32) -> Option<&'static str> {
+    match code {
+        126 | 127 => Some(
+            "name a program that is installed and may be executed (process.command, or the image), then start it; the \
+             agent's log has the name that was tried",
+        ),
+        132 => Some("use a program or an image that was built for this processor, then start it"),
+        134 | 139 => Some("read the last lines of its log; it is a fault of its program, so try another version of it"),
+        137 => Some(
+            "find in the kernel's log (`dmesg`) whether memory was short: then give the agent, or the machine, more",
+        ),
+        143 => Some(
+            "find what ends it, and leave its container or process to zeroone: use `zeroone agent stop` and `start`",
+        ),
+        _ => None,
+    }
 }
 
 const fn of_code(code: Code) -> Option<&'static str> {
@@ -96,7 +117,27 @@ pub(super) fn of_class(class: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Exit;
+    use crate::lifecycle::meaning_of_exit;
     use crate::zeroclaw::client::ModelFailure;
+
+    #[test]
+    fn exit_codes_with_a_meaning_have_words_and_a_remedy_of_their_own() {
+        let page = include_str!("../../docs/causes.md");
+        for code in [126, 127, 132, 134, 137, 139, 143] {
+            let cause = Cause::exited(&Exit { code: Some(code), ..Exit::default() });
+            let (meaning, remedy) = (meaning_of_exit(code).unwrap(), of_cause(&cause).unwrap());
+            assert!(cause.message().ends_with(meaning), "{}", cause.message());
+            assert_ne!(Some(remedy), of_code(Code::Exited), "{code}");
+            let row = format!("| {code} | {meaning} | {remedy} |");
+            assert!(page.lines().any(|line| line == row), "docs/causes.md must have\n{row}");
+            assert_eq!(of_cause(&cause.come_to(Code::CrashLoop)), Some(remedy), "also when it happens again and again");
+        }
+        for code in [0, 1, 2, 42, 130] {
+            let cause = Cause::exited(&Exit { code: Some(code), ..Exit::default() });
+            assert_eq!(of_cause(&cause), of_code(Code::Exited), "{code}");
+        }
+    }
 
     #[test]
     fn the_first_cause_of_a_crash_loop_decides() {

@@ -48,10 +48,7 @@ impl Cause {
             _ if exit.asked => Self::new(Code::EndedOutside),
             (true, _, _) => Self::new(Code::OomKilled),
             (false, _, Some(reason)) => Self::because(Code::Exited, format!("the engine ended it: {reason}")),
-            (false, Some(code), None) if code > 128 => {
-                Self::because(Code::Exited, format!("signal {} (exit code {code})", code - 128))
-            }
-            (false, Some(code), None) => Self::because(Code::Exited, format!("exit code {code}")),
+            (false, Some(code), None) => Self::because(Code::Exited, said_by(code)),
             (false, None, None) => Self::new(Code::Exited),
         };
         cause.with_exit_code(exit.code)
@@ -73,6 +70,26 @@ impl Cause {
             None => self.code.meaning().to_owned(),
         }
     }
+}
+
+/// What an exit code says, where it has a meaning that all programs share.
+pub const fn meaning_of_exit(code: i32) -> Option<&'static str> {
+    Some(match code {
+        126 => "its program, or one that it started, was found and cannot be run",
+        127 => "its program, or one that it started, was not found",
+        132 => "its program has instructions that this processor does not know",
+        134 => "its program gave up on an error of its own",
+        137 => "it was killed by a person, or by the kernel for want of memory",
+        139 => "its program crashed on memory that is not its own",
+        143 => "something asked it to end",
+        _ => return None,
+    })
+}
+
+fn said_by(code: i32) -> String {
+    let number =
+        if code > 128 { format!("signal {} (exit code {code})", code - 128) } else { format!("exit code {code}") };
+    meaning_of_exit(code).map_or_else(|| number.clone(), |meaning| format!("{number}: {meaning}"))
 }
 
 macro_rules! codes {

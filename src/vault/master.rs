@@ -41,7 +41,12 @@ pub enum MasterKeyError {
     Malformed { origin: String },
     #[error("the master key file {path} can be read by others (mode {mode:03o}); run: chmod 600 {path}")]
     Exposed { path: String, mode: u32 },
-    #[error("cannot {action} the master key file {path}")]
+    #[error(
+        "the master key file {path} is not there, and without it nothing sealed can be opened; put the copy back, or name \
+         its place by ZEROONE_MASTER_KEY_FILE"
+    )]
+    Missing { path: String },
+    #[error("cannot {action} the master key file {path}; run as its owner, or correct its permissions")]
     Io {
         action: &'static str,
         path: String,
@@ -231,7 +236,11 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn cannot(action: &'static str, path: &Path, source: io::Error) -> MasterKeyError {
-    MasterKeyError::Io { action, path: path.display().to_string(), source }
+    let path = path.display().to_string();
+    if source.kind() == io::ErrorKind::NotFound {
+        return MasterKeyError::Missing { path };
+    }
+    MasterKeyError::Io { action, path, source }
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {

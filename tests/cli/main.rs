@@ -1,14 +1,17 @@
 //! The `zeroone` program as people and scripts use it: the real binary, real processes, real signals.
 
 mod backup;
+mod causes;
 mod chaos;
 mod copied;
 mod deploy;
+mod hostile;
 #[path = "../support/http_client.rs"]
 mod http_client;
 mod login;
 mod mistakes;
 mod recover;
 mod story;
+mod terminal;
 mod told;
 mod world;

@@ -139,6 +139,17 @@ fn shells_get_completions_and_readers_a_manual() {
     let answer =
         std::process::Command::new("bash").args(["-c", ask]).current_dir(world.folder.path()).output().unwrap();
     assert_eq!(String::from_utf8(answer.stdout).unwrap().trim(), "explain");
+    // Where there is a zsh: as a person types it, up to the tab.
+    let session = r#"
+        zmodload zsh/zpty && zpty z zsh -f -i
+        zpty -w z 'PS1=; autoload -U compinit; compinit -u -d ./dump; source ./zsh; print re""ady'
+        zpty -r -m z line '*ready*' && zpty -w -n z $'zeroone agent expl\t'
+        zpty -r -m z line '*agent explain*' && print -r -- completed
+    "#;
+    match std::process::Command::new("zsh").args(["-f", "-c", session]).current_dir(world.folder.path()).output() {
+        Ok(answer) => assert!(String::from_utf8_lossy(&answer.stdout).contains("completed"), "{answer:?}"),
+        Err(_) => assert!(std::env::var_os("CI").is_none(), "CI has a zsh"),
+    }
     assert!(world.run(&["man"], &[]).stdout.contains(".TH zeroone"));
     assert_eq!(world.run(&["man", "--dir", "pages"], &[]).code, Some(0));
     assert!(world.path("pages/zeroone-agent-explain.1").exists());

@@ -11,7 +11,7 @@ fn a_crash_is_followed_by_a_start_at_once_with_the_files_and_the_token_as_they_a
     assert_eq!(story.token, TokenChange::Keep);
     assert_eq!(
         story.state.reason.as_ref().unwrap().message(),
-        "the instance ended by itself: signal 9 (exit code 137)"
+        "the instance ended by itself: signal 9 (exit code 137): it was killed by a person, or by the kernel for want of memory"
     );
     deploy(&mut story, "b2");
 }
