@@ -11,7 +11,7 @@ use zeroone::control::{ControlPlane, KeyFile, NewKey, NewUser, Settings, StartEr
 use zeroone::domain::{Plan, Scopes, Status, UserId};
 use zeroone::http::{HttpOptions, ServeOptions, router, serve};
 use zeroone::store::{IdempotencyState, OpenError, Store, StoreOptions};
-use zeroone::testkit::{FakeDisk, Fakes, new_agent};
+use zeroone::testkit::{Cut, FakeDisk, Fakes, new_agent, run_until_killed};
 use zeroone::vault::{MasterKey, MasterKeySource, RingKeyId, Vault};
 
 use crate::http_client::http_client;
@@ -151,4 +151,70 @@ async fn a_change_of_the_master_key_that_was_interrupted_goes_on_at_the_next_sta
     let plane = installation.start(&file).await.unwrap();
     assert_eq!((plane.vault().active_key(), plane.vault().keys()), (new, 1));
     plane.shutdown().await;
+}
+
+/// Changes the key and is killed in the `n`-th commit from then on; `false`: it was done before that.
+async fn killed_while_it_rotates(installation: &Installation, n: u64, cut: Cut) -> bool {
+    let plane = installation.start(&installation.key()).await.unwrap();
+    all_run(&plane).await;
+    installation.disk.cut_in(n, cut);
+    tokio::select! {
+        biased;
+        () = installation.disk.cut_off() => true,
+        rotated = plane.rotate_master_key() => match rotated {
+            Ok(_) => false,
+            // It notices that its disk is gone before it is gone itself.
+            Err(_) => { installation.disk.cut_off().await; true }
+        },
+    }
+}
+
+async fn all_run(plane: &ControlPlane) {
+    let agents = plane.agents(None, None, AGENTS, &[]).agents;
+    assert_eq!(agents.len(), AGENTS);
+    for view in agents {
+        plane.agent(view.record.id).unwrap().wait(&[Status::Running], PATIENCE).await.unwrap();
+    }
+}
+
+#[test]
+fn a_change_of_the_master_key_that_is_killed_at_any_commit_ends_at_the_next_start() {
+    let mut installation = Installation::new();
+    let (file, old) = (installation.key(), installation.folder.path().join("old.key"));
+    run_until_killed(&installation.fakes, async {
+        let plane = installation.start(&file).await.unwrap();
+        with_agents(&plane).await;
+        plane.shutdown().await;
+    });
+    for cut in [Cut::Before, Cut::After] {
+        let mut changes = 0;
+        for n in 1.. {
+            std::fs::copy(&file, &old).unwrap();
+            let killed = run_until_killed(&installation.fakes, killed_while_it_rotates(&installation, n, cut));
+            installation.disk = installation.disk.next_life();
+            run_until_killed(&installation.fakes, async {
+                let plane = installation.start(&file).await.unwrap();
+                until("the old key has left the file", async || keys_in(&file) == 1).await;
+                all_run(&plane).await;
+                assert_eq!(keys_in_use(&plane).await, [plane.vault().active_key()], "{cut:?} {n}");
+                for view in plane.agents(None, None, AGENTS, &[]).agents {
+                    let tally = installation.fakes.engine().tally(view.record.id);
+                    assert_eq!((tally.starts.len(), tally.pairings), (1, 1), "it ran on: {cut:?} {n}");
+                    assert!(plane.agent(view.record.id).unwrap().credentials().unwrap().api_key.is_some());
+                }
+                plane.shutdown().await;
+                // Something else may have been the commit, before there was a new key.
+                if std::fs::read(&file).unwrap() != std::fs::read(&old).unwrap() {
+                    changes += 1;
+                    let refused = installation.start(&old).await;
+                    assert!(matches!(refused, Err(StartError::Key(OpenError::WrongKey { .. }))), "{cut:?} {n}");
+                }
+            });
+            if !killed {
+                // One commit for each agent, and the note of which key the store needs.
+                assert!(n > AGENTS as u64 + 1 && changes > AGENTS, "only {n} commits, {changes} changes");
+                break;
+            }
+        }
+    }
 }
