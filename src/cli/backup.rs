@@ -82,6 +82,9 @@ pub(super) async fn backup(args: BackupArgs, client: &Client) -> Result<(), Fail
     let (agents, key) = (cell(&described["agents"]), cell(&described["sealedWith"]));
     line(&format!("wrote {shown}: {agents} agents, {bytes} bytes"));
     line(&format!("its secrets open with master key {key}, which is not in it: keep a copy of that key elsewhere"));
+    if let Some(warning) = without_data(&described) {
+        line(&warning);
+    }
     Ok(())
 }
 
@@ -113,8 +116,24 @@ pub(super) fn restore(args: &RestoreArgs, environment: &Environment, output: Out
     }
     let (agents, made) = (cell(&described["agents"]), output::second(&cell(&described["createdAt"])));
     line(&format!("restored {agents} agents into {}, as they were at {made}", data.display()));
+    if let Some(warning) = without_data(&described) {
+        line(&warning);
+    }
     line("start the service with this data folder; API keys work as before, and the master key opens it");
     Ok(())
+}
+
+/// What is not in it, where the agents are no processes; a backup of an older version does not tell.
+fn without_data(described: &Value) -> Option<String> {
+    let volumes = match described["runtime"].as_str()? {
+        "process" => return None,
+        "kubernetes" => "in the cluster's volumes",
+        _ => "in the engine's volumes (zeroclaw-…)",
+    };
+    Some(format!(
+        "NOT in it: the agents' own data, which is {volumes}; save each agent by `zeroone agent export AGENT`, or copy the \
+         volumes while the agents are stopped"
+    ))
 }
 
 /// Unpacks and checks in `draft`; puts things in place.
@@ -176,4 +195,19 @@ fn check(store: &Path, key: &MasterKey) -> Result<(), Failure> {
         store.close().await;
         checked
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_says_where_data_is_that_it_does_not_have() {
+        let said = |runtime: &str| without_data(&json!({ "runtime": runtime }));
+        assert_eq!((said("process"), without_data(&json!({}))), (None, None));
+        for runtime in ["docker", "kubernetes"] {
+            let said = said(runtime).unwrap();
+            assert!(said.starts_with("NOT in it") && said.contains("zeroone agent export"), "{said}");
+        }
+    }
 }

@@ -75,6 +75,8 @@ pub async fn backup(state: State<Api>, _: EmptyBody) -> Result<Response, Problem
         "installation": state.plane.store().installation(),
         "createdAt": Timestamp::now(),
         "sealedWith": state.plane.vault().active_key().to_string(),
+        // Engines with volumes of their own keep agents' data there.
+        "runtime": state.plane.caps().name,
         "agents": state.plane.count_by_status().into_iter().map(|(_, count)| count).sum::<usize>(),
     });
     let (pieces, receiver) = mpsc::channel::<io::Result<Bytes>>(WAITING);
