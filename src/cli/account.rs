@@ -113,7 +113,9 @@ const ROTATION: Duration = Duration::from_secs(15 * 60);
 const USERS: [Column; 4] = [("EMAIL", "email"), ("PLAN", "plan"), ("STATUS", "status"), ("CREATED", "createdAt")];
 const USERS_WIDE: [Column; 5] =
     [("ID", "id"), ("EMAIL", "email"), ("PLAN", "plan"), ("STATUS", "status"), ("CREATED", "createdAt")];
-const KEYS: [Column; 5] =
+/// With both times a line would be longer than a terminal.
+const KEYS: [Column; 3] = [("ID", "id"), ("NAME", "name"), ("SCOPES", "scopes")];
+const KEYS_WIDE: [Column; 5] =
     [("ID", "id"), ("NAME", "name"), ("SCOPES", "scopes"), ("EXPIRES", "expiresAt"), ("LAST USED", "lastUsedAt")];
 
 pub(super) async fn run_user(verb: UserVerb, client: &Client) -> Result<(), Failure> {
@@ -209,7 +211,8 @@ pub(super) async fn run_key(verb: KeyVerb, client: &Client) -> Result<(), Failur
             created(client, &client.post(&path, &given(wanted)).await?, "key")
         }
         KeyVerb::List { user } => {
-            client.output.many(&KEYS, &client.list(&keys_of(client, user.as_deref()).await?).await?)
+            let columns: &[Column] = if client.output.wide { &KEYS_WIDE } else { &KEYS };
+            client.output.many(columns, &client.list(&keys_of(client, user.as_deref()).await?).await?)
         }
         KeyVerb::Revoke { key, user } => {
             let path = keys_of(client, user.as_deref()).await?;
