@@ -1,7 +1,8 @@
-//! The slow hash of passwords: Argon2id, on threads for blocking work, a few at a time.
+//! The slow hash of passwords: Argon2id, on threads of its own, a few at a time.
 //!
 //! A hash takes 19 MiB and tens of milliseconds of a core, by intention. So there is a bound on those at work, and one on
-//! those that wait: beyond it the service says that it is busy, which costs nothing.
+//! those that wait: beyond it the service says that it is busy, which costs nothing. Their threads give way to all others:
+//! else whoever guesses passwords would slow down everybody's requests.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash as Phc;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use crate::domain::{Password, PasswordHash, Secret};
@@ -18,6 +19,9 @@ use crate::domain::{Password, PasswordHash, Secret};
 const AT_WORK: usize = 2;
 /// At work and waiting.
 const MAX_WAITING: usize = 32;
+/// Of 19: a tenth of the weight of a thread that serves requests.
+#[cfg(feature = "server")]
+const NICENESS: i32 = 10;
 /// How long one may wait for its turn: all those before it have had theirs by then.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -75,13 +79,24 @@ impl Passwords {
         let turn = timeout(TURN_WITHIN, self.0.at_work.clone().acquire_owned()).await;
         let turn = turn.map_err(|_| Busy)?.map_err(|_| Busy)?;
         let pool = Arc::clone(&self.0);
+        let (done, answer) = oneshot::channel();
         // The turn goes along: a caller who leaves does not end the work.
-        let done = tokio::task::spawn_blocking(move || {
-            let done = work(&pool);
+        let thread = std::thread::Builder::new().name("passwords".into()).spawn(move || {
+            give_way();
+            let _ = done.send(work(&pool));
             drop(turn);
-            done
         });
-        done.await.map_err(|_| Busy)
+        // No thread to be had is one more way of having too much to do.
+        thread.map_err(|_| Busy)?;
+        answer.await.map_err(|_| Busy)
+    }
+}
+
+/// Lets this thread have what the others leave. For good: only a privileged one could take it back.
+fn give_way() {
+    #[cfg(feature = "server")]
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        tracing::debug!(%error, "a thread for passwords keeps its priority");
     }
 }
 
