@@ -237,24 +237,29 @@ mod tests {
     async fn only_who_has_the_token_is_answered_and_it_ends_by_itself() {
         let data = tempfile::tempdir().unwrap();
         fs::create_dir(data.path().join("a")).unwrap();
-        fs::write(data.path().join("a/b.md"), "content").unwrap();
+        fs::write(data.path().join("a/b.md"), "what it knows").unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let at = listener.local_addr().unwrap();
         let hash = data_encoding::HEXLOWER.encode(&Sha256::digest("secret"));
         let asked = async {
             for refused in ["", "authorization: Bearer other\r\n", "authorization: secret\r\n"] {
                 let answer = said_to(at, &format!("GET /a HTTP/1.1\r\n{refused}")).await;
-                assert!(answer.starts_with("HTTP/1.1 401") && !answer.contains("content"), "{answer}");
+                assert!(answer.starts_with("HTTP/1.1 401") && !answer.contains("it knows"), "{answer}");
             }
             let bearer = "authorization: Bearer secret\r\n";
             let given = said_to(at, &format!("GET /a HTTP/1.1\r\n{bearer}")).await;
-            assert!(given.starts_with("HTTP/1.1 200") && given.contains("content"), "{given}");
+            assert!(given.starts_with("HTTP/1.1 200") && given.contains("what it knows"), "{given}");
             for outside in ["/", "/../x", "/a/../../x"] {
                 let answer = said_to(at, &format!("GET {outside} HTTP/1.1\r\n{bearer}")).await;
                 assert!(answer.starts_with("HTTP/1.1 400"), "{outside}: {answer}");
             }
         };
-        tokio::join!(serve(&listener, data.path(), &hash, Duration::from_millis(100)), asked);
+        tokio::select! {
+            () = serve(&listener, data.path(), &hash, IDLE) => panic!("it ended while it was asked"),
+            () = asked => {}
+        }
+        let unasked = serve(&listener, data.path(), &hash, Duration::from_millis(10));
+        timeout(REQUEST, unasked).await.expect("it ends by itself");
     }
 
     #[test]
