@@ -65,7 +65,7 @@ pub fn spec_from_inside<'a>(spec: &'a AgentSpec, host: &str) -> Cow<'a, AgentSpe
 /// Whether the agent's model is a server of this machine, whatever that is from inside the instance.
 pub fn is_on_this_machine(spec: &AgentSpec) -> bool {
     let Some(url) = &spec.provider_url else { return spec.provider == Provider::Ollama };
-    reqwest::Url::parse(url).is_ok_and(|url| url.host_str().is_some_and(is_this_machine))
+    url::Url::parse(url).is_ok_and(|url| url.host_str().is_some_and(is_this_machine))
 }
 
 /// The address with `host` in place of the loopback.
