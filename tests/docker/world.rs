@@ -26,8 +26,9 @@ use zeroone::zeroclaw::profile::DATA_DIR;
 
 use crate::{real, standin};
 
-/// The longest wait for a condition; the engine needs at most a few seconds for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest wait for a condition. The engine needs a few seconds for most things, an upgrade that is taken back some fifteen; a
+/// busy machine three times as long.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct World {
     pub(crate) docker: Docker,
