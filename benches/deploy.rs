@@ -106,8 +106,11 @@ async fn measure(docker: Docker, ours: Ours) {
                 let (agent, deploy) = ours.deploy().await;
                 deploys.ours.push(deploy);
                 recoveries.ours.push(ours.recover(&agent, bare.pid(&ours.container_name(&agent)).await).await);
-                rollbacks.push(ours.roll_back(&agent, &bare).await);
                 upgrades.ours.push(ours.upgrade(&agent).await);
+                ours.delete(&agent).await;
+                // Of its own, so that its timeline tells of one upgrade.
+                let (agent, _) = ours.deploy().await;
+                rollbacks.push(ours.roll_back(&agent, &bare).await);
                 ours.delete(&agent).await;
             } else {
                 let (container, deploy) = bare.deploy().await;

@@ -1,7 +1,7 @@
 //! The bare side: the engine's own calls, one after the other, and nothing else.
 
 use std::collections::HashMap;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bollard::Docker;
@@ -189,7 +189,7 @@ impl Bare {
             let pid = other.and_then(|other| other.state?.pid).filter(|pid| *pid > 1);
             if let Some(pid) = pid {
                 // It may be gone already.
-                let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+                let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
