@@ -3,12 +3,16 @@
 //! The writer is this test program again, in another process, running the ignored test below.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use zeroone::domain::{Limits, Plan, Timestamp, UserId, UserStatus};
 use zeroone::store::{Batch, OpenError, Store, StoreOptions, UserRecord};
+
+#[path = "support/lines.rs"]
+mod lines;
+use lines::Lines;
 
 const STORE: &str = "STORE_KILL_TEST_PATH";
 const WRITERS: u8 = 16;
@@ -58,15 +62,15 @@ async fn writes_until_it_is_killed() {
 struct Writer(Child);
 
 impl Writer {
-    fn start(path: &Path) -> (Self, BufReader<ChildStdout>) {
+    fn start(path: &Path) -> (Self, Lines) {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "writes_until_it_is_killed", "--ignored", "--nocapture"])
             .env(STORE, path)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        (Self(child), output)
+        let lines = Lines::of(child.stdout.take().unwrap());
+        (Self(child), lines)
     }
 }
 
@@ -90,9 +94,8 @@ async fn what_was_acknowledged_survives_the_kill_of_its_process() {
     let path = folder.path().join("zeroone.redb");
     let mut acknowledged = BTreeMap::new();
     for round in 0..8_usize {
-        let (mut writer, output) = Writer::start(&path);
-        let mut lines = output.lines().map(Result::unwrap);
-        let mut acks = lines.by_ref().filter_map(|line| acknowledgement(&line));
+        let (mut writer, lines) = Writer::start(&path);
+        let mut acks = lines.filter_map(|line| acknowledgement(&line));
         // Another instant of the writer's life in every round: from the first commits to well within the work.
         acknowledged.extend(acks.by_ref().take(1 + round * 61));
         let error = Store::open(&path, StoreOptions::default()).unwrap_err();

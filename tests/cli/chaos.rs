@@ -1,11 +1,11 @@
 //! Faults done to a running service's agents, by the program's own hands.
 
-use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
 use serde_json::Value;
 
 use super::world::{World, echo_model, processes_in};
+use crate::lines::Lines;
 
 fn report(world: &World) -> Value {
     serde_json::from_str(&std::fs::read_to_string(world.path("report.json")).unwrap()).unwrap()
@@ -76,7 +76,7 @@ fn a_violated_invariant_is_named_and_is_a_failure() {
     let mut command = world.command(&[&script[..], &["--report", "report.json"]].concat());
     let mut chaos =
         command.env("ZEROONE_URL", &serving.url).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut lines = BufReader::new(chaos.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut lines = Lines::of(chaos.stdout.take().unwrap());
     // It has chosen its agents; now somebody stops the only one.
     assert!(lines.by_ref().any(|line| line.starts_with("seed ")));
     serving.verb(&world, &["agent", "stop", "ada"]);

@@ -8,6 +8,8 @@ mod deploy;
 mod hostile;
 #[path = "../support/http_client.rs"]
 mod http_client;
+#[path = "../support/lines.rs"]
+mod lines;
 mod login;
 mod mistakes;
 mod recover;

@@ -1,7 +1,7 @@
 //! The real binary in a folder of its own, and a model for its agents.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +10,8 @@ use axum::Router;
 use axum::body::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::lines::Lines;
 
 /// No wait of a test is longer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -69,14 +71,11 @@ impl World {
         let mut command = self.command(&["serve", "--bind", "127.0.0.1:0", "--runtime", "process"]);
         let mut child =
             command.args(flags).envs(env.iter().copied()).stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let lines = Lines::of(child.stdout.take().unwrap());
         let mut greeting = Vec::new();
-        for line in lines.by_ref() {
+        for line in lines {
             if let Some(url) = line.strip_prefix("listening on ") {
-                let url = url.to_owned();
-                // The pipe stays open and is emptied: a service must not block on its reader.
-                std::thread::spawn(move || lines.for_each(drop));
-                return Ok(Serving { child, greeting, url });
+                return Ok(Serving { child, greeting, url: url.to_owned() });
             }
             greeting.push(line);
         }

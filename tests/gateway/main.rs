@@ -7,6 +7,8 @@ mod events;
 #[path = "../support/http_client.rs"]
 mod http_client;
 mod inbox;
+#[path = "../support/lines.rs"]
+mod lines;
 mod memory;
 mod model;
 mod models;

@@ -2,7 +2,6 @@
 //!
 //! `ZEROONE_TEST_ZEROCLAW=/path/to/zeroclaw cargo test --all-features --test gateway -- --ignored`
 
-use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use reqwest::{Client, RequestBuilder};
@@ -12,6 +11,7 @@ use tempfile::TempDir;
 use super::model::{FakeModel, Reply};
 use super::world::{PATIENCE, World, both, eventually};
 use crate::http_client::http_client;
+use crate::lines::Lines;
 
 /// A real ZeroClaw that does not outlive its test.
 struct ZeroClaw {
@@ -48,14 +48,12 @@ impl ZeroClaw {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut lines = Lines::of(child.stdout.take().unwrap());
         let code = lines
             .find_map(|line| {
                 line.trim().strip_prefix("Send: POST /pair with header X-Pairing-Code: ").map(str::to_owned)
             })
             .expect("it printed no code");
-        // Read on, or it would block on a full pipe one day.
-        std::thread::spawn(move || lines.for_each(drop));
         let url = format!("http://127.0.0.1:{port}");
         let http = http_client(PATIENCE);
         eventually(async || http.get(format!("{url}/health")).send().await.ok()).await;

@@ -1,6 +1,5 @@
 //! The gateway as a program: what it prints, how it ends, what it refuses to start with.
 
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -11,6 +10,7 @@ use tempfile::TempDir;
 use super::model::FakeModel;
 use super::world::PATIENCE;
 use crate::http_client::http_client;
+use crate::lines::Lines;
 
 pub(crate) fn command(home: &TempDir, config: &str) -> Command {
     std::fs::create_dir_all(home.path().join(".zeroclaw")).unwrap();
@@ -35,7 +35,7 @@ impl Drop for Running {
 fn it_logs_with_times_prints_its_code_and_ends_at_once_on_sigterm() {
     let home = TempDir::new().unwrap();
     let mut child = Running(command(&home, "").spawn().unwrap());
-    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut lines = Lines::of(child.0.stdout.take().unwrap());
     let first = lines.next().unwrap();
     let (time, rest) = first.split_once(' ').unwrap();
     assert!(time.parse::<jiff::Timestamp>().is_ok() && time.ends_with('Z'), "{first}");
@@ -77,30 +77,34 @@ fn a_public_address_is_listened_on_when_asked_for() {
     let home = TempDir::new().unwrap();
     let mut command = command(&home, "[gateway]\nhost = \"[::]\"\n");
     let mut child = Running(command.env("ZEROCLAW_ALLOW_PUBLIC_BIND", "true").spawn().unwrap());
-    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut lines = Lines::of(child.0.stdout.take().unwrap());
     assert!(lines.any(|line| line.contains("listening on http://[::]:")));
 }
 
 /// A gateway's output, read line by line and kept.
 pub(crate) struct Output {
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    lines: Lines,
     pub(crate) seen: Vec<String>,
 }
 
 impl Output {
     pub(crate) fn of(child: &mut Running) -> Self {
-        Self { lines: BufReader::new(child.0.stdout.take().unwrap()).lines(), seen: vec![] }
+        Self { lines: Lines::of(child.0.stdout.take().unwrap()), seen: vec![] }
     }
 
-    /// The next line that has this text.
+    /// The first line that has this text, among those that were seen too: what different tasks print comes in any order.
     pub(crate) fn until(&mut self, text: &str) -> String {
-        for line in self.lines.by_ref().map(Result::unwrap) {
-            self.seen.push(line);
-            if let Some(line) = self.seen.last().filter(|line| line.contains(text)) {
+        let mut looked_at = 0;
+        loop {
+            if let Some(line) = self.seen[looked_at..].iter().find(|line| line.contains(text)) {
                 return line.clone();
             }
+            looked_at = self.seen.len();
+            match self.lines.next() {
+                Some(line) => self.seen.push(line),
+                None => panic!("no line with {text} in {:?}", self.seen),
+            }
         }
-        panic!("no line with {text} in {:?}", self.seen)
     }
 
     pub(crate) fn url(&mut self) -> String {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +9,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::http_client::http_client;
+
+#[path = "lines.rs"]
+mod lines;
+use lines::Lines;
 
 /// How long a condition may take to come true; far longer than it ever should on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -44,10 +47,7 @@ impl Service {
             .spawn()
             .expect("the program can be run");
         let stdout = child.stdout.take().expect("its output is ours");
-        let url = BufReader::new(stdout)
-            .lines()
-            .map_while(Result::ok)
-            .find_map(|line| line.strip_prefix("listening on ").map(str::to_owned));
+        let url = Lines::of(stdout).find_map(|line| line.strip_prefix("listening on ").map(str::to_owned));
         let Some(url) = url else {
             let log = fs::read_to_string(log_of(data)).unwrap_or_default();
             panic!("the service ended before it listened; {:?}\n{log}", child.wait());
