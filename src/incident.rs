@@ -76,6 +76,7 @@ impl Kind {
             | Code::CannotRun
             | Code::NoCapacity
             | Code::RuntimeUnavailable
+            | Code::RuntimeRefuses
             | Code::StopTimeout
             | Code::DeleteTimeout => Self::Engine,
             Code::EndedOutside | Code::InstanceGone | Code::RestartedOutside => Self::Operator,

@@ -1,6 +1,6 @@
 //! Whether this control plane may change anything on its engine.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -17,13 +17,15 @@ const GOOD_FOR: Duration = Duration::from_secs(LEASE_STALE_AFTER.as_secs() / 2);
 #[derive(Debug)]
 pub struct Lease {
     renewed: Mutex<Option<(u64, Instant)>>,
+    /// Why the engine last said no to a claim or a renewal.
+    refusal: Mutex<Option<Arc<str>>>,
     /// Who took it from us.
     lost: watch::Sender<Option<LeaseRecord>>,
 }
 
 impl Default for Lease {
     fn default() -> Self {
-        Self { renewed: Mutex::new(None), lost: watch::Sender::new(None) }
+        Self { renewed: Mutex::new(None), refusal: Mutex::new(None), lost: watch::Sender::new(None) }
     }
 }
 
@@ -31,6 +33,19 @@ impl Lease {
     /// Claimed or renewed just now.
     pub fn renew(&self, epoch: u64) {
         *self.renewed() = Some((epoch, Instant::now()));
+        *self.refused() = None;
+    }
+
+    /// The engine said no. Gives whether that is news.
+    pub fn refuse(&self, why: &str) -> bool {
+        let mut refusal = self.refused();
+        let news = refusal.as_deref() != Some(why);
+        *refusal = Some(why.into());
+        news
+    }
+
+    pub fn refusal(&self) -> Option<Arc<str>> {
+        self.refused().clone()
     }
 
     /// Another control plane has the installation.
@@ -59,6 +74,10 @@ impl Lease {
             // The sender is ours, so it is not closed.
             let _ = lost.changed().await;
         }
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Option<Arc<str>>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn renewed(&self) -> MutexGuard<'_, Option<(u64, Instant)>> {

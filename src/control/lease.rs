@@ -15,6 +15,8 @@ use crate::runtime::{
 const CALL: std::time::Duration = LEASE_RENEWAL;
 /// Pause before an engine that did not answer is asked again, where nothing is held yet.
 const CLAIM_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+/// The same for an engine that said no: somebody has to change its settings, or those of a filter before it.
+const REFUSED_PAUSE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Why a first claim failed for good.
 #[derive(Debug)]
@@ -39,16 +41,14 @@ impl Claimant {
         timeout(CALL, runtime.lease(&request)).await.unwrap_or_else(silent)
     }
 
-    /// The first claim. An engine that is away is no reason not to start: the claim is repeated until it answers, and
-    /// nothing is changed before.
+    /// The first claim. An engine that is away or refuses is no reason not to start: the claim is repeated until it is
+    /// granted, nothing is changed before, and agents say why they wait.
     pub(super) async fn claim(&self, runtime: &dyn ContainerRuntime, lease: &Lease) -> Result<(), ClaimError> {
         match self.ask(runtime, LeasePurpose::Claim { take_over: self.take_over }).await {
             Ok(LeaseAnswer::Held { epoch }) => lease.renew(epoch),
             Ok(LeaseAnswer::InUse(holder)) => return Err(ClaimError::InUse(holder)),
-            Err(error @ (RuntimeError::Invalid(_) | RuntimeError::NotOwned(_))) => {
-                return Err(ClaimError::Engine(error));
-            }
-            Err(error) => tracing::warn!(%error, "the lease of the installation could not be claimed yet"),
+            Err(error @ RuntimeError::NotOwned(_)) => return Err(ClaimError::Engine(error)),
+            Err(error) => not_granted(lease, &error),
         }
         Ok(())
     }
@@ -56,7 +56,11 @@ impl Claimant {
     /// Renews until `closing`. Where another control plane has taken the lease, this one ends.
     pub(super) async fn keep(self, services: Arc<Services>, closing: CancellationToken) {
         loop {
-            let pause = if services.lease.is_held() { LEASE_RENEWAL } else { CLAIM_PAUSE };
+            let pause = match (services.lease.is_held(), services.lease.refusal()) {
+                (true, _) => LEASE_RENEWAL,
+                (false, Some(_)) => REFUSED_PAUSE,
+                (false, None) => CLAIM_PAUSE,
+            };
             if closing.run_until_cancelled(sleep(pause)).await.is_none() {
                 return;
             }
@@ -71,7 +75,7 @@ impl Claimant {
                     services.lease.lose(holder);
                     return;
                 }
-                Err(error) => tracing::warn!(%error, "the lease of the installation could not be renewed"),
+                Err(error) => not_granted(&services.lease, &error),
             }
         }
     }
@@ -82,6 +86,13 @@ impl Claimant {
         if let Err(error) = self.ask(&*services.runtime, LeasePurpose::Release { epoch }).await {
             tracing::warn!(%error, "the lease of the installation could not be given back");
         }
+    }
+}
+
+/// A refusal is told once, and kept for those who ask what an agent waits for.
+fn not_granted(lease: &Lease, error: &RuntimeError) {
+    if !matches!(error, RuntimeError::Invalid(_)) || lease.refuse(&error.to_string()) {
+        tracing::warn!(%error, "the lease of the installation could not be claimed or renewed");
     }
 }
 

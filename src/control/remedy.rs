@@ -55,6 +55,9 @@ const fn of_code(code: Code) -> Option<&'static str> {
         Code::RuntimeUnavailable => {
             Some("start the container engine; nothing is lost, agents continue when it is back")
         }
+        Code::RuntimeRefuses => Some(
+            "let the engine, or the filter or role before it, allow what the message names; it is tried again by itself",
+        ),
         Code::StopTimeout | Code::DeleteTimeout => {
             Some("look at the container engine; it is tried again until it works")
         }

@@ -45,7 +45,8 @@ impl Cause {
     /// The end of a run by itself.
     pub fn exited(exit: &Exit) -> Self {
         let cause = match (exit.oom, exit.code, &exit.reason) {
-            _ if exit.asked => Self::new(Code::EndedOutside),
+            (_, Some(code), _) if exit.asked => Self::because(Code::EndedOutside, said_by(code)),
+            (_, None, _) if exit.asked => Self::new(Code::EndedOutside),
             (true, _, _) => Self::new(Code::OomKilled),
             (false, _, Some(reason)) => Self::because(Code::Exited, format!("the engine ended it: {reason}")),
             (false, Some(code), None) => Self::because(Code::Exited, said_by(code)),
@@ -171,6 +172,7 @@ codes! {
     CannotRun = "cannot-run", "the agent cannot run as it is configured";
     NoCapacity = "no-capacity", "the machine has no room";
     RuntimeUnavailable = "runtime-unavailable", "the container engine does not answer";
+    RuntimeRefuses = "runtime-refuses", "the container engine refuses what the service itself needs";
     StopTimeout = "stop-timeout", "the instance could not be stopped in time";
     DeleteTimeout = "delete-timeout", "the instance could not be removed in time";
     SecretsUnreadable = "secrets-unreadable", "the agent's secrets cannot be opened with the keys at hand";

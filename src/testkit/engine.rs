@@ -83,6 +83,11 @@ impl FakeEngine {
         }
     }
 
+    /// From now on it answers every question for a lease with a refusal, like a filter that lets nobody at volumes.
+    pub fn refuse_leases(&self, refuse: bool) {
+        self.lock().leases_refused = refuse;
+    }
+
     /// Tells all watchers that they may have missed something.
     pub fn gap(&self) {
         let owners: BTreeSet<_> = self.lock().volumes.values().filter_map(|volume| volume.installation).collect();

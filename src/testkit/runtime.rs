@@ -363,6 +363,9 @@ impl ContainerRuntime for FakeRuntime {
 
     fn lease<'a>(&'a self, request: &'a LeaseRequest) -> BoxFuture<'a, RuntimeResult<LeaseAnswer>> {
         self.call(|state| {
+            if state.leases_refused {
+                return Err(RuntimeError::Invalid("reading a volume is not allowed (HTTP 403)".into()));
+            }
             let now = state.now();
             let (written, answer) = lease::decide(state.leases.get(&self.installation), request, now);
             state.leases.extend(written.map(|record| (self.installation, record)));

@@ -40,6 +40,7 @@ impl State {
             on_port: BTreeMap::new(),
             volumes: BTreeMap::new(),
             leases: BTreeMap::new(),
+            leases_refused: false,
             behavior: Arc::new(GatewayBehavior::default()),
             habits_of: BTreeMap::new(),
             gateway_fault: GatewayFault::Well,
@@ -69,6 +70,7 @@ pub(super) struct State {
     /// Data by instance; it may outlive the instance.
     pub(super) volumes: BTreeMap<AgentId, Volume>,
     pub(super) leases: BTreeMap<InstallationId, LeaseRecord>,
+    pub(super) leases_refused: bool,
     pub(super) behavior: Arc<GatewayBehavior>,
     pub(super) habits_of: BTreeMap<AgentId, Arc<GatewayBehavior>>,
     pub(super) gateway_fault: GatewayFault,

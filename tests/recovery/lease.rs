@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use zeroone::control::{Builder, ControlPlane, StartError};
+use zeroone::control::{Builder, ControlPlane, NewUser, StartError};
 use zeroone::domain::{Plan, Status};
 use zeroone::store::{Store, StoreOptions};
 use zeroone::testkit::{self, Condition, FakeDisk, Fakes, TestPlane, new_agent};
@@ -80,4 +80,24 @@ async fn without_an_answer_of_the_engine_nothing_is_changed_until_the_lease_is_h
     assert_eq!(runs, 2, "the original's agents run on");
     let original = world.plane.agent(agent).unwrap();
     assert_eq!(original.view().unwrap().status(), Status::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_refuses_the_lease_keeps_nobody_from_starting_and_is_what_agents_wait_for() {
+    let fakes = Fakes::new(125);
+    let disk = FakeDisk::default();
+    fakes.engine().refuse_leases(true);
+    let plane = copy(&fakes, &disk, "the first").start().await.unwrap();
+    let user =
+        plane.create_user(NewUser { email: "ada@example.org".into(), plan: Plan::Pro, limits: None }).await.unwrap().id;
+    let agent = plane.create_agent(user, new_agent("Ada")).await.unwrap();
+    let refused = |because: &str| because.contains("refuses") && because.contains("reading a volume is not allowed");
+    until("the reason shows", || agent.explain().is_some_and(|told| refused(&told.because))).await;
+    tokio::time::sleep(PATIENCE).await;
+    assert!(fakes.engine().all().is_empty(), "nothing was made");
+    let told = agent.explain().unwrap();
+    assert!(refused(&told.because) && told.remedy.unwrap().contains("allow"), "{}", told.because);
+
+    fakes.engine().refuse_leases(false);
+    until("it runs", || agent.view().is_some_and(|view| view.status() == Status::Running)).await;
 }

@@ -274,6 +274,9 @@ async fn what_is_done_by_hand_is_undone() {
     let incidents = agent.incidents().await.unwrap();
     let stopped = incidents.iter().find(|incident| incident.code == "ended-outside").expect("a deed of an operator");
     assert_eq!((stopped.kind, stopped.exit_code), (Kind::Operator, Some(143)));
+    let timeline = timeline(&agent).await;
+    let told = timeline.iter().find(|entry| entry.cause == "ended-outside").and_then(|entry| entry.detail.as_deref());
+    assert!(told.is_some_and(|told| told.starts_with("signal 15 (exit code 143)")), "{told:?}");
     // A stopped agent that somebody starts is stopped again.
     agent.stop().await.unwrap();
     agent.wait(&[Status::Stopped], PATIENCE).await.unwrap();

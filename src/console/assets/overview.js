@@ -126,6 +126,7 @@ const CAUSES_IN_WORDS = {
   "restarted-outside": "It was restarted from outside",
   "service-restarted": "The service was started anew",
   "runtime-unavailable": "What runs the agents did not answer",
+  "runtime-refuses": "What runs the agents refused what the service needs",
   "no-capacity": "There was no room for it",
 };
 

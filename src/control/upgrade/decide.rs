@@ -110,6 +110,7 @@ const fn is_failure(code: Code) -> bool {
             | Code::UpgradeStarted
             | Code::SpecChanged
             | Code::RuntimeUnavailable
+            | Code::RuntimeRefuses
             | Code::PortTaken
             | Code::RestartRequested
             | Code::StartRequested

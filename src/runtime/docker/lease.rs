@@ -93,7 +93,9 @@ async fn write(engine: &Engine, installation: InstallationId, new: &Link) -> Run
         ..Default::default()
     };
     let docker = engine.docker().await?;
-    let volume = change(CHANGE, "writing the lease of the installation", docker.create_volume(request)).await?;
+    let volume =
+        change(CHANGE, "creating a volume that keeps the lease of the installation", docker.create_volume(request))
+            .await?;
     Ok(link(&volume.labels).as_ref() == Some(new))
 }
 
@@ -103,7 +105,7 @@ async fn remove(engine: &Engine, installation: InstallationId, links: &[Link]) {
     for link in links {
         let name = name(installation, link.number);
         let removal = docker.remove_volume(&name, None::<RemoveVolumeOptions>);
-        if let Err(failure) = change(CHANGE, "removing an old lease", removal).await
+        if let Err(failure) = change(CHANGE, "removing the volume of an old lease", removal).await
             && !failure.already()
         {
             tracing::debug!(?failure, "an old record of the lease stays");
