@@ -1,7 +1,11 @@
-//! What ten thousand agents cost the control plane: memory, the time to come up, and a page of the list over HTTP.
+//! What ten thousand agents cost the control plane: memory, the time to come up, a page of the list over HTTP, and the
+//! console's pages.
 //!
 //! The agents run on the fake engine, with health checks on, and are stored in a real file. The engine's own share of the
 //! memory is measured first, with the same instances and nobody who looks after them, and taken off.
+
+#[path = "fleet/console.rs"]
+mod console;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use zeroone::control::{Clock, ControlPlane, NewKey, NewUser};
-use zeroone::domain::{HostPort, Plan, Scopes, Status, UserId};
+use zeroone::domain::{HostPort, Plan, Scopes, Status, Timestamp, UserId};
 use zeroone::http::{HttpOptions, ServeOptions, router, serve};
 use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec};
 use zeroone::store::{Store, StoreOptions};
@@ -138,14 +142,15 @@ async fn all_running(plane: &ControlPlane) {
     }
 }
 
-/// Pages one after the other on one connection, while the agents go on.
+/// Pages of the list one after the other on one connection, then the console's, while the agents go on.
 async fn page_p50(plane: &ControlPlane, user: UserId) -> Duration {
     let key = NewKey::new(Scopes::all());
     let (_, key) = plane.create_key(user, key).await.expect("a key");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let at = listener.local_addr().expect("it has one");
     let closing = CancellationToken::new();
-    let options = HttpOptions { rate_limit: None, closing: closing.clone(), ..HttpOptions::default() };
+    let pages = zeroone::console::router();
+    let options = HttpOptions { rate_limit: None, closing: closing.clone(), pages, ..HttpOptions::default() };
     let app = router(plane.clone(), options);
     let server = tokio::spawn(serve(listener, app, closing.clone(), ServeOptions::default()));
 
@@ -157,6 +162,10 @@ async fn page_p50(plane: &ControlPlane, user: UserId) -> Duration {
         times.push(began.elapsed());
         assert!(page.len() > PAGE * 100, "a page of agents");
     }
+    let agent = plane.agents(None, None, 1, &[]).agents[0].record.id.to_string();
+    let month = Duration::from_secs(30 * 24 * 60 * 60);
+    let from = Timestamp::now().checked_sub(month).expect("a month ago").to_string();
+    console::measure(at, key.expose(), agent, from).await;
     closing.cancel();
     server.await.expect("no panic").expect("it closes");
     times.sort_unstable();

@@ -19,6 +19,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
 use maud::Markup;
+use tower_http::compression::CompressionLayer;
 
 use self::layout::View;
 use self::pages::{PAGES, Page};
@@ -47,6 +48,8 @@ pub fn router() -> Router {
         .route("/assets/{version}/{file}", routing::get(assets::asset))
         .route("/favicon.ico", routing::get(assets::icon))
         .route("/api/docs", routing::get(docs))
+        // Nothing here is a secret, so that the length of what is sent may tell of it.
+        .layer(CompressionLayer::new())
 }
 
 async fn docs(uri: OriginalUri, request: Request) -> Response {

@@ -12,6 +12,7 @@ mod http_client;
 mod lines;
 mod login;
 mod mistakes;
+mod orphan;
 mod recover;
 mod story;
 mod terminal;
