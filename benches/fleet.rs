@@ -163,8 +163,8 @@ async fn page_p50(plane: &ControlPlane, user: UserId) -> Duration {
         assert!(page.len() > PAGE * 100, "a page of agents");
     }
     let agent = plane.agents(None, None, 1, &[]).agents[0].record.id.to_string();
-    let month = Duration::from_secs(30 * 24 * 60 * 60);
-    let from = Timestamp::now().checked_sub(month).expect("a month ago").to_string();
+    let month = Duration::from_secs(29 * 24 * 60 * 60);
+    let from = Timestamp::now().checked_sub(month).expect("some weeks ago").to_string();
     console::measure(at, key.expose(), agent, from).await;
     closing.cancel();
     server.await.expect("no panic").expect("it closes");

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 /// Each is asked for so often; the median counts.
 const ROUNDS: usize = 20;
 
-/// Every page, and what its module asks the API for before it is complete. `{id}` is an agent, `{from}` a month ago.
+/// Every page, and what its module asks the API for before it is complete. `{id}` is an agent, `{from}` some weeks ago.
 const PAGES: &[(&str, &[&str])] = &[
     ("/", &["/api/agents?limit=50", "/api/agents?limit=50&search=Agent%209999", "/api/agents?limit=50&status=ERROR"]),
     ("/agents/new", &[]),
