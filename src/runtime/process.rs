@@ -58,7 +58,7 @@ use futures_util::stream::{BoxStream, StreamExt};
 use tokio::sync::{OwnedMutexGuard, broadcast};
 use tokio_stream::wrappers::BroadcastStream;
 
-use self::cgroup::Cgroups;
+use self::cgroup::{Cgroup, Cgroups};
 use self::errors::failed;
 pub use self::fault_injector::ProcessFaultInjector;
 use self::folder::Folder;
@@ -252,18 +252,18 @@ impl Inner {
             tracing::info!(%agent, pid, "ends a process of an earlier run, or of a run in another folder");
             kill_stray(found)
         })?;
+        let groups = self.host.cgroups.as_ref().map(Cgroups::everywhere).unwrap_or_default();
         if self.host.users.is_some() || self.host.cgroups.is_some() {
             for agent in Folder::agents(&self.host.root).map_err(failed("cannot list the agents' folder"))? {
                 let instance = self.instance(agent);
                 if instance.live().is_none() {
-                    instance.kill_leftovers(&self.host)?;
+                    instance.kill_leftovers(&self.host, &groups)?;
                 }
                 self.release(agent, instance);
             }
         }
-        if let Some(groups) = &self.host.cgroups {
-            groups.sweep();
-        }
+        // The kernel refuses it for those that are in use.
+        groups.iter().for_each(Cgroup::remove);
         self.cleaned.store(true, Ordering::Release);
         Ok(())
     }

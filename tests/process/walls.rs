@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use rustix::process::geteuid;
+use zeroone::runtime::InstanceKey;
 
 use super::*;
 
@@ -237,16 +238,47 @@ async fn memory_of_all_that_an_agent_starts_is_limited_together() {
     let exit = exited(&bench.runtime, &spec.key).await;
     assert!(exit.oom, "{exit:?}");
     // The group goes with the run.
-    let groups = || {
-        let mut found = Vec::new();
-        let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
-                found.push(entry.file_name().into_string().unwrap());
-                folders.push(entry.path());
-            }
+    until("its control group is removed", || async { groups_of(&spec.key).is_empty().then_some(()) }).await;
+}
+
+/// The control groups of an agent's runs, wherever they are.
+fn groups_of(key: &InstanceKey) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![PathBuf::from("/sys/fs/cgroup")]);
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        folders.extend(
+            entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
+        );
+        if folder.to_string_lossy().contains(&key.agent.to_string()) {
+            found.push(folder);
         }
-        found.into_iter().filter(|name| name.contains(&spec.key.agent.to_string())).count()
-    };
-    until("its control group is removed", || async { (groups() == 0).then_some(()) }).await;
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn empty_control_groups_of_an_earlier_service_go_with_the_next_start() {
+    let mut bench = Bench::new();
+    if !bench.runtime.caps().walls.contains(&"memory") {
+        return;
+    }
+    let spec = bench.spec(&["count", "1"]);
+    bench.runtime.ensure_created(&spec).await.unwrap();
+    let run = started(&bench.runtime, &spec.key).await;
+    let group = groups_of(&spec.key).pop().expect("a group of its own");
+    // As if a service had been killed that was in another group, and another installation's beside it.
+    let (installation, agent) = (bench.options.installation, spec.key.agent);
+    let login = group.parent().unwrap().join(format!("login-{installation}"));
+    let (ours, foreign) = (format!("zeroone-{installation}-{agent}-1"), format!("zeroone-{agent}-{agent}-1"));
+    let (ours, foreign) = (login.join(ours), login.join(foreign));
+    for path in [&login, &ours, &foreign] {
+        fs::create_dir(path).unwrap();
+    }
+    bench.runtime = ProcessRuntime::open(bench.options.clone()).unwrap();
+    assert!(!ours.exists() && foreign.exists() && group.exists());
+    fs::remove_dir(&foreign).and_then(|()| fs::remove_dir(&login)).unwrap();
+    // The one that is in use was adopted with its run.
+    assert_eq!(started(&bench.runtime, &spec.key).await, run);
+    bench.runtime.kill(&spec.key).await.unwrap();
+    until("its control group is removed", || async { (!group.exists()).then_some(()) }).await;
 }

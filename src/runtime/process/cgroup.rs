@@ -8,6 +8,9 @@
 //! version 1   <the service's group>/zeroone-<installation>-<agent>-<start of the run>
 //! version 2   <the delegated group>/zeroone-<installation>-<agent>-<start of the run>      beside the service's own
 //! ```
+//!
+//! The next service may be in another group, e.g. of another login. So groups of runs that it did not begin are found by their
+//! names, anywhere below the mount.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -27,13 +30,15 @@ enum Version {
 #[derive(Debug)]
 pub(super) struct Cgroups {
     version: Version,
+    /// The top of what can be seen of all groups.
+    mount: PathBuf,
     parent: PathBuf,
     prefix: String,
 }
 
 /// The group of one run. It has processes of that run alone, and the next run has another: this one's end may still be cleared
 /// away when that begins.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Cgroup {
     version: Version,
     path: PathBuf,
@@ -43,24 +48,23 @@ impl Cgroups {
     /// # Errors
     /// Why there is no group to write to, in words.
     pub(super) fn find(installation: InstallationId) -> Result<Self, String> {
-        let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
-        let found = locate(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
-        let (version, own) = found.ok_or("no control groups for memory are mounted here")?;
+        let Place { version, mount, group } =
+            Place::of("self").ok_or("no control groups for memory are mounted here")?;
         let parent = match version {
-            Version::One => own,
-            Version::Two => delegated(&own)?,
+            Version::One => group,
+            Version::Two => delegated(&group)?,
         };
         if access(&parent, Access::WRITE_OK).is_err() {
             return Err(format!("{} cannot be written", parent.display()));
         }
-        let groups = Self { version, parent, prefix: format!("zeroone-{installation}-") };
+        let groups = Self { version, mount, parent, prefix: format!("zeroone-{installation}-") };
         groups.try_out().map_err(|error| format!("no group can be made in {}: {error}", groups.parent.display()))?;
         Ok(groups)
     }
 
     /// A group that is made and removed again: permissions do not tell all.
     fn try_out(&self) -> io::Result<()> {
-        let trial = self.named(&format!("{}trial-{}", self.prefix, std::process::id()));
+        let trial = self.at(self.parent.join(format!("{}trial-{}", self.prefix, std::process::id())));
         trial.remove();
         trial.make(64)?;
         trial.remove();
@@ -69,33 +73,47 @@ impl Cgroups {
 
     /// For the run that began then.
     pub(super) fn of(&self, agent: AgentId, started: Timestamp) -> Cgroup {
-        self.named(&format!("{}{agent}-{}", self.prefix, started.as_nanosecond()))
+        self.at(self.parent.join(self.name(agent, started)))
     }
 
-    /// The same, if it is there.
-    pub(super) fn existing(&self, agent: AgentId, started: Timestamp) -> Option<Cgroup> {
-        Some(self.of(agent, started)).filter(|group| group.path.is_dir())
+    /// The one that a process of the run that began then is in, whichever service put it there.
+    pub(super) fn around(&self, pid: i32, agent: AgentId, started: Timestamp) -> Option<Cgroup> {
+        let group = Place::of(&pid.to_string())?.group;
+        group.ends_with(self.name(agent, started)).then(|| self.at(group))
     }
 
-    /// Those of all of an agent's runs.
-    pub(super) fn all_of(&self, agent: AgentId) -> Vec<Cgroup> {
-        let prefix = format!("{}{agent}-", self.prefix);
-        let names = fs::read_dir(&self.parent).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        let names = names.filter_map(|name| name.into_string().ok()).filter(|name| name.starts_with(&prefix));
-        names.map(|name| self.named(&name)).collect()
+    /// Those of all runs that began here.
+    pub(super) fn here(&self) -> Vec<Cgroup> {
+        self.children(&self.parent).0
     }
 
-    fn named(&self, name: &str) -> Cgroup {
-        Cgroup { version: self.version, path: self.parent.join(name) }
-    }
-
-    /// Removes groups of this installation that have no processes any more.
-    pub(super) fn sweep(&self) {
-        let groups = fs::read_dir(&self.parent).into_iter().flatten().flatten();
-        for group in groups.filter(|group| group.file_name().to_string_lossy().starts_with(&self.prefix)) {
-            // The kernel refuses it for one that is in use.
-            let _ = fs::remove_dir(group.path());
+    /// Those of all runs, also of services that were in other groups.
+    pub(super) fn everywhere(&self) -> Vec<Cgroup> {
+        let (mut found, mut folders) = (Vec::new(), vec![self.mount.clone()]);
+        while let Some(folder) = folders.pop() {
+            let (ours, others) = self.children(&folder);
+            found.extend(ours);
+            folders.extend(others);
         }
+        found
+    }
+
+    /// The groups in a group: ours, and all others.
+    fn children(&self, folder: &Path) -> (Vec<Cgroup>, Vec<PathBuf>) {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let ours =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&self.prefix));
+        let (ours, others): (Vec<_>, Vec<_>) = groups.map(|entry| entry.path()).partition(ours);
+        (ours.into_iter().map(|path| self.at(path)).collect(), others)
+    }
+
+    fn name(&self, agent: AgentId, started: Timestamp) -> String {
+        format!("{}{agent}-{}", self.prefix, started.as_nanosecond())
+    }
+
+    fn at(&self, path: PathBuf) -> Cgroup {
+        Cgroup { version: self.version, path }
     }
 }
 
@@ -112,6 +130,11 @@ impl Cgroup {
         // Second, for it is the sum of both in version 1. Not there where the kernel does not account for swap.
         let _ = fs::write(self.path.join(swap), swap_bytes);
         Ok(())
+    }
+
+    /// Whether it is of a run of this agent.
+    pub(super) fn is_of(&self, agent: AgentId) -> bool {
+        self.path.file_name().is_some_and(|name| name.to_string_lossy().contains(&agent.to_string()))
     }
 
     /// A process that writes `0` there has joined.
@@ -138,7 +161,7 @@ impl Cgroup {
         killed(&text) > 0
     }
 
-    /// Refused by the kernel as long as it has processes; then the next start, or the next service, does it.
+    /// Refused by the kernel as long as it has processes; then the next service does it.
     pub(super) fn remove(&self) {
         let _ = fs::remove_dir(&self.path);
     }
@@ -150,34 +173,49 @@ fn killed(text: &str) -> u64 {
     count.unwrap_or(0)
 }
 
-/// The service's own group for memory, from `/proc/self/cgroup` and `/proc/self/mountinfo`.
-fn locate(own: &str, mounts: &str) -> Option<(Version, PathBuf)> {
-    let lines = own.lines().filter_map(|line| {
-        let mut parts = line.splitn(3, ':').skip(1);
-        Some((parts.next()?, parts.next()?))
-    });
-    let lines: Vec<(&str, &str)> = lines.collect();
-    let one = lines.iter().find(|(controllers, _)| controllers.split(',').any(|name| name == "memory"));
-    let (version, path) = match one {
-        Some((_, path)) => (Version::One, path),
-        None => (Version::Two, &lines.iter().find(|(controllers, _)| controllers.is_empty())?.1),
-    };
-    let place = mounts.lines().find_map(|line| {
-        let (mount, engine) = line.split_once(" - ")?;
-        let (root, at) = {
-            let mut fields = mount.split(' ').skip(3);
-            (fields.next()?, fields.next()?)
+/// The group for memory that a process is in.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    version: Version,
+    mount: PathBuf,
+    group: PathBuf,
+}
+
+impl Place {
+    /// `process` is as in `/proc`.
+    fn of(process: &str) -> Option<Self> {
+        let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+        Self::read(&read(&format!("/proc/{process}/cgroup")), &read("/proc/self/mountinfo"))
+    }
+
+    /// From a process's `cgroup` and our own `mountinfo`.
+    fn read(groups: &str, mounts: &str) -> Option<Self> {
+        let lines = groups.lines().filter_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            Some((parts.next()?, parts.next()?))
+        });
+        let lines: Vec<(&str, &str)> = lines.collect();
+        let one = lines.iter().find(|(controllers, _)| controllers.split(',').any(|name| name == "memory"));
+        let (version, path) = match one {
+            Some((_, path)) => (Version::One, path),
+            None => (Version::Two, &lines.iter().find(|(controllers, _)| controllers.is_empty())?.1),
         };
-        let mut engine = engine.split(' ');
-        let (kind, options) = (engine.next()?, engine.nth(1)?);
-        let right = match version {
-            Version::One => kind == "cgroup" && options.split(',').any(|name| name == "memory"),
-            Version::Two => kind == "cgroup2",
-        };
-        let below = Path::new(path).strip_prefix(root).ok()?;
-        right.then(|| Path::new(at).join(below))
-    })?;
-    Some((version, place))
+        mounts.lines().find_map(|line| {
+            let (mount, engine) = line.split_once(" - ")?;
+            let (root, at) = {
+                let mut fields = mount.split(' ').skip(3);
+                (fields.next()?, fields.next()?)
+            };
+            let mut engine = engine.split(' ');
+            let (kind, options) = (engine.next()?, engine.nth(1)?);
+            let right = match version {
+                Version::One => kind == "cgroup" && options.split(',').any(|name| name == "memory"),
+                Version::Two => kind == "cgroup2",
+            };
+            let below = Path::new(path).strip_prefix(root).ok()?;
+            right.then(|| Self { version, mount: at.into(), group: Path::new(at).join(below) })
+        })
+    }
 }
 
 /// The group above the service's own, if it was delegated, has no processes itself and can limit memory.
@@ -210,21 +248,48 @@ mod tests {
                       33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
                       35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
                       41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        let found = |own, mounts| locate(own, mounts);
+        let found = |groups, mounts| Place::read(groups, mounts);
+        let place = |version, mount: &str, group: &str| {
+            Some(Place { version, mount: mount.into(), group: Path::new(mount).join(group) })
+        };
         assert_eq!(
             found("4:memory:/system.slice/a.service\n0::/x\n", mounts),
-            Some((Version::One, "/sys/fs/cgroup/memory/system.slice/a.service".into()))
+            place(Version::One, "/sys/fs/cgroup/memory", "system.slice/a.service")
         );
         assert_eq!(
             found("2:cpu,cpuacct:/\n0::/a.slice/b\n", mounts),
-            Some((Version::Two, "/sys/fs/cgroup/unified/a.slice/b".into()))
+            place(Version::Two, "/sys/fs/cgroup/unified", "a.slice/b")
         );
         // In a container without a namespace of its own the mount shows a part of the tree.
         let part = "40 31 0:32 /docker/abc /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
-        assert_eq!(found("4:memory:/docker/abc\n", part), Some((Version::One, "/sys/fs/cgroup/memory".into())));
+        assert_eq!(found("4:memory:/docker/abc\n", part), place(Version::One, "/sys/fs/cgroup/memory", ""));
         assert_eq!(found("4:memory:/elsewhere\n", part), None);
         assert_eq!(found("0::/a\n", "broken\n"), None);
         assert_eq!(found("", mounts), None);
+    }
+
+    #[test]
+    fn groups_of_an_installation_are_found_wherever_its_services_were() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mount, installation) = (folder.path().to_owned(), InstallationId::new());
+        let parent = mount.join("system.slice/zeroone.service");
+        let (version, prefix) = (Version::One, format!("zeroone-{installation}-"));
+        let groups = Cgroups { version, mount: mount.clone(), parent: parent.clone(), prefix };
+        let (agent, started) = (AgentId::new(), Timestamp::now());
+        let here = groups.of(agent, started).path;
+        let before = mount.join("user.slice/session-1.scope").join(here.file_name().unwrap());
+        let other = parent.join(format!("zeroone-{}-{agent}-1", InstallationId::new()));
+        for path in [&here, &before, &other] {
+            fs::create_dir_all(path).unwrap();
+        }
+        let paths = |groups: Vec<Cgroup>| {
+            let mut paths: Vec<PathBuf> = groups.into_iter().map(|group| group.path).collect();
+            paths.sort();
+            paths
+        };
+        assert_eq!(paths(groups.here()), [here.clone()]);
+        assert_eq!(paths(groups.everywhere()), [here, before]);
+        assert!(groups.here()[0].is_of(agent) && !groups.here()[0].is_of(AgentId::new()));
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl Instance {
         // What it has, whatever it would get now.
         let range = host.users.as_ref().map(|users| users.range);
         let user = table::user_of(found.pid).filter(|user| range.is_some_and(|range| range.contains(*user)));
-        let cgroup = host.cgroups.as_ref().and_then(|groups| groups.existing(self.agent, started));
+        let cgroup = host.cgroups.as_ref().and_then(|groups| groups.around(found.pid, self.agent, started));
         let own = Own { user, cgroup };
         let run = LiveRun::new(found.marker.clone(), process, &host.kernel_boot, output, own);
         if matches!(self.folder.run_record(started), Ok(None)) {
@@ -242,7 +242,7 @@ impl Instance {
         };
         if self.ended_unseen().map_err(failed("cannot read the instance's last run"))? {
             self.discover(host, kill_stray)?;
-            self.kill_leftovers(host)?;
+            self.kill_leftovers(host, &host.cgroups.as_ref().map(Cgroups::here).unwrap_or_default())?;
         }
         // A fork copies all open descriptors until it executes its program. One at a time, or the probe of one port
         // would be open in the instance that is being started beside it.
@@ -258,13 +258,13 @@ impl Instance {
         Ok(!watched && self.folder.run_record(started)?.is_none_or(|run| !run.ended))
     }
 
-    /// Ends what is this agent's by its uid or its control group alone. No run of it may live.
-    pub(super) fn kill_leftovers(&self, host: &Host) -> RuntimeResult<()> {
+    /// Ends what is this agent's by its uid or its control group alone, which is looked for in `groups`. No run of it may live.
+    pub(super) fn kill_leftovers(&self, host: &Host, groups: &[Cgroup]) -> RuntimeResult<()> {
         let unended = failed("cannot end what an earlier run left behind");
-        let groups = host.cgroups.as_ref().map(|groups| groups.all_of(self.agent)).unwrap_or_default();
         let owner = self.folder.owner().ok();
         let user = owner.filter(|owner| host.users.as_ref().is_some_and(|users| users.range.contains(*owner)));
-        let in_groups = groups.into_iter().map(|group| Own { user: None, cgroup: Some(group) });
+        let groups = groups.iter().filter(|group| group.is_of(self.agent)).cloned();
+        let in_groups = groups.map(|group| Own { user: None, cgroup: Some(group) });
         for own in in_groups.chain([Own { user, cgroup: None }]) {
             for found in leftovers(host.installation, self.agent, &own).map_err(&unended)? {
                 tracing::info!(agent = %self.agent, pid = found.pid, "ends a process of an earlier run");
