@@ -13,6 +13,7 @@ mod lines;
 mod login;
 mod mistakes;
 mod orphan;
+mod package;
 mod recover;
 mod story;
 mod terminal;
