@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use zeroone::control::{Clock, ControlPlane, NewKey, NewUser};
+use zeroone::control::{Agents, Clock, ControlPlane, NewKey, NewUser};
 use zeroone::domain::{HostPort, Plan, Scopes, Status, Timestamp, UserId};
 use zeroone::http::{HttpOptions, ServeOptions, router, serve};
 use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec};
@@ -64,14 +64,14 @@ async fn measure(path: &Path) {
     let page = page_p50(&plane, user).await;
     println!("page: p50 of {PAGE} agents over HTTP {page:.1?} (goal 2 ms)");
 
-    plane.shutdown().await;
+    plane.shutdown(Agents::Leave).await;
     drop(plane);
     let began = Instant::now();
     let plane = start(path, &fakes).await;
     let ready = began.elapsed();
     all_running(&plane).await;
     println!("boot: {AGENTS} agents ready in {ready:.1?} (goal 1 s)");
-    plane.shutdown().await;
+    plane.shutdown(Agents::Leave).await;
 }
 
 fn fakes() -> Fakes {

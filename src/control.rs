@@ -32,6 +32,7 @@ mod reconcile;
 pub mod recover;
 mod remedy;
 mod rotate;
+mod shutdown;
 mod sign_in;
 mod upgrade;
 mod usage;
@@ -47,6 +48,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::actor::{AccountRefusal, UserChange};
+#[cfg(feature = "server")]
 pub use access::Turn;
 pub use accounts::{AccountError, NewKey, NewUser};
 pub use builder::{Builder, StartError};
@@ -60,6 +62,7 @@ pub use message::{DeliveryError, Message};
 pub use new_agent::{AgentPatch, CreateError, NewAgent};
 pub use orphans::{Orphan, OrphanError};
 pub use rotate::{KeyFile, RotateError, Rotation};
+pub use shutdown::Agents;
 pub use sign_in::{SignInError, SignedIn, Visitor};
 pub use upgrade::UpgradeError;
 
@@ -68,7 +71,7 @@ pub use crate::actor::{
     AccountSettings, ActorCounts, AskError, Clock, CreationRequest, CreationRule, Denied, FeedEntry, IdempotencyClaim,
     JobLimits, Orphans, Registration, Settings,
 };
-use crate::actor::{Directory, Services, SupervisorMsg, ask};
+use crate::actor::{Directory, Services, SupervisorMsg};
 pub use crate::backoff::RestartPolicy;
 use crate::domain::{AgentId, Slug, Software, Status, UserId};
 use crate::incident::{Kind, Recovery};
@@ -80,11 +83,6 @@ use crate::view::{AgentView, Page};
 
 /// How long an actor may take to answer: it waits for nothing but the store.
 const ACTOR_PATIENCE: Duration = Duration::from_secs(10);
-/// How long an orderly shutdown may take.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(15);
-
-/// How long jobs may take to end in a shutdown: most stop at once, and what changes an instance takes one engine call.
-const JOB_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A running control plane. Cheap to clone; all clones are the same one.
 #[derive(Clone)]
@@ -218,48 +216,6 @@ impl ControlPlane {
     /// Public host name suffix of agents, if configured.
     pub fn domain(&self) -> Option<&str> {
         self.services.settings.domain.as_deref()
-    }
-
-    /// Stops all agents and waits until they are. Answers how many are not, at the end of `within`.
-    pub async fn stop_all(&self, within: Duration) -> usize {
-        let deadline = tokio::time::Instant::now() + within;
-        let agents: Vec<AgentHandle> =
-            self.services.views.ids().into_iter().map(|id| AgentHandle::new(self.clone(), id)).collect();
-        // One after the other: a stop is a commit, and commits of one store come one after the other anyway.
-        for agent in &agents {
-            if let Err(error) = agent.stop().await {
-                tracing::warn!(agent = %agent.id(), %error, "the agent cannot be stopped");
-            }
-        }
-        let mut left = 0;
-        for agent in &agents {
-            let left_to_wait = deadline.saturating_duration_since(tokio::time::Instant::now());
-            match agent.wait(&[Status::Stopped], left_to_wait).await {
-                Ok(_) | Err(WaitError::Gone) => {}
-                Err(WaitError::TimedOut | WaitError::OutOfReach(_)) => left += 1,
-            }
-        }
-        left
-    }
-
-    /// Ends all actors in order; instances run on: [`ControlPlane::stop_all`] ends them. Closes the store, ends every
-    /// [`EventStream`]. Commits under way are finished. Jobs are asked to end where they
-    /// safely can and are dropped after a while, so that a control plane that is started next on the same store never
-    /// works on an instance beside them. Messages on hold are refused.
-    pub async fn shutdown(&self) {
-        self.closing.cancel();
-        if ask(&self.supervisor, SupervisorMsg::Shutdown, SHUTDOWN_PATIENCE).await.is_err() {
-            tracing::warn!("the actors did not end in time; what they had committed is safe");
-        }
-        if !self.services.job_queues.shutdown(JOB_PATIENCE).await {
-            tracing::warn!("a job did not end in time; the next start repeats it");
-        }
-        self.services.tasks.close();
-        if timeout(SHUTDOWN_PATIENCE, self.services.tasks.wait()).await.is_err() {
-            tracing::warn!("a task of the control plane did not end in time");
-        }
-        self.claimant.release(&self.services).await;
-        self.services.store.close().await;
     }
 
     /// Waits until another control plane has taken this installation; tells which one. This one shuts itself down then.

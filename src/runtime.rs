@@ -348,6 +348,7 @@ pub type Progress = Arc<dyn Fn(String) + Send + Sync>;
 pub const MAX_DATA: usize = 128 * 1024 * 1024;
 
 /// What is said of a folder that holds more.
+#[cfg(any(feature = "process", feature = "docker", feature = "kubernetes"))]
 pub(crate) fn too_much_data(folder: &str) -> RuntimeError {
     RuntimeError::Invalid(format!("{folder} holds more than {} MiB", MAX_DATA / (1024 * 1024)))
 }

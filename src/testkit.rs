@@ -1,7 +1,8 @@
 //! Fakes, fault scripts and invariants, for chaos tests of one's own.
 //!
 //! The control plane on an engine in memory: nothing real is started, nothing is waited for but tokio's clock, so that
-//! under a paused one an agent's month passes in a moment, and the same seed gives the same history.
+//! under a paused one an agent's month passes in a moment. The same seed gives the same history, as long as agents' ids come
+//! from it, too: [`Fakes::new_agent`].
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
@@ -24,7 +25,8 @@
 //! - [`GatewayBehavior`] and [`GatewayFault`] say how the gateways inside behave.
 //!
 //! - [`Faults`] lets calls fail, hang, come twice or lose their answers, in front of any runtime and gateway;
-//! - [`Guard`], [`Tap`], [`Inspector`] and [`check`] hold a control plane against what must always hold, by name.
+//! - [`Guard`], [`Tap`], [`Inspector`] and [`check`] hold a control plane against what must always hold, by name;
+//!   [`Inspector::with_invariant`] adds what must hold for you.
 //!
 //! - [`conformance`] is the suite that a runtime of one's own has to pass.
 //!
@@ -47,14 +49,15 @@ mod runtime;
 mod state;
 mod tap;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::actor::Clock;
-use crate::domain::{InstallationId, Timestamp};
+use crate::control::NewAgent;
+use crate::domain::{AgentId, InstallationId, Timestamp};
 
 pub use crate::actor::Sabotage;
 pub use behavior::{CodeForm, GatewayBehavior, GatewayFault};
-pub use check::{Inspector, Invariant, Violation, Wish, check};
+pub use check::{Inspector, Invariant, Moment, Violation, Wish, check};
 pub use disk::{Cut, FakeDisk};
 pub use engine::{Condition, FakeEngine, Image, Pace};
 pub use faults::{Call, Fault, Faults, FaultyGateway, FaultyRuntime, Odds};
@@ -76,6 +79,13 @@ pub const EPOCH: Timestamp = Timestamp::constant(1_767_225_600, 0);
 pub struct Fakes {
     engine: FakeEngine,
     installation: InstallationId,
+    ids: Arc<Mutex<Ids>>,
+}
+
+/// Where ids of agents come from.
+struct Ids {
+    random: Sequence,
+    given: u64,
 }
 
 impl Fakes {
@@ -92,7 +102,27 @@ impl Fakes {
     pub fn with_clock(seed: u64, clock: Clock) -> Self {
         let mut installation = [0x5e; 16];
         installation[..8].copy_from_slice(&seed.to_be_bytes());
-        Self { engine: FakeEngine::new(seed, clock), installation: InstallationId::from_bytes(installation) }
+        Self {
+            engine: FakeEngine::new(seed, clock),
+            installation: InstallationId::from_bytes(installation),
+            ids: Arc::new(Mutex::new(Ids { random: Sequence::new(!seed), given: 0 })),
+        }
+    }
+
+    /// The next id of an agent, from the seed. An agent's id decides its jitter: with ids of its own a history would not come
+    /// back with its seed. Later ids are greater, as those of the service are.
+    pub fn agent_id(&self) -> AgentId {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.given += 1;
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&ids.given.to_be_bytes());
+        bytes[8..].copy_from_slice(&ids.random.next().to_be_bytes());
+        AgentId::from_bytes(bytes)
+    }
+
+    /// An agent to be, of this name, with an [id from the seed](Self::agent_id).
+    pub fn new_agent(&self, name: &str) -> NewAgent {
+        NewAgent { id: self.agent_id(), ..new_agent(name) }
     }
 
     pub const fn engine(&self) -> &FakeEngine {

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use tracing_subscriber::fmt::MakeWriter;
-use zeroone::control::NewKey;
+use zeroone::control::{Agents, NewKey};
 use zeroone::domain::{Plan, Scopes};
 use zeroone::http::{HttpOptions, router};
 use zeroone::testkit;
@@ -69,7 +69,7 @@ fn answers(requests: Vec<Request<Body>>) -> Vec<(StatusCode, String, String)> {
             request.headers_mut().insert("authorization", bearer);
             answers.push(read(app.clone().oneshot(request).await.unwrap()).await);
         }
-        world.plane.shutdown().await;
+        world.plane.shutdown(Agents::Leave).await;
         answers
     });
     let logged = String::from_utf8_lossy(&std::mem::take(&mut *logged.0.lock().unwrap())).into_owned();

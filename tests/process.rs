@@ -4,6 +4,10 @@
 #[path = "support/process_bench.rs"]
 mod bench;
 
+#[cfg(all(feature = "cli", feature = "gateway"))]
+#[path = "process/shutdown.rs"]
+mod shutdown;
+
 #[path = "process/walls.rs"]
 mod walls;
 

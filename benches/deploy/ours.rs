@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use zeroone::control::{ControlPlane, NewKey, NewUser, Settings};
+use zeroone::control::{Agents, ControlPlane, NewKey, NewUser, Settings};
 use zeroone::domain::{HostPort, InstallationId, Plan, PortRange, Scopes};
 use zeroone::http::{HttpOptions, ServeOptions, router, serve};
 use zeroone::runtime::docker::{DockerOptions, DockerRuntime};
@@ -159,7 +159,7 @@ impl Ours {
     /// Ends the service, so that it does not mend what is cleared away.
     pub async fn end(&self) {
         self.serving.abort();
-        self.plane.shutdown().await;
+        self.plane.shutdown(Agents::Leave).await;
     }
 
     /// Removes what a run that failed left of it, and its network.

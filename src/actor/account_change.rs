@@ -42,6 +42,7 @@ pub enum AccountChange {
         replaces: Option<SessionId>,
     },
     /// A later use of a session, unless it has ended.
+    #[cfg(feature = "server")]
     UseSession(Box<SessionRecord>),
     /// These, or all but the one to keep.
     EndSessions {

@@ -21,7 +21,7 @@ use super::descriptors;
 use super::engine::{self, Engine};
 use super::first_start::{AdminKey, ensure_admin};
 use crate::config::{Config, Loaded};
-use crate::control::ControlPlane;
+use crate::control::{Agents, ControlPlane};
 use crate::domain::InstallationId;
 #[cfg(feature = "oidc")]
 use crate::domain::Secret;
@@ -105,7 +105,7 @@ impl Service {
                 (serving.await, Some(by))
             }
         };
-        self.plane.shutdown().await;
+        self.plane.shutdown(Agents::Leave).await;
         if let Some(by) = superseded_by {
             anyhow::bail!("installation-in-use: another control plane has taken this installation ({by})");
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "server")]
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
@@ -13,6 +14,7 @@ use crate::view::Access;
 use crate::zeroclaw::profile::Profile;
 
 /// The turn of a message that is not sent by [`AgentHandle::deliver`]: until it is dropped no other is sent.
+#[cfg(feature = "server")]
 pub struct Turn {
     _permit: OwnedSemaphorePermit,
 }
@@ -23,6 +25,7 @@ impl AgentHandle {
     ///
     /// # Errors
     /// See [`DeliveryError`]: nothing was sent.
+    #[cfg(feature = "server")]
     pub(crate) async fn turn(&self, deadline: Instant, hold: Duration) -> Result<Turn, DeliveryError> {
         self.check_open()?;
         let queue = self.plane.services.views.send_queue(self.id()).ok_or(DeliveryError::Gone)?;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::lease::{self, ClaimError, Claimant};
-use super::{Alive, ControlPlane, KeyFile, reconcile, rotate, usage, users};
+use super::{Agents, Alive, ControlPlane, KeyFile, reconcile, rotate, usage, users};
 use crate::accounts::Accounts;
 use crate::actor::{Clock, Counters, CreationRule, JobQueues, Lease, Services, Settings, Supervisor, SupervisorArgs};
 use crate::incident::Recoveries;
@@ -251,6 +251,6 @@ async fn end_without_lease(plane: ControlPlane) {
     tokio::select! {
         biased;
         () = plane.closing.cancelled() => {}
-        _ = plane.services.lease.lost() => plane.shutdown().await,
+        _ = plane.services.lease.lost() => drop(plane.shutdown(Agents::Leave).await),
     }
 }

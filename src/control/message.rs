@@ -230,6 +230,7 @@ impl AgentHandle {
         }
     }
 
+    #[cfg(feature = "server")]
     pub(super) fn check_open(&self) -> Result<(), DeliveryError> {
         let view = self.view().ok_or(DeliveryError::Gone)?;
         if is_open(&view) { Ok(()) } else { Err(closed(&view)) }

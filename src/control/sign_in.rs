@@ -232,6 +232,7 @@ impl ControlPlane {
     }
 
     /// Writes a session's last use down.
+    #[cfg(feature = "server")]
     pub(crate) async fn use_session(&self, session: SessionRecord) {
         if let Err(error) = self.change_account(AccountChange::UseSession(Box::new(session))).await {
             tracing::debug!(%error, "a session's use was not written down");

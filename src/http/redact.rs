@@ -47,7 +47,7 @@ mod tests {
     #[cfg(feature = "testkit")]
     #[tokio::test]
     async fn secrets_that_an_agent_had_before_are_masked() {
-        use crate::control::AgentPatch;
+        use crate::control::{AgentPatch, Agents};
         use crate::domain::{Channels, Plan, Telegram};
         use crate::testkit;
 
@@ -67,6 +67,6 @@ mod tests {
             assert_eq!(Secrets::of(&agent).mask(format!("x{secret}y")), "x[secret]y", "{secret}");
         }
         assert_eq!(agent.retired_secrets().len(), 3, "the present one is not among them");
-        test.plane.shutdown().await;
+        test.plane.shutdown(Agents::Leave).await;
     }
 }

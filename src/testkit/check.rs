@@ -8,6 +8,7 @@ mod feed;
 mod invariant;
 mod messages;
 mod moment;
+mod own;
 mod rest;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use crate::runtime::{ContainerRuntime, ObservedInstance};
 use crate::vault::Sealed;
 
 pub use invariant::{Invariant, Violation};
+pub use own::Moment;
 
 /// What a user last asked for, as far as it was acknowledged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,6 +72,7 @@ pub struct Inspector {
     /// Something keeps it from being in time.
     hindered: bool,
     violations: Vec<Violation>,
+    own: Vec<own::Own>,
 }
 
 /// Checks what needs no history: at any moment if `at_rest` is false, when nothing is under way if it is true. An empty
@@ -82,18 +85,7 @@ pub async fn check(
     runtime: &dyn ContainerRuntime,
     at_rest: bool,
 ) -> Result<Vec<Violation>, String> {
-    let snapshot = plane.store().load().await.map_err(|error| error.to_string())?;
-    let observed = runtime.list_owned().await.map_err(|error| error.to_string())?;
-    let mut inspector = Inspector::default();
-    inspector.step(&snapshot, &observed);
-    for user in &snapshot.users {
-        inspector.listed(user.id, &plane.agents(Some(user.id), None, usize::MAX, &[]));
-    }
-    inspector.shown(&plane.agents(None, None, usize::MAX, &[]));
-    if at_rest {
-        inspector.at_rest(&snapshot, &observed);
-    }
-    Ok(inspector.violations())
+    Inspector::new().check(plane, runtime, at_rest).await
 }
 
 impl Inspector {
@@ -112,6 +104,29 @@ impl Inspector {
     pub fn with_secret(mut self, secret: impl Into<String>) -> Self {
         self.secrets.push(secret.into());
         self
+    }
+
+    /// As the function [`check`], with what this inspector knows from before and with the caller's own invariants.
+    ///
+    /// # Errors
+    /// When the store or the runtime cannot be read, in words.
+    pub async fn check(
+        &mut self,
+        plane: &ControlPlane,
+        runtime: &dyn ContainerRuntime,
+        at_rest: bool,
+    ) -> Result<Vec<Violation>, String> {
+        let snapshot = plane.store().load().await.map_err(|error| error.to_string())?;
+        let observed = runtime.list_owned().await.map_err(|error| error.to_string())?;
+        self.step(&snapshot, &observed);
+        for user in &snapshot.users {
+            self.listed(user.id, &plane.agents(Some(user.id), None, usize::MAX, &[]));
+        }
+        self.shown(&plane.agents(None, None, usize::MAX, &[]));
+        if at_rest {
+            self.at_rest(&snapshot, &observed);
+        }
+        Ok(self.violations())
     }
 
     /// A create was acknowledged.

@@ -69,7 +69,7 @@ pub fn vault() -> Vault {
     Vault::new(&MasterKey::load(key).expect("64 hex digits are a key"))
 }
 
-/// An agent to be, of this name.
+/// An agent to be, of this name, with a random id. [`Fakes::new_agent`] gives one that a seed gives again.
 pub fn new_agent(name: &str) -> NewAgent {
     let spec = AgentSpec {
         agent_name: "Fake".into(),
@@ -98,7 +98,7 @@ impl TestPlane {
     /// # Panics
     /// If it does not.
     pub async fn running(&self, name: &str) -> AgentHandle {
-        let agent = self.plane.create_agent(self.user, new_agent(name)).await.expect("within the plan");
+        let agent = self.plane.create_agent(self.user, self.fakes.new_agent(name)).await.expect("within the plan");
         agent.wait(&[Status::Running], PATIENCE).await.expect("a fake agent starts");
         agent
     }

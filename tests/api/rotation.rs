@@ -7,7 +7,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use zeroone::control::{ControlPlane, KeyFile, NewKey, NewUser, Settings, StartError};
+use zeroone::control::{Agents, ControlPlane, KeyFile, NewKey, NewUser, Settings, StartError};
 use zeroone::domain::{Plan, Scopes, Status, UserId};
 use zeroone::http::{HttpOptions, ServeOptions, router, serve};
 use zeroone::store::{IdempotencyState, OpenError, Store, StoreOptions};
@@ -118,7 +118,7 @@ async fn twenty_agents_run_on_while_the_master_key_changes_and_the_old_one_is_re
     assert_eq!((&again.text, again.header("idempotent-replayed")), (&said.text, "true"));
     closing.cancel();
     server.await.unwrap().unwrap();
-    plane.shutdown().await;
+    plane.shutdown(Agents::Leave).await;
 
     let refused = installation.start(&installation.folder.path().join("old.key")).await;
     assert!(matches!(refused, Err(StartError::Key(OpenError::WrongKey { .. }))));
@@ -128,7 +128,7 @@ async fn twenty_agents_run_on_while_the_master_key_changes_and_the_old_one_is_re
         assert!(agent.credentials().unwrap().api_key.is_some());
         agent.wait(&[Status::Running], PATIENCE).await.unwrap();
     }
-    plane.shutdown().await;
+    plane.shutdown(Agents::Leave).await;
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn a_change_of_the_master_key_that_was_interrupted_goes_on_at_the_next_sta
     let plane = installation.start(&file).await.unwrap();
     with_agents(&plane).await;
     let old = plane.vault().active_key();
-    plane.shutdown().await;
+    plane.shutdown(Agents::Leave).await;
     // As a service leaves it that was killed right after it had written the new key.
     MasterKey::add_to(&file).unwrap();
     assert_eq!(keys_in(&file), 2);
@@ -147,10 +147,10 @@ async fn a_change_of_the_master_key_that_was_interrupted_goes_on_at_the_next_sta
     let new = plane.vault().active_key();
     assert_ne!(new, old);
     assert_eq!(keys_in_use(&plane).await, [new]);
-    plane.shutdown().await;
+    plane.shutdown(Agents::Leave).await;
     let plane = installation.start(&file).await.unwrap();
     assert_eq!((plane.vault().active_key(), plane.vault().keys()), (new, 1));
-    plane.shutdown().await;
+    plane.shutdown(Agents::Leave).await;
 }
 
 /// Changes the key and is killed in the `n`-th commit from then on; `false`: it was done before that.
@@ -184,7 +184,7 @@ fn a_change_of_the_master_key_that_is_killed_at_any_commit_ends_at_the_next_star
     run_until_killed(&installation.fakes, async {
         let plane = installation.start(&file).await.unwrap();
         with_agents(&plane).await;
-        plane.shutdown().await;
+        plane.shutdown(Agents::Leave).await;
     });
     for cut in [Cut::Before, Cut::After] {
         let mut changes = 0;
@@ -202,7 +202,7 @@ fn a_change_of_the_master_key_that_is_killed_at_any_commit_ends_at_the_next_star
                     assert_eq!((tally.starts.len(), tally.pairings), (1, 1), "it ran on: {cut:?} {n}");
                     assert!(plane.agent(view.record.id).unwrap().credentials().unwrap().api_key.is_some());
                 }
-                plane.shutdown().await;
+                plane.shutdown(Agents::Leave).await;
                 // Something else may have been the commit, before there was a new key.
                 if std::fs::read(&file).unwrap() != std::fs::read(&old).unwrap() {
                     changes += 1;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
-use zeroone::control::{NewUser, Settings};
+use zeroone::control::{Agents, NewUser, Settings};
 use zeroone::domain::{Plan, Status};
 use zeroone::testkit::{self, FakeDisk, Fakes};
 use zeroone::usage::Ring;
@@ -35,7 +35,7 @@ async fn each_minute_is_written_down_and_outlives_a_restart() {
     let service = plane.figures(Ring::Minutes).await.unwrap();
     assert_eq!(service.iter().map(|(_, point)| point.answered).sum::<u64>(), 3, "the only agent's: {service:?}");
     let id = agent.id();
-    plane.shutdown().await;
+    plane.shutdown(Agents::Leave).await;
 
     let plane = testkit::start(&fakes, &disk, settings).await.unwrap();
     let agent = plane.agent(id).unwrap();

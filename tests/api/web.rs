@@ -161,7 +161,7 @@ async fn a_nested_router_keeps_its_prefix_and_takes_the_embedders_caller() {
     assert_eq!((status, &problem["instance"]), (404, &json!("/zo/api/nothing")));
     let (_, _, document) = call(&app, "GET", "/zo/api/openapi.json", &json!({})).await;
     assert_eq!(document["servers"], json!([{"url": "/zo"}]));
-    plane.shutdown().await;
+    plane.shutdown(zeroone::control::Agents::Leave).await;
 }
 
 #[tokio::test]
@@ -170,5 +170,5 @@ async fn a_caller_among_the_extensions_is_ignored_unless_trusted() {
     let caller = Caller::new(test.user, Scopes::all());
     let app: Router = router(test.plane.clone(), HttpOptions::default()).layer(axum::Extension(caller));
     assert_eq!(call(&app, "GET", "/api/agents", &json!({})).await.0, 401);
-    test.plane.shutdown().await;
+    test.plane.shutdown(zeroone::control::Agents::Leave).await;
 }

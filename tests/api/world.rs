@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use zeroone::control::{AccountSettings, ControlPlane, KeyFile, NewKey, NewUser, Orphans, Registration, Settings};
+use zeroone::control::{
+    AccountSettings, Agents, ControlPlane, KeyFile, NewKey, NewUser, Orphans, Registration, Settings,
+};
 use zeroone::domain::{
     AgentId, ApiKey, HostPort, ModelQuestion, ModelRefusal, Origin, Plan, PortRange, Profile, Scope, Scopes, Slug,
     UserId,
@@ -149,7 +151,7 @@ impl World {
     /// Ends the service and starts it again on the same store and engine.
     pub async fn restart(&mut self) {
         self.options.closing.cancel();
-        self.plane.shutdown().await;
+        self.plane.shutdown(Agents::Leave).await;
         (&mut self.server).await.unwrap().unwrap();
         self.options.closing = CancellationToken::new();
         self.plane = testkit::start(&self.fakes, &self.disk, self.settings.clone()).await.unwrap();

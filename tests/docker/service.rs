@@ -7,7 +7,7 @@ use std::time::Duration;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{InspectContainerOptions, UploadToContainerOptionsBuilder};
 use tempfile::TempDir;
-use zeroone::control::{AgentHandle, ControlPlane, NewAgent, NewUser, Settings, StartError, Timing};
+use zeroone::control::{AgentHandle, Agents, ControlPlane, NewAgent, NewUser, Settings, StartError, Timing};
 use zeroone::domain::{AgentId, Channels, HostPort, MemoryBackend, Plan, PortRange, Slug, Status, Telegram, UserId};
 use zeroone::runtime::StagedFile;
 use zeroone::runtime::archive;
@@ -51,7 +51,7 @@ impl<'a> Service<'a> {
 
     /// Ends the service and starts it again on what `change` leaves of its store.
     pub(crate) async fn reopen(&mut self, change: impl AsyncFnOnce(&Store)) {
-        self.plane.shutdown().await;
+        self.plane.shutdown(Agents::Leave).await;
         let store = store(self.world, &self.data);
         change(&store).await;
         store.close().await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use zeroone::control::{EventsError, NewUser, Settings};
+use zeroone::control::{Agents, EventsError, NewUser, Settings};
 use zeroone::domain::{AgentId, Plan, Status};
 use zeroone::store::{Event, EventKind, LogEntry};
 use zeroone::testkit::{self, FakeDisk, Fakes, new_agent};
@@ -45,7 +45,7 @@ async fn event_stream_misses_and_repeats_nothing_across_restarts_and_removals() 
             let beyond = plane.events(position + 1).next().await;
             assert_eq!(beyond, Err(EventsError::Ahead { newest: position }));
         }
-        plane.shutdown().await;
+        plane.shutdown(Agents::Leave).await;
         assert_eq!(plane.events(position).next().await, Ok(None), "a stream ends with its control plane");
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use zeroone::control::{Builder, ControlPlane, NewUser, StartError};
+use zeroone::control::{Agents, Builder, ControlPlane, NewUser, StartError};
 use zeroone::domain::{Plan, Status};
 use zeroone::store::{Store, StoreOptions};
 use zeroone::testkit::{self, Condition, FakeDisk, Fakes, TestPlane, new_agent};
@@ -46,7 +46,7 @@ async fn a_copy_beside_the_original_is_refused_and_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn after_an_orderly_end_a_copy_starts_at_once_and_adopts_what_is_newer() {
     let (world, copied) = original(122).await;
-    world.plane.shutdown().await;
+    world.plane.shutdown(Agents::Leave).await;
     let plane = copy(&world.fakes, &copied, "the copy").start().await.unwrap();
     until("both have records", || plane.agents(None, None, 10, &[]).agents.len() == 2).await;
     assert_eq!(world.fakes.engine().volumes().len(), 2, "no data was removed");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use zeroone::control::recover::{self, RecoverError};
-use zeroone::control::{AgentHandle, AgentPatch, Orphans, Settings};
+use zeroone::control::{AgentHandle, AgentPatch, Agents, Orphans, Settings};
 use zeroone::domain::{Credentials, Plan, Provider, Status};
 use zeroone::internal::lifecycle::Code;
 use zeroone::store::{Store, StoreOptions};
@@ -20,7 +20,7 @@ async fn a_lost_store_is_made_anew_from_what_runs() {
     free.credentials = Credentials::default();
     let free = world.plane.create_agent(world.user, free).await.unwrap();
     free.wait(&[Status::Running], PATIENCE).await.unwrap();
-    world.plane.shutdown().await;
+    world.plane.shutdown(Agents::Leave).await;
 
     let runtime = world.fakes.runtime();
     let found = recover::find(&*runtime).await.unwrap();
@@ -62,7 +62,7 @@ async fn orphans_of_an_unknown_owner_are_kept_unless_an_administrator_wants_them
     for (orphans, left) in [(Orphans::Remove, 0), (Orphans::Report, 1), (Orphans::Adopt, 1)] {
         let world = testkit::plane(32, Plan::Pro).await;
         world.running("Ada").await;
-        world.plane.shutdown().await;
+        world.plane.shutdown(Agents::Leave).await;
         let settings = Settings { orphans, ..Settings::default() };
         let plane = testkit::start(&world.fakes, &FakeDisk::new(), settings).await.unwrap();
         // Not at first sight: its record might be on its way.

@@ -8,6 +8,7 @@ mod lease;
 mod lives;
 mod lost;
 mod seams;
+mod shutdown;
 mod unusable;
 mod upgrades;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use zeroone::control::{AgentPatch, CommandError, ControlPlane, DeliveryError, NewUser};
+use zeroone::control::{AgentPatch, Agents, CommandError, ControlPlane, DeliveryError, NewUser};
 use zeroone::domain::{AgentId, Plan, Status, UserId};
 use zeroone::store::{CommitFault, Store, StoreOptions};
 use zeroone::testkit::{self, Call, FakeDisk, Fakes, Fault, Faults, GatewayBehavior, Image, message, new_agent};
@@ -224,7 +224,7 @@ async fn a_shutdown_ends_jobs_and_refuses_messages_on_hold() {
     };
     tokio::time::sleep(Duration::from_secs(1)).await;
     let begun = tokio::time::Instant::now();
-    world.plane.shutdown().await;
+    world.plane.shutdown(Agents::Leave).await;
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert_eq!(held.await.unwrap().err(), Some(DeliveryError::Closing));
     let creates = world.fakes.engine().tally(agent.id()).creates;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use zeroone::control::{NewAgent, UpgradeError};
+use zeroone::control::{Agents, NewAgent, UpgradeError};
 use zeroone::domain::{MemoryBackend, Profile, UpgradeStage};
 use zeroone::runtime::ContainerRuntime;
 use zeroone::testkit::FakeImage;
@@ -173,7 +173,7 @@ async fn upgrade_goes_on_after_the_service_was_restarted() {
             until("the rehearsal's instance", two).await;
         }
         let id = agent.id();
-        world.plane.shutdown().await;
+        world.plane.shutdown(Agents::Leave).await;
         drop(agent);
         world.plane = testkit::start(&world.fakes, &world.disk, zeroone::control::Settings::default()).await.unwrap();
         let agent = world.plane.agent(id).unwrap();
@@ -207,7 +207,7 @@ async fn rehearsal_whose_agent_is_deleted_while_the_service_dies_leaves_nothing(
     agent.delete().await.unwrap();
     assert!(agent.gone(PATIENCE).await);
     drop(agent);
-    world.plane.shutdown().await;
+    world.plane.shutdown(Agents::Leave).await;
     assert_eq!(world.fakes.engine().volumes().len(), 1, "it was cut off");
     world.plane = testkit::start(&world.fakes, &world.disk, zeroone::control::Settings::default()).await.unwrap();
     until("nothing is left", || world.fakes.engine().volumes().is_empty()).await;

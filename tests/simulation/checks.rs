@@ -130,6 +130,11 @@ async fn broken(invariant: Invariant) -> Vec<Violation> {
         | Invariant::NewsOfThisRun
         | Invariant::WaitsAreKept
         | Invariant::RestartsBudgeted => in_the_feed(&mut inspector, shown, invariant),
+        Invariant::Own(name) => {
+            let mut inspector = inspector.with_invariant(name, |_| Err("never".into()));
+            inspector.step(&shown.snapshot, &shown.observed);
+            return inspector.violations();
+        }
         Invariant::NothingStuck | Invariant::IntentIsFact | Invariant::NoLeftovers | Invariant::WishesHold => {
             at_rest(&mut inspector, shown, invariant);
         }
@@ -207,6 +212,53 @@ async fn every_check_can_fail() {
         let guarded = matches!(invariant, Invariant::IntentFirst | Invariant::OneOperation);
         assert!(guarded || found.len() == 1, "{invariant:?} alone is broken: {found:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invariant_of_ones_own_is_asked_with_the_others_and_keeps_what_it_saw() {
+    let world = testkit::plane(1, Plan::Pro).await;
+    let runtime = world.fakes.runtime();
+    let mut seen = Vec::new();
+    let mut inspector = Inspector::new().with_invariant("no agent is added", move |moment| {
+        seen.push((moment.snapshot.agents.len(), moment.instances.len(), moment.at_rest));
+        if seen.iter().any(|it| it.0 != seen[0].0) { Err(format!("{seen:?}")) } else { Ok(()) }
+    });
+    world.running("Ada").await;
+    assert_eq!(inspector.check(&world.plane, &*runtime, true).await, Ok(Vec::new()));
+    world.running("Bob").await;
+    let found = inspector.check(&world.plane, &*runtime, false).await.expect("both can be read");
+    let told: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["no agent is added: [(1, 1, false), (1, 1, true), (2, 2, false)]"]);
+}
+
+/// All transitions of a fleet that is hit by faults, with their times.
+async fn history(seed: u64) -> Vec<String> {
+    let world = testkit::plane(seed, Plan::Pro).await;
+    let agents = [world.running("Ada").await, world.running("Bob").await];
+    for _ in 0..4 {
+        agents.iter().for_each(|agent| drop(world.fakes.engine().crash(agent.id())));
+        tokio::time::sleep(Duration::from_secs(40)).await;
+    }
+    let mut told = Vec::new();
+    for agent in agents {
+        let entries = agent.events(0, usize::MAX).await.expect("the store answers");
+        told.extend(entries.iter().map(|entry| format!("{} {entry:?}", agent.id())));
+    }
+    told
+}
+
+#[test]
+fn a_seed_gives_its_history_again_to_the_nanosecond() {
+    let run = |seed| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().start_paused(true).build().expect("a runtime").block_on(history(seed))
+    };
+    for seed in 0..5 {
+        let first = run(seed);
+        assert!(first.len() > 10, "{first:?}");
+        assert_eq!(first, run(seed), "seed {seed}");
+    }
+    assert_ne!(run(1), run(2));
 }
 
 #[tokio::test(start_paused = true)]

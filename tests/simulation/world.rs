@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::broadcast::Receiver;
 use tokio::task::yield_now;
 use tokio::time::sleep;
-use zeroone::control::{ControlPlane, DeliveryError, FeedEntry, NewUser};
+use zeroone::control::{Agents, ControlPlane, DeliveryError, FeedEntry, NewUser};
 use zeroone::domain::{AgentId, HostPort, InstallationId, Plan, Slug, Status, UserId};
 use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec};
 use zeroone::store::{Crash, Snapshot, Store, StoreOptions};
@@ -160,7 +160,7 @@ impl World {
             }
         }
         if self.random.chance(300) {
-            service.plane.shutdown().await;
+            service.plane.shutdown(Agents::Leave).await;
         }
     }
 

@@ -6,7 +6,7 @@ use chaos_kit::ask_any;
 use zeroone::control::{ControlPlane, NewUser};
 use zeroone::domain::{Plan, Status};
 use zeroone::store::{Store, StoreOptions};
-use zeroone::testkit::{self, Call, Condition, FakeDisk, Fakes, Fault, Faults, GatewayFault, Odds, new_agent};
+use zeroone::testkit::{self, Call, Condition, FakeDisk, Fakes, Fault, Faults, GatewayFault, Odds};
 
 const QUESTION: &str = r#"{"message":"anyone?"}"#;
 
@@ -59,7 +59,7 @@ async fn a_fleet_comes_up_whatever_the_engine_does_to_calls() {
         let user = NewUser { email: "ada@example.com".into(), plan: Plan::Pro, limits: None };
         let user = plane.create_user(user).await.expect("a new store takes a user").id;
         for n in 0..10 {
-            plane.create_agent(user, new_agent(&format!("Agent {n}"))).await.expect("within the plan");
+            plane.create_agent(user, fakes.new_agent(&format!("Agent {n}"))).await.expect("within the plan");
         }
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(faults.injected() > 0);

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -15,7 +16,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use zeroone::accounts::Caller;
-use zeroone::control::{ControlPlane, CreationRule, Denied, NewUser};
+use zeroone::control::{Agents, ControlPlane, CreationRule, Denied, NewUser};
 use zeroone::domain::{Plan, Scopes};
 use zeroone::http::{HttpOptions, router};
 use zeroone::runtime::process::{ProcessOptions, ProcessRuntime};
@@ -47,8 +48,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .start()
         .await?;
     visit(app(plane.clone())).await?;
-    plane.stop_all(std::time::Duration::from_secs(30)).await;
-    plane.shutdown().await;
+    // A real service would let its agents run on, `Agents::Leave`: the data of this one goes with it.
+    let left = plane.shutdown(Agents::Stop { within: Duration::from_secs(30) }).await;
+    expect("nothing is left running", left.is_empty())?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zeroone::control::{ControlPlane, NewAgent, NewUser};
+use zeroone::control::{Agents, ControlPlane, NewAgent, NewUser};
 use zeroone::domain::{Credentials, Plan, Provider, SpecPatch, Status};
 use zeroone::runtime::ContainerRuntime;
 use zeroone::runtime::process::{ProcessOptions, ProcessRuntime};
@@ -56,6 +56,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
             _ => println!("{:3}  gone", event.offset),
         }
     }
-    plane.shutdown().await;
+    plane.shutdown(Agents::Leave).await;
     Ok(())
 }

@@ -35,6 +35,7 @@ pub(super) async fn apply(services: &Services, change: AccountChange) -> Result<
         AccountChange::OpenSession { session, spends, replaces } => {
             sign_in::open_session(services, *session, spends, replaces).await
         }
+        #[cfg(feature = "server")]
         AccountChange::UseSession(session) => sign_in::use_session(services, *session).await,
         AccountChange::EndSessions { user, which } => sign_in::end_sessions(services, user, which).await,
         AccountChange::AddTicket(ticket) => sign_in::add_ticket(services, *ticket).await,

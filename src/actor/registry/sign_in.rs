@@ -53,6 +53,7 @@ pub(super) async fn open_session(
     Ok(())
 }
 
+#[cfg(feature = "server")]
 pub(super) async fn use_session(services: &Services, session: SessionRecord) -> Result<(), AccountRefusal> {
     // It may have ended since it was presented, and must not come back.
     if services.accounts.session_records_of(session.user).iter().all(|it| it.id != session.id) {

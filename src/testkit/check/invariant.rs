@@ -6,6 +6,7 @@ use crate::domain::AgentId;
 
 /// What must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Invariant {
     /// An acknowledged create is in the store until its deletion was asked for.
     CreatesAreKept,
@@ -63,10 +64,12 @@ pub enum Invariant {
     TokensWork,
     /// At rest: a restart of the service costs a RUNNING agent nothing, no start and no pairing.
     RestartsCostNothing,
+    /// One of the caller's own, by [`Inspector::with_invariant`](super::Inspector::with_invariant).
+    Own(&'static str),
 }
 
 impl Invariant {
-    /// All of them.
+    /// All that the kit itself has.
     pub const ALL: [Self; 28] = [
         Self::CreatesAreKept,
         Self::OneInstance,
@@ -115,7 +118,10 @@ impl Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.invariant)?;
+        match self.invariant {
+            Invariant::Own(name) => f.write_str(name)?,
+            invariant => write!(f, "{invariant:?}")?,
+        }
         if let Some(agent) = self.agent {
             write!(f, " (agent {agent})")?;
         }

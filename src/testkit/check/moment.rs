@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Inspector, Invariant, Violation};
+use super::{Inspector, Invariant, Moment, Violation};
 use crate::domain::{AgentId, Status, UserId};
 use crate::lifecycle::{Phase, Step};
 use crate::runtime::{InstanceState, ObservedInstance};
@@ -12,6 +12,7 @@ use crate::view::Page;
 impl Inspector {
     /// Everything that holds at every moment.
     pub fn step(&mut self, snapshot: &Snapshot, observed: &[ObservedInstance]) {
+        self.own_invariants(Moment { snapshot, instances: observed, at_rest: false });
         self.allocations(snapshot);
         self.quotas(snapshot);
         let stored: BTreeMap<AgentId, &StoredAgent> =

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Inspector, Invariant, Violation, Wish};
+use super::{Inspector, Invariant, Moment, Violation, Wish};
 use crate::control::DeliveryError;
 use crate::domain::{AgentId, Status, UserId};
 use crate::runtime::ObservedInstance;
@@ -13,6 +13,7 @@ use crate::zeroclaw::client::WebhookAnswer;
 impl Inspector {
     /// Everything that holds when nothing is under way.
     pub fn at_rest(&mut self, snapshot: &Snapshot, observed: &[ObservedInstance]) {
+        self.own_invariants(Moment { snapshot, instances: observed, at_rest: true });
         let seen: BTreeMap<AgentId, &ObservedInstance> =
             observed.iter().map(|instance| (instance.key.agent, instance)).collect();
         for stored in &snapshot.agents {

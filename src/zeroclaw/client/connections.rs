@@ -192,6 +192,7 @@ impl<B> Lease<B> {
     }
 
     /// Lets the connection go on by itself: it changes its protocol.
+    #[cfg(feature = "server")]
     pub(crate) fn release(self) {
         if let Some(wire) = self.open.wire {
             tokio::spawn(wire);
