@@ -24,6 +24,8 @@ pub use self::passwords::{Busy, Passwords};
 use self::sessions::Session;
 pub use self::slowdown::Slowdown;
 
+/// Users, keys, sessions and tickets in memory, as they are committed: reading never waits for the store. Changes go by
+/// [`ControlPlane`](crate::control::ControlPlane).
 #[derive(Default)]
 pub struct Accounts {
     inner: RwLock<Inner>,
@@ -62,12 +64,15 @@ impl Key {
 /// Who is calling, and what they may do.
 #[derive(Debug, Clone)]
 pub struct Caller {
+    /// Whose agents and keys the call is about.
     pub user: UserId,
     /// The key that was presented; none for a session, and for a caller that an embedder has authenticated.
     pub key: Option<KeyId>,
     /// The session whose cookie was presented.
     pub session: Option<SessionId>,
+    /// What the key, the session or the embedder allows.
     pub scopes: Scopes,
+    /// When the key or the session stops working by itself; `None` for never.
     pub expires_at: Option<Timestamp>,
     ended: CancellationToken,
 }
@@ -87,6 +92,7 @@ impl Caller {
         Self { user, key: None, session: None, scopes, expires_at: None, ended: CancellationToken::new() }
     }
 
+    /// Whether the scope is among those of the caller. What a user's role allows is not looked at.
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(scope)
     }
@@ -151,10 +157,12 @@ impl Accounts {
         })
     }
 
+    /// The user, also one who is suspended or being deleted; `None` once they are gone.
     pub fn user(&self, id: UserId) -> Option<UserRecord> {
         self.read().users.get(&id).cloned()
     }
 
+    /// The same by e-mail address, compared as it is written. Looks at every user.
     pub fn user_by_email(&self, email: &str) -> Option<UserRecord> {
         self.read().users.values().find(|user| user.email == email).cloned()
     }

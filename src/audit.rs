@@ -32,6 +32,7 @@ struct Found {
 }
 
 impl Acting {
+    /// An action that begins; `record` is what is written of it once it is done.
     pub fn new(record: AuditRecord) -> Arc<Self> {
         Arc::new(Self { record, found: Mutex::default(), written: AtomicBool::new(false) })
     }
@@ -41,6 +42,7 @@ impl Acting {
         self.written.load(Ordering::Acquire)
     }
 
+    /// The line as it is written with this end. `code` is that of the refusal, as in a problem's type.
     pub fn record(&self, outcome: AuditOutcome, code: Option<&str>) -> AuditRecord {
         let found = *self.found.lock().unwrap_or_else(PoisonError::into_inner);
         AuditRecord {

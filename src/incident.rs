@@ -44,9 +44,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All kinds, in the order of their declaration.
     pub const ALL: [Self; 8] =
         [Self::Exit, Self::Oom, Self::Probe, Self::Token, Self::Engine, Self::Operator, Self::Model, Self::Service];
 
+    /// The name in the API and in labels of metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Exit => "exit",
@@ -129,6 +131,7 @@ pub enum State {
 }
 
 impl State {
+    /// The name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -144,11 +147,15 @@ impl State {
 pub struct Incident {
     /// Of the entry that it was found with; grows along an agent's incidents.
     pub seq: u64,
+    /// What brought it about.
     pub kind: Kind,
     /// What exactly, as in the timeline.
     pub code: String,
+    /// What the timeline's entry says beyond the code, without secrets.
     pub detail: Option<String>,
+    /// The code with which the instance ended, 128 and more for a signal; `None` if it did not end.
     pub exit_code: Option<i32>,
+    /// How it stands, as far as the entries go.
     pub state: State,
     /// The attempt that it ended with, or that is under way.
     pub attempt: u64,
@@ -156,9 +163,13 @@ pub struct Incident {
     pub detected_at: Timestamp,
     /// When the last wait before an attempt began.
     pub back_off_at: Option<Timestamp>,
+    /// When the instance was started.
     pub started_at: Option<Timestamp>,
+    /// When its gateway first answered.
     pub healthy_at: Option<Timestamp>,
+    /// When the gateway gave a new token.
     pub paired_at: Option<Timestamp>,
+    /// When the agent was RUNNING again, or the incident was abandoned; `None` while it is open.
     pub ended_at: Option<Timestamp>,
 }
 

@@ -45,8 +45,10 @@
 //! `process`, `docker`: runtimes. `server`: the HTTP API as an axum router. `console`: the web console. `gateway`: the embedded gateway. `cli`: the
 //! program. `testkit`: fakes, fault injection and invariants for tests of one's own. Without any: the supervisor alone.
 
+#[deny(missing_docs)]
 pub mod accounts;
 mod actor;
+#[deny(missing_docs)]
 pub mod audit;
 mod backoff;
 #[cfg(feature = "cli")]
@@ -61,6 +63,7 @@ pub mod domain;
 pub mod gateway;
 #[cfg(feature = "server")]
 pub mod http;
+#[deny(missing_docs)]
 pub mod incident;
 mod ledger;
 mod lifecycle;
@@ -76,7 +79,9 @@ pub mod telemetry;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod usage;
+#[deny(missing_docs)]
 pub mod vault;
+#[deny(missing_docs)]
 pub mod view;
 pub mod zeroclaw;
 

@@ -43,11 +43,20 @@ impl fmt::Debug for RingKeyId {
 
 /// Why a sealed value does not open. Names the key, never the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum VaultError {
+    /// The key is in no ring that was given: nothing is wrong with the data.
     #[error("sealed with key {key}, which is not in the key ring; add that master key to the ring")]
-    UnknownKey { key: RingKeyId },
+    UnknownKey {
+        /// The one that it was sealed with.
+        key: RingKeyId,
+    },
+    /// The key is known, and the value or its place is not the one that was sealed.
     #[error("does not open with key {key}: the data was altered, or belongs to another place")]
-    Refused { key: RingKeyId },
+    Refused {
+        /// The one that it was sealed with.
+        key: RingKeyId,
+    },
 }
 
 /// Seals with the active key of a ring and opens with any of them.
@@ -98,6 +107,7 @@ impl Period {
 }
 
 impl Vault {
+    /// A vault with this ring: it seals with the active key, and opens with all.
     pub fn new(master: &MasterKey) -> Self {
         Self { ring: RwLock::new(master.ring().map(RingKey::new).collect()) }
     }

@@ -26,12 +26,14 @@ use crate::zeroclaw::client::ModelFailure;
 pub struct AgentView {
     /// As it is committed.
     pub record: AgentRecord,
+    /// The port of the host that is reserved for it; `None` where agents have addresses of their own.
     pub port: Option<HostPort>,
     /// How to reach its gateway; only while it is RUNNING and its run is known.
     pub access: Option<Arc<Access>>,
 }
 
 impl AgentView {
+    /// The status of the committed record.
     pub const fn status(&self) -> Status {
         self.record.state.status()
     }
@@ -40,15 +42,20 @@ impl AgentView {
 /// The way to a running agent's gateway.
 #[derive(Debug)]
 pub struct Access {
+    /// Where the gateway listens, as seen from the service.
     pub endpoint: SocketAddr,
+    /// The bearer token that it accepts.
     pub token: Secret<String>,
+    /// The attempt whose run it is: another one has another token.
     pub attempt: u64,
 }
 
 /// What is measured, not decided: kept in memory only.
 #[derive(Debug, Clone, Default)]
 pub struct Vitals {
+    /// When the gateway last answered a health check.
     pub last_health_at: Option<Timestamp>,
+    /// The engine's last figures of CPU and memory; `None` before the first.
     pub usage: Option<Usage>,
     /// Since when the engine has not answered for the instance.
     pub unknown_since: Option<Timestamp>,
@@ -90,6 +97,7 @@ struct Order {
 /// One page of a list.
 #[derive(Debug, Clone)]
 pub struct Page {
+    /// In the order of creation.
     pub agents: Vec<Arc<AgentView>>,
     /// Where the next page begins, if there is one.
     pub next: Option<AgentId>,
@@ -129,6 +137,7 @@ impl Views {
         }
     }
 
+    /// The agent as it was committed last.
     pub fn get(&self, id: AgentId) -> Option<Arc<AgentView>> {
         self.entries.get(&id).map(|entry| Arc::clone(&entry.view.borrow()))
     }
@@ -138,14 +147,17 @@ impl Views {
         self.slugs.get(slug).map(|id| *id.value())
     }
 
+    /// Every later view; a slow reader sees the latest alone. It ends when the agent is gone.
     pub fn subscribe(&self, id: AgentId) -> Option<watch::Receiver<Arc<AgentView>>> {
         self.entries.get(&id).map(|entry| entry.view.subscribe())
     }
 
+    /// The queue of messages to the agent.
     pub fn send_queue(&self, id: AgentId) -> Option<Arc<SendQueue>> {
         self.entries.get(&id).map(|entry| Arc::clone(&entry.send_queue))
     }
 
+    /// A copy of what was measured; empty for an agent that is gone.
     pub fn vitals(&self, id: AgentId) -> Vitals {
         let vitals = self.entries.get(&id).map(|entry| Arc::clone(&entry.vitals));
         vitals.map(|v| v.read().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default()
@@ -158,6 +170,7 @@ impl Views {
         Some(look(&vitals))
     }
 
+    /// Changes what was measured; nothing happens where the agent is gone.
     pub fn update_vitals(&self, id: AgentId, change: impl FnOnce(&mut Vitals)) {
         let vitals = self.entries.get(&id).map(|entry| Arc::clone(&entry.vitals));
         if let Some(vitals) = vitals {
@@ -165,10 +178,12 @@ impl Views {
         }
     }
 
+    /// How many agents there are.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

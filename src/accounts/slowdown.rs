@@ -34,6 +34,7 @@ struct Failed {
 }
 
 impl<K: Clone + Hash + Eq> Slowdown<K> {
+    /// The first `free` failures cost no wait; from then on waits grow up to `longest`.
     pub fn new(free: u32, longest: Duration) -> Self {
         Self { free, longest, failed: Mutex::default() }
     }

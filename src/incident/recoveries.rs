@@ -16,7 +16,9 @@ pub const BOUNDS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 /// The recoveries from one kind of incident, from detected to RUNNING.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Recovery {
+    /// How many there were.
     pub count: u64,
+    /// How long they took together.
     pub sum: Duration,
     /// How many took no longer than each of [`BOUNDS`] and longer than the one before it.
     pub buckets: [u64; BOUNDS.len()],
@@ -52,6 +54,7 @@ impl Recoveries {
         self.readings.remove(&agent);
     }
 
+    /// What was counted so far, one line for each kind.
     pub fn counted(&self) -> [(Kind, Recovery); Kind::ALL.len()] {
         let counted = *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         Kind::ALL.map(|kind| (kind, counted[kind as usize]))

@@ -36,20 +36,39 @@ pub enum MasterKeySource {
 
 /// Why there is no master key. Never holds what was read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MasterKeyError {
+    /// The text is no key ring.
     #[error("{origin} is no master key: expected 32 bytes as 64 hex digits or base64, several separated by commas")]
-    Malformed { origin: String },
+    Malformed {
+        /// What holds the text, such as `the file /etc/zeroone/master.key`.
+        origin: String,
+    },
+    /// Others may read the file, so it is not used.
     #[error("the master key file {path} can be read by others (mode {mode:03o}); run: chmod 600 {path}")]
-    Exposed { path: String, mode: u32 },
+    Exposed {
+        /// The file.
+        path: String,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// There is no file where one must be.
     #[error(
         "the master key file {path} is not there, and without it nothing sealed can be opened; put the copy back, or name \
          its place by ZEROONE_MASTER_KEY_FILE"
     )]
-    Missing { path: String },
+    Missing {
+        /// Where it was looked for.
+        path: String,
+    },
+    /// The system refused the file.
     #[error("cannot {action} the master key file {path}; run as its owner, or correct its permissions")]
     Io {
+        /// What was tried, as a verb.
         action: &'static str,
+        /// The file.
         path: String,
+        /// What the system said.
         #[source]
         source: io::Error,
     },

@@ -21,9 +21,12 @@ pub struct Sealed(Arc<[u8]>);
 
 /// Bytes that no vault has made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SealedError {
+    /// Fewer bytes than the smallest sealed value has.
     #[error("a sealed value is too short")]
     Short,
+    /// The first byte names a format of a later version of the program.
     #[error("a sealed value has version {0}, which this program does not know")]
     Version(u8),
 }
@@ -39,6 +42,7 @@ impl Sealed {
         }
     }
 
+    /// The bytes that [`Sealed::from_bytes`] takes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::Semaphore;
 
+/// Messages to one agent that wait, and the one that is under way.
 #[derive(Debug)]
 pub struct SendQueue {
     /// One message at a time passes from waiting to sending, first come first served: held messages keep their order.

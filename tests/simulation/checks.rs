@@ -138,6 +138,7 @@ async fn broken(invariant: Invariant) -> Vec<Violation> {
         Invariant::NothingStuck | Invariant::IntentIsFact | Invariant::NoLeftovers | Invariant::WishesHold => {
             at_rest(&mut inspector, shown, invariant);
         }
+        other => panic!("no history that breaks {other:?}"),
     }
     inspector.violations()
 }
