@@ -237,7 +237,9 @@ async fn history(seed: u64) -> Vec<String> {
     let world = testkit::plane(seed, Plan::Pro).await;
     let agents = [world.running("Ada").await, world.running("Bob").await];
     for _ in 0..4 {
-        agents.iter().for_each(|agent| drop(world.fakes.engine().crash(agent.id())));
+        for agent in &agents {
+            world.fakes.engine().crash(agent.id());
+        }
         tokio::time::sleep(Duration::from_secs(40)).await;
     }
     let mut told = Vec::new();
