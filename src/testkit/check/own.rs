@@ -16,9 +16,12 @@ pub struct Moment<'a> {
     pub at_rest: bool,
 }
 
+/// Answers what is wrong.
+type Holds = dyn FnMut(Moment<'_>) -> Result<(), String> + Send;
+
 pub(super) struct Own {
     name: &'static str,
-    holds: Box<dyn FnMut(Moment<'_>) -> Result<(), String> + Send>,
+    holds: Box<Holds>,
 }
 
 impl Inspector {
