@@ -1,11 +1,13 @@
 //! What a child prints, line by line, with a limit: a test whose line never comes fails and says so, it does not hang.
 
 use std::io::{BufRead as _, BufReader, Read};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 /// How long a child may print nothing; far longer than it ever should on a busy machine.
 const SILENCE: Duration = Duration::from_secs(90);
+/// Lines that a test has not asked for yet; more than any of these children prints.
+const MOST: usize = 1 << 16;
 
 /// The lines of a child's output until it ends. They are read as they come, so the child never waits for the test.
 pub struct Lines {
@@ -15,7 +17,7 @@ pub struct Lines {
 
 impl Lines {
     pub fn of(output: impl Read + Send + 'static) -> Self {
-        let (sender, read) = channel();
+        let (sender, read) = sync_channel(MOST);
         std::thread::spawn(move || {
             let lines = BufReader::new(output).lines().map_while(Result::ok);
             // Read to the end also when nobody wants them any more: a closed pipe would end the child.
