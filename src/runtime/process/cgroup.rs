@@ -287,7 +287,7 @@ mod tests {
             paths.sort();
             paths
         };
-        assert_eq!(paths(groups.here()), [here.clone()]);
+        assert_eq!(paths(groups.here()), std::slice::from_ref(&here));
         assert_eq!(paths(groups.everywhere()), [here, before]);
         assert!(groups.here()[0].is_of(agent) && !groups.here()[0].is_of(AgentId::new()));
     }
