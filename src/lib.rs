@@ -58,6 +58,7 @@ pub mod config;
 #[cfg(feature = "console")]
 pub mod console;
 pub mod control;
+#[deny(missing_docs)]
 pub mod domain;
 #[cfg(feature = "gateway")]
 pub mod gateway;

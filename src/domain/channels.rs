@@ -10,40 +10,54 @@ use super::secret::Secret;
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Channels {
+    /// A Telegram bot.
     pub telegram: Option<Telegram>,
+    /// A Discord bot.
     pub discord: Option<Discord>,
+    /// A Slack app.
     pub slack: Option<Slack>,
 }
 
+/// A bot of Telegram, made with its @BotFather.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Telegram {
+    /// What Telegram knows the bot by.
     #[cfg_attr(feature = "server", schema(value_type = String))]
     pub bot_token: Secret<String>,
+    /// User names or ids that it listens to; empty for everyone.
     #[serde(default)]
     pub allowed_users: Vec<String>,
 }
 
+/// A bot of Discord.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Discord {
+    /// What Discord knows the bot by.
     #[cfg_attr(feature = "server", schema(value_type = String))]
     pub bot_token: Secret<String>,
+    /// The one server that it listens on; all that it was invited to where it is absent.
     pub guild_id: Option<String>,
+    /// User ids that it listens to; empty for everyone.
     #[serde(default)]
     pub allowed_users: Vec<String>,
 }
 
+/// An app of Slack.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Slack {
+    /// The app's `xoxb-…` token, to write with.
     #[cfg_attr(feature = "server", schema(value_type = String))]
     pub bot_token: Secret<String>,
+    /// The `xapp-…` token of Socket Mode, to listen with.
     #[cfg_attr(feature = "server", schema(value_type = Option<String>))]
     pub app_token: Option<Secret<String>>,
+    /// The one channel that it listens on; all that it is in where it is absent.
     pub channel_id: Option<String>,
 }
 
@@ -51,12 +65,16 @@ pub struct Slack {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelKind {
+    /// A Telegram bot.
     Telegram,
+    /// A Discord bot.
     Discord,
+    /// A Slack app.
     Slack,
 }
 
 impl ChannelKind {
+    /// Its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Telegram => "telegram",
@@ -72,6 +90,7 @@ const TOKEN_LENGTH: usize = 512;
 const ID_LENGTH: usize = 128;
 
 impl Channels {
+    /// Those that are configured.
     pub fn kinds(&self) -> Vec<ChannelKind> {
         let present = [
             self.telegram.as_ref().map(|_| ChannelKind::Telegram),
@@ -81,6 +100,7 @@ impl Channels {
         present.into_iter().flatten().collect()
     }
 
+    /// Whether none is configured.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

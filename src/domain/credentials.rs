@@ -6,7 +6,9 @@ use super::secret::Secret;
 /// What an agent needs to talk to its model and its channels, in clear text: in memory only, never stored like this.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
+    /// The model provider's key; none for a provider that needs none.
     pub api_key: Option<Secret<String>>,
+    /// The channels with their tokens.
     pub channels: Channels,
 }
 

@@ -9,7 +9,9 @@ use serde::Serialize;
 /// `pointer` is a JSON Pointer (RFC 6901) into the request body, `detail` a sentence with the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FieldError {
+    /// Where the field is, as a JSON Pointer into the body.
     pub pointer: String,
+    /// What is wrong and how to correct it, without what was sent.
     pub detail: String,
 }
 
@@ -18,6 +20,7 @@ pub struct FieldError {
 pub struct Problems(Vec<FieldError>);
 
 impl Problems {
+    /// Notes a field that cannot be accepted.
     pub fn push(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
         self.0.push(FieldError { pointer: pointer.into(), detail: detail.into() });
     }
@@ -27,10 +30,12 @@ impl Problems {
         parsed.map_err(|detail| self.push(pointer, detail)).ok()
     }
 
+    /// Whether nothing is wrong so far.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// All that was noted, in the order in which it was met.
     pub fn into_vec(self) -> Vec<FieldError> {
         self.0
     }

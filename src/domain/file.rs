@@ -9,6 +9,7 @@ use super::Secret;
 pub struct StagedFile {
     /// Relative to the data folder, e.g. `.zeroclaw/config.toml`.
     pub path: Cow<'static, str>,
+    /// All of it; it may hold secrets.
     pub content: Secret<Vec<u8>>,
     /// Unix permission bits.
     pub mode: u32,

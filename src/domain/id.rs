@@ -20,10 +20,12 @@ macro_rules! identifier {
                 Self(Uuid::now_v7())
             }
 
+            /// One that was stored before. Anything is taken; only [`new`](Self::new) gives those that sort by creation.
             pub const fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(Uuid::from_bytes(bytes))
             }
 
+            /// For storing it.
             pub const fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
             }

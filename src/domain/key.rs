@@ -12,14 +12,17 @@ use super::secret::Secret;
 pub struct ApiKey(Secret<String>);
 
 impl ApiKey {
+    /// What every key begins with, so that scanners of leaked secrets know it.
     pub const PREFIX: &str = "zo_";
 
+    /// A new key, from the system's source of randomness.
     pub fn generate() -> Self {
         let random: [u8; 32] = rand::random();
         let hex = random.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         Self(Secret::new(format!("{}{hex}", Self::PREFIX)))
     }
 
+    /// The key itself, to be shown once. The caller must not log or store it.
     pub const fn expose(&self) -> &String {
         self.0.expose()
     }
@@ -29,6 +32,7 @@ impl ApiKey {
         Self::hash_of(self.0.expose())
     }
 
+    /// The same for what a caller presents.
     pub fn hash_of(presented: &str) -> [u8; 32] {
         Sha256::digest(presented.as_bytes()).into()
     }
@@ -37,19 +41,25 @@ impl ApiKey {
 /// One thing that a key may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Scope {
+    /// See agents and what they do, without the secrets of their channels.
     #[serde(rename = "agents:read")]
     AgentsRead,
+    /// Make, change, start, stop and delete agents; see the secrets of their channels.
     #[serde(rename = "agents:write")]
     AgentsWrite,
+    /// Talk to agents.
     #[serde(rename = "messages:send")]
     MessagesSend,
+    /// All of it for everybody's agents, and users, keys, audit and the runtime.
     #[serde(rename = "admin")]
     Admin,
 }
 
 impl Scope {
+    /// Every scope there is.
     pub const ALL: [Self; 4] = [Self::AgentsRead, Self::AgentsWrite, Self::MessagesSend, Self::Admin];
 
+    /// Its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AgentsRead => "agents:read",
@@ -59,6 +69,8 @@ impl Scope {
         }
     }
 
+    /// A scope by its name.
+    ///
     /// # Errors
     /// A sentence that lists the scopes.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -80,10 +92,12 @@ impl Scopes {
         Self(vec![Scope::AgentsRead, Scope::AgentsWrite, Scope::MessagesSend])
     }
 
+    /// Every scope there is: an administrator's.
     pub fn all() -> Self {
         Self(Scope::ALL.to_vec())
     }
 
+    /// Whether this one is among them.
     pub fn contains(&self, scope: Scope) -> bool {
         self.0.contains(&scope)
     }
@@ -93,6 +107,7 @@ impl Scopes {
         other.iter().all(|scope| self.contains(scope))
     }
 
+    /// Each once, in the order in which they were given.
     pub fn iter(&self) -> impl Iterator<Item = Scope> + '_ {
         self.0.iter().copied()
     }

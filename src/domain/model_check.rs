@@ -8,9 +8,11 @@ use super::secret::Secret;
 /// Whom to ask, and as whom.
 #[derive(Debug, Clone)]
 pub struct ModelQuestion {
+    /// Whose models.
     pub provider: Provider,
     /// Where, if not at the provider's own address.
     pub url: Option<String>,
+    /// As whom; none where the provider needs no key.
     pub key: Option<Secret<String>>,
     /// Whether only addresses of the public internet may be asked, whatever the name resolves to.
     pub public_only: bool,

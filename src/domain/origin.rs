@@ -14,14 +14,18 @@ use crate::domain::Timestamp;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Origin {
+    /// Its owner.
     pub user: UserId,
+    /// When its owner asked for it.
     pub created_at: Timestamp,
+    /// What it is to be, without secrets.
     pub spec: Arc<AgentSpec>,
     /// Channels that it has, whose tokens are secrets.
     pub channels: Vec<ChannelKind>,
 }
 
 impl Origin {
+    /// As a label of the instance has it.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("plain data with string keys always has a JSON form")
     }

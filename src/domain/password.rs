@@ -16,6 +16,8 @@ impl Password {
     /// A bound for the hash's work; a passphrase of thirty words fits.
     pub const MAX_BYTES: usize = 256;
 
+    /// A password that is good enough to be kept.
+    ///
     /// # Errors
     /// A sentence that says what it must be, without repeating it.
     pub fn parse(text: Secret<String>) -> Result<Self, String> {
@@ -34,6 +36,7 @@ impl Password {
         }
     }
 
+    /// The password itself, to be hashed. The caller must not log or store it.
     pub const fn expose(&self) -> &String {
         self.0.expose()
     }
@@ -46,10 +49,12 @@ impl Password {
 pub struct PasswordHash(String);
 
 impl PasswordHash {
+    /// What was stored. It is read only when somebody signs in.
     pub const fn from_phc(text: String) -> Self {
         Self(text)
     }
 
+    /// For storing and for comparing: <https://github.com/P-H-C/phc-string-format>.
     pub fn as_phc(&self) -> &str {
         &self.0
     }

@@ -5,9 +5,12 @@ use serde::{Deserialize, Deserializer};
 /// A change of one field. In JSON an absent field stays, `null` clears it, anything else is its new value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Patch<T> {
+    /// The field stays as it is.
     #[default]
     Keep,
+    /// The field is emptied, or gets its default.
     Clear,
+    /// The field gets this value.
     Set(T),
 }
 

@@ -6,12 +6,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Plan {
+    /// 3 agents of half a core and 128 MiB each.
     Free,
+    /// 20 agents of a core and 256 MiB each.
     Pro,
+    /// As many agents as there is room for, of two cores and 512 MiB each.
     Enterprise,
 }
 
 impl Plan {
+    /// A plan by its name.
+    ///
     /// # Errors
     /// A sentence that lists the plans.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -23,6 +28,7 @@ impl Plan {
         }
     }
 
+    /// Its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Free => "free",

@@ -22,6 +22,7 @@ impl HostPort {
         Self::RANGE.map(Self)
     }
 
+    /// The number.
     pub const fn get(self) -> u16 {
         self.0
     }
@@ -47,6 +48,7 @@ impl PortRange {
         Some(Self { first, last: HostPort(last) })
     }
 
+    /// Whether this port is one of them.
     pub const fn contains(self, port: HostPort) -> bool {
         self.first.0 <= port.0 && port.0 <= self.last.0
     }

@@ -9,17 +9,26 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
+    /// <https://openrouter.ai>: models of many makers under one key.
     Openrouter,
+    /// OpenAI, or with a URL of its own whatever speaks its API.
     Openai,
+    /// Anthropic.
     Anthropic,
+    /// Models on a machine of one's own; no key.
     Ollama,
+    /// Groq.
     Groq,
+    /// Google's Gemini.
     Gemini,
+    /// Mistral.
     Mistral,
+    /// DeepSeek.
     Deepseek,
 }
 
 impl Provider {
+    /// Every provider there is.
     pub const ALL: [Self; 8] = [
         Self::Openrouter,
         Self::Openai,
@@ -31,6 +40,7 @@ impl Provider {
         Self::Deepseek,
     ];
 
+    /// Its name in the API, and in ZeroClaw's `PROVIDER`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Openrouter => "openrouter",
@@ -44,6 +54,8 @@ impl Provider {
         }
     }
 
+    /// A provider by its name.
+    ///
     /// # Errors
     /// A sentence that lists the providers.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -83,12 +95,17 @@ impl fmt::Display for Provider {
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum MemoryBackend {
+    /// A database with a search over it.
     Sqlite,
+    /// Text files that a person can read and edit.
     Markdown,
+    /// Nothing is remembered beyond a conversation.
     None,
 }
 
 impl MemoryBackend {
+    /// A backend by its name.
+    ///
     /// # Errors
     /// A sentence that lists the backends.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -100,6 +117,7 @@ impl MemoryBackend {
         }
     }
 
+    /// Its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Sqlite => "sqlite",

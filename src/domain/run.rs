@@ -23,6 +23,7 @@ impl fmt::Display for RunId {
 pub struct Exit {
     /// Exit status; 128 + n for signal n; `None` where nobody could see it.
     pub code: Option<i32>,
+    /// The kernel killed it because its memory limit was reached.
     pub oom: bool,
     /// The engine was asked to end it, e.g. by `docker stop`, and says so.
     #[serde(default)]

@@ -10,6 +10,7 @@ use zeroize::Zeroize;
 pub struct Secret<T: Zeroize>(T);
 
 impl<T: Zeroize> Secret<T> {
+    /// From here on it is hidden, and wiped when it is dropped.
     pub const fn new(value: T) -> Self {
         Self(value)
     }

@@ -8,8 +8,11 @@ use std::fmt;
 pub struct SessionName(String);
 
 impl SessionName {
+    /// Most characters.
     pub const MAX: usize = 128;
 
+    /// A name that a client sent.
+    ///
     /// # Errors
     /// A sentence that says what a name may be.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -21,6 +24,7 @@ impl SessionName {
         }
     }
 
+    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -15,8 +15,11 @@ pub struct Slug(String);
 const RESERVED: [&str; 6] = ["www", "api", "admin", "console", "status", "zeroone"];
 
 impl Slug {
+    /// Most characters.
     pub const MAX: usize = 40;
 
+    /// A slug that a user chose.
+    ///
     /// # Errors
     /// A sentence that says what a slug may be.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -56,6 +59,7 @@ impl Slug {
         Self(format!("{stem}-{suffix}"))
     }
 
+    /// The label.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -27,6 +27,7 @@ pub enum Profile {
 /// What an agent's instance is made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Software {
+    /// How it is configured and talked to.
     pub profile: Profile,
     /// Such as `0.8.7`, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,16 +40,22 @@ pub struct Software {
 /// An image: the name that it was asked for by, and the engine's id of its content. A name may be moved to other content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRef {
+    /// Such as `ghcr.io/example/zeroclaw:0.8.7`.
     pub name: String,
+    /// Such as `sha256:…`; the same content has the same id under any name.
     pub id: String,
 }
 
 /// An exchange of what an agent runs. It is in the agent's record until it is over, so that one that was cut short goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upgrade {
+    /// What it ran before, and runs again if the upgrade is taken back.
     pub from: Software,
+    /// What it shall run.
     pub to: Software,
+    /// How far it is.
     pub stage: UpgradeStage,
+    /// When it was asked for.
     pub since: Timestamp,
     /// How many entries the agent remembered before; `None` where its gateway could not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,13 +71,17 @@ pub struct Upgrade {
 pub enum UpgradeStage {
     /// The agent runs on; what it shall run is tried with a copy of its data, in this instance.
     Rehearsing {
+        /// The id of the trial's instance, which is no agent.
         instance: AgentId,
     },
+    /// The new version was put in the old one's place and is to prove that it works.
     Forward,
+    /// The old version is put back with its data.
     Back,
 }
 
 impl UpgradeStage {
+    /// Its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rehearsing { .. } => "rehearsing",
@@ -91,6 +102,7 @@ impl Upgrade {
 }
 
 impl Profile {
+    /// Every family there is.
     pub const ALL: [Self; 4] = [Self::V01, Self::V06, Self::V08, Self::Embedded];
 
     /// By the name that the configuration has for it.
@@ -104,6 +116,7 @@ impl Profile {
             .ok_or_else(|| "must be one of 0.1, 0.6, 0.8, embedded".into())
     }
 
+    /// Its name in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::V01 => "0.1",

@@ -22,8 +22,10 @@ pub struct AgentSpec {
     pub timezone: String,
     /// Written to SOUL.md.
     pub communication_style: Option<String>,
+    /// Whose model answers.
     #[cfg_attr(feature = "server", schema(inline))]
     pub provider: Provider,
+    /// The model, by the provider's name for it.
     pub model: String,
     /// Replaces the provider's own base URL.
     pub provider_url: Option<String>,
@@ -34,6 +36,7 @@ pub struct AgentSpec {
     /// Longest answer in tokens; the provider's own limit where it is absent. ZeroClaw before 0.6 cannot be told.
     #[serde(default)]
     pub max_tokens: Option<u32>,
+    /// Where it keeps what it remembers.
     #[cfg_attr(feature = "server", schema(inline))]
     pub memory_backend: MemoryBackend,
     /// Whether messages are kept in the agent's memory without being asked to.

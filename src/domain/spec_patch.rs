@@ -18,12 +18,15 @@ use super::spec::AgentSpec;
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SpecPatch {
+    /// Shown in lists.
     #[serde(default)]
     #[cfg_attr(feature = "server", schema(value_type = Option<String>, min_length = 1, max_length = 50))]
     pub name: Patch<String>,
+    /// Whose model answers.
     #[serde(default)]
     #[cfg_attr(feature = "server", schema(value_type = Option<Provider>, inline))]
     pub provider: Patch<String>,
+    /// The model, by the provider's name for it.
     #[serde(default)]
     #[cfg_attr(feature = "server", schema(value_type = Option<String>, min_length = 1, max_length = 200))]
     pub model: Patch<String>,
@@ -55,12 +58,15 @@ pub struct SpecPatch {
     #[serde(default)]
     #[cfg_attr(feature = "server", schema(value_type = Option<String>, default = "UTC"))]
     pub timezone: Patch<String>,
+    /// How it is to talk, in free words.
     #[serde(default)]
     #[cfg_attr(feature = "server", schema(value_type = Option<String>, max_length = 500))]
     pub communication_style: Patch<String>,
+    /// Where it keeps what it remembers.
     #[serde(default)]
     #[cfg_attr(feature = "server", schema(value_type = Option<MemoryBackend>, inline, default = "sqlite"))]
     pub memory_backend: Patch<String>,
+    /// Whether messages are remembered without being asked to.
     #[serde(default)]
     #[cfg_attr(feature = "server", schema(value_type = Option<bool>, default = true))]
     pub auto_save: Patch<bool>,
@@ -80,7 +86,9 @@ pub struct SpecPatch {
 pub struct AppliedPatch {
     /// All of the specification, changed or not.
     pub spec: AgentSpec,
+    /// What becomes of the model provider's key.
     pub api_key: Patch<Secret<String>>,
+    /// What becomes of the channels, as a whole.
     pub channels: Patch<Channels>,
     /// Of a create only.
     pub slug: Option<Slug>,

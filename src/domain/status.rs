@@ -4,14 +4,21 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// Where an agent is in its life. What it does there is in its status reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Status {
+    /// It is made or made anew, and nothing of it runs yet.
     Pending,
+    /// Its instance is started, comes up and is paired, or waits for its next attempt.
     Starting,
+    /// It takes messages.
     Running,
+    /// It is being stopped, restarted or deleted.
     Stopping,
+    /// It was stopped by request; its data is kept.
     Stopped,
+    /// It could not run. The reason says whether it is tried again by itself.
     Error,
 }
 
@@ -39,9 +46,11 @@ impl Status {
         (Self::Error, Self::Stopping),
     ];
 
+    /// Every status there is.
     pub const ALL: [Self; 6] =
         [Self::Pending, Self::Starting, Self::Running, Self::Stopping, Self::Stopped, Self::Error];
 
+    /// Its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "PENDING",
@@ -53,6 +62,8 @@ impl Status {
         }
     }
 
+    /// A status by its name.
+    ///
     /// # Errors
     /// A sentence that lists the statuses.
     pub fn parse(text: &str) -> Result<Self, String> {

@@ -9,22 +9,28 @@ use super::secret::Secret;
 pub struct Token(Secret<String>);
 
 impl Token {
+    /// Prefix of what a browser keeps of a sign-in.
     pub const SESSION: &str = "zs_";
+    /// Prefix of what an invitation or a link carries.
     pub const TICKET: &str = "zt_";
 
+    /// A new token, from the system's source of randomness.
     pub fn generate(prefix: &str) -> Self {
         let random: [u8; 32] = rand::random();
         Self(Secret::new(format!("{prefix}{}", data_encoding::HEXLOWER.encode(&random))))
     }
 
+    /// The token itself, to be sent once. The caller must not log or store it.
     pub const fn expose(&self) -> &String {
         self.0.expose()
     }
 
+    /// What the store keeps of it, and looks it up by.
     pub fn hash(&self) -> [u8; 32] {
         Self::hash_of(self.0.expose())
     }
 
+    /// The same for what a caller presents.
     pub fn hash_of(presented: &str) -> [u8; 32] {
         ApiKey::hash_of(presented)
     }

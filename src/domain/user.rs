@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UserStatus {
+    /// Keys work and agents may run.
     #[default]
     Active,
     /// Keys are refused and agents are stopped; all data is kept.
@@ -15,6 +16,7 @@ pub enum UserStatus {
 }
 
 impl UserStatus {
+    /// Its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
