@@ -92,6 +92,7 @@ async fn an_engine_that_refuses_the_lease_keeps_nobody_from_starting_and_is_what
         plane.create_user(NewUser { email: "ada@example.org".into(), plan: Plan::Pro, limits: None }).await.unwrap().id;
     let agent = plane.create_agent(user, new_agent("Ada")).await.unwrap();
     let refused = |because: &str| because.contains("refuses") && because.contains("reading a volume is not allowed");
+    agent.wait(&[Status::Error], Duration::from_secs(2)).await.unwrap();
     until("the reason shows", || agent.explain().is_some_and(|told| refused(&told.because))).await;
     tokio::time::sleep(PATIENCE).await;
     assert!(fakes.engine().all().is_empty(), "nothing was made");
