@@ -95,10 +95,10 @@ pub async fn run(services: Arc<Services>, job: Job, input: JobInput, cancel: Can
         Job::Pair => limits.pairing * 3 + limits.health + if input.record.untold { TELLING } else { Duration::ZERO },
     };
     if changes_instance(job) && !services.lease.is_held() {
-        let cause = match services.lease.refusal() {
-            Some(why) => Cause::because(Code::RuntimeRefuses, why),
-            None => Cause::because(Code::RuntimeUnavailable, "the lease of the installation is not held at present"),
-        };
+        if let Some(why) = services.lease.refusal() {
+            return failed(FailureKind::EngineRefuses, Cause::because(Code::RuntimeRefuses, why));
+        }
+        let cause = Cause::because(Code::RuntimeUnavailable, "the lease of the installation is not held at present");
         return failed(FailureKind::EngineAway, cause);
     }
     let work = AssertUnwindSafe(perform(&services, job, &input, &cancel)).catch_unwind();

@@ -17,7 +17,7 @@ const GOOD_FOR: Duration = Duration::from_secs(LEASE_STALE_AFTER.as_secs() / 2);
 #[derive(Debug)]
 pub struct Lease {
     renewed: Mutex<Option<(u64, Instant)>>,
-    /// Why the engine last said no to a claim or a renewal.
+    /// Why the engine refused the last claim or renewal, if it did.
     refusal: Mutex<Option<Arc<str>>>,
     /// Who took it from us.
     lost: watch::Sender<Option<LeaseRecord>>,
@@ -36,12 +36,10 @@ impl Lease {
         *self.refused() = None;
     }
 
-    /// The engine said no. Gives whether that is news.
-    pub fn refuse(&self, why: &str) -> bool {
-        let mut refusal = self.refused();
-        let news = refusal.as_deref() != Some(why);
-        *refusal = Some(why.into());
-        news
+    /// It was neither claimed nor renewed: refused for this reason, or there was no answer. Gives whether that is news.
+    pub fn not_granted(&self, refusal: Option<&str>) -> bool {
+        let before = std::mem::replace(&mut *self.refused(), refusal.map(Into::into));
+        refusal.is_none() || before.as_deref() != refusal
     }
 
     pub fn refusal(&self) -> Option<Arc<str>> {

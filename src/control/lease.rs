@@ -42,7 +42,7 @@ impl Claimant {
     }
 
     /// The first claim. An engine that is away or refuses is no reason not to start: the claim is repeated until it is
-    /// granted, nothing is changed before, and agents say why they wait.
+    /// granted, nothing is changed before, and agents say why.
     pub(super) async fn claim(&self, runtime: &dyn ContainerRuntime, lease: &Lease) -> Result<(), ClaimError> {
         match self.ask(runtime, LeasePurpose::Claim { take_over: self.take_over }).await {
             Ok(LeaseAnswer::Held { epoch }) => lease.renew(epoch),
@@ -89,9 +89,10 @@ impl Claimant {
     }
 }
 
-/// A refusal is told once, and kept for those who ask what an agent waits for.
+/// A refusal is told once, and kept for those who ask what is wrong with an agent.
 fn not_granted(lease: &Lease, error: &RuntimeError) {
-    if !matches!(error, RuntimeError::Invalid(_)) || lease.refuse(&error.to_string()) {
+    let why = error.to_string();
+    if lease.not_granted(matches!(error, RuntimeError::Invalid(_)).then_some(&why)) {
         tracing::warn!(%error, "the lease of the installation could not be claimed or renewed");
     }
 }

@@ -117,6 +117,9 @@ pub enum FailureKind {
     Permanent,
     /// The engine did not answer: says nothing about the agent.
     EngineAway,
+    /// The engine answers and refuses what the service itself needs: says nothing about the agent, and somebody has to change
+    /// the engine's settings.
+    EngineRefuses,
     PortTaken,
 }
 

@@ -99,6 +99,11 @@ async fn an_engine_that_refuses_the_lease_keeps_nobody_from_starting_and_is_what
     let told = agent.explain().unwrap();
     assert!(refused(&told.because) && told.remedy.unwrap().contains("allow"), "{}", told.because);
 
+    // One that refused and is away now is away.
+    fakes.engine().set_condition(Condition::Away);
+    let away = |because: &str| because.contains("does not answer");
+    until("it is away", || agent.explain().is_some_and(|told| away(&told.because))).await;
+    fakes.engine().set_condition(Condition::Answers);
     fakes.engine().refuse_leases(false);
     until("it runs", || agent.view().is_some_and(|view| view.status() == Status::Running)).await;
 }

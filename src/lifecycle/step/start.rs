@@ -152,8 +152,8 @@ pub(super) fn failed(state: &AgentState, failure: Failure, context: &Context<'_>
             next.phase = Phase::Starting { step: Step::Rebinding, stage, rebinds, away_since: None };
             Transition::to(next, failure.cause, vec![Effect::Run(Job::Rebind)])
         }
-        // An engine that says no is there: somebody has to change its settings, and is told so at once.
-        FailureKind::EngineAway if failure.cause.code == Code::RuntimeRefuses => {
+        // Whoever has to change something is told at once.
+        FailureKind::EngineRefuses => {
             give_up(next, Some(later(context.now, context.restart.rest)), failure.cause, context)
         }
         FailureKind::EngineAway => {

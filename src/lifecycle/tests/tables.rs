@@ -112,6 +112,7 @@ fn failures() -> Vec<Outcome> {
         (FailureKind::Transient, Code::PairingTimeout),
         (FailureKind::Permanent, Code::CannotRun),
         (FailureKind::EngineAway, Code::RuntimeUnavailable),
+        (FailureKind::EngineRefuses, Code::RuntimeRefuses),
         (FailureKind::PortTaken, Code::PortTaken),
     ]
     .map(|(kind, code)| failure(kind, code))
