@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use zeroone::domain::{AgentId, Origin, Software};
 use zeroone::runtime::{
-    BoxFuture, BoxStream, Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState, LeaseAnswer,
-    LeaseRequest, LogLine, LogQuery, ObservedInstance, Progress, Resync, RuntimeCall, RuntimeError, RuntimeResult,
-    StagedFile, Usage,
+    BoxFuture, BoxStream, Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState,
+    LeaseAnswer, LeaseRequest, LogLine, LogQuery, ObservedInstance, Progress, Resync, RuntimeCall, RuntimeError,
+    RuntimeResult, StagedFile, Usage,
 };
 
 /// The budget of an engine's instances.
@@ -63,7 +63,9 @@ impl ContainerRuntime for Budgeted {
             let used = self.used_beside(key.agent).await?;
             if used + wanted > self.budget_mb {
                 let budget = self.budget_mb;
-                return Err(RuntimeError::Capacity(format!("{used} MB of {budget} MB are in use; it needs {wanted} MB")));
+                return Err(RuntimeError::Capacity(format!(
+                    "{used} MB of {budget} MB are in use; it needs {wanted} MB"
+                )));
             }
             self.inner.start(key).await
         })
@@ -107,11 +109,7 @@ impl ContainerRuntime for Budgeted {
         self.inner.stage(key, files)
     }
 
-    fn read_data<'a>(
-        &'a self,
-        key: &'a InstanceKey,
-        folder: &'a str,
-    ) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
+    fn read_data<'a>(&'a self, key: &'a InstanceKey, folder: &'a str) -> BoxFuture<'a, RuntimeResult<Vec<StagedFile>>> {
         self.inner.read_data(key, folder)
     }
 

@@ -115,7 +115,10 @@ async fn visit(app: Router) -> Result<(), Box<dyn Error>> {
         ask("ada", Method::GET, &format!("{location}/wait?status=RUNNING&timeout=60"), None).await?;
     expect("it runs", status == 200 && waited["status"] == "RUNNING")?;
     let (status, _, problem) = ask("ada", Method::POST, "/agents/api/agents", new("Another")).await?;
-    expect("a second one is denied by the service's own rule", status == 403 && problem["detail"] == "Your membership includes one agent.")?;
+    expect(
+        "a second one is denied by the service's own rule",
+        status == 403 && problem["detail"] == "Your membership includes one agent.",
+    )?;
     let (status, ..) = ask("bob", Method::GET, &location, None).await?;
     expect("Bob does not see it", status == 404)?;
     let (status, ..) = ask("ada", Method::DELETE, &location, None).await?;
