@@ -7,7 +7,9 @@
 //! | the same without, `audio`, `sticker`, `unsupported` and kinds that we do not know | "I can only read text" |
 //! | `edit` | an edit |
 //! | `revoke` | a deletion |
-//! | `reaction`, `system`, `request_welcome`, statuses, events of other fields or numbers | ignored |
+//! | `reaction`, `system`, `request_welcome`, events of other fields or numbers | ignored |
+//! | a status `failed` of a message of ours | told in log, events and `/health`: Meta takes a message first and refuses it later |
+//! | other statuses | ignored |
 
 use axum::Json;
 use axum::extract::{Query, State};
@@ -26,6 +28,9 @@ use crate::gateway::shared::App;
 
 /// Meta sends up to 3 MB.
 const BODY_LIMIT: usize = 3 << 20;
+
+/// Characters of a reason that are told.
+const REASON: usize = 300;
 
 #[derive(Deserialize)]
 pub(in crate::gateway) struct Verification {
@@ -69,17 +74,46 @@ pub(in crate::gateway) async fn webhook(
     if payload.is_null() {
         tracing::warn!("a WhatsApp webhook is not JSON and was ignored");
     }
+    for why in undelivered(whatsapp, &payload) {
+        tracing::error!(%why, channel = "whatsapp", "an answer was not delivered");
+        app.events.error("whatsapp", &why);
+        app.health.error("whatsapp", &why);
+    }
     accept(&app, Batch { events: read_all(whatsapp, &payload), marks: vec![] }).await
 }
 
-fn read_all(whatsapp: &WhatsApp, payload: &Value) -> Vec<Event> {
-    let list = |value: &'static str, of: &Value| of[value].as_array().cloned().unwrap_or_default();
-    let changes = list("entry", payload).into_iter().flat_map(|entry| list("changes", &entry));
-    let values = changes.map(|mut change| change["value"].take()).filter(|value| {
+fn list(value: &Value, name: &str) -> Vec<Value> {
+    value[name].as_array().cloned().unwrap_or_default()
+}
+
+/// What happened to our number: one account has the same webhook for all of its numbers.
+fn values(whatsapp: &WhatsApp, payload: &Value) -> impl Iterator<Item = Value> {
+    let changes = list(payload, "entry").into_iter().flat_map(|entry| list(&entry, "changes"));
+    changes.map(|mut change| change["value"].take()).filter(|value| {
         let number = id(value, "/metadata/phone_number_id");
         number.is_none_or(|number| number == whatsapp.phone_number_id)
-    });
-    values.flat_map(|value| list("messages", &value)).filter_map(|message| read(whatsapp, &message)).collect()
+    })
+}
+
+fn read_all(whatsapp: &WhatsApp, payload: &Value) -> Vec<Event> {
+    let messages = values(whatsapp, payload).flat_map(|value| list(&value, "messages"));
+    messages.filter_map(|message| read(whatsapp, &message)).collect()
+}
+
+/// Why messages of ours did not arrive, in Meta's words, e.g. because the person wrote more than a day ago.
+fn undelivered(whatsapp: &WhatsApp, payload: &Value) -> Vec<String> {
+    let statuses = values(whatsapp, payload).flat_map(|value| list(&value, "statuses"));
+    let failed = statuses.filter(|status| text(status, "/status") == "failed");
+    failed.map(|status| reason(list(&status, "errors").first().unwrap_or(&Value::Null))).collect()
+}
+
+fn reason(error: &Value) -> String {
+    let title = first(error, &["/title", "/message"]);
+    let details = text(error, "/error_data/details");
+    let parts = [id(error, "/code").unwrap_or_default(), title.to_owned(), details.to_owned()];
+    let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    let words = if parts.is_empty() { "WhatsApp gives no reason".to_owned() } else { parts.join(", ") };
+    words.chars().filter(|c| !c.is_control()).take(REASON).collect()
 }
 
 fn read(whatsapp: &WhatsApp, message: &Value) -> Option<Event> {
@@ -244,6 +278,25 @@ mod tests {
         }
         let other_number = json!({ "metadata": { "phone_number_id": "66" }, "messages": [{ "from": "41", "id": "1", "text": { "body": "x" } }] });
         assert_eq!(read_all(&whatsapp(), &json!({ "entry": [{ "changes": [{ "value": other_number }] }] })), []);
+    }
+
+    #[test]
+    fn answers_that_meta_took_and_refused_later_are_told() {
+        let told = |value: Value| undelivered(&whatsapp(), &json!({ "entry": [{ "changes": [{ "value": value }] }] }));
+        let failed = |errors: Value| json!({ "id": "w9", "recipient_id": "41", "status": "failed", "errors": errors });
+        let late =
+            json!({ "code": 131_047, "title": "Re-engagement message", "error_data": { "details": "24 hours" } });
+        let bare = json!({ "code": 131_026, "message": "Message undeliverable\u{1b}[2J" });
+        let statuses = json!({ "statuses": [{ "status": "sent" }, failed(json!([late])), { "status": "read" }, failed(json!([bare]))] });
+        assert_eq!(told(statuses), ["131047, Re-engagement message, 24 hours", "131026, Message undeliverable[2J"]);
+        for errors in [json!(null), json!([]), json!([7]), json!({ "code": 1 })] {
+            assert_eq!(told(json!({ "statuses": [failed(errors)] })), ["WhatsApp gives no reason"]);
+        }
+        let long = json!([{ "title": "x".repeat(5000) }]);
+        assert_eq!(told(json!({ "statuses": [failed(long)] }))[0].len(), REASON);
+        let other = json!({ "metadata": { "phone_number_id": "66" }, "statuses": [failed(json!(null))] });
+        assert_eq!(told(other), Vec::<String>::new());
+        assert_eq!(told(json!({ "statuses": 5 })), Vec::<String>::new());
     }
 
     #[test]

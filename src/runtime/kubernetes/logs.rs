@@ -4,9 +4,10 @@
 //! ends. stdout and stderr are not told apart.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream};
-use futures_util::{AsyncRead, AsyncReadExt, StreamExt};
+use futures_util::{AsyncBufRead, AsyncRead, AsyncReadExt, StreamExt};
 use kube::Error;
 use kube::api::LogParams;
 
@@ -20,6 +21,10 @@ use crate::runtime::{InstanceKey, LogCursor, LogLine, LogQuery, LogStream, Runti
 
 /// Bytes that are read at once.
 const CHUNK: usize = 16 * 1024;
+
+/// How often a node is asked that cannot read what it has, and how long it is left alone in between.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(300);
 
 impl KubernetesRuntime {
     pub(super) async fn output(
@@ -46,16 +51,7 @@ impl KubernetesRuntime {
             tail_lines: query.tail.filter(|_| since.is_none()).and_then(|tail| i64::try_from(tail).ok()),
             ..LogParams::default()
         };
-        let pods = self.cluster.pods();
-        let opened = read(async {
-            match pods.log_stream(&name(key.agent), &params).await {
-                Ok(stream) => Ok(Some(stream)),
-                // It has not begun.
-                Err(Error::Api(status)) if status.code == 400 => Ok(None),
-                Err(error) => Err(error),
-            }
-        });
-        let Some(bytes) = opened.await? else { return Ok(nothing()) };
+        let Some(bytes) = self.opened(key, &params).await? else { return Ok(nothing()) };
         let wanted = Wanted { since: query.since, after: place };
         let lines = lines(Box::pin(bytes), wanted);
         match query.tail.filter(|_| !query.follow) {
@@ -63,6 +59,36 @@ impl KubernetesRuntime {
             None => Ok(lines),
         }
     }
+}
+
+impl KubernetesRuntime {
+    /// The node's answer; none for a container that has written nothing, because it has not begun.
+    async fn opened(&self, key: &InstanceKey, params: &LogParams) -> RuntimeResult<Option<impl AsyncBufRead + use<>>> {
+        let pods = self.cluster.pods();
+        for attempt in 1.. {
+            let opened = read(async {
+                match pods.log_stream(&name(key.agent), params).await {
+                    Ok(stream) => Ok(Some(stream)),
+                    Err(Error::Api(status)) if status.code == 400 && has_not_begun(&status.message) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            });
+            match opened.await {
+                // A node says 400 of everything that goes wrong there, such as of an engine that did not answer it in time.
+                Err(RuntimeError::Invalid(why)) if attempt >= ATTEMPTS => return Err(RuntimeError::Unavailable(why)),
+                Err(RuntimeError::Invalid(_)) => tokio::time::sleep(PAUSE).await,
+                answer => return answer,
+            }
+        }
+        unreachable!("the attempts are counted")
+    }
+}
+
+/// Whether a refusal means that the container has not begun, by the words of kubelet and of the API server.
+fn has_not_begun(refusal: &str) -> bool {
+    ["is waiting to start", "is not available", "does not have a host assigned"]
+        .iter()
+        .any(|words| refusal.contains(words))
 }
 
 /// A second that begins before this time: nodes understand no parts of one.
@@ -122,6 +148,8 @@ struct Reader<R> {
     /// Lines that were read and not given out, in order.
     ready: std::collections::VecDeque<LogLine>,
     place: Option<Place>,
+    /// What the node said in place of lines.
+    excuse: Option<String>,
     wanted: Wanted,
     ended: bool,
 }
@@ -132,6 +160,7 @@ fn lines(bytes: impl AsyncRead + Send + Unpin + 'static, wanted: Wanted) -> BoxS
         splitter: LineSplitter::default(),
         ready: std::collections::VecDeque::new(),
         place: None,
+        excuse: None,
         wanted,
         ended: false,
     };
@@ -146,7 +175,9 @@ impl<R: AsyncRead + Send + Unpin> Reader<R> {
                 return Some((Ok(line), self));
             }
             if self.ended {
-                return None;
+                // Its words alone mean that it has the lines and cannot read them.
+                let excuse = self.excuse.take().filter(|_| self.place.is_none())?;
+                return Some((Err(RuntimeError::Unavailable(excuse)), self));
             }
             let mut texts = Vec::new();
             match self.bytes.read(&mut chunk).await {
@@ -168,13 +199,16 @@ impl<R: AsyncRead + Send + Unpin> Reader<R> {
 
     /// A line is its time, a space, and what was written. Others are the node's own words, such as of a log that it lost.
     fn take(&mut self, text: &str) {
-        let (time, text) = text.split_once(' ').unwrap_or((text, ""));
-        let Ok(time) = time.parse::<Timestamp>() else { return };
+        let (time, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let Ok(time) = time.parse::<Timestamp>() else {
+            self.excuse.get_or_insert_with(|| text.to_owned());
+            return;
+        };
         let nth = self.place.as_ref().filter(|place| place.time == time).map_or(0, |place| place.nth + 1);
         let place = Place { time, nth };
         if self.wanted.has(&place) {
             let cursor = place.cursor();
-            self.ready.push_back(LogLine { time, cursor, stream: LogStream::Stdout, text: text.to_owned() });
+            self.ready.push_back(LogLine { time, cursor, stream: LogStream::Stdout, text: rest.to_owned() });
         }
         self.place = Some(place);
     }
@@ -193,6 +227,42 @@ mod tests {
 
     fn texts(lines: &[LogLine]) -> Vec<&str> {
         lines.iter().map(|line| line.text.as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_node_that_cannot_read_its_lines_is_no_instance_without_lines() {
+        let wanted = || Wanted { since: None, after: None };
+        let excuse: &[u8] = b"unable to retrieve container logs for docker://0123";
+        let answer: Vec<_> = lines(excuse, wanted()).collect().await;
+        assert!(
+            matches!(&answer[..], [Err(RuntimeError::Unavailable(why))] if why.contains("unable to retrieve")),
+            "{answer:?}"
+        );
+        // Where there are lines, or nothing at all, its words are of no interest.
+        assert_eq!(read(wanted()).await.len(), 4);
+        assert_eq!(lines(&b""[..], wanted()).count().await, 0);
+        let unwanted = Wanted { since: Some("2027-01-01T00:00:00Z".parse().unwrap()), after: None };
+        assert_eq!(read(unwanted).await.len(), 0);
+    }
+
+    #[test]
+    fn only_a_container_that_has_not_begun_has_nothing_to_say() {
+        for words in [
+            "container \"zeroclaw\" in pod \"zc-1\" is waiting to start: ContainerCreating",
+            "container \"zeroclaw\" in pod \"zc-1\" is waiting to start: trying and failing to pull image",
+            "container \"zeroclaw\" in pod \"zc-1\" is not available",
+            "pod zc-1 does not have a host assigned",
+        ] {
+            assert!(has_not_begun(words), "{words}");
+        }
+        for words in [
+            "unable to retrieve container logs for docker://0123",
+            "container zeroclaw is not valid for pod zc-1",
+            "failed to try resolving symlinks in path \"/var/log/pods/x/0.log\"",
+            "operation timeout: context deadline exceeded",
+        ] {
+            assert!(!has_not_begun(words), "{words}");
+        }
     }
 
     #[tokio::test]
