@@ -74,6 +74,7 @@ mod plain;
 #[cfg(feature = "server")]
 pub mod proxy;
 pub mod runtime;
+#[deny(missing_docs)]
 pub mod store;
 #[cfg(feature = "cli")]
 pub mod telemetry;

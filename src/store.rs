@@ -106,6 +106,7 @@ pub struct StoreStats {
     pub rows: Vec<(&'static str, u64)>,
     /// Batches that wait or are being written.
     pub queued: usize,
+    /// Size of the file.
     pub bytes: u64,
 }
 
@@ -321,6 +322,7 @@ impl Store {
         }
     }
 
+    /// The installation that this store, and every instance of its agents, belongs to.
     pub fn installation(&self) -> InstallationId {
         self.0.engine.identity.installation
     }

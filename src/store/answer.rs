@@ -6,17 +6,22 @@ use crate::vault::{Binding, Period, Sealed, Vault, VaultError};
 /// Which answer it is: everything that its seal is bound to.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer<'a> {
+    /// Who asked.
     pub user: UserId,
+    /// The idempotency key of the request.
     pub key: &'a str,
     /// When it is forgotten; names the day whose key seals it.
     pub expires_at: Timestamp,
 }
 
 impl Answer<'_> {
+    /// Seals the body of the answer with the key of the day on which it is forgotten.
     pub fn seal(&self, vault: &Vault, body: &[u8]) -> Sealed {
         vault.seal_in(&self.period(), &self.binding("idempotency answer"), body)
     }
 
+    /// The body again.
+    ///
     /// # Errors
     /// As [`Vault::open`].
     pub fn open(&self, vault: &Vault, sealed: &Sealed) -> Result<Secret<Vec<u8>>, VaultError> {

@@ -16,13 +16,17 @@ pub struct AuditRecord {
     /// The place in the audit.
     #[serde(skip)]
     pub offset: u64,
+    /// When it was asked for.
     pub time: Timestamp,
     /// Who, as far as they said so.
     pub user: Option<UserId>,
+    /// The API key that was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyId>,
+    /// The session of the browser that asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
+    /// Where the request came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
     /// Method and pattern of the route.
@@ -32,16 +36,20 @@ pub struct AuditRecord {
     /// Whose it is, where that is somebody else or nobody said who they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<UserId>,
+    /// What came of it.
     pub outcome: AuditOutcome,
     /// The problem's code, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// The id of the request, as in its answer and in the log.
     pub request: String,
 }
 
+/// What came of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuditOutcome {
+    /// It was done.
     Done,
     /// Not allowed.
     Refused,
@@ -50,8 +58,10 @@ pub enum AuditOutcome {
 }
 
 impl AuditOutcome {
+    /// Every outcome.
     pub const ALL: [Self; 3] = [Self::Done, Self::Refused, Self::Failed];
 
+    /// As the API writes it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -72,20 +82,25 @@ pub struct AuditFilter {
     pub action: Option<String>,
     /// A part of the target.
     pub target: Option<String>,
+    /// With this outcome.
     pub outcome: Option<AuditOutcome>,
+    /// Not before this time.
     pub since: Option<Timestamp>,
+    /// Not after this time.
     pub until: Option<Timestamp>,
 }
 
 /// Records, newest first.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AuditPage {
+    /// At most as many as were asked for.
     pub records: Vec<AuditRecord>,
     /// Older ones come before this offset; none where all were looked at.
     pub next: Option<u64>,
 }
 
 impl AuditFilter {
+    /// Whether this is a record that is wanted.
     pub fn matches(&self, record: &AuditRecord) -> bool {
         let has = |part: &Option<String>, text: &str| part.as_ref().is_none_or(|part| text.contains(part.as_str()));
         self.by.is_none_or(|user| record.user == Some(user))

@@ -7,20 +7,28 @@ use crate::vault::RingKeyId;
 /// Why a batch was not written. The store is as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Conflict {
+    /// Another agent has the slug.
     #[error("the slug is taken")]
     Slug,
+    /// Another agent has the port, or this one has another.
     #[error("the port is taken, or not the agent's")]
     Port,
+    /// One agent more would be beyond the limit.
     #[error("the user has as many agents as the plan allows")]
     Quota,
+    /// What is to be created exists.
     #[error("it exists already")]
     Exists,
+    /// What is to be changed does not exist.
     #[error("it does not exist")]
     NotFound,
+    /// Somebody else wrote the record after it was read.
     #[error("the store has a newer revision")]
     Stale,
+    /// A user who has agents cannot be removed.
     #[error("the user still has agents")]
     HasAgents,
+    /// Another request has this idempotency key.
     #[error("the idempotency key is in use")]
     IdempotencyKey,
 }
@@ -40,11 +48,17 @@ pub enum StoreError {
     /// Not written: the queue did not get shorter in time.
     #[error("the store has more to write than it can")]
     Busy,
+    /// Not written: the control plane that had the store was shut down.
     #[error("the store is closed")]
     Closed,
     /// A record is not what was written. The rest of the store can still be read.
     #[error("the store's record {table}/{key} is damaged; restore a backup of the store")]
-    Corrupt { table: &'static str, key: String },
+    Corrupt {
+        /// The table that it is in.
+        table: &'static str,
+        /// Its key there, in hex.
+        key: String,
+    },
 }
 
 impl StoreError {
@@ -60,18 +74,59 @@ impl StoreError {
 /// Why a store cannot be opened. Whatever it is, the file is left as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
+    /// Another process has it open.
     #[error("{path} is in use by another process{holder}; stop it, or give this one a data folder of its own")]
-    InUse { path: String, holder: String },
+    InUse {
+        /// The file.
+        path: String,
+        /// Which process, where the system tells; else empty.
+        holder: String,
+    },
+    /// It is no store, or one that cannot be read any more.
     #[error("{path} is damaged ({reason}); it was left as it is: move it away and restore a backup in its place")]
-    Damaged { path: String, reason: String },
+    Damaged {
+        /// The file.
+        path: String,
+        /// What the system or the database says.
+        reason: String,
+    },
+    /// Its schema is newer than this version knows.
     #[error("{path} was written by a newer version (schema {found}, this one knows {known}); run that version")]
-    Newer { path: String, found: u32, known: u32 },
+    Newer {
+        /// The file.
+        path: String,
+        /// The schema of the file.
+        found: u32,
+        /// The newest schema that this version knows.
+        known: u32,
+    },
+    /// The file system refuses something.
     #[error("cannot {action} {path}: {reason}")]
-    Io { action: &'static str, path: String, reason: String },
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// What the system or the database says.
+        reason: String,
+    },
+    /// The master key is another one.
     #[error("{path} is sealed with master key {sealed_with}, and the key ring has only {active}; give that master key")]
-    WrongKey { path: String, sealed_with: RingKeyId, active: RingKeyId },
+    WrongKey {
+        /// The file.
+        path: String,
+        /// The key that the store was sealed with.
+        sealed_with: RingKeyId,
+        /// The key that was given.
+        active: RingKeyId,
+    },
+    /// Nothing in it tells whether the master key is the right one.
     #[error("{path} has records but does not say which master key sealed them; restore a backup in its place")]
-    NoCanary { path: String },
+    NoCanary {
+        /// The file.
+        path: String,
+    },
+    /// It was opened, and then failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -20,9 +20,13 @@ pub struct Event {
     /// The place in the log. Kept by a reader who wants to go on after it.
     #[serde(skip)]
     pub offset: u64,
+    /// When it happened.
     pub time: Timestamp,
+    /// Whose agent it is.
     pub user: UserId,
+    /// Which agent.
     pub agent: AgentId,
+    /// What happened.
     #[serde(flatten)]
     pub kind: EventKind,
 }
@@ -33,9 +37,15 @@ pub struct Event {
 #[non_exhaustive]
 pub enum EventKind {
     /// The agent is new; the entry is the first of its timeline.
-    Created { entry: LogEntry },
+    Created {
+        /// The first line of the timeline.
+        entry: LogEntry,
+    },
     /// A transition, as in the agent's timeline.
-    Changed { entry: LogEntry },
+    Changed {
+        /// The same line.
+        entry: LogEntry,
+    },
     /// The agent is gone, with its record and its timeline.
     Removed,
 }
@@ -72,9 +82,15 @@ pub enum EventPage {
     /// Those that follow, oldest first; empty where there are none yet.
     Lines(Vec<Event>),
     /// Lines after the wanted offset are gone.
-    Expired { oldest: u64 },
+    Expired {
+        /// The first that is still there.
+        oldest: u64,
+    },
     /// The wanted offset was never given out here: it is of another store, or of this one before a backup was restored.
-    Ahead { newest: u64 },
+    Ahead {
+        /// The last that was given out.
+        newest: u64,
+    },
 }
 
 pub(super) fn log_place(offset: &[u8; 8]) -> Place<'_> {

@@ -67,6 +67,7 @@ const SECTOR: usize = 512;
 const BLOCK: usize = 4096;
 
 impl MemoryDisk {
+    /// An empty disk without faults.
     pub fn new() -> Self {
         Self::default()
     }

@@ -15,13 +15,21 @@ use crate::vault::Sealed;
 /// All of an agent but its port: that is in the table of ports alone, which cannot then disagree with it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentRecord {
+    /// Never given to another agent.
     pub id: AgentId,
+    /// Whose it is.
     pub user: UserId,
+    /// Its name in paths and host names.
     pub slug: Slug,
+    /// When it was created.
     pub created_at: Timestamp,
+    /// When this record last changed.
     pub updated_at: Timestamp,
+    /// What its owner asked for.
     pub spec: Arc<AgentSpec>,
+    /// The key of its model.
     pub api_key: Option<Sealed>,
+    /// What its channels need, secrets among it.
     pub channels: Option<Sealed>,
     /// Which channels there are, readable without opening `channels`.
     pub channel_kinds: Vec<ChannelKind>,
@@ -40,18 +48,25 @@ pub struct AgentRecord {
     /// Entries of its memory wait in its data until they are told to its gateway.
     #[serde(default)]
     pub untold: bool,
+    /// Its state, with what decides about its next step.
     #[serde(rename = "life")]
     pub state: AgentState,
 }
 
+/// Somebody who may have agents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UserRecord {
+    /// Never given to another user.
     pub id: UserId,
+    /// Their address, unique in the installation.
     pub email: String,
+    /// What they may have, unless `limits` says otherwise.
     pub plan: Plan,
     /// Instead of the plan's own limits, where others were agreed on.
     pub limits: Option<Limits>,
+    /// When they were created.
     pub created_at: Timestamp,
+    /// Whether they may do anything at present.
     #[serde(default)]
     pub status: UserStatus,
     /// Whether they may do everything once they have signed in.
@@ -68,9 +83,13 @@ pub struct UserRecord {
 /// A person who has signed in, known by the hash of what their browser keeps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SessionRecord {
+    /// Its name; no secret.
     pub id: SessionId,
+    /// Who has signed in.
     pub user: UserId,
+    /// SHA-256 of the secret that the browser keeps.
     pub hash: [u8; 32],
+    /// When they signed in.
     pub created_at: Timestamp,
     /// The last use that was written down; later ones may not have been.
     pub seen_at: Timestamp,
@@ -82,6 +101,7 @@ pub struct SessionRecord {
     pub address: Option<IpAddr>,
     /// What the browser called itself.
     pub client: Option<String>,
+    /// How they did.
     pub by: SignInBy,
 }
 
@@ -89,9 +109,11 @@ pub struct SessionRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SignInBy {
+    /// Their password.
     Password,
     /// A one-time link.
     Link,
+    /// The making of their account.
     Registration,
     /// The identity provider.
     Provider,
@@ -100,31 +122,52 @@ pub enum SignInBy {
 /// What lets a person in once, known by the hash of its secret.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TicketRecord {
+    /// Its name; no secret.
     pub id: TicketId,
+    /// SHA-256 of the secret in its link.
     pub hash: [u8; 32],
+    /// What whoever has it gets.
     pub opens: TicketKind,
+    /// When it was made.
     pub created_at: Timestamp,
+    /// From then on it is worth nothing.
     pub expires_at: Timestamp,
 }
 
+/// What a ticket is good for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TicketKind {
     /// A session of this user.
-    SignIn { user: UserId },
+    SignIn {
+        /// Who is signed in.
+        user: UserId,
+    },
     /// An account on this plan; for this address alone, if there is one.
-    Invitation { email: Option<String>, plan: Plan },
+    Invitation {
+        /// The only address that may use it; none: any.
+        email: Option<String>,
+        /// The plan of the account.
+        plan: Plan,
+    },
 }
 
 /// An API key, known by its hash alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KeyRecord {
+    /// Its name; no secret.
     pub id: KeyId,
+    /// For whom it acts.
     pub user: UserId,
+    /// SHA-256 of the key.
     pub hash: [u8; 32],
+    /// What its maker called it.
     pub name: Option<String>,
+    /// What it may do.
     pub scopes: Scopes,
+    /// From then on it is refused; none: never.
     pub expires_at: Option<Timestamp>,
+    /// When it was made.
     pub created_at: Timestamp,
     /// The key that made this one, and whose revocation ends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,11 +179,17 @@ pub struct KeyRecord {
 pub struct LogEntry {
     /// Grows along the timeline of one agent.
     pub seq: u64,
+    /// When it happened.
     pub time: Timestamp,
+    /// The status before.
     pub from: Status,
+    /// The status from then on.
     pub to: Status,
+    /// Code of the reason, as in `docs/causes.md`.
     pub cause: String,
+    /// Which attempt at a start it belongs to; counted from the creation on.
     pub attempt: u64,
+    /// The reason in words, redacted.
     pub detail: Option<String>,
     /// The code of what led to it, where `cause` tells only what came of it in the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -172,25 +221,35 @@ impl LogEntry {
 pub struct IdempotencyRecord {
     /// Digest of the request, to tell a retry from another request under the same key.
     pub fingerprint: [u8; 32],
+    /// How far the request is.
     pub state: IdempotencyState,
     /// From then on the key is free again.
     pub expires_at: Timestamp,
 }
 
+/// How far a request under an idempotency key is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IdempotencyState {
+    /// It is being carried out, or its service ended meanwhile.
     InFlight {
+        /// The agent that it creates, once that is decided.
         agent: Option<AgentId>,
+        /// When it was taken.
         started_at: Timestamp,
     },
+    /// It was answered, and a retry gets this answer.
     Done {
+        /// Its HTTP status.
         status: u16,
+        /// Names and values of its headers.
         headers: Vec<(String, String)>,
+        /// Its body.
         body: Sealed,
     },
     /// It was answered with this status; the answer itself was not kept.
     Withheld {
+        /// Its HTTP status.
         status: u16,
     },
 }
@@ -198,7 +257,9 @@ pub enum IdempotencyState {
 /// An agent as it is read back, with its port.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredAgent {
+    /// All but the port.
     pub record: AgentRecord,
+    /// Its port on this host, if it has one.
     pub port: Option<HostPort>,
 }
 
@@ -207,8 +268,12 @@ pub struct StoredAgent {
 pub struct Snapshot {
     /// By id, which is by creation.
     pub agents: Vec<StoredAgent>,
+    /// By id.
     pub users: Vec<UserRecord>,
+    /// In no order; expired ones among them.
     pub keys: Vec<KeyRecord>,
+    /// In no order; expired ones among them.
     pub sessions: Vec<SessionRecord>,
+    /// In no order; expired ones among them.
     pub tickets: Vec<TicketRecord>,
 }

@@ -211,11 +211,11 @@ async fn whatsapp_choices_forms_and_files_are_answered_and_news_are_not() {
     assert_eq!(said.len(), 4, "one notice for both files: {said:?}");
     let statuses = json!({ "entry": [{ "changes": [{ "value": { "statuses": [{ "status": "read" }] } }] }] });
     assert_eq!(post_signed(&world, "/whatsapp", "as", statuses.to_string(), "").await.0, 200);
-    let component = async || {
-        both(world.get("/health").send().await.unwrap()).await.1["runtime"]["components"]["whatsapp"].clone()
-    };
+    let component =
+        async || both(world.get("/health").send().await.unwrap()).await.1["runtime"]["components"]["whatsapp"].clone();
     assert_ne!(component().await["status"], "error");
-    let errors = json!([{ "code": 131_047, "title": "Re-engagement message", "error_data": { "details": "24 hours" } }]);
+    let errors =
+        json!([{ "code": 131_047, "title": "Re-engagement message", "error_data": { "details": "24 hours" } }]);
     let value = json!({ "statuses": [{ "id": "w1", "status": "failed", "errors": errors }] });
     let refused = json!({ "entry": [{ "changes": [{ "value": value }] }] });
     assert_eq!(post_signed(&world, "/whatsapp", "as", refused.to_string(), "").await.0, 200);
