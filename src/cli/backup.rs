@@ -80,7 +80,7 @@ pub(super) async fn backup(args: BackupArgs, client: &Client) -> Result<(), Fail
         return output::json(&json!({ "file": path, "bytes": bytes, "backup": described }));
     }
     let (agents, key) = (cell(&described["agents"]), cell(&described["sealedWith"]));
-    line(&format!("wrote {shown}: {agents} agents, {bytes} bytes"));
+    line(&format!("wrote {shown}, {bytes} bytes; agents in it: {agents}"));
     line(&format!("its secrets open with master key {key}, which is not in it: keep a copy of that key elsewhere"));
     if let Some(warning) = without_data(&described) {
         line(&warning);
@@ -115,7 +115,7 @@ pub(super) fn restore(args: &RestoreArgs, environment: &Environment, output: Out
         return output::json(&json!({ "data": data, "backup": described }));
     }
     let (agents, made) = (cell(&described["agents"]), output::second(&cell(&described["createdAt"])));
-    line(&format!("restored {agents} agents into {}, as they were at {made}", data.display()));
+    line(&format!("restored into {}, as it was at {made}; agents: {agents}", data.display()));
     if let Some(warning) = without_data(&described) {
         line(&warning);
     }

@@ -69,7 +69,7 @@ pub(in crate::cli) async fn run(args: UpgradeArgs, client: &Client) -> Result<()
         for agent in &agents {
             output::line(&format!("{}: {} → {to}", cell(&agent["slug"]), cell(&agent["image"])));
         }
-        output::line(&format!("{} agents in {} waves", agents.len(), agents.len().div_ceil(args.wave.into())));
+        output::line(&format!("agents: {}; waves: {}", agents.len(), agents.len().div_ceil(args.wave.into())));
         return Ok(());
     }
     let (mut done, mut failed) = (0, Vec::new());
