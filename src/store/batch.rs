@@ -59,8 +59,11 @@ pub const SERVICE: AgentId = AgentId::from_bytes([0; 16]);
 /// A block of an agent's figures over time, or of the service's, under a number that comes round again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRow {
+    /// Whose it is.
     pub agent: AgentId,
+    /// Which place in the ring of its blocks.
     pub slot: u16,
+    /// The figures, packed.
     pub block: Vec<u8>,
 }
 

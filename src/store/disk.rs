@@ -13,6 +13,10 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
 
+    /// Whether its length is 0.
+    ///
+    /// # Errors
+    /// The length cannot be read.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
@@ -20,6 +24,10 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Fills `out` from `offset`. Fails if that is not all within the length.
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
 
+    /// Writes all of this at this place; it may be lost until the next sync.
+    ///
+    /// # Errors
+    /// It was not written, or not whole.
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()>;
 
     /// Shortens, or lengthens with zeroes.

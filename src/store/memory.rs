@@ -15,7 +15,10 @@ pub enum Crash {
     /// The power fails: nothing but what was made durable is there.
     Power,
     /// The power fails while the medium writes: of each write some sectors are there, chosen by the seed.
-    Torn { seed: u64 },
+    Torn {
+        /// Chooses what arrived.
+        seed: u64,
+    },
 }
 
 /// How a commit fails.

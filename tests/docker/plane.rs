@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder};
 use futures_util::future::join_all;
 use zeroone::control::AgentPatch;
-use zeroone::domain::{Channels, Status, Telegram};
+use zeroone::domain::{Channels, HostPort, Status, Telegram};
 use zeroone::testkit;
 
 use crate::model::Model;
@@ -90,10 +90,11 @@ pub(crate) async fn twenty_at_once_are_all_running(world: &World) {
 
 pub(crate) async fn a_foreign_listener_costs_only_its_port(world: &World) {
     let mut service = Service::new(world).await;
-    // The next port, unless somebody listens there already who may be gone when it matters.
+    // The next port, unless the range ends here, or somebody listens there already who may be gone when it matters.
     let (port, _stranger) = until("a free next port", async || {
         let port = service.running().await.view().unwrap().port.unwrap().get() + 1;
-        Some((port, std::net::TcpListener::bind(("127.0.0.1", port)).ok()?))
+        let next = HostPort::try_from(port).ok().filter(|port| service.ports.contains(*port))?;
+        Some((port, std::net::TcpListener::bind(("127.0.0.1", next.get())).ok()?))
     })
     .await;
     let agent = service.running().await;

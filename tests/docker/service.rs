@@ -28,7 +28,7 @@ pub(crate) struct Service<'a> {
     image: &'static str,
     data: TempDir,
     gateway: Tap,
-    ports: PortRange,
+    pub(crate) ports: PortRange,
     pub(crate) plane: ControlPlane,
     pub(crate) user: UserId,
     model: Model,
