@@ -15,16 +15,19 @@ use crate::domain::{Timestamp, elapsed};
 pub struct RestartPolicy {
     /// Restarts allowed within `window`; one more ends the series.
     pub max_restarts: u32,
+    /// The time in which restarts are counted together.
     pub window: Duration,
     /// Failed starts in a row that end the series; at least one.
     pub max_failed_starts: u32,
     /// Wait before the second restart in a row; doubles from there.
     pub base_delay: Duration,
+    /// The longest wait between two restarts.
     pub max_delay: Duration,
     /// A run this long makes the next death a first one again.
     pub stable_after: Duration,
     /// Rest after the first series that was given up; doubles from there.
     pub rest: Duration,
+    /// The longest rest.
     pub max_rest: Duration,
 }
 

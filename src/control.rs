@@ -118,6 +118,7 @@ impl Drop for Alive {
 }
 
 impl ControlPlane {
+    /// Begins to build a control plane from what has no default. Nothing happens before [`Builder::start`].
     pub fn builder(store: Store, vault: Vault, runtime: Arc<dyn crate::runtime::ContainerRuntime>) -> Builder {
         Builder::new(store, vault, runtime)
     }
@@ -149,18 +150,22 @@ impl ControlPlane {
         self.services.views.page(user, after, limit, wanted)
     }
 
+    /// Users, keys and sessions, as they were committed last.
     pub fn accounts(&self) -> &Accounts {
         &self.services.accounts
     }
 
+    /// The store that it works on. It is closed by [`ControlPlane::shutdown`].
     pub fn store(&self) -> &Store {
         &self.services.store
     }
 
+    /// What seals and opens the secrets in the store.
     pub fn vault(&self) -> &Vault {
         &self.services.vault
     }
 
+    /// The time by its [`Clock`].
     pub fn now(&self) -> crate::domain::Timestamp {
         self.services.clock.now()
     }
@@ -191,13 +196,13 @@ impl ControlPlane {
         self.services.feed.subscribe()
     }
 
-    /// What the runtime can promise.
     /// What new agents are made from; `None` where the runtime has no images, does not have this one yet, or is away.
     pub async fn default_software(&self) -> Option<Software> {
         let asked = self.services.runtime.software(ImageChoice::Present, Arc::new(|_| ()));
         tokio::time::timeout(self.services.settings.limits.engine_call, asked).await.ok()?.ok()?
     }
 
+    /// What the runtime can promise. Does not ask the engine.
     pub fn caps(&self) -> Caps {
         self.services.runtime.caps()
     }

@@ -57,6 +57,7 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "console")]
 pub mod console;
+#[deny(missing_docs)]
 pub mod control;
 #[deny(missing_docs)]
 pub mod domain;
@@ -73,11 +74,13 @@ mod listen;
 mod plain;
 #[cfg(feature = "server")]
 pub mod proxy;
+#[deny(missing_docs)]
 pub mod runtime;
 #[deny(missing_docs)]
 pub mod store;
 #[cfg(feature = "cli")]
 pub mod telemetry;
+#[deny(missing_docs)]
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod usage;

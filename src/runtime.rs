@@ -35,13 +35,16 @@ pub use crate::domain::{Exit, RunId, StagedFile};
 /// The name of an agent's instance: ours, known before it exists, never an engine's id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct InstanceKey {
+    /// Whose it is. At most one instance of it exists.
     pub agent: AgentId,
+    /// The readable part of the name on the engine. It never changes.
     pub slug: Slug,
 }
 
 /// An instance as it should be. Two equal specs mean the same instance; [`InstanceSpec::hash`] tells them apart.
 #[derive(Debug, Clone)]
 pub struct InstanceSpec {
+    /// Which instance; not part of the hash.
     pub key: InstanceKey,
     /// The agent's generation, for the ownership label; not part of the hash.
     pub generation: u64,
@@ -56,9 +59,9 @@ pub struct InstanceSpec {
     /// What it is made from; `None` for what the runtime is set up with. Not part of the hash: see
     /// [`ContainerRuntime::ensure_created`].
     pub image: Option<ImageRef>,
-    /// Cores, e.g. 0.5.
+    /// Most that it may use, in cores, e.g. 0.5.
     pub cpu: f64,
-    /// MiB.
+    /// Most that it may use, in MiB.
     pub memory_mb: u32,
     /// In a network of its own, also where instances share one; not part of the hash.
     pub own_network: bool,
@@ -100,7 +103,9 @@ impl InstanceSpec {
 /// What the engine shows of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedInstance {
+    /// Which instance.
     pub key: InstanceKey,
+    /// What it did when the engine was asked.
     pub state: InstanceState,
     /// The engine's own id, for people: a container id, a pid.
     pub engine_id: String,
@@ -115,6 +120,7 @@ pub struct ObservedInstance {
     pub data_created_now: bool,
 }
 
+/// What an instance does, as its engine shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InstanceState {
     /// Exists and shows no run: it was never started, or its last run is forgotten ([`Caps::keeps_ended_runs`]).
@@ -122,11 +128,13 @@ pub enum InstanceState {
     /// Was started, and the engine is not done with it: it looks for a place, fetches the image, attaches the data. That may
     /// take minutes, and nobody has to do anything.
     Starting(Wait),
+    /// Its processes run. Whether its gateway answers has to be asked there.
     Running(Run),
     /// Alive but not scheduled: a paused container, a stopped process.
     Paused(Run),
     /// It was asked to end, by whomever, and has not ended yet.
     Ending(Run),
+    /// Its last run is over; how it ended is known as far as the engine tells.
     Exited(Exit),
     /// The engine has lost the machine that it runs on: whether it runs is unknown. Another one must not be started for it,
     /// however long that takes.
@@ -136,6 +144,7 @@ pub enum InstanceState {
 /// What an engine is busy with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wait {
+    /// When the wait began, by the engine's clock.
     pub since: Timestamp,
     /// For people, e.g. `0/3 nodes are available: insufficient memory`.
     pub why: Arc<str>,
@@ -146,6 +155,7 @@ pub struct Wait {
 /// A run of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
+    /// Another one for each run: what was seen of one run is never taken for another.
     pub run_id: RunId,
     /// By the engine's clock; log lines of this run are not older.
     pub started_at: Timestamp,
@@ -154,6 +164,7 @@ pub struct Run {
 }
 
 impl ObservedInstance {
+    /// The run, where it is [`InstanceState::Running`]; paused and ending ones are none.
     pub const fn run(&self) -> Option<&Run> {
         match &self.state {
             InstanceState::Running(run) => Some(run),
@@ -170,6 +181,7 @@ impl ObservedInstance {
 /// A wake-up from [`ContainerRuntime::watch`]: look again, here or everywhere. It carries no state on purpose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resync {
+    /// Something may have happened to the instance of this agent.
     Instance(AgentId),
     /// Something may have been missed: list everything again.
     All,
@@ -178,27 +190,43 @@ pub enum Resync {
 /// A call whose longest time is asked for, see [`ContainerRuntime::longest`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuntimeCall {
+    /// [`ContainerRuntime::prepare`].
     Prepare,
+    /// [`ContainerRuntime::ensure_created`].
     EnsureCreated,
+    /// [`ContainerRuntime::stage`].
     Stage,
+    /// [`ContainerRuntime::start`].
     Start,
-    Stop { grace: Duration },
+    /// [`ContainerRuntime::stop`].
+    Stop {
+        /// How long the instance may take to end by itself.
+        grace: Duration,
+    },
+    /// [`ContainerRuntime::kill`].
     Kill,
+    /// [`ContainerRuntime::remove`].
     Remove,
+    /// [`ContainerRuntime::observe`].
     Observe,
 }
 
 /// What happens to an instance's data when it is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataPolicy {
+    /// It stays, and the next instance of the same key gets it.
     Keep,
+    /// It is deleted for good.
     Remove,
 }
 
+/// Where an instance wrote a line to. See [`Caps::splits_output`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogStream {
+    /// Standard output; all output where the engine does not tell them apart.
     Stdout,
+    /// Standard error.
     Stderr,
 }
 
@@ -212,8 +240,11 @@ pub struct LogLine {
     /// For people; clocks are set back and lines without a time of their own have that of another. What to go on from is
     /// the cursor.
     pub time: Timestamp,
+    /// The place right behind this line.
     pub cursor: LogCursor,
+    /// Where it was written to.
     pub stream: LogStream,
+    /// The line; bytes that are not UTF-8 are replaced.
     pub text: String,
 }
 
@@ -243,11 +274,17 @@ pub struct LogQuery {
 pub struct Usage {
     /// Percent of one core since the sample before; 0 in the first one.
     pub cpu_percent: f64,
+    /// MiB in use, without the file cache that the kernel would give up first.
     pub memory_mb: f64,
+    /// MiB that it may use; `None` where the engine tells none.
     pub memory_limit_mb: Option<f64>,
+    /// Processes and threads; `None` where the engine does not count them.
     pub pids: Option<u64>,
+    /// Bytes received in this run; `None` where the engine does not count them.
     pub network_rx_bytes: Option<u64>,
+    /// Bytes sent in this run; `None` where the engine does not count them.
     pub network_tx_bytes: Option<u64>,
+    /// When it was measured.
     pub at: Timestamp,
 }
 
@@ -259,7 +296,9 @@ pub struct Caps {
     pub name: &'static str,
     /// Each instance takes a port of the host. Where not, there may be more agents than ports.
     pub host_ports: bool,
+    /// [`InstanceSpec::cpu`] is a limit that holds, not a wish.
     pub enforces_cpu: bool,
+    /// [`InstanceSpec::memory_mb`] is a limit that holds, not a wish.
     pub enforces_memory: bool,
     /// What keeps instances from each other's network.
     pub isolates_network: NetworkIsolation,
@@ -293,14 +332,17 @@ pub enum NetworkIsolation {
     Own,
     /// A policy says so, which somebody else enforces or not.
     ByPolicy,
+    /// Nothing does.
     None,
 }
 
 /// Why a call could not be done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuntimeError {
+    /// There is no such instance, or no such image where none is fetched.
     #[error("no such instance")]
     NotFound,
+    /// The instance is in a state in which the call is not possible, e.g. it runs. The text is for people, as in all others.
     #[error("the instance is in the way of the call: {0}")]
     Conflict(String),
     /// The request can never succeed as it is: an image that does not exist, a program that cannot be run.
@@ -326,6 +368,7 @@ pub enum RuntimeError {
     NotOwned(String),
 }
 
+/// What calls of a runtime give.
 pub type RuntimeResult<T> = Result<T, RuntimeError>;
 
 /// Which image is meant.
@@ -337,8 +380,13 @@ pub enum ImageChoice<'a> {
     Present,
     /// The content that the name has now.
     Named(&'a str),
-    /// What the agent's instance was made from, whatever its name means by now. `known` is what the agent's record says.
-    Kept { key: &'a InstanceKey, known: Option<&'a Software> },
+    /// What the agent's instance was made from, whatever its name means by now.
+    Kept {
+        /// Whose instance.
+        key: &'a InstanceKey,
+        /// What the record of its agent has; `None` where it has nothing.
+        known: Option<&'a Software>,
+    },
 }
 
 /// Tells how the preparation goes on, for people, e.g. `pulling image 40%`.
@@ -355,6 +403,7 @@ pub(crate) fn too_much_data(folder: &str) -> RuntimeError {
 
 /// Something that runs instances. See the module for the rules that all calls keep.
 pub trait ContainerRuntime: Send + Sync + 'static {
+    /// What this engine can promise. Does not ask the engine.
     fn caps(&self) -> Caps;
 
     /// Whether the engine answers now.
@@ -442,11 +491,19 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Wake-ups. The stream goes on for ever: an engine that went away shows as a [`Resync::All`] when it is back.
     fn watch(&self) -> BoxStream<'static, Resync>;
 
+    /// The instance's output as the query asks for it, oldest first. A stream that is dropped ends what follows the output.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`] where neither the instance nor output of it is there.
     fn logs<'a>(
         &'a self,
         key: &'a InstanceKey,
         query: LogQuery,
     ) -> BoxFuture<'a, RuntimeResult<BoxStream<'static, RuntimeResult<LogLine>>>>;
 
+    /// What the instance uses now.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`] where there is none, [`RuntimeError::Conflict`] where it does not run.
     fn usage<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Usage>>;
 }

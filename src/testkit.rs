@@ -99,6 +99,7 @@ impl Fakes {
         fakes
     }
 
+    /// Fakes whose choices come from `seed`, on a clock of the caller's.
     pub fn with_clock(seed: u64, clock: Clock) -> Self {
         let mut installation = [0x5e; 16];
         installation[..8].copy_from_slice(&seed.to_be_bytes());
@@ -125,18 +126,22 @@ impl Fakes {
         NewAgent { id: self.agent_id(), ..new_agent(name) }
     }
 
+    /// The engine, to look at what runs on it and to interfere with it.
     pub const fn engine(&self) -> &FakeEngine {
         &self.engine
     }
 
+    /// The installation that [`Fakes::runtime`] is of; it follows from the seed.
     pub const fn installation(&self) -> InstallationId {
         self.installation
     }
 
+    /// What a control plane gets as its runtime.
     pub fn runtime(&self) -> Arc<FakeRuntime> {
         Arc::new(FakeRuntime::new(self.engine.clone(), self.installation))
     }
 
+    /// What a control plane calls gateways by.
     pub fn gateway(&self) -> Arc<FakeGateway> {
         Arc::new(FakeGateway::new(self.engine.clone()))
     }

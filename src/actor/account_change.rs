@@ -63,10 +63,13 @@ pub enum Which {
 /// What is to change of a user; what is `None` stays.
 #[derive(Debug, Clone, Default)]
 pub struct UserChange {
+    /// Another plan. With it come the plan's own limits, unless `limits` says otherwise.
     pub plan: Option<Plan>,
     /// `Some(None)` goes back to the plan's own limits. So does a change to another plan.
     pub limits: Option<Option<Limits>>,
+    /// Active, suspended or in deletion; from the last there is no way back.
     pub status: Option<UserStatus>,
+    /// Whether they may administer the service.
     pub administrator: Option<bool>,
     /// Who they are to the identity provider, once they have come by it.
     pub identity: Option<Identity>,
@@ -75,26 +78,37 @@ pub struct UserChange {
 /// Why an account was not changed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum AccountRefusal {
+    /// Another user has the address.
     #[error("a user with this e-mail address exists already")]
     EmailTaken,
+    /// The user does not exist.
     #[error("no such user")]
     NoSuchUser,
+    /// This user has no such key.
     #[error("no such key")]
     NoSuchKey,
+    /// This user has no such session.
     #[error("no such session")]
     NoSuchSession,
+    /// The invitation or link is unknown, expired or spent.
     #[error("no such invitation or link, or it was used already")]
     NoSuchTicket,
+    /// As many invitations and links are open as there may be.
     #[error("{MAX_TICKETS} invitations and links are open already")]
     TooManyTickets,
+    /// A user is only removed without agents.
     #[error("the user still has agents")]
     HasAgents,
+    /// The user has as many keys as one may have.
     #[error("the user has {KEYS_PER_USER} keys already")]
     TooManyKeys,
+    /// Nobody could administer the service any more.
     #[error("no other key could administer the service")]
     LastAdministrator,
+    /// Nothing can be changed of a user who is being deleted.
     #[error("the user is being deleted")]
     Deleting,
+    /// The store did not take the change.
     #[error(transparent)]
     Store(StoreError),
 }

@@ -5,12 +5,16 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::domain::{Timestamp, later};
 
+/// What tells a control plane the time. Clones are the same clock.
 #[derive(Debug, Clone)]
 pub enum Clock {
+    /// The wall clock of the machine.
     System,
     /// `epoch` plus what tokio's clock says has passed since `since`; stands still while that one is paused.
     Tokio {
+        /// The time that it showed at `since`.
         epoch: Timestamp,
+        /// When it began.
         since: tokio::time::Instant,
         /// Milliseconds by which somebody has put it forward, or back; the same for all clones.
         ahead_ms: Arc<AtomicI64>,
@@ -31,6 +35,7 @@ impl Clock {
         }
     }
 
+    /// The time now.
     pub fn now(&self) -> Timestamp {
         match self {
             Self::System => Timestamp::now(),

@@ -13,7 +13,9 @@ use crate::store::UserRecord;
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct CreationRequest<'a> {
+    /// Whose agent it would be.
     pub user: &'a UserRecord,
+    /// What it would be.
     pub spec: &'a AgentSpec,
     /// How many agents the user has already.
     pub agents_of_user: u32,
@@ -32,6 +34,7 @@ pub struct CreationRule(Rule);
 type Rule = Arc<dyn Fn(&CreationRequest<'_>) -> Result<(), Denied> + Send + Sync>;
 
 impl CreationRule {
+    /// A rule that calls this function. It must not block.
     pub fn new(rule: impl Fn(&CreationRequest<'_>) -> Result<(), Denied> + Send + Sync + 'static) -> Self {
         Self(Arc::new(rule))
     }

@@ -174,7 +174,9 @@ pub struct Creation {
 /// What is written beside a new agent about the request that made it.
 #[derive(Debug, Clone)]
 pub struct IdempotencyClaim {
+    /// The key that the caller gave; one for each user and request.
     pub key: String,
+    /// What a later request with the same key is compared with.
     pub record: IdempotencyRecord,
 }
 

@@ -87,22 +87,30 @@ impl Services {
 /// A line of some agent's timeline.
 #[derive(Debug, Clone)]
 pub struct FeedEntry {
+    /// Whose timeline.
     pub agent: AgentId,
+    /// The agent's owner.
     pub user: UserId,
+    /// The transition, as it was committed.
     pub entry: LogEntry,
 }
 
 /// How the actors behave. All of it is configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
+    /// When a failed agent is restarted, and when it is left at rest.
     pub restart: RestartPolicy,
+    /// How often agents are checked, and how patiently.
     pub timing: Timing,
+    /// How long jobs may take.
     pub limits: JobLimits,
     /// Public domain of agents: `<slug>.<domain>`.
     pub domain: Option<String>,
     /// The host ports that agents get; all of them by default. An agent keeps the one that it has.
     pub ports: PortRange,
+    /// What happens to instances that belong to no agent.
     pub orphans: Orphans,
+    /// How people get accounts and stay signed in.
     pub accounts: AccountSettings,
     /// The proxies that agents are told to use.
     pub proxies: Proxies,
@@ -114,6 +122,7 @@ pub struct Settings {
 /// How people get accounts, and how long they stay signed in.
 #[derive(Debug, Clone)]
 pub struct AccountSettings {
+    /// Who may make an account for themselves.
     pub registration: Registration,
     /// A session ends when it is not used for this long,
     pub session_idle: Duration,
@@ -135,6 +144,7 @@ pub enum Registration {
 }
 
 impl Registration {
+    /// The name that the configuration has for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -171,9 +181,9 @@ pub struct JobLimits {
     pub prepare: Duration,
     /// One call of the engine.
     pub engine_call: Duration,
-    /// From the start of an instance to its first healthy answer.
     /// An engine that needs time for a start: it looks for a place, fetches the image, attaches the data.
     pub engine_start: Duration,
+    /// From the start of an instance to its first healthy answer.
     pub start: Duration,
     /// From there to a token that works.
     pub pairing: Duration,

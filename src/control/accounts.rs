@@ -6,17 +6,25 @@ use crate::audit;
 use crate::domain::{ApiKey, KeyId, Limits, Plan, Scopes, Timestamp, UserId, UserStatus};
 use crate::store::{KeyRecord, UserRecord};
 
+/// A user to be, without a password and without the right to administer the service.
 #[derive(Debug, Clone)]
 pub struct NewUser {
+    /// Their e-mail address, which no other user has. In lower case: sign-ins look for it so.
     pub email: String,
+    /// What they may have.
     pub plan: Plan,
+    /// Instead of the plan's own limits, where others were agreed on.
     pub limits: Option<Limits>,
 }
 
+/// An API key to be.
 #[derive(Debug, Clone)]
 pub struct NewKey {
+    /// For its owner to tell keys apart.
     pub name: Option<String>,
+    /// What its holder may do.
     pub scopes: Scopes,
+    /// From then on it is refused; `None`: it has no end.
     pub expires_at: Option<Timestamp>,
     /// The key that makes this one: its revocation ends this one too.
     pub parent: Option<KeyId>,
@@ -32,13 +40,17 @@ impl NewKey {
 /// Why an account was not changed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum AccountError {
+    /// The change is not allowed, or the store did not take it.
     #[error(transparent)]
     Refused(#[from] AccountRefusal),
+    /// The registry did not answer: whether the change was made is unknown.
     #[error("the registry: {0}")]
     Registry(#[from] AskError),
 }
 
 impl ControlPlane {
+    /// Makes an active user. Committed when this answers.
+    ///
     /// # Errors
     /// [`AccountRefusal::EmailTaken`], or the store's.
     pub async fn create_user(&self, new: NewUser) -> Result<UserRecord, AccountError> {

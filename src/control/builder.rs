@@ -46,10 +46,13 @@ pub struct Builder {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// The master key is not the one that sealed the store.
     #[error(transparent)]
     Key(#[from] OpenError),
+    /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The supervisor or the registry did not come up, for this reason.
     #[error("the actors did not start: {0}")]
     Actors(String),
     /// Supervision needs unwinding: with `panic = "abort"` one agent's panic would end the program.
@@ -63,6 +66,7 @@ pub enum StartError {
         lease::in_use(.0)
     )]
     InUse(LeaseRecord),
+    /// Something that is not ours is where the engine would keep the lease.
     #[error("the lease of the installation: {0}")]
     Lease(RuntimeError),
 }
@@ -117,12 +121,14 @@ impl Builder {
         self
     }
 
+    /// How the actors behave; [`Settings::default`] by default.
     #[must_use]
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
         self
     }
 
+    /// What time it is; the system's clock by default.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;

@@ -21,14 +21,19 @@ use crate::zeroclaw::migration::{belongs, layout};
 /// Why nothing was exported, imported or cloned.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
+    /// The agent was deleted, or the service ends.
     #[error("the agent is gone")]
     Gone,
+    /// The archive is no export of an agent, or holds nothing that the version of new agents can read.
     #[error("the archive {0}")]
     Bundle(#[from] BundleError),
+    /// The new agent could not be recorded.
     #[error(transparent)]
     Create(#[from] CreateError),
+    /// The engine could not do it, or does not answer.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// A command to the new agent failed after it got its data; the agent is kept, and stopped.
     #[error(transparent)]
     Command(#[from] CommandError),
     /// The data could not be put into the new agent, which is removed again.

@@ -38,12 +38,19 @@ pub struct EventStream {
 pub enum EventsError {
     /// Read the agents' present state, then go on with `plane.events(oldest - 1)`.
     #[error("events were dropped before they were read; the oldest that is left is {oldest}")]
-    Expired { oldest: u64 },
+    Expired {
+        /// The offset of the oldest event that is left.
+        oldest: u64,
+    },
     /// Read the agents' present state, then go on with `plane.events(newest)`.
     #[error(
         "the offset was never given out by this store, whose newest is {newest}: it is another store, or a backup was restored"
     )]
-    Ahead { newest: u64 },
+    Ahead {
+        /// The offset of the newest event; 0 where there is none.
+        newest: u64,
+    },
+    /// The store cannot be read now.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -8,18 +8,23 @@ use crate::view::{AgentView, Vitals};
 /// An answer in words and in data.
 #[derive(Debug, Clone)]
 pub struct Explanation {
+    /// The status that is explained.
     pub status: Status,
     /// Why, in a sentence.
     pub because: String,
     /// What happens next by itself, in a sentence.
     pub next: String,
+    /// When that happens; `None` where it has no fixed time.
     pub next_at: Option<Timestamp>,
     /// What a person can do about it, in a sentence; none where nothing needs doing.
     pub remedy: Option<&'static str>,
+    /// How many starts were tried since it was created; the present one counts.
     pub attempt: u64,
+    /// Restarts that no command asked for, since it was created.
     pub restarts: u64,
     /// Since when the engine has not said anything about the instance.
     pub unknown_since: Option<Timestamp>,
+    /// Commands that would change something now, by their names in the API.
     pub allowed: Vec<&'static str>,
 }
 

@@ -45,15 +45,24 @@ pub enum CommandOutcome {
 /// Why a command was not followed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CommandError {
+    /// It was deleted.
     #[error("the agent is gone")]
     Gone,
+    /// Its status does not allow the command. Nothing was changed.
     #[error("not possible while the agent is {status}")]
-    Illegal { status: Status, allowed: Vec<&'static str> },
+    Illegal {
+        /// The status at that moment.
+        status: Status,
+        /// Commands that would change something, by their names in the API.
+        allowed: Vec<&'static str>,
+    },
+    /// It has another generation than the command names. Nothing was changed.
     #[error("the agent was changed by someone else meanwhile")]
     Stale,
     /// The actor had no time, or was rebuilt in the middle: the command may have been followed. It can be repeated.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),
+    /// The store did not take the change, so nothing was changed.
     #[error(transparent)]
     Store(StoreError),
 }
@@ -61,12 +70,14 @@ pub enum CommandError {
 /// Why a wait ended without the status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WaitError {
+    /// The time is over. The agent goes on.
     #[error("not reached in time")]
     TimedOut,
     /// It needs a new command, or failed: an agent in ERROR may try again by itself, see
     /// [`AgentHandle::wait_through_retries`].
     #[error("out of reach: the agent is {0}")]
     OutOfReach(Status),
+    /// It was deleted.
     #[error("the agent is gone")]
     Gone,
 }
@@ -76,6 +87,7 @@ impl AgentHandle {
         Self { plane, id }
     }
 
+    /// Whose handle this is.
     pub const fn id(&self) -> AgentId {
         self.id
     }
@@ -90,6 +102,7 @@ impl AgentHandle {
         self.plane.services.views.subscribe(self.id)
     }
 
+    /// What was measured of it last; empty once it is gone.
     pub fn vitals(&self) -> Vitals {
         self.plane.services.views.vitals(self.id)
     }
@@ -99,12 +112,18 @@ impl AgentHandle {
         open_credentials(&self.plane.services, &self.view()?.record).ok()
     }
 
+    /// Starts an agent that is stopped or in ERROR. As with all commands, it is stored when this answers, and
+    /// [`AgentHandle::wait`] waits for what it leads to. Dropped before it answers, it may be carried out or not; commands can
+    /// be repeated.
+    ///
     /// # Errors
     /// See [`CommandError`]; the same for all commands.
     pub async fn start(&self) -> Result<CommandOutcome, CommandError> {
         self.settle(Command::Start, None).await
     }
 
+    /// Stops it until somebody starts it again. Its data is kept.
+    ///
     /// # Errors
     /// See [`CommandError`].
     pub async fn stop(&self) -> Result<CommandOutcome, CommandError> {
@@ -275,7 +294,7 @@ impl AgentHandle {
     /// What the instance uses now.
     ///
     /// # Errors
-    /// [`RuntimeError::NotFound`] when it does not run.
+    /// [`RuntimeError::NotFound`] before the instance was ever created, [`RuntimeError::Conflict`] when it does not run.
     pub async fn usage(&self) -> RuntimeResult<Usage> {
         let view = self.view().ok_or(RuntimeError::NotFound)?;
         let permit = self.plane.services.engine_calls.acquire().await;

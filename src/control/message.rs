@@ -26,7 +26,9 @@ use crate::zeroclaw::client::{GatewayError, ModelFailure, Refusal, SentMark, Web
 pub struct Message {
     /// JSON as `/webhook` takes it.
     pub body: Bytes,
+    /// Sent along as `X-Request-Id`, for logs.
     pub request_id: Option<String>,
+    /// Sent along as `traceparent` (W3C Trace Context).
     pub traceparent: Option<String>,
     /// The gateway's conversation that it belongs to.
     pub session: Option<SessionName>,
@@ -53,6 +55,7 @@ impl Message {
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum DeliveryError {
+    /// Certainly not sent: the agent was deleted.
     #[error("the agent is gone")]
     Gone,
     /// Certainly not sent: the service ends.
@@ -60,18 +63,30 @@ pub enum DeliveryError {
     Closing,
     /// Certainly not sent: it does not run, and will not by itself.
     #[error("the agent is {status}")]
-    NotRunning { status: Status, allowed: Vec<&'static str> },
+    NotRunning {
+        /// The status at that moment.
+        status: Status,
+        /// Commands that would change something, by their names in the API.
+        allowed: Vec<&'static str>,
+    },
     /// Certainly not sent: it did not become ready in time.
     #[error("the agent did not become ready within {} s", held.as_secs())]
-    NotReady { status: Status, held: Duration },
+    NotReady {
+        /// The status at the end.
+        status: Status,
+        /// How long the message was to be held.
+        held: Duration,
+    },
     /// Certainly not sent: too many messages wait already.
     #[error("too many messages wait for this agent")]
     QueueFull,
     /// It was sent and the answer was lost.
     #[error("the message was sent and the answer was lost: {0}")]
     Unknown(String),
+    /// No answer came within [`Message::answer_within`]; the agent may have acted on the message.
     #[error("the agent did not answer in time")]
     TimedOut,
+    /// It was sent, and what came back is no answer of a gateway.
     #[error("the agent's answer cannot be used: {0}")]
     Garbage(String),
     /// Refused even with a token that was just proven.

@@ -23,7 +23,9 @@ const MAX_RETIRED: usize = 16;
 pub struct NewAgent {
     /// Given by callers who must find the agent again after a crash; a new one by default.
     pub id: AgentId,
+    /// What it is to be.
     pub spec: AgentSpec,
+    /// Its secrets in clear text; they are sealed before they are stored.
     pub credentials: Credentials,
     /// Exactly this slug, or none at all; `None` for one made from the name.
     pub slug: Option<Slug>,
@@ -32,6 +34,7 @@ pub struct NewAgent {
 }
 
 impl NewAgent {
+    /// With a new id, a slug made from the name, and no idempotency key.
     pub fn new(spec: AgentSpec, credentials: Credentials) -> Self {
         Self { id: AgentId::new(), spec, credentials, slug: None, idempotency: None }
     }
@@ -42,28 +45,41 @@ impl NewAgent {
 pub struct AgentPatch {
     /// Only if the agent still has this generation.
     pub if_generation: Option<u64>,
+    /// The whole specification in place of the present one.
     pub spec: Option<AgentSpec>,
     /// `Some(None)` takes the key away.
     pub api_key: Option<Option<Secret<String>>>,
+    /// All channels in place of the present ones.
     pub channels: Option<Channels>,
 }
 
 /// Why no agent was created. Nothing is left of it then, unless the outcome is unknown.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CreateError {
+    /// The user has as many as their plan or their own limits allow.
     #[error("the plan allows {limit} agents, and {used} exist")]
-    Quota { limit: u32, used: u32 },
+    Quota {
+        /// How many agents the user may have.
+        limit: u32,
+        /// How many there are.
+        used: u32,
+    },
+    /// Another agent has exactly the slug that was asked for.
     #[error("the slug is taken")]
     SlugTaken,
+    /// All host ports that agents may get are in use.
     #[error("no port is free")]
     NoFreePort,
+    /// The user does not exist, is suspended, or is being deleted.
     #[error("no such user")]
     NoSuchUser,
     /// The embedder's own rule said no.
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// The store did not take it; the outcome is unknown where that error says so.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The registry did not answer: the outcome is unknown.
     #[error("the registry: {0}")]
     Registry(#[from] AskError),
 }
@@ -83,7 +99,8 @@ impl From<CreateRefusal> for CreateError {
 }
 
 impl ControlPlane {
-    /// Creates an agent: stored when this answers; the deployment goes on by itself.
+    /// Creates an agent: stored when this answers; the deployment goes on by itself. Dropped before it answers, it may have
+    /// made the agent or not: [`ControlPlane::agent`] tells by [`NewAgent::id`].
     ///
     /// # Errors
     /// See [`CreateError`].

@@ -18,7 +18,9 @@ use crate::store::{Batch, StoreError};
 /// An instance without an agent, and what it tells of the one that it had.
 #[derive(Debug, Clone)]
 pub struct Orphan {
+    /// What the engine shows of it.
     pub seen: ObservedInstance,
+    /// Whose it was and what it was to be; `None` where it does not tell.
     pub origin: Option<Origin>,
     /// Whether this installation deleted its agent; else the agent is newer than the store, or the store was lost.
     pub deleted_here: bool,
@@ -27,17 +29,22 @@ pub struct Orphan {
 /// Why an orphan was not adopted or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum OrphanError {
+    /// No such instance, or it belongs to an agent.
     #[error("no instance without an agent has this id")]
     NotFound,
+    /// It has no readable origin, and no user was named.
     #[error("it does not tell whose it is")]
     NoOwner,
     /// Another service takes care of this installation.
     #[error("this service does not hold the installation")]
     NotHeld,
+    /// Its agent could not be recorded.
     #[error(transparent)]
     Create(#[from] CreateError),
+    /// The engine could not do it, or does not answer.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -27,20 +27,27 @@ const CALL: Duration = Duration::from_secs(30);
 /// An instance without a record, and what it tells.
 #[derive(Debug, Clone)]
 pub struct Found {
+    /// What the engine shows of it.
     pub seen: ObservedInstance,
+    /// Whose it was and what it was to be; `None` where it does not tell.
     pub origin: Option<Origin>,
 }
 
 /// All that is to be recorded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recovery {
+    /// The owners of the agents.
     pub users: Vec<UserRecord>,
+    /// One for each agent of which an instance was found, by id.
     pub agents: Vec<RecoveredAgent>,
 }
 
+/// An agent as it is to be recorded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecoveredAgent {
+    /// Without any secret.
     pub record: AgentRecord,
+    /// Its host port: the one that its instance uses, or a free one; `None` where it needs none.
     pub port: Option<HostPort>,
     /// What its owner has to supply, by the names of the API's fields.
     pub missing: Vec<&'static str>,
@@ -49,12 +56,21 @@ pub struct RecoveredAgent {
 /// Why nothing was recovered.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
+    /// The engine could not tell what it has, or does not answer.
     #[error("the runtime: {0}")]
     Runtime(#[from] RuntimeError),
+    /// There is no slug or host port for an agent.
     #[error("no place for agent {agent}: {refusal}")]
-    NoPlace { agent: AgentId, refusal: Refusal },
+    NoPlace {
+        /// The agent.
+        agent: AgentId,
+        /// What it did not get.
+        refusal: Refusal,
+    },
+    /// What it has might contradict what was found.
     #[error("the store has agents or users already: only an empty one can be filled")]
     NotEmpty,
+    /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -28,6 +28,7 @@ const RETRY: Duration = Duration::from_secs(30);
 /// Where the master key is kept.
 #[derive(Debug, Clone)]
 pub struct KeyFile {
+    /// The file with the key ring. Rotations write it.
     pub path: PathBuf,
     /// Whether the service made it. Then old keys leave it by themselves after a restart too; a file of the operator's is
     /// only changed when a rotation is asked for.
@@ -43,24 +44,33 @@ pub struct Rotation {
     pub resealed: usize,
 }
 
+/// Why the master key was not rotated, or not to the end. All that is sealed can still be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum RotateError {
+    /// No [`KeyFile`] was given to the builder.
     #[error(
         "the master key does not come from a file; put the new one in front of it, separated by a comma, and restart"
     )]
     NoFile,
+    /// Rotations come one at a time.
     #[error("another rotation is going on")]
     InProgress,
+    /// The key file cannot be read or written.
     #[error(transparent)]
     File(#[from] MasterKeyError),
+    /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The store could not note which key it needs from now on.
     #[error(transparent)]
     Canary(#[from] OpenError),
+    /// The actor of an agent did not answer in time.
     #[error("an agent: {0}")]
     Agent(#[from] AskError),
+    /// Each pass still found something to seal again.
     #[error("values are still being sealed with the old key; ask again")]
     Unsettled,
+    /// The work on the key file was cut short.
     #[error("the task ended early")]
     Interrupted,
 }

@@ -41,6 +41,7 @@ pub(super) struct SignIns {
 /// Where an attempt comes from.
 #[derive(Debug, Clone, Default)]
 pub struct Visitor {
+    /// The address for which attempts are counted; `None`: only those of the account are.
     pub address: Option<IpAddr>,
     /// What the browser calls itself.
     pub client: Option<String>,
@@ -50,34 +51,48 @@ pub struct Visitor {
 
 /// A person who has just signed in. This is the only time that the token is seen.
 pub struct SignedIn {
+    /// Who it is.
     pub user: UserRecord,
+    /// What the store has of the new session.
     pub session: SessionRecord,
+    /// What the browser presents from now on.
     pub token: Token,
 }
 
 /// Why nobody was let in, or no password was set.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SignInError {
+    /// Also where there is no such account, or it has no password.
     #[error("the e-mail address or the password is wrong")]
     Wrong,
+    /// The account is suspended, or is being deleted.
     #[error("the user is suspended")]
     Suspended,
+    /// The account or the address has to wait this long.
     #[error("too many attempts have failed")]
     TooSoon(Duration),
+    /// Other passwords are being checked; try it again in a moment.
     #[error(transparent)]
     Busy(#[from] Busy),
+    /// The service is set up so that only administrators make users.
     #[error("registration is closed")]
     Closed,
+    /// Registration is by invitation, and none was presented.
     #[error("an invitation is needed")]
     InvitationNeeded,
+    /// It is unknown, expired, spent, of another kind, or for another e-mail address.
     #[error("the invitation or link is not valid, or was used already")]
     NoTicket,
+    /// The account with this e-mail address has another identity already.
     #[error("the account belongs to another person at the identity provider")]
     OtherIdentity,
+    /// The account has a password, and the session does not come from a fresh link.
     #[error("the current password is needed")]
     CurrentNeeded,
+    /// An account without a password gets its first one only in a session.
     #[error("a session is needed")]
     SessionNeeded,
+    /// The registry or the store refused the change.
     #[error(transparent)]
     Account(#[from] AccountError),
 }
@@ -217,6 +232,8 @@ impl ControlPlane {
         }
     }
 
+    /// Ends one session of a user.
+    ///
     /// # Errors
     /// [`AccountRefusal::NoSuchSession`], or the store's.
     pub async fn end_session(&self, user: UserId, session: SessionId) -> Result<(), AccountError> {
@@ -298,6 +315,8 @@ impl ControlPlane {
         self.add_ticket(TicketKind::SignIn { user }, later(self.now(), within)).await
     }
 
+    /// Makes an invitation or a link worthless before it is used.
+    ///
     /// # Errors
     /// [`AccountRefusal::NoSuchTicket`], or the store's.
     pub async fn withdraw_invitation(&self, ticket: TicketId) -> Result<(), AccountError> {

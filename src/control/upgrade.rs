@@ -37,6 +37,7 @@ const COMMAND_PAUSE: Duration = Duration::from_millis(200);
 /// Why no upgrade was begun.
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
+    /// An agent has at most one at a time.
     #[error("an upgrade of this agent is under way already")]
     UnderWay,
     /// The runtime has no images, or the agent was never created.
@@ -45,8 +46,10 @@ pub enum UpgradeError {
          restart the agent instead"
     )]
     NoImages,
+    /// The image is not there or could not be fetched, or the engine does not answer.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// The agent is gone, does not run, or was changed meanwhile.
     #[error(transparent)]
     Command(#[from] CommandError),
 }

@@ -25,8 +25,10 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// All faults, those that last and those that do not.
     pub const ALL: [Self; 4] = [Self::Kill, Self::Pause, Self::Stop, Self::Cut];
 
+    /// The name that [`Fault::parse`] reads.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Kill => "kill",
@@ -36,6 +38,8 @@ impl Fault {
         }
     }
 
+    /// Reads the name of a fault.
+    ///
     /// # Errors
     /// A sentence that lists the faults.
     pub fn parse(text: &str) -> Result<Self, String> {

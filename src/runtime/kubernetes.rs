@@ -57,6 +57,8 @@ pub struct KubernetesRuntime {
 }
 
 impl KubernetesRuntime {
+    /// Finds the cluster, and whether it measures what instances use.
+    ///
     /// # Errors
     /// [`RuntimeError::Invalid`] where no cluster is configured. One that does not answer is no error.
     pub async fn open(options: KubernetesOptions) -> RuntimeResult<Self> {

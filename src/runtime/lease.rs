@@ -34,19 +34,32 @@ pub struct LeaseRecord {
 /// What a control plane asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseRequest {
+    /// See [`LeaseRecord::holder`].
     pub holder: String,
+    /// See [`LeaseRecord::description`].
     pub description: String,
+    /// What is to be done with the lease.
     pub purpose: LeasePurpose,
 }
 
+/// What is to be done with a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeasePurpose {
-    /// At the start. `take_over`: also from a holder that seems to live, because an administrator said so.
-    Claim { take_over: bool },
+    /// At the start.
+    Claim {
+        /// Also from a holder that seems to live, because an administrator said so.
+        take_over: bool,
+    },
     /// Every [`LEASE_RENEWAL`].
-    Renew { epoch: u64 },
+    Renew {
+        /// That of the claim.
+        epoch: u64,
+    },
     /// At an orderly end.
-    Release { epoch: u64 },
+    Release {
+        /// That of the claim.
+        epoch: u64,
+    },
 }
 
 impl LeaseRequest {
@@ -63,8 +76,11 @@ impl LeaseRequest {
 /// The engine's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseAnswer {
-    /// The lease is the caller's, with this epoch. Also the answer to a release.
-    Held { epoch: u64 },
+    /// The lease is the caller's. Also the answer to a release.
+    Held {
+        /// To be named when it is renewed or released.
+        epoch: u64,
+    },
     /// Another one holds it. The caller must change nothing on the engine.
     InUse(LeaseRecord),
 }

@@ -16,6 +16,7 @@ pub enum CodeForm {
 /// What differs between gateways for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayBehavior {
+    /// The form of its pairing codes.
     pub code: CodeForm,
     /// Whether a token that was given is known after a restart. Hashes that were staged always are.
     pub persists_tokens: bool,
@@ -25,6 +26,7 @@ pub struct GatewayBehavior {
     pub token_prefix: &'static str,
     /// Wrong codes that lead to a lockout.
     pub failures_to_lockout: u32,
+    /// How long a lockout lasts: no code is taken.
     pub lockout: Duration,
     /// From the start of the instance to the first healthy answer.
     pub boots_in: Duration,
@@ -90,6 +92,7 @@ impl Default for GatewayBehavior {
 /// How a gateway is at present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GatewayFault {
+    /// As it should be.
     #[default]
     Well,
     /// Every answer takes this much longer.

@@ -28,8 +28,11 @@ pub enum Wish {
     /// Nothing certain: a command's outcome is unknown, or two were on their way at once.
     #[default]
     Open,
+    /// It is to run: a create, a start or a restart.
     Run,
+    /// It is to be stopped.
     Stop,
+    /// It is to be gone.
     Delete,
 }
 
@@ -89,6 +92,7 @@ pub async fn check(
 }
 
 impl Inspector {
+    /// An inspector that has seen nothing yet.
     pub fn new() -> Self {
         Self::default()
     }

@@ -27,6 +27,7 @@ use futures_util::stream::StreamExt;
 
 /// A runtime under test, and the hands that do to its instances what the runtime itself would not.
 pub trait Subject: Send + Sync {
+    /// The runtime under test; each call gives the same one.
     fn runtime(&self) -> Arc<dyn ContainerRuntime>;
 
     /// The same installation's runtime as a restarted service opens it, beside the first one.

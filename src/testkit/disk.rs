@@ -36,6 +36,7 @@ struct Script {
 }
 
 impl FakeDisk {
+    /// An empty disk without faults.
     pub fn new() -> Self {
         Self::default()
     }

@@ -23,6 +23,7 @@ const WAKE_UPS: usize = 1024;
 /// Whether the engine answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
+    /// As it should be.
     Answers,
     /// Every call fails at once.
     Away,
@@ -33,6 +34,7 @@ pub enum Condition {
 /// What becomes of the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Image {
+    /// It is there, and nothing is pulled.
     Present,
     /// The pull takes this long, with progress on the way; then it is present.
     Slow(Duration),
@@ -96,10 +98,12 @@ impl FakeEngine {
         }
     }
 
+    /// How long calls take from now on.
     pub fn set_pace(&self, pace: Pace) {
         self.lock().pace = pace;
     }
 
+    /// What becomes of the image from now on.
     pub fn set_image(&self, image: Image) {
         self.lock().image = image;
     }
@@ -164,6 +168,7 @@ impl FakeEngine {
         self.lock().strangers.insert(port);
     }
 
+    /// Ends what [`FakeEngine::take_port`] began.
     pub fn free_port(&self, port: HostPort) {
         self.lock().strangers.remove(&port);
     }
@@ -299,6 +304,7 @@ impl FakeEngine {
         self.lock().tallies.get(&agent).cloned().unwrap_or_default()
     }
 
+    /// The time by its clock.
     pub fn now(&self) -> Timestamp {
         self.lock().now()
     }

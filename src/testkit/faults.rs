@@ -25,25 +25,45 @@ use crate::zeroclaw::usability::SelfReport;
 /// A call that can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
+    /// [`ContainerRuntime::ping`].
     Ping,
+    /// [`ContainerRuntime::prepare`].
     Prepare,
+    /// [`ContainerRuntime::ensure_created`].
     Create,
+    /// [`ContainerRuntime::stage`].
     Stage,
+    /// [`ContainerRuntime::read_data`].
     ReadData,
+    /// [`ContainerRuntime::write_data`].
     WriteData,
+    /// [`ContainerRuntime::start`].
     Start,
+    /// [`ContainerRuntime::stop`].
     Stop,
+    /// [`ContainerRuntime::kill`].
     Kill,
+    /// [`ContainerRuntime::remove`].
     Remove,
+    /// [`ContainerRuntime::observe`] and [`ContainerRuntime::origin`].
     Observe,
+    /// [`ContainerRuntime::list_owned`].
     List,
+    /// [`ContainerRuntime::logs`].
     Logs,
+    /// [`ContainerRuntime::usage`].
     Usage,
+    /// [`Gateway::health`].
     Health,
+    /// [`Gateway::accepts_token`].
     Token,
+    /// [`Gateway::pair`].
     Pair,
+    /// [`Gateway::memory`].
     Memory,
+    /// [`Gateway::remember`].
     Remember,
+    /// [`Gateway::webhook`].
     Webhook,
 }
 
@@ -69,12 +89,19 @@ pub enum Fault {
 /// How often what goes wrong, in permille of calls and events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Odds {
+    /// [`Fault::Fail`].
     pub fail: u64,
+    /// [`Fault::DelayCall`] and [`Fault::DelayAnswer`], half of each.
     pub delay: u64,
+    /// [`Fault::Hang`].
     pub hang: u64,
+    /// [`Fault::Repeat`].
     pub repeat: u64,
+    /// [`Fault::LoseAnswer`].
     pub lose_answer: u64,
+    /// Wake-ups that do not arrive.
     pub lose_event: u64,
+    /// Wake-ups that arrive twice.
     pub repeat_event: u64,
     /// Delays are up to this long.
     pub longest_delay: Duration,
@@ -98,6 +125,7 @@ impl Faults {
         Self(Arc::new(Mutex::new(State { random, odds: Odds::default(), script: VecDeque::new(), injected: 0 })))
     }
 
+    /// How often faults come by chance from now on.
     pub fn set_odds(&self, odds: Odds) {
         self.lock().odds = odds;
     }

@@ -40,6 +40,7 @@ struct Line {
 }
 
 impl FakeGateway {
+    /// All gateways of this engine.
     pub const fn new(engine: FakeEngine) -> Self {
         Self { engine }
     }

@@ -12,12 +12,15 @@ use crate::zeroclaw::migration::layout;
 /// An image, good or bad.
 #[derive(Debug, Clone)]
 pub struct FakeImage {
+    /// Which family of ZeroClaw it holds.
     pub profile: Profile,
+    /// The version that it says it has.
     pub version: &'static str,
+    /// How its gateways behave.
     pub behavior: GatewayBehavior,
     /// Ends at once with this status, after so many starts that went well.
     pub exits: Option<(u64, i32)>,
-    /// How its gateways are.
+    /// What is wrong with its gateways; `None` for what the engine says of all.
     pub fault: Option<GatewayFault>,
     /// Finds nothing of what was remembered.
     pub forgets: bool,

@@ -19,9 +19,13 @@ pub const API_KEY: &str = "sk-planted-in-the-testkit";
 
 /// A running control plane on fakes, with one user.
 pub struct TestPlane {
+    /// What it runs on.
     pub fakes: Fakes,
+    /// What its store is on.
     pub disk: FakeDisk,
+    /// The control plane.
     pub plane: ControlPlane,
+    /// Its only user.
     pub user: UserId,
 }
 

@@ -5,10 +5,12 @@
 pub struct Sequence(u64);
 
 impl Sequence {
+    /// The sequence of this seed, from its beginning.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
+    /// The next number; all values are equally likely.
     pub const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

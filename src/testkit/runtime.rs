@@ -33,10 +33,12 @@ pub struct FakeRuntime {
 }
 
 impl FakeRuntime {
+    /// The view that this installation has of the engine.
     pub const fn new(engine: FakeEngine, installation: InstallationId) -> Self {
         Self { engine, installation }
     }
 
+    /// The engine behind it.
     pub const fn engine(&self) -> &FakeEngine {
         &self.engine
     }

@@ -142,8 +142,9 @@ pub struct Tally {
     pub creates: u64,
     /// When runs began, by whomever.
     pub starts: Vec<Timestamp>,
-    /// Calls of `/pair`, and those among them that failed.
+    /// Calls of `/pair`.
     pub pairings: u64,
+    /// Those among them that failed.
     pub failed_pairings: u64,
     /// Times that a lockout began.
     pub lockouts: u64,
@@ -156,8 +157,11 @@ pub struct Tally {
 /// A message that a gateway read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
+    /// When it was read.
     pub at: Timestamp,
+    /// The run that read it.
     pub run_id: RunId,
+    /// As it was sent.
     pub body: bytes::Bytes,
     /// The conversation that it was said to belong to.
     pub session: Option<SessionName>,

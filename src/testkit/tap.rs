@@ -24,6 +24,7 @@ pub struct Tap {
 }
 
 impl Tap {
+    /// Passes all calls on to `gateway`.
     pub fn new(gateway: Arc<dyn Gateway>) -> Self {
         Self { inner: gateway, noted: Arc::default(), pairings: Arc::default() }
     }

@@ -28,6 +28,8 @@ const PAUSE_RETRY: Duration = Duration::from_millis(50);
 pub struct DockerFaultInjector(DockerRuntime);
 
 impl DockerFaultInjector {
+    /// For the containers of the installation in these options. The engine need not be there yet.
+    ///
     /// # Errors
     /// As [`DockerRuntime::new`].
     pub fn new(options: DockerOptions) -> RuntimeResult<Self> {

@@ -20,7 +20,9 @@ pub struct DockerOptions {
     pub network: String,
     /// Whose containers these are. All others are left alone.
     pub installation: InstallationId,
+    /// How agents are kept from each other.
     pub isolation: Isolation,
+    /// How the control plane talks to gateways.
     pub reach: Reach,
     /// Labels for a Traefik that routes the agents' host names; `None`: no labels.
     pub traefik: Option<Traefik>,
@@ -28,15 +30,18 @@ pub struct DockerOptions {
     pub start_throttle: usize,
     /// Most time that a pull of the image may take.
     pub pull_deadline: Duration,
-    /// Rotation of each container's log: size of a file in the engine's notation, and how many are kept.
+    /// Most that one file of a container's log may hold, in the engine's notation, e.g. `10m`.
     pub log_size: String,
+    /// How many files of a container's log are kept.
     pub log_files: u32,
 }
 
 /// The names that a Traefik's own configuration gives.
 #[derive(Debug, Clone)]
 pub struct Traefik {
+    /// The entry point that takes HTTPS, e.g. `websecure`.
     pub entrypoint: String,
+    /// The certificate resolver, e.g. `letsencrypt`.
     pub resolver: String,
 }
 
@@ -49,7 +54,12 @@ pub enum Isolation {
     /// A network for each agent, which the given containers join. For a control plane, or a reverse proxy, that is a
     /// container itself: such a bridge as above would keep it out as well. The barrier between networks is the engine's:
     /// version 20.10 was seen to lift it for some milliseconds while it makes another network. The bridge has no such gap.
-    PerAgent { joined: Vec<String>, subnets: Subnets },
+    PerAgent {
+        /// Names or ids of the containers that join each network.
+        joined: Vec<String>,
+        /// Where the networks get their addresses from.
+        subnets: Subnets,
+    },
 }
 
 /// By which address the control plane talks to a gateway.
@@ -64,8 +74,11 @@ pub enum Reach {
 }
 
 impl DockerOptions {
+    /// The socket of an engine on this machine.
     pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
+    /// The newest image that the ZeroClaw project publishes.
     pub const DEFAULT_IMAGE: &str = "ghcr.io/zeroclaw-labs/zeroclaw:latest";
+    /// The network that agents get where none is named.
     pub const DEFAULT_NETWORK: &str = "zeroone-net";
 
     /// The defaults for an engine on this machine.

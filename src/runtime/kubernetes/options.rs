@@ -21,11 +21,13 @@ pub struct KubernetesOptions {
     pub storage_class: String,
     /// Of each agent's volume, e.g. `1Gi`.
     pub storage: String,
-    /// What the scheduler counts for each agent, in Kubernetes' notation. The plan is the limit.
+    /// Processor time that the scheduler counts for each agent, in Kubernetes' notation, e.g. `25m`. The plan is the limit.
     pub request_cpu: String,
+    /// The same for memory, e.g. `32Mi`.
     pub request_memory: String,
     /// Runs agents in a sandbox that the cluster has, such as gVisor's; empty: as it runs everything.
     pub runtime_class: String,
+    /// How the control plane talks to gateways.
     pub reach: Reach,
     /// Whose Pods these are. All others are left alone.
     pub installation: InstallationId,
@@ -43,6 +45,7 @@ pub enum Reach {
 }
 
 impl KubernetesOptions {
+    /// The defaults, for agents in the namespace `zeroone-agents` of the cluster that the environment names.
     pub fn new(image: impl Into<String>, stage_image: impl Into<String>, installation: InstallationId) -> Self {
         Self {
             kubeconfig: PathBuf::new(),

@@ -26,6 +26,7 @@ pub struct ProcessFaultInjector {
 }
 
 impl ProcessFaultInjector {
+    /// For the processes of this installation on this machine.
     pub const fn new(installation: InstallationId) -> Self {
         Self { installation }
     }

@@ -105,8 +105,11 @@ impl Invariant {
 /// Something that must hold and does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
+    /// What does not hold.
     pub invariant: Invariant,
+    /// Of which agent; `None` where it is about no single one.
     pub agent: Option<AgentId>,
+    /// What was seen, for people.
     pub detail: String,
 }
 
