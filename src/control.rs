@@ -61,7 +61,7 @@ pub use handle::{AgentHandle, CommandError, CommandOutcome, WaitError};
 pub use message::{DeliveryError, Message};
 pub use new_agent::{AgentPatch, CreateError, NewAgent};
 pub use orphans::{Orphan, OrphanError};
-pub use rotate::{KeyFile, RotateError, Rotation};
+pub use rotate::{KeeperError, KeyFile, KeyKeeper, RotateError, Rotation};
 pub use shutdown::Agents;
 pub use sign_in::{SignInError, SignedIn, Visitor};
 pub use upgrade::UpgradeError;
@@ -93,7 +93,7 @@ pub struct ControlPlane {
     directory: Directory,
     /// Ends the reconciler and messages on hold.
     closing: CancellationToken,
-    key_file: Option<KeyFile>,
+    key_keeper: Option<Arc<dyn KeyKeeper>>,
     rotating: Arc<tokio::sync::Mutex<()>>,
     claimant: Arc<lease::Claimant>,
     sign_ins: Arc<sign_in::SignIns>,

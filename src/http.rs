@@ -81,6 +81,7 @@ use crate::control::ControlPlane;
 
 pub use self::agents::ListModels;
 pub use self::backup::BackupOptions;
+pub use self::metrics::Metrics;
 #[cfg(feature = "oidc")]
 pub use self::oidc::{OidcOptions, Provider as OidcProvider};
 pub use self::provider_urls::ProviderUrls;

@@ -71,7 +71,7 @@ impl Service {
             .profile(profile)
             .take_over(take_over);
         if let Some(file) = loaded.master_key_file() {
-            builder = builder.key_file(file);
+            builder = builder.key_keeper(file);
         }
         let plane = builder.start().await?;
         let admin = ensure_admin(&plane, &config.data).await?;

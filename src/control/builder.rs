@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::lease::{self, ClaimError, Claimant};
-use super::{Agents, Alive, ControlPlane, KeyFile, reconcile, rotate, usage, users};
+use super::{Agents, Alive, ControlPlane, KeyKeeper, reconcile, rotate, usage, users};
 use crate::accounts::Accounts;
 use crate::actor::{Clock, Counters, CreationRule, JobQueues, Lease, Services, Settings, Supervisor, SupervisorArgs};
 use crate::incident::Recoveries;
@@ -34,7 +34,7 @@ pub struct Builder {
     profile: Profile,
     settings: Settings,
     clock: Clock,
-    key_file: Option<KeyFile>,
+    key_keeper: Option<Arc<dyn KeyKeeper>>,
     holder: Option<String>,
     take_over: bool,
     creation_rule: CreationRule,
@@ -90,7 +90,7 @@ impl Builder {
             profile: Profile::Embedded,
             settings: Settings::default(),
             clock: Clock::System,
-            key_file: None,
+            key_keeper: None,
             holder: None,
             take_over: false,
             creation_rule: CreationRule::default(),
@@ -135,10 +135,10 @@ impl Builder {
         self
     }
 
-    /// Where the vault's master key is kept, so that it can be changed while the control plane runs.
+    /// What keeps the vault's master keys, so that they can be changed while the control plane runs; nothing by default.
     #[must_use]
-    pub fn key_file(mut self, file: KeyFile) -> Self {
-        self.key_file = Some(file);
+    pub fn key_keeper(mut self, keeper: impl KeyKeeper) -> Self {
+        self.key_keeper = Some(Arc::new(keeper));
         self
     }
 
@@ -219,14 +219,14 @@ impl Builder {
         reconcile::spawn(&services, changes, (supervisor.clone(), Arc::clone(&registry)), &closing);
         services.tasks.spawn(claimant.clone().keep(Arc::clone(&services), closing.clone()));
         let alive = Arc::new(Alive { supervisor: supervisor.clone(), closing: closing.clone() });
-        let (key_file, rotating, claimant) = (self.key_file, Arc::default(), Arc::new(claimant));
+        let (key_keeper, rotating, claimant) = (self.key_keeper, Arc::default(), Arc::new(claimant));
         let plane = ControlPlane {
             services,
             supervisor,
             registry,
             directory,
             closing,
-            key_file,
+            key_keeper,
             rotating,
             claimant,
             sign_ins: Arc::default(),

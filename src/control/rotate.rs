@@ -1,14 +1,17 @@
 //! Another master key, while everything runs on.
 //!
 //! ```text
-//! new key in front of the file's ring ─► vault seals with it ─► every sealed value again ─► old keys leave the file
+//! new key in front of the ring that is kept ─► vault seals with it ─► every sealed value again ─► old keys leave the ring
 //! ```
 //! A service that is killed in between starts with both keys, and goes on from there: what is sealed already is not sealed
-//! again. Only when nothing needs an old key any more does it leave the file.
+//! again. Only when nothing needs an old key any more does it leave the ring.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::time::sleep;
 
 use super::{ACTOR_PATIENCE, ControlPlane};
@@ -16,7 +19,7 @@ use crate::actor::{AgentMsg, AskError, ask};
 use crate::audit;
 use crate::domain::AgentId;
 use crate::store::{Answer, Batch, Conflict, IdempotencyRecord, IdempotencyState, OpenError, StoreError};
-use crate::vault::{MasterKey, MasterKeyError, RingKeyId};
+use crate::vault::{MasterKey, MasterKeyError, MasterKeySource, RingKeyId};
 
 /// What was sealed with the old key a moment ago may be committed a moment later: the last pass comes after this.
 const STRAGGLERS: Duration = Duration::from_secs(1);
@@ -25,7 +28,36 @@ const MAX_PASSES: usize = 20;
 /// How long a rotation that was interrupted waits before it is tried again.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Where the master key is kept.
+/// Keeps the master keys: a [`KeyFile`], or what an embedder has for it, such as a key management service that wraps them.
+///
+/// A call may be dropped before it has answered; what it began may happen or not.
+pub trait KeyKeeper: fmt::Debug + Send + Sync + 'static {
+    /// The ring as it is kept now.
+    fn load(&self) -> BoxFuture<'_, Result<MasterKey, KeeperError>>;
+
+    /// Keeps this ring in place of the last. It is durable when this answers; on an error the last one is still kept, or this one.
+    fn keep<'a>(&'a self, ring: &'a MasterKey) -> BoxFuture<'a, Result<(), KeeperError>>;
+
+    /// Whether keys that nothing needs any more may leave the ring without being asked: at a start that ends the rotation of a
+    /// service that was killed.
+    fn may_tidy(&self) -> bool {
+        true
+    }
+}
+
+/// Why a [`KeyKeeper`] could not do it. Never holds a key.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct KeeperError(Box<str>);
+
+impl KeeperError {
+    /// `why` in words, for whoever runs the service.
+    pub fn new(why: impl fmt::Display) -> Self {
+        Self(why.to_string().into())
+    }
+}
+
+/// Master keys in a file.
 #[derive(Debug, Clone)]
 pub struct KeyFile {
     /// The file with the key ring. Rotations write it.
@@ -33,6 +65,31 @@ pub struct KeyFile {
     /// Whether the service made it. Then old keys leave it by themselves after a restart too; a file of the operator's is
     /// only changed when a rotation is asked for.
     pub own: bool,
+}
+
+impl KeyKeeper for KeyFile {
+    fn load(&self) -> BoxFuture<'_, Result<MasterKey, KeeperError>> {
+        let path = self.path.clone();
+        in_thread(move || MasterKey::load(MasterKeySource::File(path)))
+    }
+
+    fn keep<'a>(&'a self, ring: &'a MasterKey) -> BoxFuture<'a, Result<(), KeeperError>> {
+        let (path, ring) = (self.path.clone(), ring.clone());
+        in_thread(move || ring.replace(&path))
+    }
+
+    fn may_tidy(&self) -> bool {
+        self.own
+    }
+}
+
+/// A file system may take its time.
+fn in_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, MasterKeyError> + Send + 'static,
+) -> BoxFuture<'static, Result<T, KeeperError>> {
+    let work = tokio::task::spawn_blocking(work);
+    async { work.await.map_err(|_| KeeperError::new("the work on the file ended early"))?.map_err(KeeperError::new) }
+        .boxed()
 }
 
 /// A rotation that is done.
@@ -47,17 +104,17 @@ pub struct Rotation {
 /// Why the master key was not rotated, or not to the end. All that is sealed can still be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum RotateError {
-    /// No [`KeyFile`] was given to the builder.
+    /// No [`KeyKeeper`] was given to the builder.
     #[error(
         "the master key does not come from a file; put the new one in front of it, separated by a comma, and restart"
     )]
-    NoFile,
+    NoKeeper,
     /// Rotations come one at a time.
     #[error("another rotation is going on")]
     InProgress,
-    /// The key file cannot be read or written.
+    /// The keys cannot be read or kept.
     #[error(transparent)]
-    File(#[from] MasterKeyError),
+    Keeper(#[from] KeeperError),
     /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -70,29 +127,29 @@ pub enum RotateError {
     /// Each pass still found something to seal again.
     #[error("values are still being sealed with the old key; ask again")]
     Unsettled,
-    /// The work on the key file was cut short.
+    /// The rotation was cut short.
     #[error("the task ended early")]
     Interrupted,
 }
 
 impl ControlPlane {
-    /// Makes a new master key, seals everything with it, and takes the old one out of the file. Agents run on.
+    /// Makes a new master key, seals everything with it, and takes the old one out of the ring. Agents run on.
     ///
-    /// When it fails, or its caller stops waiting, both keys are in the file; asked again, it goes on.
+    /// When it fails, or its caller stops waiting, both keys are kept; asked again, it goes on.
     ///
     /// # Errors
     /// See [`RotateError`].
     pub async fn rotate_master_key(&self) -> Result<Rotation, RotateError> {
-        let KeyFile { path, .. } = self.key_file.clone().ok_or(RotateError::NoFile)?;
+        let keeper = self.key_keeper.as_deref().ok_or(RotateError::NoKeeper)?;
         let _one_at_a_time = self.rotating.try_lock().map_err(|_| RotateError::InProgress)?;
         // Before there is a new key: what comes then goes on even if the service is killed, when nobody knows who began it.
         audit::commit(self.store(), Batch::touch()).await?;
-        let file = path.clone();
-        let ring = blocking(move || MasterKey::add_to(&file)).await?;
+        let ring = keeper.load().await?.with_new();
+        keeper.keep(&ring).await?;
         self.vault().replace_ring(&ring);
         tracing::info!(key = %self.vault().active_key(), "sealing everything with a new master key");
         let resealed = self.seal_again().await?;
-        self.leave_active(path).await?;
+        self.leave_active(keeper).await?;
         Ok(Rotation { key: self.vault().active_key(), resealed })
     }
 
@@ -101,17 +158,18 @@ impl ControlPlane {
         let _one_at_a_time = self.rotating.lock().await;
         let resealed = self.seal_again().await?;
         tracing::info!(key = %self.vault().active_key(), resealed, "everything is sealed with the active master key");
-        match self.key_file.clone() {
-            Some(KeyFile { path, own: true }) => self.leave_active(path).await,
-            _ => {
+        match self.key_keeper.as_deref() {
+            Some(keeper) if keeper.may_tidy() => self.leave_active(keeper).await,
+            Some(_) | None => {
                 tracing::info!("older master keys are not needed any more; they can be removed from the ring");
                 Ok(())
             }
         }
     }
 
-    async fn leave_active(&self, path: PathBuf) -> Result<(), RotateError> {
-        let ring = blocking(move || MasterKey::keep_active(&path)).await?;
+    async fn leave_active(&self, keeper: &dyn KeyKeeper) -> Result<(), RotateError> {
+        let ring = keeper.load().await?.active_alone();
+        keeper.keep(&ring).await?;
         self.vault().replace_ring(&ring);
         Ok(())
     }
@@ -199,10 +257,4 @@ pub fn resume(plane: ControlPlane) {
             () = work => {}
         }
     });
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, MasterKeyError> + Send + 'static,
-) -> Result<T, RotateError> {
-    Ok(tokio::task::spawn_blocking(work).await.map_err(|_| RotateError::Interrupted)??)
 }

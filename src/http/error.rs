@@ -134,13 +134,13 @@ impl From<SignInError> for Problem {
 impl From<RotateError> for Problem {
     fn from(error: RotateError) -> Self {
         match error {
-            RotateError::NoFile => Self::new(Code::InUse, format!("{}.", capitalized(&error.to_string()))),
+            RotateError::NoKeeper => Self::new(Code::InUse, format!("{}.", capitalized(&error.to_string()))),
             RotateError::InProgress => {
                 Self::new(Code::InProgress, "A rotation is going on already.").retry_after(BUSY_RETRY_SECS)
             }
             RotateError::Store(error) => error.into(),
             RotateError::Agent(error) => error.into(),
-            RotateError::File(_) | RotateError::Canary(_) | RotateError::Unsettled | RotateError::Interrupted => {
+            RotateError::Keeper(_) | RotateError::Canary(_) | RotateError::Unsettled | RotateError::Interrupted => {
                 tracing::error!(%error, "the master key was not changed");
                 Self::new(Code::Internal, "The master key was not changed; the operator's log says why.")
             }

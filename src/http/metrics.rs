@@ -1,10 +1,11 @@
 //! Numbers for Prometheus. Each control plane has its own: nothing is global.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
+use futures_util::future::BoxFuture;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
@@ -76,8 +77,13 @@ struct Sent {
 
 type Histograms = Family<Timed, Histogram, fn() -> Histogram>;
 
+/// The figures of one router and its control plane. Clones share them.
+///
+/// By default each router has its own and shows them at `/metrics`. An embedder with a registry makes them itself, hands a clone
+/// over in [`HttpOptions::metrics`](super::HttpOptions), calls [`Metrics::register`] once and [`Metrics::refresh`] before each
+/// time that the registry is encoded.
+#[derive(Clone)]
 pub struct Metrics {
-    registry: Registry,
     requests: Family<Requested, Counter>,
     durations: Histograms,
     messages: Family<Sent, Counter>,
@@ -96,15 +102,17 @@ pub struct Metrics {
     commands_waited: Counter<f64, AtomicU64>,
     proxy_open: Gauge,
     proxy_bounded: Family<Met, Counter>,
+    look: Arc<OnceLock<Look>>,
 }
+
+/// Looks at what counts nothing by itself, such as the number of agents.
+type Look = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("zeroone");
-        let durations: Histograms = Family::new_with_constructor(|| Histogram::new(BUCKETS));
-        let metrics = Self {
+        Self {
             requests: Family::default(),
-            durations,
+            durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             messages: Family::default(),
             models_failed: Family::default(),
             agents: Family::default(),
@@ -121,72 +129,93 @@ impl Default for Metrics {
             commands_waited: Counter::default(),
             proxy_open: Gauge::default(),
             proxy_bounded: Family::default(),
-            registry: Registry::default(),
-        };
-        registry.register("http_requests", "Answered requests", metrics.requests.clone());
+            look: Arc::default(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// Adds them to a registry, under names that begin with `zeroone_`. Figures of the process are not among them.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("zeroone");
+        registry.register("http_requests", "Answered requests", self.requests.clone());
         registry.register_with_unit(
             "http_request_duration",
             "Time to the head of the answer",
             Unit::Seconds,
-            metrics.durations.clone(),
+            self.durations.clone(),
         );
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Which zeroone this is", build);
         registry.register(
             "messages",
             "Messages to agents, by what the caller got: answered, or the code of the problem",
-            metrics.messages.clone(),
+            self.messages.clone(),
         );
-        registry.register("model_errors", "Messages whose model failed", metrics.models_failed.clone());
-        registry.register("agents", "Agents in each status", metrics.agents.clone());
+        registry.register("model_errors", "Messages whose model failed", self.models_failed.clone());
+        registry.register("agents", "Agents in each status", self.agents.clone());
         registry.register(
             "agent_restarts",
             "Restarts nobody asked for, of the agents there are",
-            metrics.restarts.clone(),
+            self.restarts.clone(),
         );
-        registry.register("orphan_instances", "Instances that belong to no agent", metrics.orphans.clone());
-        registry.register_collector(Box::new(metrics.recoveries.clone()));
-        registry.register("store_rows", "Rows of each table", metrics.rows.clone());
-        registry.register_with_unit("store_size", "Size of the store", Unit::Bytes, metrics.store_bytes.clone());
-        registry.register("store_queued", "Batches that wait to be written", metrics.store_queued.clone());
-        registry.register(
-            "agents_cpu_percent",
-            "Processor use of all agents, percent of one core",
-            metrics.cpu.clone(),
-        );
+        registry.register("orphan_instances", "Instances that belong to no agent", self.orphans.clone());
+        registry.register_collector(Box::new(self.recoveries.clone()));
+        registry.register("store_rows", "Rows of each table", self.rows.clone());
+        registry.register_with_unit("store_size", "Size of the store", Unit::Bytes, self.store_bytes.clone());
+        registry.register("store_queued", "Batches that wait to be written", self.store_queued.clone());
+        registry.register("agents_cpu_percent", "Processor use of all agents, percent of one core", self.cpu.clone());
         registry.register(
             "actor_crashes",
             "Actors that were rebuilt from the store, by how they ended",
-            metrics.actor_ends.clone(),
+            self.actor_ends.clone(),
         );
         registry.register(
             "task_panics",
             "Jobs, observations and health checks that panicked",
-            metrics.task_panics.clone(),
+            self.task_panics.clone(),
         );
-        registry.register("commands", "Commands that agents' actors took up", metrics.commands.clone());
+        registry.register("commands", "Commands that agents' actors took up", self.commands.clone());
         registry.register_with_unit(
             "commands_waited",
             "How long commands waited in the mailboxes, all together",
             Unit::Seconds,
-            metrics.commands_waited.clone(),
+            self.commands_waited.clone(),
         );
         registry.register(
             "proxy_open",
             "Requests and streams that are open to agents' gateways",
-            metrics.proxy_open.clone(),
+            self.proxy_open.clone(),
         );
         registry.register(
             "proxy_bounded",
             "Requests and streams to gateways that were refused, held up or ended, by the bound that they met",
-            metrics.proxy_bounded.clone(),
+            self.proxy_bounded.clone(),
         );
-        Self { registry, ..metrics }
+    }
+
+    /// Brings up to date what is not counted as it happens: agents, recoveries, the store. Waits for the store's thread, as long as
+    /// a commit takes. Without a router, or when it is gone, nothing changes.
+    pub async fn refresh(&self) {
+        if let Some(look) = self.look.get() {
+            look().await;
+        }
+    }
+
+    /// Where [`Metrics::refresh`] looks. The first router that has these figures is the one that counts.
+    pub(super) fn follow(&self, look: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) {
+        let _ = self.look.set(Box::new(look));
     }
 }
 
 impl Metrics {
-    pub fn count(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
+    pub(super) fn count(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
         // Methods are free text in HTTP; those that nobody knows share a name.
         let known = KNOWN.iter().find(|(known, _)| known == method);
         let (method, route) = (known.map_or("other", |(_, name)| *name), route.to_owned());
@@ -197,12 +226,12 @@ impl Metrics {
     }
 
     /// A message, by a problem's code or `answered`.
-    pub fn message(&self, outcome: &'static str) {
+    pub(super) fn message(&self, outcome: &'static str) {
         self.messages.get_or_create(&Sent { outcome }).inc();
     }
 
     /// A message without an answer because its model failed, by a reason of a fixed set.
-    pub fn model_failed(&self, reason: &'static str) {
+    pub(super) fn model_failed(&self, reason: &'static str) {
         self.models_failed.get_or_create(&ModelFailed { reason }).inc();
     }
 
@@ -216,13 +245,8 @@ impl Metrics {
         self.commands_waited.inner().store(counts.waited.as_secs_f64().to_bits(), Ordering::Relaxed);
     }
 
-    /// Everything as text, with what is known of agents and store at this moment.
-    pub fn text(
-        &self,
-        plane: &ControlPlane,
-        proxy: &Proxy,
-        stats: Option<&StoreStats>,
-    ) -> Result<String, std::fmt::Error> {
+    /// Takes over what is known of agents, proxy and store at this moment.
+    pub(super) fn observe(&self, plane: &ControlPlane, proxy: &Proxy, stats: Option<&StoreStats>) {
         self.count_actors(&plane.actor_counts());
         self.proxy_open.set(number(proxy.open() as u64));
         for bound in Bound::ALL {
@@ -245,8 +269,14 @@ impl Metrics {
             self.store_bytes.set(number(stats.bytes));
             self.store_queued.set(number(stats.queued as u64));
         }
+    }
+
+    /// Everything as text, as it was when it was last refreshed.
+    pub(super) fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut registry = Registry::default();
+        self.register(&mut registry);
         let mut text = String::new();
-        encode_registry(&mut text, &self.registry)?;
+        encode_registry(&mut text, &registry)?;
         encode_registry(&mut text, &process_figures::registry())?;
         encode_eof(&mut text)?;
         Ok(text)

@@ -102,8 +102,8 @@ pub async fn metrics(state: State<Api>, request: Request) -> Result<Response, Pr
     if !admin && !host::is_known(&state, &request) {
         return Err(host::unknown());
     }
-    let stats = state.plane.store().stats().await.ok();
-    let text = state.metrics.text(&state.plane, &state.proxy, stats.as_ref()).map_err(|error| {
+    state.metrics.refresh().await;
+    let text = state.metrics.text().map_err(|error| {
         tracing::error!(%error, "metrics cannot be encoded");
         Problem::new(Code::Internal, "The metrics cannot be written.")
     })?;

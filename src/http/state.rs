@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +56,8 @@ pub struct HttpOptions {
     pub closing: CancellationToken,
     /// The data path to agents' own gateways.
     pub proxy: ProxyOptions,
+    /// Where it counts, for embedders who have a registry of their own; without it there are figures at `/metrics` alone.
+    pub metrics: Option<Metrics>,
     /// Routes beside the API's, such as the web console's: behind the same host names, request ids and log lines.
     pub pages: axum::Router,
     /// The identity provider that lets people in; without it there is none.
@@ -81,6 +84,7 @@ impl Default for HttpOptions {
             answer_within: Duration::from_secs(120),
             closing: CancellationToken::new(),
             proxy: ProxyOptions::default(),
+            metrics: None,
             pages: axum::Router::new(),
             #[cfg(feature = "oidc")]
             oidc: None,
@@ -131,7 +135,7 @@ pub struct Shared {
 
 impl Api {
     pub fn new(plane: ControlPlane, options: HttpOptions) -> Self {
-        Self(Arc::new(Shared {
+        let api = Self(Arc::new(Shared {
             plane,
             keys: options.rate_limit.map(RateLimiter::new),
             users: options.rate_limit.map(|limit| RateLimiter::new(limit.twice())),
@@ -142,13 +146,26 @@ impl Api {
             proxy: Proxy::new(ProxyOptions { answer_within: options.answer_within, ..options.proxy.clone() }),
             visits: Visits::default(),
             strangers: Strangers::default(),
-            metrics: Metrics::default(),
+            metrics: options.metrics.clone().unwrap_or_default(),
             readiness: Readiness::default(),
             audit: AuditBounds::default(),
             checks: RateLimiter::new(CHECKS),
             commands: Semaphore::new(MAX_COMMANDS),
             options,
-        }))
+        }));
+        // An embedder may keep the figures for longer than the router.
+        let shared = Arc::downgrade(&api.0);
+        api.metrics.follow(move || {
+            let shared = shared.upgrade();
+            async move {
+                if let Some(shared) = shared {
+                    let stats = shared.plane.store().stats().await.ok();
+                    shared.metrics.observe(&shared.plane, &shared.proxy, stats.as_ref());
+                }
+            }
+            .boxed()
+        });
+        api
     }
 
     /// Counts one more stream or wait of the caller's user, until it is dropped.

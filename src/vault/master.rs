@@ -75,6 +75,7 @@ pub enum MasterKeyError {
 }
 
 /// A ring of master keys, the active one first.
+#[derive(Clone)]
 pub struct MasterKey {
     ring: Vec<RootKey>,
     created: bool,
@@ -139,42 +140,52 @@ impl MasterKey {
         Ok(Self::parse(&text, || format!("the file {}", path.display())))
     }
 
-    /// Puts a new key in front of the ring in this file, and gives the new ring. A file that has several keys already is in
-    /// the middle of a rotation and stays as it is.
-    ///
-    /// # Errors
-    /// As [`MasterKey::load`], or if the file cannot be replaced.
-    pub fn add_to(path: &Path) -> Result<Self, MasterKeyError> {
-        let mut master = Self::load(MasterKeySource::File(path.to_owned()))?;
-        if master.ring.len() == 1 {
-            master.ring.insert(0, RootKey(Secret::new(rand::random())));
-            master.replace(path)?;
-        }
-        Ok(master)
+    /// A ring of one new random key.
+    pub fn generate() -> Self {
+        Self { ring: vec![RootKey::random()], created: true }
     }
 
-    /// Leaves the active key alone in this file, and gives it.
-    ///
-    /// # Errors
-    /// As [`MasterKey::add_to`].
-    pub fn keep_active(path: &Path) -> Result<Self, MasterKeyError> {
-        let mut master = Self::load(MasterKeySource::File(path.to_owned()))?;
-        if master.ring.len() > 1 {
-            master.ring.truncate(1);
-            master.replace(path)?;
+    /// The same ring with a new active key in front. One that has several keys already is in the middle of a rotation, and stays
+    /// as it is.
+    #[must_use]
+    pub fn with_new(mut self) -> Self {
+        if self.ring.len() == 1 {
+            self.ring.insert(0, RootKey::random());
         }
-        Ok(master)
+        self
     }
 
-    /// Writes the ring beside the file and moves it there whole: a crash leaves the old ring or the new one.
-    fn replace(&self, path: &Path) -> Result<(), MasterKeyError> {
+    /// The active key alone.
+    #[must_use]
+    pub fn active_alone(mut self) -> Self {
+        self.ring.truncate(1);
+        self
+    }
+
+    /// How many keys there are; more than one in the middle of a rotation.
+    pub fn keys(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// The keys themselves, the active one first, as [`MasterKeySource::Value`] takes them: for whoever keeps them elsewhere than
+    /// in a file.
+    pub fn to_text(&self) -> Secret<String> {
         let mut text = Zeroizing::new(String::new());
         for key in &self.ring {
             text.push_str(key.to_hex().as_str());
             text.push('\n');
         }
+        Secret::new(std::mem::take(&mut *text))
+    }
+
+    /// Puts this ring in place of the one in the file: written beside it and moved there whole, so that a crash leaves the old ring
+    /// or the new one.
+    ///
+    /// # Errors
+    /// If the file cannot be replaced.
+    pub fn replace(&self, path: &Path) -> Result<(), MasterKeyError> {
         let draft = path.with_extension(format!("new-{:08x}", rand::random::<u32>()));
-        let replaced = write_private(&draft, text.as_bytes())
+        let replaced = write_private(&draft, self.to_text().expose().as_bytes())
             .and_then(|()| fs::rename(&draft, path))
             .and_then(|()| File::open(folder_of(path))?.sync_all());
         if replaced.is_err() {
@@ -187,10 +198,10 @@ impl MasterKey {
     /// Writes the key next to its place and moves it there whole, so that a crash leaves a key or none, never half of
     /// one. Two processes that do this at once end with the same key: the second finds the place taken, and reads.
     fn create(path: &Path) -> Result<Self, MasterKeyError> {
-        let key = RootKey(Secret::new(rand::random()));
-        let line = Zeroizing::new(format!("{}\n", key.to_hex().as_str()));
+        let new = Self::generate();
         let draft = path.with_extension(format!("new-{:08x}", rand::random::<u32>()));
-        let written = write_private(&draft, line.as_bytes()).and_then(|()| fs::hard_link(&draft, path));
+        let written =
+            write_private(&draft, new.to_text().expose().as_bytes()).and_then(|()| fs::hard_link(&draft, path));
         let removed = fs::remove_file(&draft);
         match written {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -201,7 +212,7 @@ impl MasterKey {
         File::open(folder_of(path))
             .and_then(|folder| folder.sync_all())
             .map_err(|source| cannot("create", path, source))?;
-        Ok(Self { ring: vec![key], created: true })
+        Ok(new)
     }
 }
 
@@ -212,7 +223,7 @@ impl fmt::Debug for MasterKey {
 }
 
 /// One key of the ring.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct RootKey(Secret<[u8; LENGTH]>);
 
 impl From<Secret<[u8; LENGTH]>> for RootKey {
@@ -222,6 +233,10 @@ impl From<Secret<[u8; LENGTH]>> for RootKey {
 }
 
 impl RootKey {
+    fn random() -> Self {
+        Self(Secret::new(rand::random()))
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let bytes = Zeroizing::new(if text.len() == 2 * LENGTH { from_hex(text)? } else { from_base64(text)? });
         <[u8; LENGTH]>::try_from(bytes.as_slice()).ok().map(|key| Self(Secret::new(key)))

@@ -178,19 +178,26 @@ fn answers_have_a_key_for_each_owner_and_day() {
 }
 
 #[test]
-fn a_ring_in_a_file_grows_and_shrinks_whole() {
+fn a_ring_grows_and_shrinks_whole() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("master.key");
-    let old = Vault::new(&file_or_new(&path).unwrap());
-    let sealed = old.seal(&Binding::named("x", b"y"), b"planted");
-    old.replace_ring(&MasterKey::add_to(&path).unwrap());
-    assert_eq!(old.keys(), 2);
-    assert!(old.is_outdated(&sealed) && old.open(&Binding::named("x", b"y"), &sealed).is_ok());
-    let both = fs::read_to_string(&path).unwrap();
-    MasterKey::add_to(&path).unwrap();
-    assert_eq!(fs::read_to_string(&path).unwrap(), both, "a rotation under way is not begun again");
-    old.replace_ring(&MasterKey::keep_active(&path).unwrap());
-    assert!(matches!(old.open(&Binding::named("x", b"y"), &sealed), Err(VaultError::UnknownKey { .. })));
+    let of_file = || MasterKey::load(MasterKeySource::File(path.clone())).unwrap();
+    let vault = Vault::new(&file_or_new(&path).unwrap());
+    let sealed = vault.seal(&Binding::named("x", b"y"), b"planted");
+
+    let both = of_file().with_new();
+    both.replace(&path).unwrap();
+    vault.replace_ring(&of_file());
+    assert_eq!(vault.keys(), 2);
+    assert!(vault.is_outdated(&sealed) && vault.open(&Binding::named("x", b"y"), &sealed).is_ok());
+    let again = of_file().with_new();
+    assert_eq!(again.to_text().expose(), both.to_text().expose(), "a rotation under way is not begun again");
+    let text = MasterKey::load(MasterKeySource::Value(both.to_text())).unwrap();
+    assert_eq!(text.to_text().expose(), both.to_text().expose(), "as text it is the same ring");
+
+    of_file().active_alone().replace(&path).unwrap();
+    vault.replace_ring(&of_file());
+    assert!(matches!(vault.open(&Binding::named("x", b"y"), &sealed), Err(VaultError::UnknownKey { .. })));
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
 }

@@ -1,14 +1,18 @@
 //! Another master key while agents run on.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use reqwest::Method;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use zeroone::control::{Agents, ControlPlane, KeyFile, NewKey, NewUser, Settings, StartError};
-use zeroone::domain::{Plan, Scopes, Status, UserId};
+use zeroone::control::{Agents, ControlPlane, KeeperError, KeyFile, KeyKeeper, NewKey, NewUser, Settings, StartError};
+use zeroone::domain::{Plan, Scopes, Secret, Status, UserId};
 use zeroone::http::{HttpOptions, ServeOptions, router, serve};
 use zeroone::store::{IdempotencyState, OpenError, Store, StoreOptions};
 use zeroone::testkit::{Cut, FakeDisk, Fakes, new_agent, run_until_killed};
@@ -35,18 +39,22 @@ impl Installation {
     }
 
     async fn start(&self, key: &Path) -> Result<ControlPlane, StartError> {
+        let master = MasterKey::load(MasterKeySource::FileOrNew(key.to_owned())).unwrap();
+        self.start_with(&master, KeyFile { path: key.to_owned(), own: true }).await
+    }
+
+    async fn start_with(&self, master: &MasterKey, keeper: impl KeyKeeper) -> Result<ControlPlane, StartError> {
         let options = StoreOptions {
             installation: self.fakes.installation(),
             now: self.fakes.engine().now(),
             ..StoreOptions::default()
         };
         let store = Store::in_memory(self.disk.clone(), options).unwrap();
-        let master = MasterKey::load(MasterKeySource::FileOrNew(key.to_owned())).unwrap();
-        ControlPlane::builder(store, Vault::new(&master), self.fakes.runtime())
+        ControlPlane::builder(store, Vault::new(master), self.fakes.runtime())
             .gateway(self.fakes.gateway())
             .clock(self.fakes.clock())
             .settings(Settings::default())
-            .key_file(KeyFile { path: key.to_owned(), own: true })
+            .key_keeper(keeper)
             .start()
             .await
     }
@@ -140,7 +148,7 @@ async fn a_change_of_the_master_key_that_was_interrupted_goes_on_at_the_next_sta
     let old = plane.vault().active_key();
     plane.shutdown(Agents::Leave).await;
     // As a service leaves it that was killed right after it had written the new key.
-    MasterKey::add_to(&file).unwrap();
+    MasterKey::load(MasterKeySource::File(file.clone())).unwrap().with_new().replace(&file).unwrap();
     assert_eq!(keys_in(&file), 2);
     let plane = installation.start(&file).await.unwrap();
     until("the old key has left the file", async || keys_in(&file) == 1).await;
@@ -150,6 +158,64 @@ async fn a_change_of_the_master_key_that_was_interrupted_goes_on_at_the_next_sta
     plane.shutdown(Agents::Leave).await;
     let plane = installation.start(&file).await.unwrap();
     assert_eq!((plane.vault().active_key(), plane.vault().keys()), (new, 1));
+    plane.shutdown(Agents::Leave).await;
+}
+
+/// A key service of an embedder's, which may be away.
+#[derive(Debug, Clone)]
+struct KeyService {
+    kept: Arc<Mutex<Secret<String>>>,
+    away: Arc<AtomicBool>,
+}
+
+impl KeyService {
+    fn ask<T>(&self, answer: impl FnOnce(&mut Secret<String>) -> T) -> Result<T, KeeperError> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(KeeperError::new("the key service does not answer"));
+        }
+        Ok(answer(&mut self.kept.lock().unwrap()))
+    }
+
+    fn ring(&self) -> MasterKey {
+        MasterKey::load(MasterKeySource::Value(self.kept.lock().unwrap().clone())).unwrap()
+    }
+}
+
+impl KeyKeeper for KeyService {
+    fn load(&self) -> BoxFuture<'_, Result<MasterKey, KeeperError>> {
+        async { self.ask(|_| ()).map(|()| self.ring()) }.boxed()
+    }
+
+    fn keep<'a>(&'a self, ring: &'a MasterKey) -> BoxFuture<'a, Result<(), KeeperError>> {
+        async { self.ask(|kept| *kept = ring.to_text()) }.boxed()
+    }
+}
+
+#[tokio::test]
+async fn the_keys_may_be_kept_by_a_service_of_the_embedders() {
+    let installation = Installation::new();
+    let kept = Arc::new(Mutex::new(MasterKey::generate().to_text()));
+    let service = KeyService { kept, away: Arc::default() };
+    let first = service.ring();
+    let plane = installation.start_with(&first, service.clone()).await.unwrap();
+    with_agents(&plane).await;
+    let old = plane.vault().active_key();
+
+    service.away.store(true, Ordering::Relaxed);
+    let refused = plane.rotate_master_key().await.unwrap_err();
+    assert_eq!(refused.to_string(), "the key service does not answer");
+    assert_eq!((plane.vault().active_key(), service.ring().keys()), (old, 1), "nothing was changed");
+
+    service.away.store(false, Ordering::Relaxed);
+    let rotation = plane.rotate_master_key().await.unwrap();
+    assert_ne!(rotation.key, old);
+    assert_eq!(keys_in_use(&plane).await, [rotation.key]);
+    plane.shutdown(Agents::Leave).await;
+
+    let refused = installation.start_with(&first, service.clone()).await.map(drop).unwrap_err();
+    assert!(matches!(refused, StartError::Key(_)), "{refused}");
+    let plane = installation.start_with(&service.ring(), service.clone()).await.unwrap();
+    assert_eq!((plane.vault().active_key(), plane.vault().keys()), (rotation.key, 1));
     plane.shutdown(Agents::Leave).await;
 }
 

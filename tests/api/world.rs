@@ -113,7 +113,7 @@ impl World {
             .gateway(fakes.gateway())
             .clock(fakes.clock())
             .settings(settings.clone())
-            .key_file(KeyFile { path: key, own: true })
+            .key_keeper(KeyFile { path: key, own: true })
             .start()
             .await
             .unwrap();

@@ -1,5 +1,5 @@
 //! A web service with users of its own. The agents' API is nested under `/agents`, behind the service's own sign-in, and a rule
-//! of the service says who may have how many.
+//! of the service says who may have how many. Its figures and the agents' are in one registry.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -13,12 +13,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use http_body_util::BodyExt;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use zeroone::accounts::Caller;
 use zeroone::control::{Agents, ControlPlane, CreationRule, Denied, NewUser};
 use zeroone::domain::{Plan, Scopes};
-use zeroone::http::{HttpOptions, router};
+use zeroone::http::{HttpOptions, Metrics, router};
 use zeroone::runtime::process::{ProcessOptions, ProcessRuntime};
 use zeroone::store::{Store, StoreOptions};
 use zeroone::vault::{MasterKey, MasterKeySource, Vault};
@@ -27,6 +30,19 @@ use zeroone::vault::{MasterKey, MasterKeySource, Vault};
 #[derive(Clone)]
 struct Shop {
     plane: ControlPlane,
+    members: Counter,
+    agents: Metrics,
+    registry: Arc<Registry>,
+}
+
+impl Shop {
+    /// One registry has the service's own figures and the agents'.
+    fn new(plane: ControlPlane) -> Self {
+        let (members, agents, mut registry) = (Counter::default(), Metrics::default(), Registry::default());
+        registry.register("shop_members", "Members who came", members.clone());
+        agents.register(&mut registry);
+        Self { plane, members, agents, registry: Arc::new(registry) }
+    }
 }
 
 /// Who calls, by the service's own sign-in.
@@ -55,13 +71,25 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn app(plane: ControlPlane) -> Router {
-    let shop = Shop { plane };
-    let agents = router(shop.plane.clone(), HttpOptions { trust_callers: true, ..HttpOptions::default() });
+    let shop = Shop::new(plane);
+    let options = HttpOptions { trust_callers: true, metrics: Some(shop.agents.clone()), ..HttpOptions::default() };
+    let agents = router(shop.plane.clone(), options);
     Router::new()
         .route("/whoami", get(async |Extension(Member(name)): Extension<Member>| name))
         .nest("/agents", agents)
         .layer(from_fn_with_state(shop.clone(), sign_in))
+        // Not behind the sign-in; a real service shows it on an address of its own.
+        .route("/metrics", get(figures))
         .with_state(shop)
+}
+
+async fn figures(State(shop): State<Shop>) -> Response {
+    shop.agents.refresh().await;
+    let mut text = String::new();
+    match encode(&mut text, &shop.registry) {
+        Ok(()) => text.into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
 }
 
 /// The service's sign-in, as short as an example needs it. Members become users of the control plane when they first come.
@@ -74,7 +102,10 @@ async fn sign_in(State(shop): State<Shop>, mut request: Request, next: Next) -> 
     let user = match shop.plane.accounts().user_by_email(&email) {
         Some(user) => user,
         None => match shop.plane.create_user(NewUser { email, plan: Plan::Pro, limits: None }).await {
-            Ok(user) => user,
+            Ok(user) => {
+                shop.members.inc();
+                user
+            }
             Err(error) => return (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
         },
     };
@@ -121,6 +152,13 @@ async fn visit(app: Router) -> Result<(), Box<dyn Error>> {
     )?;
     let (status, ..) = ask("bob", Method::GET, &location, None).await?;
     expect("Bob does not see it", status == 404)?;
+    let (status, _, text) = ask("", Method::GET, "/metrics", None).await?;
+    let figures = text.as_str().unwrap_or_default();
+    let there = |line: &str| figures.lines().any(|there| there == line);
+    expect(
+        "its figures are beside the agents'",
+        status == 200 && there("shop_members_total 2") && there("zeroone_agents{status=\"RUNNING\"} 1"),
+    )?;
     let (status, ..) = ask("ada", Method::DELETE, &location, None).await?;
     expect("Ada deletes it", status == 204)?;
     println!("the agent {} came and went", record["slug"]);
