@@ -79,3 +79,41 @@ fn forty_faults_and_twenty_five_invariants_have_a_row() {
     }
     assert_eq!(invariants.lines().filter(|line| line.starts_with("| + |")).count(), 3);
 }
+
+/// The pages of this repository, by their paths from its root.
+fn pages() -> Vec<PathBuf> {
+    let folders = ["", "docs", "tests", "benches", "config", "deploy/kubernetes"];
+    let entries = folders.iter().flat_map(|folder| fs::read_dir(root().join(folder)).into_iter().flatten().flatten());
+    entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|it| it == "md")).collect()
+}
+
+/// The name that a heading has in a link.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    words.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>().replace(' ', "-")
+}
+
+#[test]
+fn every_link_between_pages_leads_somewhere_and_the_first_one_leads_to_all() {
+    let (pages, mut linked) = (pages(), Vec::new());
+    for page in &pages {
+        let text = fs::read_to_string(page).expect("a page");
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+            let there = if path.is_empty() { page.clone() } else { page.with_file_name(path) };
+            assert!(there.exists(), "{} leads to {target}, which is not there", page.display());
+            if !heading.is_empty() {
+                let there = fs::read_to_string(&there).expect("a page");
+                let known = there.lines().filter(|line| line.starts_with('#')).any(|line| anchor(line) == heading);
+                assert!(known, "{} leads to {target}, which has no such heading", page.display());
+            }
+            linked.extend(there.canonicalize().ok());
+        }
+    }
+    for page in pages.iter().filter(|page| page.starts_with(root().join("docs"))) {
+        assert!(linked.contains(&page.canonicalize().expect("a page")), "nothing leads to {}", page.display());
+    }
+}

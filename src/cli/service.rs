@@ -75,6 +75,9 @@ impl Service {
         }
         let plane = builder.start().await?;
         let admin = ensure_admin(&plane, &config.data).await?;
+        // A first start that was refused, for its port or its engine, made the key and could tell nobody.
+        let own_key = || loaded.master_key_file().filter(|file| file.own).map(|file| file.path);
+        let new_master_key = new_master_key.or_else(|| admin.as_ref().and_then(|_| own_key()));
         let closing = CancellationToken::new();
         Ok(Self {
             plane,

@@ -261,7 +261,8 @@ impl Metrics {
         self.orphans.set(number(plane.orphans()));
         self.recoveries.set(plane.recoveries());
         let usages = agents.iter().filter_map(|agent| plane.agent(agent.record.id)?.vitals().usage);
-        self.cpu.set(usages.map(|usage| usage.cpu_percent).sum());
+        // A sum of nothing is -0.0, which nobody wants to read.
+        self.cpu.set(usages.map(|usage| usage.cpu_percent).fold(0.0, |sum, cpu| sum + cpu));
         if let Some(stats) = stats {
             for &(table, rows) in &stats.rows {
                 self.rows.get_or_create(&Table { table }).set(number(rows));

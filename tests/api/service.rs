@@ -35,6 +35,7 @@ async fn metrics_are_for_this_machine_and_for_operators() {
         r#"zeroone_http_request_duration_seconds_count{method="POST",route="/api/agents",class="2xx"} 1"#,
         r#"zeroone_store_rows{table="agents"} 1"#,
         "zeroone_orphan_instances 0",
+        concat!("zeroone_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         r#"zeroone_recovery_seconds_count{cause="exit"} 1"#,
         r#"zeroone_recovery_seconds_bucket{le="300.0",cause="exit"} 1"#,
         r#"zeroone_recovery_seconds_bucket{le="+Inf",cause="exit"} 1"#,

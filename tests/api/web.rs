@@ -103,6 +103,7 @@ async fn metrics_come_in_the_format_that_was_asked_for() {
         "{}",
         old.text
     );
+    assert!(old.text.contains("\nzeroone_agents_cpu_percent 0.0\n"), "nothing is 0, not -0: {}", old.text);
     for accept in ["*/*", "application/openmetrics-text; version=1.0.0,text/plain;version=0.0.4;q=0.5"] {
         let new = get(accept).await;
         assert!(new.header("content-type").starts_with("application/openmetrics-text"), "{new:?}");

@@ -104,6 +104,22 @@ fn what_is_in_the_way_to_the_service_is_told_apart() {
 }
 
 #[test]
+fn a_start_on_a_taken_port_loses_no_hint_for_the_next_one() {
+    let world = World::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bind = taken.local_addr().unwrap().to_string();
+    let refused = world.run(&["serve", "--bind", &bind, "--runtime", "process"], &[]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""), "{refused:?}");
+    assert!(refused.stderr.contains("choose another by --bind"), "{}", refused.stderr);
+    let hint = "zeroone-data/master.key: what it seals is lost without it";
+    let told = |serving: &crate::world::Serving| serving.greeting.iter().any(|line| line.contains(hint));
+    let mut first = world.serve();
+    assert!(told(&first), "{:?}", first.greeting);
+    assert_eq!(first.terminate().code(), Some(0));
+    assert!(!told(&world.serve()), "once is enough");
+}
+
+#[test]
 fn a_second_process_on_the_folder_is_told_so_and_the_first_goes_on() {
     let world = World::new();
     let serving = world.serve();
