@@ -3,6 +3,8 @@
 //! Plain data with defaults and the rules that hold between keys. Reading and writing the file is
 //! [`config_file`](super::config_file)'s job.
 
+mod sections;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,11 +13,15 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::channels::Channels;
-use super::client::Network;
 use super::cost;
 use super::options::Overrides;
 use super::provider::Route;
-use crate::domain::{MemoryBackend, Provider, Secret};
+use crate::domain::{Provider, Secret};
+
+pub(super) use sections::{
+    Agent, Autonomy, CodeFormat, Cost, Gateway, HttpRequest, Level, Memory, Pairing, Price, Reliability, Schedule,
+    Tunnel,
+};
 
 /// Bounds of what may be set: an answer that takes a day, or a model that calls a tool for ever, helps nobody.
 const LONGEST_ANSWER: u64 = 86_400;
@@ -52,185 +58,6 @@ pub(super) struct Config {
     pub(super) provider_keys: BTreeMap<Provider, Secret<String>>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Memory {
-    pub(super) backend: MemoryBackend,
-    /// Whether messages are remembered without being asked to.
-    pub(super) auto_save: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(super) struct Gateway {
-    pub(super) port: u16,
-    pub(super) host: String,
-    pub(super) require_pairing: bool,
-    pub(super) allow_public_bind: bool,
-    /// SHA-256 of each token in hex. A token in clear text, as old files have it, is understood too.
-    pub(super) paired_tokens: Vec<Secret<String>>,
-    /// Attempts per minute and client address; 0 is no limit.
-    pub(super) pair_rate_limit_per_minute: u32,
-    pub(super) webhook_rate_limit_per_minute: u32,
-    /// Proxies whose `X-Forwarded-For` is believed.
-    pub(super) trusted_proxies: Vec<Network>,
-    /// Believes the `X-Forwarded-For` of every peer.
-    pub(super) trust_forwarded_headers: bool,
-    /// Pages in a browser that may call this gateway: origins such as `https://chat.example.org`, or `*`.
-    pub(super) cors_origins: Vec<String>,
-    /// Names under which this gateway is reached, beside those of this machine; `.example.org` means all below it.
-    pub(super) allowed_hosts: Vec<String>,
-    /// How many client addresses the limits remember.
-    pub(super) rate_limit_max_keys: usize,
-    /// Longest time for an answer without tools; then 408.
-    pub(super) request_timeout_secs: u64,
-    /// Whether sessions survive a restart, and after how many hours without a message they are forgotten; 0 is never.
-    pub(super) session_persistence: bool,
-    pub(super) session_ttl_hours: u32,
-    /// What answers under way are given at the end. Less than who stops the gateway waits before it kills.
-    pub(super) shutdown_grace_secs: u64,
-    /// How long the answer to an `X-Idempotency-Key` is kept, and how many are.
-    pub(super) idempotency_ttl_secs: u64,
-    pub(super) idempotency_max_keys: usize,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(super) struct Pairing {
-    pub(super) code_format: CodeFormat,
-    /// Wrong codes from one address until it is locked out.
-    pub(super) max_failures: u32,
-    pub(super) lockout_secs: u64,
-}
-
-/// How a one-time code looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum CodeFormat {
-    /// `622406`
-    Numeric6,
-    /// `ABCD-1234`
-    Alnum8,
-}
-
-/// The loop in which the model calls tools.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Agent {
-    /// Rounds of tool calls until the model must answer; 0 is the default, as in ZeroClaw.
-    pub(super) max_tool_iterations: u32,
-    /// Longest time for one answer with all its rounds.
-    pub(super) timeout_secs: u64,
-    /// Longest conversation that is put to the model, in tokens (estimated).
-    pub(super) max_context_tokens: usize,
-    /// Messages of a conversation that are put to the model; 0 is no limit but that in tokens.
-    pub(super) max_history_messages: usize,
-    /// The only tools that may be used, where there are some.
-    pub(super) allowed_tools: Vec<String>,
-    /// Tools for the people of a channel that is open to everybody (`*`).
-    pub(super) channel_tools: Vec<String>,
-}
-
-/// What the agent may do by itself.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Autonomy {
-    pub(super) level: Level,
-    /// Dollar cents a day, beside `[cost]`; 0 is no limit.
-    pub(super) max_cost_per_day_cents: u64,
-    /// Runs of tools in any hour; 0 is no limit.
-    pub(super) max_actions_per_hour: usize,
-    /// The only tools that may be used, where there are some.
-    pub(super) allowed_tools: Vec<String>,
-    /// Tools that may not be used. Those that somebody would have to be asked for are among them: nobody can be.
-    pub(super) excluded_tools: Vec<String>,
-    pub(super) always_ask: Vec<String>,
-    pub(super) deny_all_tools: bool,
-    /// Paths that no file tool may reach. Those outside of the workspace are out of reach anyway.
-    pub(super) forbidden_paths: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Level {
-    /// No tool that changes something.
-    #[serde(alias = "read_only", alias = "read-only")]
-    ReadOnly,
-    #[default]
-    Supervised,
-    Full,
-}
-
-/// Jobs that run by the clock.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Schedule {
-    pub(super) enabled: bool,
-    /// Whether a run that was due while the gateway was down is made up for.
-    pub(super) catch_up_on_startup: bool,
-    /// Least time between two runs of one job.
-    pub(super) min_interval_secs: u32,
-    /// Runs of all jobs in one day (UTC).
-    pub(super) max_runs_per_day: u32,
-}
-
-/// The tool that fetches web pages.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct HttpRequest {
-    pub(super) enabled: bool,
-    /// Hosts that may be fetched from, each with its subdomains; `*` allows all that are public.
-    pub(super) allowed_domains: Vec<String>,
-    /// Hosts that may be fetched from although their address is not public.
-    pub(super) allowed_private_hosts: Vec<String>,
-    /// Longest answer that is read, in bytes.
-    pub(super) max_response_size: usize,
-    pub(super) timeout_secs: u64,
-}
-
-/// Prices, and what may be spent.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Cost {
-    /// Whether the limits hold. Without the key they do where one is set.
-    pub(super) enabled: Option<bool>,
-    /// Dollars in one day and in one month (UTC); 0 is no limit.
-    pub(super) daily_limit_usd: Option<f64>,
-    pub(super) monthly_limit_usd: Option<f64>,
-    /// Share of a limit at which a warning is written.
-    pub(super) warn_at_percent: Option<f64>,
-    /// By model, or by `provider/model`.
-    pub(super) prices: BTreeMap<String, Price>,
-}
-
-/// Dollars per million tokens.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub(super) struct Price {
-    pub(super) input: f64,
-    pub(super) output: f64,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Reliability {
-    /// How often a model call that may succeed on another try is sent again.
-    pub(super) provider_retries: u32,
-    /// First pause between two tries; it doubles each time.
-    pub(super) provider_backoff_ms: u64,
-    /// Providers that are asked, in order, where the configured one fails.
-    pub(super) fallback_providers: Vec<String>,
-    /// By model, those that are asked in its place.
-    pub(super) model_fallbacks: BTreeMap<String, Vec<String>>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default)]
-pub(super) struct Tunnel {
-    /// `none`, or what brings the outside in; a gateway behind a tunnel may listen on any address.
-    pub(super) provider: String,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -254,98 +81,6 @@ impl Default for Config {
             timezone: None,
             provider_keys: BTreeMap::new(),
         }
-    }
-}
-
-impl Default for Memory {
-    fn default() -> Self {
-        Self { backend: MemoryBackend::Sqlite, auto_save: true }
-    }
-}
-
-impl Default for Gateway {
-    fn default() -> Self {
-        Self {
-            port: 42617,
-            host: "127.0.0.1".into(),
-            require_pairing: true,
-            allow_public_bind: false,
-            paired_tokens: Vec::new(),
-            pair_rate_limit_per_minute: 10,
-            webhook_rate_limit_per_minute: 60,
-            trusted_proxies: Vec::new(),
-            trust_forwarded_headers: false,
-            cors_origins: Vec::new(),
-            allowed_hosts: Vec::new(),
-            rate_limit_max_keys: 10_000,
-            request_timeout_secs: 120,
-            session_persistence: true,
-            session_ttl_hours: 0,
-            shutdown_grace_secs: 4,
-            idempotency_ttl_secs: 300,
-            idempotency_max_keys: 1_000,
-        }
-    }
-}
-
-impl Default for Pairing {
-    fn default() -> Self {
-        Self { code_format: CodeFormat::Numeric6, max_failures: 3, lockout_secs: 300 }
-    }
-}
-
-impl Default for Agent {
-    fn default() -> Self {
-        Self {
-            max_tool_iterations: 10,
-            timeout_secs: 300,
-            max_context_tokens: 32_000,
-            max_history_messages: 0,
-            allowed_tools: vec![],
-            channel_tools: vec![],
-        }
-    }
-}
-
-impl Default for Schedule {
-    fn default() -> Self {
-        Self { enabled: true, catch_up_on_startup: true, min_interval_secs: 60, max_runs_per_day: 1_000 }
-    }
-}
-
-impl Default for HttpRequest {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            allowed_domains: Vec::new(),
-            allowed_private_hosts: Vec::new(),
-            max_response_size: 1_000_000,
-            timeout_secs: 30,
-        }
-    }
-}
-
-impl Default for Reliability {
-    fn default() -> Self {
-        Self {
-            provider_retries: 2,
-            provider_backoff_ms: 500,
-            fallback_providers: Vec::new(),
-            model_fallbacks: BTreeMap::new(),
-        }
-    }
-}
-
-impl Default for Tunnel {
-    fn default() -> Self {
-        Self { provider: "none".into() }
-    }
-}
-
-impl Gateway {
-    /// The host as the resolver wants it: `[::]` is written with brackets in ZeroClaw's files.
-    pub(super) fn bind_host(&self) -> &str {
-        self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&self.host)
     }
 }
 
