@@ -12,137 +12,76 @@
 //!
 //! ```text
 //! process.rs    the ContainerRuntime; takes turns, moves blocking work off the runtime's threads
+//!   instances   all that are known, and the lease     host     what they share: the folder, the program, the walls
 //!   instance    one agent: create, start, kill, remove, observe
 //!     live      a run to its end; census: which process is the instance
 //!     launch    fork and exec: session, limits, environment
 //!     walls     what an instance may touch of the machine      users   a uid for each agent     cgroup   its memory
 //!     folder    files on disk          marker    the environment variable
+//!     data      those that are the agent's     record    what is written down of it and its runs
 //!     pidfd     a process for sure     table     /proc
 //!   logs        reading output         output    the file, kept from growing     output_watch    inotify
-//!   usage       CPU and memory     hands     faults on purpose, from beside the service
+//!   usage       CPU and memory     fault_injector     faults on purpose, from beside the service
 //! ```
 //!
 //! Instances share the machine's network and its CPUs. Walls keep each of them to its own folder and from other processes, as
 //! far as the kernel has them and the service may put them up: as root it makes each agent a user of its own. Docker gives more.
 
 mod cgroup;
+mod data;
 mod errors;
 mod fault_injector;
 mod folder;
+mod host;
 mod instance;
+mod instances;
 mod launch;
 mod lease;
 mod live;
 mod logs;
 mod marker;
+mod options;
 mod output;
 mod output_watch;
 mod pidfd;
 mod readiness;
+mod record;
 mod table;
 mod usage;
 mod users;
 mod walls;
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, DirBuilder};
+use std::collections::BTreeMap;
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{BoxStream, StreamExt};
-use tokio::sync::{OwnedMutexGuard, broadcast};
+use tokio::sync::OwnedMutexGuard;
 use tokio_stream::wrappers::BroadcastStream;
 
-use self::cgroup::{Cgroup, Cgroups};
 use self::errors::failed;
 pub use self::fault_injector::ProcessFaultInjector;
 use self::folder::Folder;
-use self::instance::{Host, Instance, Turn, end, kill_stray};
-use self::launch::Program;
-use self::lease::LeaseFile;
-use self::output_watch::OutputWatch;
+use self::host::Host;
+use self::instance::{Instance, Turn, end};
+use self::instances::Instances;
+use self::launch::{Program, executable};
+pub use self::options::ProcessOptions;
 pub use self::users::Uids;
-use self::users::Users;
-use self::walls::Standing;
 use super::{
     Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState, LeaseAnswer,
-    LeasePurpose, LeaseRequest, LogLine, LogQuery, NetworkIsolation, ObservedInstance, Progress, Resync, RunId,
-    RuntimeError, RuntimeResult, StagedFile, Usage,
+    LeaseRequest, LogLine, LogQuery, NetworkIsolation, ObservedInstance, Progress, Resync, RunId, RuntimeError,
+    RuntimeResult, StagedFile, Usage,
 };
-use crate::domain::{AgentId, InstallationId, Origin, Software, Timestamp};
-
-/// What a [`ProcessRuntime`] runs, and where.
-#[derive(Debug, Clone)]
-pub struct ProcessOptions {
-    /// Only processes of this installation are seen or touched.
-    pub installation: InstallationId,
-    /// Holds a folder for each agent; made if missing.
-    pub root: PathBuf,
-    /// A path, or a name that is looked for in the `PATH` of `environment`.
-    pub program: PathBuf,
-    /// Arguments before those of the spec.
-    pub args_prefix: Vec<String>,
-    /// What every instance gets besides its spec's environment. Nothing else of the service's own environment reaches it.
-    pub environment: Vec<(String, String)>,
-    /// Bytes of output that are kept of each of the last five runs of an agent; up to a quarter more on disk.
-    pub log_limit_bytes: u64,
-    /// Whether instances are kept to their own folder and from other processes, as far as the kernel can.
-    pub walls: bool,
-    /// With walls, and where the service is root: uids of which each agent gets one for itself. They must be nobody else's, nor
-    /// another installation's. Others must get through the folders above `root`.
-    pub uids: Option<Uids>,
-    /// Files and folders that instances may read and run besides the system's and their program.
-    pub readable: Vec<PathBuf>,
-}
-
-impl ProcessOptions {
-    /// Instances of this program, e.g. `zeroone`, whose folders are in `root`; with no environment of the service's.
-    pub fn new(installation: InstallationId, root: impl Into<PathBuf>, program: impl Into<PathBuf>) -> Self {
-        Self {
-            installation,
-            root: root.into(),
-            program: program.into(),
-            args_prefix: Vec::new(),
-            environment: Vec::new(),
-            log_limit_bytes: Self::LOG_LIMIT_BYTES,
-            walls: true,
-            uids: Some(Uids::default()),
-            readable: Vec::new(),
-        }
-    }
-
-    /// The variables of the service's own environment that instances need too: where programs and certificates are, and
-    /// what language and time zone the machine has. Whoever reads the environment puts them into
-    /// [`ProcessOptions::environment`].
-    pub const INHERITED: [&str; 6] = ["PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR"];
-    /// Some ten thousand lines.
-    pub const LOG_LIMIT_BYTES: u64 = 2 * 1024 * 1024;
-}
-
-/// Variables that say where certificates are.
-const CERTIFICATES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
-/// Wake-ups that a slow listener may fall behind before it is told to list everything.
-const CHANGES: usize = 1024;
+use crate::domain::{AgentId, InstallationId, Origin, Software};
 
 /// Runs instances as local processes. Clones are the same runtime. Dropping it leaves the instances running.
 #[derive(Debug, Clone)]
-pub struct ProcessRuntime(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    host: Host,
-    instances: Mutex<HashMap<AgentId, Arc<Instance>>>,
-    lease: Mutex<LeaseFile>,
-    /// The walls that stand round instances.
-    standing: Standing,
-    /// Whether leftovers of earlier runs were ended.
-    cleaned: AtomicBool,
-}
+pub struct ProcessRuntime(Arc<Instances>);
 
 impl ProcessRuntime {
     /// Opens the folder, adopts the instances that run, and ends what dead ones left behind. For a caller who knows that
@@ -163,37 +102,7 @@ impl ProcessRuntime {
     /// The kernel has no room for another watcher, or there is no tokio runtime.
     pub fn open_unclaimed(options: ProcessOptions) -> RuntimeResult<Self> {
         tokio::runtime::Handle::try_current().map_err(|error| RuntimeError::Invalid(error.to_string()))?;
-        let root = std::path::absolute(&options.root).map_err(failed("cannot find the agents' folder"))?;
-        let path = absolute_if_path(options.program).map_err(failed("cannot find the program"))?;
-        for missing in options.readable.iter().filter(|path| !path.exists()) {
-            tracing::warn!(path = %missing.display(), "process.readable names what is not there: agents cannot read it");
-        }
-        let readable = options.walls.then(|| {
-            let certificates = options.environment.iter().filter(|(name, _)| CERTIFICATES.contains(&name.as_str()));
-            let certificates = certificates.map(|(_, path)| PathBuf::from(path));
-            executable(&path, &options.environment).into_iter().chain(options.readable).chain(certificates).collect()
-        });
-        let mut standing = if options.walls { walls::standing() } else { without_walls() };
-        let runs = executable(&path, &options.environment);
-        let users = options.walls.then(|| users(options.uids, &root, runs.as_deref()));
-        let users = users.and_then(|users| noted(&mut standing, "users", users));
-        let cgroups = noted(&mut standing, "memory", Cgroups::find(options.installation));
-        let program = Program { path, readable, arguments: options.args_prefix, environment: options.environment };
-        let lease = Mutex::new(LeaseFile::of(options.installation));
-        let host = Host {
-            installation: options.installation,
-            root,
-            program,
-            log_limit: options.log_limit_bytes,
-            kernel_boot: table::kernel_boot().map_err(failed("cannot read the kernel's boot id"))?,
-            changes: broadcast::Sender::new(CHANGES),
-            output_watch: OutputWatch::new().map_err(failed("cannot watch the agents' output"))?,
-            launching: Mutex::default(),
-            users,
-            cgroups,
-        };
-        let (instances, cleaned) = (Mutex::default(), AtomicBool::new(false));
-        Ok(Self(Arc::new(Inner { host, instances, lease, standing, cleaned })))
+        Ok(Self(Arc::new(Instances::open(options)?)))
     }
 
     /// The installations that have instances in this folder, and how many each. Whose run is not looked at: instances
@@ -221,105 +130,6 @@ impl ProcessRuntime {
     }
 }
 
-impl Inner {
-    fn instances(&self) -> MutexGuard<'_, HashMap<AgentId, Arc<Instance>>> {
-        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn instance(&self, agent: AgentId) -> Arc<Instance> {
-        let folder = || Folder::of(&self.host.root, agent);
-        Arc::clone(self.instances().entry(agent).or_insert_with(|| Arc::new(Instance::new(agent, folder()))))
-    }
-
-    /// Forgets an instance of which nothing is left. Two owners are the map and `instance` itself; a third one may be
-    /// about to make something of it.
-    fn release(&self, agent: AgentId, instance: Arc<Instance>) {
-        let mut instances = self.instances();
-        if Arc::strong_count(&instance) == 2 && instance.is_blank() {
-            instances.remove(&agent);
-        }
-        drop(instance);
-    }
-
-    /// Makes the folder ready, adopts what runs and ends what earlier runs left behind; once.
-    fn clean(&self) -> RuntimeResult<()> {
-        if self.cleaned.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.host.open_root().map_err(failed("cannot open the agents' folder"))?;
-        self.discover(|found| {
-            let (agent, pid) = (found.marker.agent, found.pid);
-            tracing::info!(%agent, pid, "ends a process of an earlier run, or of a run in another folder");
-            kill_stray(found)
-        })?;
-        let groups = self.host.cgroups.as_ref().map(Cgroups::everywhere).unwrap_or_default();
-        if self.host.users.is_some() || self.host.cgroups.is_some() {
-            for agent in Folder::agents(&self.host.root).map_err(failed("cannot list the agents' folder"))? {
-                let instance = self.instance(agent);
-                if instance.live().is_none() {
-                    instance.kill_leftovers(&self.host, &groups)?;
-                }
-                self.release(agent, instance);
-            }
-        }
-        // The kernel refuses it for those that are in use.
-        groups.iter().for_each(Cgroup::remove);
-        self.cleaned.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    fn lease(&self, request: &LeaseRequest) -> RuntimeResult<LeaseAnswer> {
-        let answer = self.lease.lock().unwrap_or_else(PoisonError::into_inner).ask(request, Timestamp::now())?;
-        if matches!((request.purpose, &answer), (LeasePurpose::Claim { .. }, LeaseAnswer::Held { .. })) {
-            self.clean()?;
-        }
-        Ok(answer)
-    }
-
-    /// Adopts every instance that runs and that we do not know, and gives what dead ones left behind to `stray`.
-    fn discover(&self, stray: impl Fn(&table::Marked) -> io::Result<()>) -> RuntimeResult<()> {
-        let marked = table::marked(self.host.installation).map_err(failed("cannot read the process table"))?;
-        let mut agents = HashMap::<AgentId, Vec<_>>::new();
-        for found in marked {
-            agents.entry(found.marker.agent).or_default().push(found);
-        }
-        for (agent, found) in agents {
-            let instance = self.instance(agent);
-            let census = instance.census(&self.host, found);
-            if let Some(leader) = &census.leader {
-                instance.adopt(&self.host, leader);
-            }
-            for found in &census.strays {
-                stray(found).map_err(failed("cannot end what an earlier run left behind"))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn list(&self) -> RuntimeResult<Vec<ObservedInstance>> {
-        self.discover(|_| Ok(()))?;
-        let mut agents = match Folder::agents(&self.host.root) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            agents => agents.map_err(failed("cannot list the agents' folder"))?,
-        };
-        agents.extend(self.instances().keys());
-        agents.sort_unstable();
-        agents.dedup();
-        let mut owned = Vec::new();
-        for agent in agents {
-            let instance = self.instance(agent);
-            match instance.observe(&self.host) {
-                Ok(observed) => owned.extend(observed),
-                // Somebody else's folder is none of our affair.
-                Err(RuntimeError::NotOwned(_)) => {}
-                Err(error) => return Err(error),
-            }
-            self.release(agent, instance);
-        }
-        Ok(owned)
-    }
-}
-
 impl ProcessRuntime {
     /// Does blocking work on an instance, without waiting for its turn.
     async fn look<T: Send + 'static>(
@@ -327,11 +137,11 @@ impl ProcessRuntime {
         agent: AgentId,
         work: impl FnOnce(&Host, &Instance) -> RuntimeResult<T> + Send + 'static,
     ) -> RuntimeResult<T> {
-        let inner = Arc::clone(&self.0);
+        let instances = Arc::clone(&self.0);
         blocking(move || {
-            let instance = inner.instance(agent);
-            let done = work(&inner.host, &instance);
-            inner.release(agent, instance);
+            let instance = instances.instance(agent);
+            let done = work(&instances.host, &instance);
+            instances.release(agent, instance);
             done
         })
         .await
@@ -345,11 +155,11 @@ impl ProcessRuntime {
         work: impl FnOnce(&Host, &Instance, &mut Turn) -> RuntimeResult<T> + Send + 'static,
     ) -> RuntimeResult<T> {
         let (instance, mut turn) = self.turn(agent).await;
-        let inner = Arc::clone(&self.0);
+        let instances = Arc::clone(&self.0);
         blocking(move || {
-            let done = work(&inner.host, &instance, &mut turn);
+            let done = work(&instances.host, &instance, &mut turn);
             drop(turn);
-            inner.release(agent, instance);
+            instances.release(agent, instance);
             done
         })
         .await
@@ -404,9 +214,9 @@ impl ContainerRuntime for ProcessRuntime {
     }
 
     fn prepare<'a>(&'a self, _: &'a InstanceKey, progress: Progress) -> BoxFuture<'a, RuntimeResult<()>> {
-        let inner = Arc::clone(&self.0);
+        let instances = Arc::clone(&self.0);
         blocking(move || {
-            let Program { path, environment, .. } = &inner.host.program;
+            let Program { path, environment, .. } = &instances.host.program;
             let found = executable(path, environment)
                 .ok_or_else(|| RuntimeError::Invalid(format!("no program {} that can be run", path.display())))?;
             progress(format!("instances run {}", found.display()));
@@ -466,8 +276,8 @@ impl ContainerRuntime for ProcessRuntime {
     }
 
     fn list_owned(&self) -> BoxFuture<'_, RuntimeResult<Vec<ObservedInstance>>> {
-        let inner = Arc::clone(&self.0);
-        blocking(move || inner.list()).boxed()
+        let instances = Arc::clone(&self.0);
+        blocking(move || instances.list()).boxed()
     }
 
     fn origin<'a>(&'a self, key: &'a InstanceKey) -> BoxFuture<'a, RuntimeResult<Option<Origin>>> {
@@ -480,8 +290,8 @@ impl ContainerRuntime for ProcessRuntime {
     }
 
     fn lease<'a>(&'a self, request: &'a LeaseRequest) -> BoxFuture<'a, RuntimeResult<LeaseAnswer>> {
-        let (inner, request) = (Arc::clone(&self.0), request.clone());
-        blocking(move || inner.lease(&request)).boxed()
+        let (instances, request) = (Arc::clone(&self.0), request.clone());
+        blocking(move || instances.lease(&request)).boxed()
     }
 
     fn watch(&self) -> BoxStream<'static, Resync> {
@@ -516,69 +326,11 @@ impl ContainerRuntime for ProcessRuntime {
     }
 }
 
-impl Host {
-    /// Makes the agents' folder ready, and learns which agent has which uid.
-    fn open_root(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.root)?;
-        if let Some(users) = &self.users {
-            // Agents get through it to their own folders, and cannot list it.
-            fs::set_permissions(&self.root, fs::Permissions::from_mode(0o711))?;
-            for agent in Folder::agents(&self.root)? {
-                if let Ok(owner) = Folder::of(&self.root, agent).owner() {
-                    users.learn(agent, owner);
-                }
-            }
-        }
-        Folder::sweep(&self.root)
-    }
-}
-
-/// The users of agents, or why they have none.
-fn users(uids: Option<Uids>, root: &Path, program: Option<&Path>) -> Result<Users, String> {
-    let range = uids.ok_or("process.uids is empty")?;
-    users::hindrance(range, root, program).map_or_else(|| Ok(Users::new(range)), Err)
-}
-
-fn noted<T>(standing: &mut Standing, wall: &'static str, found: Result<T, String>) -> Option<T> {
-    let (found, missing) = match found {
-        Ok(found) => (Some(found), None),
-        Err(why) => (None, Some(why)),
-    };
-    standing.note(wall, missing);
-    found
-}
-
-/// What is left where the operator wants no walls.
-fn without_walls() -> Standing {
-    let mut standing = Standing::default();
-    standing.note("limits", None);
-    for wall in ["calls", "files", "privileges", "processes", "signals", "users"] {
-        standing.note(wall, Some("process.walls is false".into()));
-    }
-    standing
-}
-
 /// Runs `work` where it may block.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> RuntimeResult<T> + Send + 'static) -> RuntimeResult<T> {
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(RuntimeError::UnknownOutcome(format!("the call did not end: {error}"))))
-}
-
-/// A name stays a name, to be looked for in `PATH`. A path must not depend on the folder that an instance runs in.
-fn absolute_if_path(program: PathBuf) -> io::Result<PathBuf> {
-    if program.components().count() > 1 { std::path::absolute(program) } else { Ok(program) }
-}
-
-fn executable(program: &Path, environment: &[(String, String)]) -> Option<PathBuf> {
-    let runs =
-        |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
-    let folders = environment.iter().find(|(name, _)| name == "PATH").map_or("", |(_, folders)| folders);
-    if program.is_absolute() {
-        Some(program.to_owned()).filter(runs)
-    } else {
-        std::env::split_paths(folders).map(|folder| folder.join(program)).find(runs)
-    }
 }
 
 #[cfg(test)]
@@ -607,7 +359,7 @@ mod tests {
         let (runtime, _root) = runtime();
         let mut changes = runtime.watch();
         let agent = AgentId::new();
-        for _ in 0..=CHANGES {
+        for _ in 0..=instances::CHANGES {
             runtime.0.host.changes.send(Resync::Instance(agent)).unwrap();
         }
         assert_eq!(changes.next().await, Some(Resync::All));
@@ -622,6 +374,6 @@ mod tests {
         runtime.stop(&key, Duration::ZERO).await.unwrap();
         runtime.kill(&key).await.unwrap();
         runtime.remove(&key, DataPolicy::Remove).await.unwrap();
-        assert_eq!(runtime.0.instances().len(), 0);
+        assert_eq!(runtime.0.known().len(), 0);
     }
 }

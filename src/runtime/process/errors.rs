@@ -37,6 +37,14 @@ pub(super) fn failed(what: &'static str) -> impl Fn(io::Error) -> RuntimeError {
     }
 }
 
+/// What is not there need not be removed.
+pub(super) fn absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,48 +5,30 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tokio::sync::broadcast;
 
 use super::cgroup::{Cgroup, Cgroups};
+use super::data;
 use super::errors::{failed, not_started};
-use super::folder::{Folder, Record, RunRecord};
-use super::launch::{Launch, Program, launch};
+use super::folder::Folder;
+use super::host::Host;
+use super::launch::{Launch, launch};
 use super::live::{Census, LiveRun, Own, boot_id, leftovers, watch_exit};
 use super::logs::Source;
 use super::marker::{Marker, RootId};
 use super::output::Output;
-use super::output_watch::OutputWatch;
 use super::pidfd::Process;
+use super::record::{Record, RunRecord};
 use super::table::{self, Marked};
 use super::usage::CpuSample;
-use super::users::Users;
-use crate::domain::{AgentId, HostPort, InstallationId, Slug, Timestamp};
+use crate::domain::{AgentId, HostPort, Slug, Timestamp};
 use crate::runtime::{
-    DataPolicy, InstanceKey, InstanceSpec, InstanceState, MAX_DATA, ObservedInstance, Resync, Run, RunId, RuntimeError,
+    DataPolicy, InstanceKey, InstanceSpec, InstanceState, MAX_DATA, ObservedInstance, Run, RunId, RuntimeError,
     RuntimeResult, StagedFile, too_much_data,
 };
-
-/// What all instances of a runtime share.
-#[derive(Debug)]
-pub(super) struct Host {
-    pub(super) installation: InstallationId,
-    /// The agents' folder.
-    pub(super) root: PathBuf,
-    pub(super) program: Program,
-    pub(super) log_limit: u64,
-    pub(super) kernel_boot: String,
-    pub(super) changes: broadcast::Sender<Resync>,
-    pub(super) output_watch: OutputWatch,
-    pub(super) launching: Mutex<()>,
-    /// Agents are users of their own.
-    pub(super) users: Option<Users>,
-    pub(super) cgroups: Option<Cgroups>,
-}
 
 /// Whose turn it is to change the instance, and what `ensure_created` last said it should be: the spec without its
 /// files. It holds secrets, and is in memory alone.
@@ -214,7 +196,7 @@ impl Instance {
 
     fn make(&self, host: &Host, spec: &InstanceSpec) -> io::Result<()> {
         self.folder.make()?;
-        self.folder.stage(&spec.files)?;
+        data::stage(&self.folder.data(), &spec.files)?;
         self.folder.write_record(&Record::new(host.installation, spec, self.next_start()?))
     }
 
@@ -381,15 +363,14 @@ impl Instance {
 
     pub(super) fn read_data(&self, host: &Host, folder: &str) -> RuntimeResult<Vec<StagedFile>> {
         self.record(host)?.ok_or(RuntimeError::NotFound)?;
-        self.folder
-            .read_data(folder, MAX_DATA)
+        data::read(&self.folder.data(), folder, MAX_DATA)
             .map_err(failed("cannot read the data"))?
             .ok_or_else(|| too_much_data(folder))
     }
 
     pub(super) fn write_data(&self, host: &Host, files: &[StagedFile]) -> RuntimeResult<()> {
         self.record(host)?.ok_or(RuntimeError::NotFound)?;
-        self.folder.stage(files).map_err(failed("cannot stage files"))
+        data::stage(&self.folder.data(), files).map_err(failed("cannot stage files"))
     }
 
     pub(super) fn observe(&self, host: &Host) -> RuntimeResult<Option<ObservedInstance>> {

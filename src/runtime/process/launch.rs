@@ -1,9 +1,10 @@
 //! Starting an instance's process.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit, setsid};
@@ -151,4 +152,16 @@ fn limits(memory_mb: u32, own_user: bool) -> [(Resource, Rlimit); 5] {
         capped(Resource::Fsize, FILE_BYTES),
         capped(Resource::Data, u64::from(memory_mb) * 1024 * 1024 + RESERVE_BYTES),
     ]
+}
+
+/// The file of a program that is given by a path or by its name; `None` where there is none that can be run.
+pub(super) fn executable(program: &Path, environment: &[(String, String)]) -> Option<PathBuf> {
+    let runs =
+        |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+    let folders = environment.iter().find(|(name, _)| name == "PATH").map_or("", |(_, folders)| folders);
+    if program.is_absolute() {
+        Some(program.to_owned()).filter(runs)
+    } else {
+        std::env::split_paths(folders).map(|folder| folder.join(program)).find(runs)
+    }
 }

@@ -9,10 +9,11 @@ use rustix::process::Signal;
 use tokio::sync::{broadcast, watch};
 
 use super::cgroup::Cgroup;
-use super::folder::{Folder, RunRecord};
+use super::folder::Folder;
 use super::marker::Marker;
 use super::output::Output;
 use super::pidfd::Process;
+use super::record::RunRecord;
 use super::table::{self, Marked, Stat};
 use crate::domain::{AgentId, InstallationId};
 use crate::runtime::{Exit, InstanceState, Resync, Run, RunId};
