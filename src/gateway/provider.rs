@@ -18,9 +18,12 @@ mod http;
 mod learned;
 mod message;
 mod openai;
+mod pause;
 mod reader;
 mod redact;
 mod route;
+mod thoughts;
+mod words;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

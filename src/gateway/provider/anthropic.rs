@@ -55,6 +55,14 @@ pub(super) fn body(model: &str, host: &str, turn: &Turn) -> Result<Value, ModelE
     for (name, value) in &turn.options {
         option(&mut body, name, value)?;
     }
+    if turn.options.get("parallel_tool_calls") == Some(&Value::Bool(false)) && body["tools"].is_array() {
+        if body["tool_choice"].is_null() {
+            body["tool_choice"] = json!({ "type": "auto" });
+        }
+        if body["tool_choice"]["type"] != "none" {
+            body["tool_choice"]["disable_parallel_tool_use"] = true.into();
+        }
+    }
     Ok(body)
 }
 
@@ -71,7 +79,11 @@ fn option(body: &mut Value, name: &str, value: &Value) -> Result<(), ModelError>
                 _ => return Err(ModelError::unsupported(name)),
             };
         }
-        "parallel_tool_calls" if value == &Value::Bool(true) => {}
+        // What clients send without being told to, and what asks for nothing.
+        "presence_penalty" | "frequency_penalty" if value.as_f64() == Some(0.0) => {}
+        "logit_bias" if value.as_object().is_some_and(Map::is_empty) => {}
+        // With the choice of the tool, see above.
+        "parallel_tool_calls" if value.is_boolean() => {}
         "response_format" if value["type"] == "text" => {}
         _ => return Err(ModelError::unsupported(name)),
     }
@@ -122,7 +134,10 @@ pub(super) fn parse(answer: &Value) -> Result<Completion, ModelError> {
     completion(blocks, answer["stop_reason"].as_str().unwrap_or_default(), usage(&answer["usage"]))
 }
 
-fn completion(blocks: Vec<Value>, stop_reason: &str, usage: Usage) -> Result<Completion, ModelError> {
+fn completion(mut blocks: Vec<Value>, stop_reason: &str, usage: Usage) -> Result<Completion, ModelError> {
+    // Written by the API beside thoughts and calls, and refused by it in the next call.
+    blocks
+        .retain(|block| block["type"] != "text" || block["text"].as_str().is_some_and(|text| !text.trim().is_empty()));
     if stop_reason == "refusal" {
         return Err(ModelError::new(Reason::Filtered, "the provider's filter stopped it"));
     }

@@ -3,12 +3,16 @@
 //!
 //! What the provider wrote is quoted, since it is the best hint there is, but bounded and without what looks like a key.
 
+mod told;
+
 use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use self::told::Told;
 use super::redact::redact;
+use super::{pause, words};
 use crate::gateway::outbound::OutboundError;
 
 /// As much of the provider's words as is passed on, in characters.
@@ -143,7 +147,8 @@ impl ModelError {
         error.code = told.code.map(Into::into).or(error.code);
         error.kind = told.kind.map(Into::into);
         error.param = told.param.map(Into::into);
-        error.retry_after = told.retry_after;
+        let in_words = || matches!(status, 429 | 503).then(|| pause::in_words(&error.detail)).flatten();
+        error.retry_after = told.retry_after.or_else(in_words);
         Some(error)
     }
 
@@ -186,24 +191,26 @@ impl ModelError {
 
     /// The prompt has more tokens than the model takes.
     pub(in crate::gateway) fn is_too_long(&self) -> bool {
-        const WORDS: [&str; 8] = [
-            "context length",
-            "context_length",
-            "context window",
-            "context size",
-            "prompt is too long",
-            "too many tokens",
-            "input token count",
-            "maximum number of tokens",
-        ];
-        let lower = self.detail.to_lowercase();
         let refused = self.reason == Reason::Refused && matches!(self.status, Some(400 | 413 | 422 | 500));
-        refused && (self.has_code("context_length") || WORDS.iter().any(|words| lower.contains(words)))
+        refused
+            && (self.has_code("context_length") || self.has_code("tokens_limit") || words::is_too_long(&self.detail))
     }
 
     /// The provider says that nothing was left to pay with. A retry cannot help.
     fn is_out_of_credit(&self) -> bool {
-        self.status == Some(402) || ["insufficient_quota", "billing", "credit"].iter().any(|word| self.has_code(word))
+        let codes = ["insufficient_quota", "exceeded_current_quota", "billing", "credit"];
+        self.status == Some(402)
+            || codes.iter().any(|word| self.has_code(word))
+            || words::is_out_of_credit(&self.detail)
+    }
+
+    /// The key is not taken, whatever the status.
+    fn is_bad_key(&self) -> bool {
+        matches!(self.status, Some(401 | 403)) || self.status == Some(400) && words::is_bad_key(&self.detail)
+    }
+
+    fn is_filtered(&self) -> bool {
+        [&self.code, &self.kind].into_iter().flatten().any(|text| words::is_filtered(text))
     }
 
     /// The model wrote a call that the provider could not read; the next one may be right.
@@ -233,8 +240,8 @@ impl ModelError {
             Reason::Filtered => "content_filter",
             Reason::Unsupported => "unsupported_parameter",
             Reason::NotConfigured => "not_configured",
+            Reason::Refused if self.is_bad_key() => "invalid_api_key",
             Reason::Refused => match self.status {
-                Some(401 | 403) => "invalid_api_key",
                 Some(402) => "insufficient_quota",
                 Some(404) => "not_found",
                 Some(429) => "rate_limited",
@@ -279,8 +286,9 @@ impl ModelError {
             Reason::NotConfigured => "Set default_provider in config.toml.",
             Reason::Refused if self.is_too_long() => "Send less, or choose a model with a longer context.",
             Reason::Refused if self.is_out_of_credit() => "Add credit at the provider, or choose another model.",
+            Reason::Refused if self.is_bad_key() => "Check the API key, and set a new one where it is wrong.",
+            Reason::Refused if self.is_filtered() => "Change the message, or choose another model.",
             Reason::Refused => match self.status {
-                Some(401 | 403) => "Check the API key, and set a new one where it is wrong.",
                 Some(404 | 405) => "Check the model's name and the provider's address.",
                 Some(408 | 409 | 425 | 429 | 500..) => "Try again later.",
                 _ => "Check the model's name and its settings.",
@@ -292,20 +300,22 @@ impl ModelError {
 impl fmt::Display for ModelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = self.host.as_deref().unwrap_or("the model's server");
+        // A sentence of ours follows.
+        let detail = self.detail.trim_end_matches('.');
         match (self.reason, self.status) {
             (Reason::Refused, Some(status)) => {
                 write!(f, "{host} answered {status}")?;
                 if let Some(code) = &self.code {
                     write!(f, " ({code})")?;
                 }
-                write!(f, ": {}", self.detail)?;
+                write!(f, ": {detail}")?;
             }
             (Reason::Dns | Reason::Unreachable | Reason::Tls | Reason::Proxy, _) => {
-                write!(f, "{host} cannot be reached: {}", self.detail)?;
+                write!(f, "{host} cannot be reached: {detail}")?;
             }
             (Reason::Unsupported | Reason::NotConfigured, _) => f.write_str(&self.detail)?,
-            (Reason::Broken, _) => write!(f, "{host}: {}", self.detail)?,
-            _ => write!(f, "the answer of {host} cannot be used: {}", self.detail)?,
+            (Reason::Broken, _) => write!(f, "{host}: {detail}")?,
+            _ => write!(f, "the answer of {host} cannot be used: {detail}")?,
         }
         if let Some(wait) = self.retry_after {
             write!(f, ". It asks to wait {} s", whole_seconds(wait))?;
@@ -328,110 +338,6 @@ fn is_loopback(host: &str) -> bool {
 
 const fn worth_retrying(status: u16) -> bool {
     matches!(status, 408 | 409 | 425 | 429 | 500 | 502..=504 | 520..=524 | 529)
-}
-
-/// What an error says, whatever its shape: OpenAI's object, a plain text, FastAPI's `detail`, Google's list.
-#[derive(Default)]
-struct Told {
-    code: Option<String>,
-    number: Option<u16>,
-    kind: Option<String>,
-    param: Option<String>,
-    message: Option<String>,
-    retry_after: Option<Duration>,
-}
-
-impl Told {
-    fn read(body: &Value) -> Option<Self> {
-        let body = body.as_array().and_then(|list| list.first()).unwrap_or(body);
-        let is_error = body["object"] == "error" || body["type"] == "error";
-        match &body["error"] {
-            Value::Object(_) => Some(Self::of(&body["error"])),
-            Value::String(text) => Some(Self { message: Some(text.clone()), ..Self::of(body) }),
-            Value::Null | Value::Bool(false) if is_error || body["choices"].is_null() => {
-                Self::detail(&body["detail"]).or_else(|| (is_error || is_bare(body)).then(|| Self::of(body)))
-            }
-            Value::Bool(true) => Some(Self::of(body)),
-            _ => None,
-        }
-    }
-
-    fn of(error: &Value) -> Self {
-        let text = |key: &str| error[key].as_str().map(str::to_owned);
-        let number = |key: &str| {
-            let value = &error[key];
-            value.as_u64().or_else(|| value.as_str()?.parse().ok()).and_then(|number| u16::try_from(number).ok())
-        };
-        // A router puts the words of the provider behind it beside its own.
-        let raw = error["metadata"]["raw"].as_str().map(str::to_owned);
-        let message = text("message").or_else(|| text("error"));
-        let delay = error["details"].as_array().and_then(|details| {
-            let texts = details.iter().find_map(|detail| detail["retryDelay"].as_str());
-            texts?.trim_end_matches('s').parse::<f64>().ok()
-        });
-        let seconds = delay.or_else(|| error["metadata"]["retry_after"].as_f64());
-        Self {
-            code: text("code").filter(|code| code.parse::<u16>().is_err()).or_else(|| text("status")),
-            number: number("code").or_else(|| number("status")).or_else(|| number("http_status")),
-            kind: text("type").filter(|kind| kind != "error"),
-            param: text("param"),
-            message: match (message, raw) {
-                (Some(message), Some(raw)) => Some(format!("{message}: {raw}")),
-                (message, raw) => message.or(raw),
-            },
-            retry_after: seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
-        }
-    }
-
-    /// FastAPI's: a text, or a list of what is wrong with its place.
-    fn detail(detail: &Value) -> Option<Self> {
-        match detail {
-            Value::String(text) => Some(Self { message: Some(text.clone()), ..Self::default() }),
-            Value::Array(list) => {
-                let first = list.first()?;
-                let place = first["loc"].as_array().and_then(|loc| loc.last()?.as_str()).map(str::to_owned);
-                let words = first["msg"].as_str().unwrap_or("the request is invalid");
-                let message = place.as_ref().map_or(words.to_owned(), |place| format!("'{place}': {words}"));
-                let code = first["type"].as_str().map(str::to_owned);
-                Some(Self { code, param: place, message: Some(message), ..Self::default() })
-            }
-            Value::Object(_) => Some(Self::of(detail)),
-            _ => None,
-        }
-    }
-
-    /// The status that stands for an error inside a 200.
-    fn status(&self) -> u16 {
-        if let Some(number) = self.number.filter(|number| (400..600).contains(number)) {
-            return number;
-        }
-        let text = format!("{} {}", self.code.as_deref().unwrap_or_default(), self.kind.as_deref().unwrap_or_default());
-        let text = text.to_ascii_lowercase();
-        let known = [
-            ("quota", 429),
-            ("rate", 429),
-            ("exhausted", 429),
-            ("overloaded", 529),
-            ("authentication", 401),
-            ("api_key", 401),
-            ("unauthenticated", 401),
-            ("permission", 403),
-            ("billing", 402),
-            ("not_found", 404),
-            ("timeout", 504),
-            ("unavailable", 503),
-            ("server", 500),
-            ("api_error", 500),
-            ("internal", 500),
-            ("invalid", 400),
-        ];
-        known.iter().find(|(part, _)| text.contains(part)).map_or(502, |(_, status)| *status)
-    }
-}
-
-/// An error that is the whole body, without a wrapper: a message and nothing of an answer.
-fn is_bare(body: &Value) -> bool {
-    body["message"].is_string() && body["content"].is_null() && body["candidates"].is_null()
 }
 
 #[cfg(test)]
@@ -487,14 +393,71 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_that_is_too_long_is_known_by_its_words() {
-        for words in [
-            "This model's maximum context length is 8192 tokens.",
-            "prompt is too long: 210000 tokens > 200000 maximum",
-            "The input token count (1200000) exceeds the maximum number of tokens allowed",
+    fn what_is_told_otherwise_is_understood_alike() {
+        let remedy = |status, body| read(status, body).remedy();
+        let key = "Check the API key, and set a new one where it is wrong.";
+        let credit = "Add credit at the provider, or choose another model.";
+        for (status, body, expected) in [
+            (
+                400,
+                json!([{ "error": { "code": 400, "message": "API key not valid. Please pass a valid API key." } }]),
+                key,
+            ),
+            (
+                400,
+                json!({ "code": "Client specified an invalid argument", "error": "Incorrect API key provided: xa***" }),
+                key,
+            ),
+            (200, json!({ "base_resp": { "status_code": 1004, "status_msg": "login fail: invalid api key" } }), key),
+            (200, json!({ "code": 401, "msg": "token expired" }), key),
+            (400, json!({ "type": "error", "error": { "message": "Your credit balance is too low" } }), credit),
+            (
+                429,
+                json!({ "error": { "code": "1113", "message": "Insufficient balance or no resource package" } }),
+                credit,
+            ),
+            (
+                429,
+                json!({ "error": { "type": "exceeded_current_quota_error", "message": "Your account is suspended" } }),
+                credit,
+            ),
+            (
+                400,
+                json!({ "error": { "code": "content_filter", "message": "The response was filtered" } }),
+                "Change the message, or choose another model.",
+            ),
+            (
+                413,
+                json!({ "error": { "code": "tokens_limit_reached", "message": "Request body too large" } }),
+                "Send less, or choose a model with a longer context.",
+            ),
         ] {
-            assert!(ModelError::refused(400, words).is_too_long(), "{words}");
+            assert_eq!(remedy(status, body.clone()), expected, "{body}");
         }
+        let nested = json!({ "error": { "error": { "message": "Model is loading" } } });
+        assert_eq!(read(503, nested).to_string(), "api.example answered 503: Model is loading. Try again later.");
+        let object = json!({ "error": { "message": { "reason": "no" } } });
+        assert!(read(400, object).to_string().contains(r#"{"reason":"no"}"#));
+    }
+
+    #[test]
+    fn a_pause_is_seen_wherever_it_is_told() {
+        for body in [
+            json!({ "error": { "message": "Rate limit reached. Please try again in 4.2s. Visit the page." } }),
+            json!({ "error": { "message": "slow down", "retry_after": 4.2 } }),
+            json!({ "error": { "message": "slow down" }, "retry_after": "4.2s" }),
+            json!({ "error": { "message": "slow down", "metadata": { "retry_after_seconds": 4.2 } } }),
+        ] {
+            assert_eq!(read(429, body.clone()).retry_after, Some(Duration::from_millis(4200)), "{body}");
+        }
+        let elsewhere = json!({ "error": { "message": "Please try again in 4.2s" } });
+        assert_eq!(read(400, elsewhere).retry_after, None, "a request that is wrong stays so");
+    }
+
+    #[test]
+    fn a_prompt_is_too_long_only_where_the_request_was_refused_for_it() {
+        assert!(ModelError::refused(400, "prompt is too long").is_too_long());
+        assert!(!ModelError::refused(401, "prompt is too long").is_too_long());
         assert!(!ModelError::refused(400, "Unknown model").is_too_long());
     }
 }

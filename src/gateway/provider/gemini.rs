@@ -77,6 +77,7 @@ fn option(body: &mut Value, generation: &mut Value, name: &str, value: &Value) -
         return Ok(());
     }
     match name {
+        "logit_bias" if value.as_object().is_some_and(serde_json::Map::is_empty) => {}
         "stop" => generation["stopSequences"] = if value.is_string() { json!([value]) } else { value.clone() },
         "tool_choice" => {
             let config = match (value.as_str(), value["function"]["name"].as_str()) {
@@ -350,6 +351,6 @@ mod tests {
         let json_object = with("response_format", json!({ "type": "json_object" })).unwrap();
         assert_eq!(json_object["generationConfig"]["responseMimeType"], "application/json");
         assert_eq!(with("tool_choice", json!("none")).unwrap()["toolConfig"]["functionCallingConfig"]["mode"], "NONE");
-        assert_eq!(with("logit_bias", json!({})).unwrap_err().param.as_deref(), Some("logit_bias"));
+        assert_eq!(with("logit_bias", json!({ "5": 1 })).unwrap_err().param.as_deref(), Some("logit_bias"));
     }
 }

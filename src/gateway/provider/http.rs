@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::error::ModelError;
 use super::message::Completion;
+use super::pause;
 use super::reader::{self, Pieces};
 use super::route::{Dialect, Endpoint};
 use crate::domain::Secret;
@@ -97,9 +98,17 @@ fn authorised(request: RequestBuilder, dialect: Dialect, key: Option<&Secret<Str
 async fn refused(response: Response) -> ModelError {
     let status = response.status().as_u16();
     #[expect(clippy::disallowed_methods, reason = "the date in an answer is of the real time")]
-    let asked = retry_after(response.headers(), SystemTime::now());
+    let now = SystemTime::now();
+    let asked = retry_after(response.headers(), now);
+    let limited = if status == 429 { limit_resets(response.headers()) } else { None };
     let body = reader::refusal(response).await;
-    let told = serde_json::from_slice(&body).ok().and_then(|body: Value| ModelError::from_body(status, &body));
+    let json: Option<Value> = serde_json::from_slice(&body).ok();
+    let told = json.as_ref().and_then(|body| ModelError::from_body(status, body));
+    // A router passes on the headers of the provider behind it.
+    let behind = json.as_ref().and_then(|body| {
+        let reset = &body["error"]["metadata"]["headers"]["X-RateLimit-Reset"];
+        pause::until(reset.as_f64().or_else(|| reset.as_str()?.parse().ok())?, now)
+    });
     let mut error = told.unwrap_or_else(|| {
         let text = String::from_utf8_lossy(&body);
         ModelError::refused(
@@ -112,19 +121,27 @@ async fn refused(response: Response) -> ModelError {
             },
         )
     });
-    error.retry_after = asked.or(error.retry_after);
+    error.retry_after = asked.or(error.retry_after).or(behind).or(limited);
     error
 }
 
-/// The pause that a server asks for: in milliseconds, in whole or broken seconds, or as a date.
+/// When the limit that was met is over, as OpenAI and others tell with every answer.
+fn limit_resets(headers: &HeaderMap) -> Option<Duration> {
+    ["x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"]
+        .iter()
+        .filter_map(|name| pause::alone(headers.get(*name)?.to_str().ok()?))
+        .max()
+}
+
+/// The pause that a server asks for: in milliseconds, in whole or broken seconds, with units, or as a date.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     if let Some(millis) = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok()) {
         return Duration::try_from_secs_f64(millis / 1000.0).ok();
     }
     let value = text(RETRY_AFTER.as_str())?;
-    if let Ok(seconds) = value.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).ok();
+    if let Some(pause) = pause::alone(value) {
+        return Some(pause);
     }
     let at = httpdate::parse_http_date(value).ok()?;
     // A date in the past means now.
@@ -148,6 +165,8 @@ mod tests {
         assert_eq!(read("retry-after", "2"), seconds(2));
         assert_eq!(read("retry-after", " 0.5 "), Some(Duration::from_millis(500)));
         assert_eq!(read("retry-after-ms", "1500"), Some(Duration::from_millis(1500)));
+        assert_eq!(read("retry-after", "4s"), seconds(4));
+        assert_eq!(read("retry-after", "4, 4"), seconds(4));
         assert_eq!(read("retry-after", "Wed, 21 Oct 2026 07:28:07 GMT"), seconds(7));
         assert_eq!(read("retry-after", "Wednesday, 21-Oct-26 07:28:07 GMT"), seconds(7));
         assert_eq!(read("retry-after", "Wed Oct 21 07:28:07 2026"), seconds(7));

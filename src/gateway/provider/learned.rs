@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::error::{ModelError, Reason};
+use super::words;
 
 /// Models that are remembered; callers may make names up.
 const MODELS: usize = 64;
@@ -56,6 +57,10 @@ pub(super) struct Adaptation {
     /// Members of messages that are left out.
     members: BTreeSet<String>,
     without_tools: bool,
+    /// The words of the system go in front of the first of the user's.
+    without_system: bool,
+    /// The answer comes whole.
+    without_stream: bool,
     /// Which of the addresses is right.
     pub(super) endpoint: usize,
 }
@@ -96,6 +101,15 @@ impl Adaptation {
         {
             members.retain(|name, _| !matches!(name.as_str(), "tools" | "tool_choice" | "toolConfig"));
         }
+        if self.without_stream
+            && let Some(members) = body.as_object_mut()
+        {
+            members.insert("stream".to_owned(), false.into());
+            members.remove("stream_options");
+        }
+        if self.without_system {
+            system_to_user(body);
+        }
         if self.members.is_empty() {
             return;
         }
@@ -109,15 +123,30 @@ impl Adaptation {
     /// Learns from a refusal of a body that was sent. `own_tools` says that the tools are ours, and not what the caller
     /// asked for. Says whether another try differs from the last.
     pub(super) fn learn(&mut self, error: &ModelError, sent: &Value, own_tools: bool) -> bool {
-        if error.reason != Reason::Refused || !matches!(error.status, Some(400 | 404 | 422 | 501)) {
+        if error.reason != Reason::Refused || !matches!(error.status, Some(400 | 404 | 422 | 500 | 501)) {
             return false;
         }
-        if own_tools && !self.without_tools && sent.get("tools").is_some() && refuses_tools(error) {
+        let names = |param: &str| error.param.as_deref() == Some(param);
+        if own_tools
+            && !self.without_tools
+            && sent.get("tools").is_some()
+            && (words::refuses_tools(error.detail()) || names("tools"))
+        {
             self.without_tools = true;
             return true;
         }
-        if error.status == Some(404) {
+        // A server that fails is no refusal, but for one that has no other status for it.
+        if matches!(error.status, Some(404 | 500)) {
             return false;
+        }
+        if !self.without_stream && sent["stream"] == true && (words::refuses_streams(error.detail()) || names("stream"))
+        {
+            self.without_stream = true;
+            return true;
+        }
+        if !self.without_system && has_system(sent) && words::refuses_system(error.detail()) {
+            self.without_system = true;
+            return true;
         }
         if let Some(name) = named(error, &parameters(sent)) {
             let new_name = NAMES.iter().find(|(old, _)| *old == name).map(|(_, new)| *new);
@@ -132,14 +161,54 @@ impl Adaptation {
     }
 }
 
-fn refuses_tools(error: &ModelError) -> bool {
-    let text = error.detail().to_ascii_lowercase();
-    let names_tools = text.contains("tool") || text.contains("function call");
-    names_tools
-        && ["does not support", "not supported", "doesn't support", "unsupported", "no endpoints found that support"]
+fn is_system(message: &Value) -> bool {
+    matches!(message["role"].as_str(), Some("system" | "developer"))
+}
+
+fn has_system(sent: &Value) -> bool {
+    sent["messages"].as_array().is_some_and(|messages| messages.iter().any(is_system))
+        || sent["systemInstruction"].is_object()
+}
+
+/// Puts what the system says in front of the first words of the user, in the terms of either API.
+fn system_to_user(body: &mut Value) {
+    let Some(members) = body.as_object_mut() else { return };
+    let instruction = members.remove("systemInstruction");
+    let mut said: Vec<String> = texts(&instruction.unwrap_or_default()["parts"]);
+    let of_google = !said.is_empty();
+    let (list, content) = if of_google { ("contents", "parts") } else { ("messages", "content") };
+    let Some(messages) = members.get_mut(list).and_then(Value::as_array_mut) else { return };
+    if !of_google {
+        said = messages
             .iter()
-            .any(|words| text.contains(words))
-        || error.param.as_deref() == Some("tools")
+            .filter(|message| is_system(message))
+            .flat_map(|message| texts(&message["content"]))
+            .collect();
+        messages.retain(|message| !is_system(message));
+    }
+    let said = said.join("\n\n");
+    if said.is_empty() {
+        return;
+    }
+    match messages.iter_mut().find(|message| message["role"] == "user") {
+        Some(first) => match &mut first[content] {
+            Value::String(text) => *text = format!("{said}\n\n{text}"),
+            Value::Array(parts) if of_google => parts.insert(0, json!({ "text": said })),
+            Value::Array(parts) => parts.insert(0, json!({ "type": "text", "text": said })),
+            other => *other = said.into(),
+        },
+        None if of_google => messages.insert(0, json!({ "role": "user", "parts": [{ "text": said }] })),
+        None => messages.insert(0, json!({ "role": "user", "content": said })),
+    }
+}
+
+/// A text, or those of a list of parts.
+fn texts(content: &Value) -> Vec<String> {
+    match content {
+        Value::String(text) => vec![text.clone()],
+        Value::Array(parts) => parts.iter().filter_map(|part| Some(part["text"].as_str()?.to_owned())).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// The optional parameters that a body has.
@@ -180,8 +249,6 @@ fn position(text: &str, name: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn refusal(status: u16, body: Value) -> ModelError {
@@ -251,6 +318,80 @@ mod tests {
         let mut body = sent;
         adaptation.apply(&mut body);
         assert_eq!(body["messages"][0], json!({ "role": "assistant", "content": "a" }));
+    }
+
+    #[test]
+    fn a_server_that_was_started_without_tools_is_asked_without() {
+        let sent = json!({ "tools": [{}], "tool_choice": "auto", "messages": [] });
+        for (status, text) in [
+            (400, "\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set"),
+            (500, "tools param requires --jinja flag"),
+        ] {
+            let mut adaptation = Adaptation::default();
+            assert!(adaptation.learn(&refusal(status, message(text)), &sent, true), "{text}");
+            let mut body = sent.clone();
+            adaptation.apply(&mut body);
+            assert_eq!(body, json!({ "messages": [] }), "{text}");
+            assert!(!Adaptation::default().learn(&refusal(status, message(text)), &sent, false), "a caller's own stay");
+        }
+    }
+
+    #[test]
+    fn a_model_without_a_system_hears_its_words_from_the_user() {
+        let openai = json!({ "messages": [
+            { "role": "system", "content": "be kind" }, { "role": "system", "content": "and short" },
+            { "role": "user", "content": "hi" }, { "role": "user", "content": "again" },
+        ] });
+        let parts = json!({ "messages": [
+            { "role": "developer", "content": [{ "type": "text", "text": "be kind" }] },
+            { "role": "user", "content": [{ "type": "text", "text": "hi" }] },
+        ] });
+        let google = json!({ "systemInstruction": { "parts": [{ "text": "be kind" }] },
+            "contents": [{ "role": "user", "parts": [{ "text": "hi" }] }] });
+        for (text, sent, expected) in [
+            (
+                "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+                openai,
+                json!({ "messages": [{ "role": "user", "content": "be kind\n\nand short\n\nhi" }, { "role": "user", "content": "again" }] }),
+            ),
+            (
+                "System role not supported",
+                parts,
+                json!({ "messages": [{ "role": "user", "content": [{ "type": "text", "text": "be kind" }, { "type": "text", "text": "hi" }] }] }),
+            ),
+            (
+                "Developer instruction is not enabled for models/gemma",
+                google,
+                json!({ "contents": [{ "role": "user", "parts": [{ "text": "be kind" }, { "text": "hi" }] }] }),
+            ),
+        ] {
+            let mut adaptation = Adaptation::default();
+            assert!(adaptation.learn(&refusal(400, message(text)), &sent, true), "{text}");
+            let mut body = sent;
+            adaptation.apply(&mut body);
+            assert_eq!(body, expected, "{text}");
+            assert!(!adaptation.learn(&refusal(400, message(text)), &body, true), "nothing more can be learned");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_may_not_be_streamed_comes_whole() {
+        let sent = json!({ "stream": true, "stream_options": { "include_usage": true } });
+        for body in [
+            json!({ "error": { "message": "Your organization must be verified to stream this model.", "param": "stream" } }),
+            message("streaming is not supported"),
+        ] {
+            let mut adaptation = Adaptation::default();
+            assert!(adaptation.learn(&refusal(400, body), &sent, true));
+            let mut body = sent.clone();
+            adaptation.apply(&mut body);
+            assert_eq!(body, json!({ "stream": false }));
+        }
+        let mut adaptation = Adaptation::default();
+        assert!(adaptation.learn(&refusal(400, message("stream_options is not supported")), &sent, true));
+        let mut body = sent;
+        adaptation.apply(&mut body);
+        assert_eq!(body, json!({ "stream": true }));
     }
 
     #[test]

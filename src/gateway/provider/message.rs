@@ -115,11 +115,14 @@ impl AssistantMessage {
     }
 }
 
-/// Arguments in the form of text, whatever form the provider chose.
+/// Arguments in the form of text, whatever form the provider chose: an object, text, or text in text.
 pub(super) fn arguments(value: &Value) -> String {
     match value {
-        Value::String(text) if text.trim().is_empty() => "{}".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) if matches!(text.trim(), "" | "null") => "{}".to_owned(),
+        Value::String(text) => match serde_json::from_str(text) {
+            Ok(Value::String(inner)) => inner,
+            _ => text.clone(),
+        },
         Value::Null => "{}".to_owned(),
         other => other.to_string(),
     }
@@ -160,6 +163,21 @@ mod tests {
     fn said(text: &str, extra: &Value) -> AssistantMessage {
         let extra = extra.as_object().unwrap().clone();
         AssistantMessage { text: text.into(), extra, from: "api.example".into(), ..AssistantMessage::default() }
+    }
+
+    #[test]
+    fn arguments_are_text_whatever_they_came_as() {
+        for (value, text) in [
+            (json!({ "a": 1 }), r#"{"a":1}"#),
+            (json!(r#"{"a":1}"#), r#"{"a":1}"#),
+            (json!(r#""{\"a\":1}""#), r#"{"a":1}"#),
+            (json!("null"), "{}"),
+            (json!(" "), "{}"),
+            (Value::Null, "{}"),
+            (json!("{\"a\":"), "{\"a\":"),
+        ] {
+            assert_eq!(arguments(&value), text, "{value}");
+        }
     }
 
     #[test]

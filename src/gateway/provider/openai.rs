@@ -11,6 +11,7 @@ use super::message::{
     AssistantMessage, Completion, Message, ToolCall, ToolSpec, Usage, arguments, unknown_members, with_ids,
 };
 use super::reader::Assembler;
+use super::thoughts::{self, Thoughts};
 
 /// Calls of one answer. A stream numbers them itself, and must not make us reserve memory for a made-up number.
 const TOOL_CALLS: usize = 64;
@@ -89,7 +90,7 @@ pub(super) fn parse(answer: &Value) -> Result<Completion, ModelError> {
     };
     let message = [&choice["message"], &choice["delta"]].into_iter().find(|message| message.is_object());
     let (message, text) = match (message, choice["text"].as_str()) {
-        (Some(message), _) => (message, text_of(message)),
+        (Some(message), _) => (message, thoughts::without(&text_of(message))),
         (None, Some(text)) => (&Value::Null, text.to_owned()),
         (None, None) => return Err(ModelError::unreadable("it has no message")),
     };
@@ -120,6 +121,7 @@ fn is_cut(reason: &str) -> bool {
     matches!(reason, "length" | "max_tokens" | "model_length")
 }
 
+/// As it came, with thoughts that stand in it.
 fn text_of(message: &Value) -> String {
     let text = content_text(&message["content"]);
     // A refusal is what the model says, in a place of its own.
@@ -163,7 +165,7 @@ fn listed(value: &Value) -> impl Iterator<Item = &Value> {
 
 fn call(value: &Value) -> Option<ToolCall> {
     let function = if value["function"].is_object() { &value["function"] } else { value };
-    let name = function["name"].as_str()?.to_owned();
+    let name = function["name"].as_str()?.trim().to_owned();
     let known: &[&str] =
         if value["function"].is_object() { &CALL } else { &["id", "type", "index", "name", "arguments"] };
     Some(ToolCall {
@@ -199,6 +201,7 @@ fn usage(answer: &Value) -> Usage {
 pub(super) struct Streamed {
     completion: Completion,
     calls: Vec<Piecemeal>,
+    thoughts: Thoughts,
     finished: bool,
 }
 
@@ -236,6 +239,7 @@ impl Assembler for Streamed {
             self.keep_parts(parts);
         }
         let text = if delta.is_object() { text_of(delta) } else { content_text(&choice["text"]) };
+        let text = self.thoughts.push(text);
         self.completion.message.text.push_str(&text);
         if let Some(reason) = finish_reason(choice).filter(|reason| !reason.is_empty()) {
             ended(reason)?;
@@ -254,12 +258,12 @@ impl Assembler for Streamed {
             return Err(ModelError::new(Reason::Broken, "its stream ended before the answer did"));
         }
         let mut calls: Vec<ToolCall> = self.calls.into_iter().map(|piecemeal| piecemeal.call).collect();
-        calls.retain(|call| !call.name.is_empty());
         for call in &mut calls {
-            if call.arguments.trim().is_empty() {
-                call.arguments = "{}".to_owned();
-            }
+            call.name = call.name.trim().to_owned();
+            call.arguments = arguments(&Value::String(std::mem::take(&mut call.arguments)));
         }
+        calls.retain(|call| !call.name.is_empty());
+        self.completion.message.text.push_str(&self.thoughts.end());
         self.completion.message.tool_calls = with_ids(calls);
         Ok(self.completion)
     }

@@ -75,7 +75,7 @@ pub(super) async fn read(
         match chunk(&mut response).await? {
             Some(bytes) if head.len() + bytes.len() <= ANSWER_LIMIT => head.extend_from_slice(&bytes),
             Some(_) => return Err(ModelError::unreadable("it is too long")),
-            None => return Err(ModelError::unreadable("it has no content")),
+            None => return Err(ModelError::new(Reason::Broken, "its answer has no content")),
         }
     };
     if matches!(first, b'{' | b'[' | b'<' | b'"') {
@@ -168,6 +168,7 @@ async fn stream(
     let mut events = Events::default();
     events.push(head)?;
     let mut read = head.len();
+    let mut ended = false;
     loop {
         while let Some(event) = events.next()? {
             match event {
@@ -182,7 +183,14 @@ async fn stream(
                 }
             }
         }
-        let Some(bytes) = chunk(&mut response).await? else { break };
+        if ended {
+            break;
+        }
+        let Some(bytes) = chunk(&mut response).await? else {
+            events.close();
+            ended = true;
+            continue;
+        };
         read += bytes.len();
         if read > ANSWER_LIMIT {
             return Err(ModelError::unreadable("it is too long"));
@@ -202,6 +210,10 @@ struct Events {
     pending: String,
     is_error: bool,
     seen: bool,
+    /// Lines of a stream that are no event: comments, names, blanks.
+    is_stream: bool,
+    /// Nothing comes any more.
+    closed: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -215,7 +227,7 @@ impl Events {
         self.buffer.drain(..self.start);
         self.start = 0;
         self.buffer.extend_from_slice(piece);
-        let open = self.buffer.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let open = self.buffer.iter().rposition(|byte| is_line_end(*byte)).map_or(0, |at| at + 1);
         if self.buffer.len() - open + self.pending.len() > LINE_LIMIT {
             return Err(ModelError::unreadable("a line of its stream is too long"));
         }
@@ -232,8 +244,19 @@ impl Events {
         Ok(None)
     }
 
+    /// The last line may lack its end.
+    fn close(&mut self) {
+        self.closed = true;
+    }
+
     /// A stream without a single event is none, and one that ends within a value has lost it.
     fn end(&mut self) -> Result<(), ModelError> {
+        if self.is_error && !self.pending.is_empty() {
+            return Err(ModelError::refused(502, self.pending.trim()));
+        }
+        if !self.seen && self.is_stream && self.pending.is_empty() {
+            return Err(ModelError::new(Reason::Broken, "its stream ended before the answer began"));
+        }
         if !self.pending.is_empty() || !self.seen {
             return Err(ModelError::unreadable("it is neither JSON nor a stream of events"));
         }
@@ -242,13 +265,17 @@ impl Events {
 
     fn take(&mut self, line: &str) -> Result<Option<Event>, ModelError> {
         let line = line.trim_start_matches('\u{feff}');
+        self.is_stream |= [":", "event:", "data:", "id:", "retry:"].iter().any(|field| line.starts_with(field));
         if let Some(name) = line.strip_prefix("event:") {
             self.is_error = name.trim() == "error";
             return Ok(None);
         }
         if line.is_empty() {
             if !self.pending.is_empty() {
-                return Err(ModelError::unreadable("its stream has an event that is not JSON"));
+                return Err(match self.is_error {
+                    true => ModelError::refused(502, self.pending.trim()),
+                    false => ModelError::unreadable("its stream has an event that is not JSON"),
+                });
             }
             return Ok(None);
         }
@@ -277,14 +304,25 @@ impl Events {
         Ok(Some(Event::Data(value)))
     }
 
-    /// The next whole line, without its end. Half a character is never seen: a line is cut only at its end.
+    /// The next whole line, without its end: CR, LF or both. Half a character is never seen: a line is cut only at its end.
     fn next_line(&mut self) -> Option<String> {
         let rest = &self.buffer[self.start..];
-        let end = rest.iter().position(|byte| *byte == b'\n')?;
-        let line = String::from_utf8_lossy(&rest[..end]).trim_end_matches('\r').to_owned();
-        self.start += end + 1;
+        let (length, end) = match rest.iter().position(|byte| is_line_end(*byte)) {
+            // The other half of it may be on its way.
+            Some(at) if rest[at] == b'\r' && at + 1 == rest.len() && !self.closed => return None,
+            Some(at) if rest[at..].starts_with(b"\r\n") => (at, 2),
+            Some(at) => (at, 1),
+            None if self.closed && !rest.is_empty() => (rest.len(), 0),
+            None => return None,
+        };
+        let line = String::from_utf8_lossy(&rest[..length]).into_owned();
+        self.start += length + end;
         Some(line)
     }
+}
+
+const fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
 }
 
 #[cfg(test)]
@@ -302,8 +340,38 @@ mod tests {
                 seen.push(event);
             }
         }
+        events.close();
+        while let Some(event) = events.next()? {
+            seen.push(event);
+        }
         events.end()?;
         Ok(seen)
+    }
+
+    #[test]
+    fn lines_end_as_they_like_and_the_last_one_need_not() {
+        for text in [
+            "data: {\"a\":1}\r\rdata: [DONE]\r\r",
+            "data: {\"a\":1}\n\ndata: [DONE]",
+            "data: {\"a\":1}\r\n\r\ndata: [DONE]\r",
+        ] {
+            for size in 1..=text.len() {
+                let expected = [Event::Data(json!({ "a": 1 })), Event::Done];
+                assert_eq!(events(text, size).unwrap(), expected, "{text:?} in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_that_never_began_may_be_asked_for_again() {
+        for text in [": OPENROUTER PROCESSING\n\n: OPENROUTER PROCESSING\n\n", "event: ping\n\n"] {
+            assert_eq!(events(text, 5).unwrap_err().reason, Reason::Broken, "{text}");
+        }
+        for text in ["event: error\ndata: upstream is busy\n\n", "event: error\ndata: upstream is busy"] {
+            let error = events(text, 5).unwrap_err();
+            assert_eq!(error.status, Some(502));
+            assert!(error.to_string().contains("upstream is busy"), "{error}");
+        }
     }
 
     #[test]
