@@ -47,23 +47,41 @@ pub const DEFAULT_FILE: &str = "config/zeroone.toml";
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Where the service keeps what it has: the store, the master key, the folders of agents that are processes.
     pub data: PathBuf,
+    /// Where the API listens; port 0 takes a free one.
     pub bind: SocketAddr,
+    /// What runs agents.
     pub runtime: RuntimeChoice,
+    /// `[server]`: the bounds of the API's listener, and who may call it from where.
     pub server: Server,
+    /// `[accounts]`: how people get accounts and stay signed in.
     pub accounts: Accounts,
+    /// `[oidc]`: sign-in by an identity provider.
     pub oidc: Oidc,
+    /// `[ratelimit]`: how many requests an API key may make.
     pub ratelimit: RateLimit,
+    /// `[restart]`: when a failed agent is restarted, and when it is left at rest.
     pub restart: Restart,
+    /// `[health]`: how running agents are checked.
     pub health: Health,
+    /// `[start]`: how long the parts of a start and of a stop may take.
     pub start: Start,
+    /// `[reconcile]`: what is done where instances and records differ.
     pub reconcile: Reconcile,
+    /// `[process]`: agents as processes of this machine.
     pub process: Process,
+    /// `[docker]`: agents as containers.
     pub docker: Docker,
+    /// `[kubernetes]`: agents as Pods.
     pub kubernetes: Kubernetes,
+    /// `[agents]`: which servers agents may use for their models, and by which proxies.
     pub agents: Agents,
+    /// `[proxy]`: the data path to agents' own gateways.
     pub proxy: Proxy,
+    /// `[vault]`: where the master key is.
     pub vault: VaultSection,
+    /// `[log]`: the service's own log lines.
     pub log: Log,
 }
 
@@ -72,6 +90,7 @@ pub struct Config {
 pub struct File<'a> {
     /// For messages.
     pub name: &'a str,
+    /// What is in it, as TOML.
     pub text: &'a str,
 }
 
@@ -82,12 +101,14 @@ pub struct Flag {
     pub name: &'static str,
     /// The key that it sets, e.g. `bind`.
     pub key: &'static str,
+    /// As it was typed; read as the type that the key has.
     pub value: String,
 }
 
 /// What was loaded: the configuration, the secret that is no part of it, and where every value comes from.
 #[derive(Debug, Clone)]
 pub struct Loaded {
+    /// The configuration in force.
     pub config: Config,
     /// `ZEROONE_MASTER_KEY`.
     master_key: Option<Secret<String>>,
@@ -97,6 +118,7 @@ pub struct Loaded {
 /// Everything that is wrong, one line each. Shows keys and where they stand, never a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
+    /// At least one.
     pub problems: Vec<String>,
 }
 

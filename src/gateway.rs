@@ -78,18 +78,42 @@ use shared::Shared;
 /// Why the gateway could not start or go on. None of the messages shows a value from the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// `config.toml` is there and cannot be read.
     #[error("cannot read {path}")]
-    ConfigRead { path: PathBuf, source: std::io::Error },
-    /// The reason names a line, a column or a key, never what is written there: it may be a secret.
+    ConfigRead {
+        /// Where it is.
+        path: PathBuf,
+        /// Why it cannot be read.
+        source: std::io::Error,
+    },
+    /// `config.toml`, or what the environment sets in it, does not make a configuration.
     #[error("{path} cannot be used: {reason}")]
-    ConfigInvalid { path: PathBuf, reason: String },
+    ConfigInvalid {
+        /// Where it is.
+        path: PathBuf,
+        /// Names a line, a column or a key, never what is written there: it may be a secret.
+        reason: String,
+    },
+    /// The configuration names an address that other machines can reach, and nothing says that this is meant.
     #[error(
         "refusing to listen on {host}: it is reachable from other machines. Use a tunnel ([tunnel] provider), or set \
          [gateway] allow_public_bind = true or ZEROCLAW_ALLOW_PUBLIC_BIND=true"
     )]
-    PublicBind { host: String },
+    PublicBind {
+        /// The address, as it was configured.
+        host: String,
+    },
+    /// The system does not give the port, e.g. because another program has it.
     #[error("cannot listen on {host}:{port}")]
-    Bind { host: String, port: u16, source: std::io::Error },
+    Bind {
+        /// The address, as it was configured.
+        host: String,
+        /// The port.
+        port: u16,
+        /// Why it cannot be had.
+        source: std::io::Error,
+    },
+    /// SIGTERM and SIGINT would end the process at once, so [`run`] does not begin.
     #[error("cannot wait for signals")]
     Signals(#[source] std::io::Error),
 }

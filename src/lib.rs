@@ -42,13 +42,14 @@
 //! create agents and hold them by [`control::AgentHandle`]. `docs/embedding.md` walks through it.
 //!
 //! # Features
-//! `process`, `docker`: runtimes. `server`: the HTTP API as an axum router. `console`: the web console. `gateway`: the embedded gateway. `cli`: the
-//! program. `testkit`: fakes, fault injection and invariants for tests of one's own. Without any: the supervisor alone.
+//! `process`, `docker`, `kubernetes`: runtimes. `server`: the HTTP API as an axum router. `oidc`: sign-in by an OpenID Connect
+//! provider. `console`: the web console. `gateway`: the embedded gateway. `cli`: the program. `testkit`: fakes, fault injection
+//! and invariants for tests of one's own. Without any: the supervisor alone.
 
-#[deny(missing_docs)]
+#![deny(missing_docs)]
+
 pub mod accounts;
 mod actor;
-#[deny(missing_docs)]
 pub mod audit;
 mod backoff;
 #[cfg(feature = "cli")]
@@ -57,15 +58,12 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "console")]
 pub mod console;
-#[deny(missing_docs)]
 pub mod control;
-#[deny(missing_docs)]
 pub mod domain;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 #[cfg(feature = "server")]
 pub mod http;
-#[deny(missing_docs)]
 pub mod incident;
 mod ledger;
 mod lifecycle;
@@ -74,19 +72,14 @@ mod listen;
 mod plain;
 #[cfg(feature = "server")]
 pub mod proxy;
-#[deny(missing_docs)]
 pub mod runtime;
-#[deny(missing_docs)]
 pub mod store;
 #[cfg(feature = "cli")]
 pub mod telemetry;
-#[deny(missing_docs)]
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod usage;
-#[deny(missing_docs)]
 pub mod vault;
-#[deny(missing_docs)]
 pub mod view;
 pub mod zeroclaw;
 

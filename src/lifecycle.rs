@@ -1,4 +1,4 @@
-//! The heart: every decision about an agent's life, as functions without async, clock or I/O.
+//! Every decision about an agent, as functions without async, clock or I/O.
 //!
 //! ```text
 //!             deploy            paired            stop                done
@@ -14,11 +14,11 @@
 //! ```
 //! All edges, and no others, are in [`Status::EDGES`](crate::domain::Status::EDGES).
 //!
-//! Within STARTING an attempt goes through steps: *halting* what is left of an older run, *creating* the instance,
+//! Within STARTING an attempt goes through steps: *killing* what is left of an older run, *creating* the instance,
 //! *launching* it, *probing* its health, *pairing* with it. A failed attempt backs off or gives up (`backoff`).
 //!
-//! [`admit`] says whether a command may be followed; [`step`] turns a [`AgentState`] and an [`Event`] into the next life and
-//! the [`Effect`]s that lead there. The caller commits the new life before it runs the effects. What an event was based
+//! [`admit`] says whether a command may be followed; [`step`] turns an [`AgentState`] and an [`Event`] into the next state and
+//! the [`Effect`]s that lead there. The caller commits the new state before it runs the effects. What an event was based
 //! on may be outdated when it arrives: it carries the attempt, or the revision, that it belongs to, and a stale one
 //! changes nothing.
 

@@ -76,11 +76,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// Connections are opened as calls need them.
     pub fn new(options: ProxyOptions) -> Self {
         let limits = Limits::new(options.per_agent, options.per_user);
         Self { connections: Connections::default(), expectations: Expectations::default(), limits, options }
     }
 
+    /// The bounds, as they were given.
     pub const fn options(&self) -> &ProxyOptions {
         &self.options
     }

@@ -32,12 +32,15 @@ const MICROS: f64 = 1e6;
 const MAX_TIMES: usize = 512;
 /// Steps of the time to an answer: ten minutes fit.
 const TIME_STEP_MS: u64 = 10;
+/// What the rows of one agent hold at most, in bytes: each block with its number and its checksum.
 pub const BYTES_PER_AGENT: usize = 25 * (16 + 60 * POINT) + 31 * (16 + 24 * POINT);
 
 /// A ring: how long a point is, and how many make a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ring {
+    /// A point for each minute, kept for a day.
     Minutes,
+    /// A point for each hour, kept for thirty days.
     Hours,
 }
 
@@ -46,12 +49,15 @@ pub enum Ring {
 pub struct Point {
     /// Percent of one core, on average; none where nothing was measured.
     pub cpu_percent: Option<f64>,
-    /// The most that was seen.
+    /// The most that was seen, in MiB.
     pub memory_mb: Option<f64>,
+    /// Messages that got an answer.
     pub answered: u64,
+    /// Messages that got none.
     pub failed: u64,
     /// Half of the answers came within it.
     pub p50_ms: Option<u64>,
+    /// 95 in 100 of the answers came within it.
     pub p95_ms: Option<u64>,
     /// What the model read and wrote; none where the gateway does not tell.
     pub tokens: Option<u64>,
@@ -72,6 +78,7 @@ pub struct Block {
 #[derive(Default)]
 pub struct Tallies(Mutex<HashMap<AgentId, Tally>>);
 
+/// What was answered, by one agent or by several together.
 #[derive(Debug, Default, Clone)]
 pub struct Tally {
     answered: u64,
@@ -80,6 +87,7 @@ pub struct Tally {
 }
 
 impl Ring {
+    /// How long a point is.
     pub const fn seconds(self) -> i64 {
         match self {
             Self::Minutes => 60,
@@ -115,6 +123,7 @@ impl Block {
         Self { ring, number: ring.place(at).0, points }
     }
 
+    /// Which ring it is of.
     pub const fn ring(&self) -> Ring {
         self.ring
     }
@@ -128,10 +137,12 @@ impl Block {
         }
     }
 
+    /// Whether this time is in it.
     pub fn covers(&self, at: Timestamp) -> bool {
         self.ring.place(at).0 == self.number
     }
 
+    /// Replaces the point of this time; nothing happens where the block does not cover it.
     pub fn set(&mut self, at: Timestamp, point: Point) {
         let (number, place) = self.ring.place(at);
         if let Some(kept) = self.points.get_mut(place).filter(|_| number == self.number) {
@@ -149,6 +160,7 @@ impl Block {
         })
     }
 
+    /// Its number and its points, for the store.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.number.to_be_bytes().to_vec();
         bytes.extend(self.points.iter().flatten());
@@ -293,6 +305,7 @@ impl Tallies {
         }
     }
 
+    /// What was noted since the last call, by agent; agents without messages are missing.
     pub fn take(&self) -> HashMap<AgentId, Tally> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

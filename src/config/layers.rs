@@ -15,11 +15,13 @@ const DEFAULTS: &str = include_str!("../../config/zeroone.toml");
 /// Who set a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
+    /// `config/zeroone.toml`, as it was compiled in.
     Default,
     /// The file of this name.
     File(String),
     /// The variable of this name.
     Variable(String),
+    /// The flag of this name, e.g. `--bind`.
     Flag(&'static str),
 }
 

@@ -15,6 +15,7 @@ pub struct Oidc {
     /// Empty: nobody signs in by a provider.
     issuer: String,
     client_id: String,
+    /// A file with the client's secret alone in it; empty for a public client.
     pub client_secret_file: PathBuf,
     email_domains: Vec<String>,
     name: String,
@@ -22,7 +23,7 @@ pub struct Oidc {
 }
 
 impl Oidc {
-    /// `secret`: what `client_secret_file` has. `None` where there is no provider.
+    /// The provider, as the HTTP facade takes it; `None` where there is none. `secret`: what `client_secret_file` has.
     #[cfg(feature = "oidc")]
     pub fn options(&self, secret: Option<Secret<String>>) -> Option<crate::http::OidcOptions> {
         (!self.issuer.is_empty()).then(|| crate::http::OidcOptions {

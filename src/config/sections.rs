@@ -23,23 +23,36 @@ use crate::zeroclaw::profile::Profile;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuntimeChoice {
+    /// What an earlier start chose. At the first start: Kubernetes in a Pod of a cluster, Docker where an engine answers,
+    /// processes elsewhere.
     Auto,
+    /// Containers of a Docker engine.
     Docker,
+    /// Pods of a Kubernetes cluster.
     Kubernetes,
+    /// Processes of this machine.
     Process,
 }
 
+/// The bounds of the API's listener, and who may call it from where.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
+    /// Whether [`Config::bind`] may be an address that other machines can reach.
     pub public_bind: bool,
+    /// Connections that may be open; more wait in the system's queue.
     pub max_connections: usize,
-    /// 0: half of `max_connections`.
+    /// Of these, how many one address may have. 0: half of them.
     pub connections_per_address: usize,
+    /// How long an agent may take to answer a message.
     pub answer_secs: u64,
+    /// How long requests under way may take to end when the service is stopped.
     pub drain_secs: u64,
+    /// Event streams and waits that one user may have open.
     pub streams_per_user: usize,
+    /// Origins whose pages may call the API from a browser; empty for none.
     pub cors_origins: Vec<String>,
+    /// Host names of the service, beside `localhost`, addresses, and those below the domain of agents.
     pub hosts: Vec<String>,
 }
 
@@ -82,66 +95,99 @@ enum UrlPolicy {
     List,
 }
 
+/// How many requests an API key may make; a user may make twice as many.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimit {
-    /// 0: no limit.
+    /// Requests in a second, in the long run. 0: no limit.
     pub per_second: u32,
+    /// Requests at once, after a time without any.
     pub burst: u32,
 }
 
+/// When a failed agent is restarted, and when it is left at rest.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Restart {
+    /// Restarts allowed within the window; one more, and the agent rests in ERROR.
     pub max_restarts: u32,
+    /// The time in which restarts are counted together.
     pub window_secs: u64,
+    /// Starts that fail in a row before the agent ran; after so many it rests.
     pub max_failed_starts: u32,
+    /// Wait before the second restart in a row; doubles from there. The first one is immediate.
     pub base_delay_ms: u64,
+    /// The longest wait between two restarts.
     pub max_delay_secs: u64,
+    /// A run this long makes the next death a first one again.
     pub stable_after_secs: u64,
+    /// The first rest; doubles from there.
     pub rest_secs: u64,
+    /// The longest rest.
     pub max_rest_secs: u64,
 }
 
+/// How running agents are checked.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
+    /// Between two checks of a healthy agent.
     pub interval_secs: u64,
+    /// From a missed check to the next one.
     pub retry_secs: u64,
+    /// Misses in a row after which a gateway counts as hung and is restarted.
     pub misses: u8,
+    /// How long a gateway may take to answer a check.
     pub timeout_ms: u64,
+    /// How often a healthy gateway is also asked whether it would answer a message.
     pub usability_interval_secs: u64,
 }
 
+/// How long the parts of a start and of a stop may take.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
+    /// Network and image; a large image on a slow line takes minutes.
     pub prepare_secs: u64,
+    /// One call of the engine, e.g. the creation of a container.
     pub engine_call_secs: u64,
+    /// How long an engine may be busy with a start, e.g. until a cluster has found a node for it.
     pub engine_start_secs: u64,
+    /// From the start of an instance to its first healthy answer.
     pub start_secs: u64,
+    /// From there to a token that works.
     pub pairing_secs: u64,
+    /// How long a stopped instance may take to end by itself before it is killed.
     pub stop_grace_secs: u64,
+    /// How long a start waits for an engine that is away before the agent shows as ERROR. It is tried again.
     pub engine_patience_secs: u64,
+    /// The same for stops and deletions that the engine does not carry out.
     pub stop_patience_secs: u64,
 }
 
+/// What is done where instances and records differ.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reconcile {
+    /// What happens to instances of this installation that belong to no agent.
     pub orphans: Orphans,
 }
 
+/// Keys of the process runtime.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Process {
-    /// Empty: this binary.
+    /// The program that agents run, as a path or a name in `PATH`. Empty: this binary.
     pub command: PathBuf,
+    /// Its arguments before `gateway`.
     pub args: Vec<String>,
     profile: String,
+    /// MiB of output that are kept of each of an agent's last runs.
     pub log_limit_mb: u64,
+    /// Whether each agent is kept to its own folder and away from other processes, as far as the kernel can.
     pub walls: bool,
     uids: String,
+    /// Files and folders beside that folder and the system's that agents may read and run.
     pub readable: Vec<PathBuf>,
 }
 
@@ -149,9 +195,12 @@ pub struct Process {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Docker {
+    /// Where the engine is: `unix:///path` or `tcp://host:port`.
     pub host: String,
+    /// ZeroClaw's image, by tag or by digest.
     pub image: String,
     profile: String,
+    /// The agents' network; where each has its own, what the names of these begin with.
     pub network: String,
     isolation: Isolation,
     joined: Vec<String>,
@@ -170,9 +219,13 @@ pub struct Docker {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kubernetes {
+    /// Names the cluster. Empty: that of this Pod, else what `KUBECONFIG` or `~/.kube/config` name.
     pub kubeconfig: PathBuf,
+    /// Where the agents are.
     pub namespace: String,
+    /// ZeroClaw's image, as the nodes pull it.
     pub image: String,
+    /// zeroone's own image, which puts an agent's files into its volume before a start.
     pub stage_image: String,
     profile: String,
     storage_class: String,
@@ -206,6 +259,7 @@ enum Reach {
     HostPort,
 }
 
+/// The data path to agents' own gateways, and the host names of agents.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proxy {
@@ -218,6 +272,7 @@ pub struct Proxy {
     stream_kb_per_sec: u32,
 }
 
+/// Where the master key is.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VaultSection {
@@ -225,20 +280,25 @@ pub struct VaultSection {
     pub master_key_file: String,
 }
 
+/// The service's own log lines.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
     /// Filters as `tracing` writes them.
     pub level: String,
+    /// Text for people, or JSON for programs.
     pub format: LogFormat,
 }
 
+/// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Text on a terminal, JSON elsewhere.
     Auto,
+    /// A line of text for each event.
     Text,
+    /// A JSON object on a line for each event.
     Json,
 }
 
@@ -320,6 +380,7 @@ impl Server {
 }
 
 impl Agents {
+    /// Where agents may be sent for their models.
     pub fn provider_urls(&self) -> ProviderUrls {
         match self.provider_urls {
             UrlPolicy::Any => ProviderUrls::Any,
@@ -355,6 +416,7 @@ pub(super) fn origin(text: &str) -> Result<(), String> {
 }
 
 impl Restart {
+    /// The section, as the actors take it.
     pub fn policy(&self) -> RestartPolicy {
         RestartPolicy {
             max_restarts: self.max_restarts,
@@ -377,7 +439,7 @@ impl Restart {
 }
 
 impl Process {
-    /// `None`: the program is to be asked.
+    /// Which ZeroClaw the program is; `None`: it is to be asked.
     ///
     /// # Errors
     /// A sentence that lists the names.
@@ -395,7 +457,8 @@ impl Process {
         if self.uids.is_empty() { Ok(None) } else { Uids::parse(&self.uids).map(Some) }
     }
 
-    /// `program`: this binary. `environment`: the service's own, of which instances get what they need.
+    /// The section, as the runtime takes it. `root`: where the agents' folders are. `program`: this binary. `environment`: the
+    /// service's own, of which instances get what they need.
     pub fn options(
         &self,
         installation: InstallationId,
@@ -419,7 +482,7 @@ impl Process {
 }
 
 impl Docker {
-    /// `None`: the image tells.
+    /// Which ZeroClaw is in the image; `None`: it tells by itself.
     ///
     /// # Errors
     /// A sentence that lists the names.
@@ -432,8 +495,10 @@ impl Docker {
         self.isolation == Isolation::Bridge && self.reach != Reach::Container
     }
 
+    /// The section, as the runtime takes it.
+    ///
     /// # Errors
-    /// Where the subnets are no range of addresses.
+    /// Where the subnets are no range of addresses, or the profile has no such name.
     #[cfg(feature = "docker")]
     pub fn options(&self, installation: InstallationId) -> Result<crate::runtime::docker::DockerOptions, String> {
         use crate::runtime::docker as engine;
@@ -466,7 +531,7 @@ impl Docker {
 }
 
 impl Kubernetes {
-    /// `None`: the image tells.
+    /// Which ZeroClaw is in the image; `None`: its tag tells.
     ///
     /// # Errors
     /// A sentence that lists the names.
@@ -474,6 +539,8 @@ impl Kubernetes {
         profile(&self.profile)
     }
 
+    /// The section, as the runtime takes it.
+    ///
     /// # Errors
     /// Where the profile has no such name.
     #[cfg(feature = "kubernetes")]

@@ -33,14 +33,30 @@ const ANSWER: u64 = 64 << 10;
 /// Why a command on this machine failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
+    /// Where the gateway listens is unknown: its configuration cannot be used.
     #[error(transparent)]
     Config(#[from] super::Error),
+    /// No answer came from this address.
     #[error("no gateway answers at {0}; start it with `zeroone gateway` (health check: GET /health)")]
     NoAnswer(String),
+    /// The gateway is not healthy, or gives no code.
     #[error("the gateway at {address} answered {status}: {message}")]
-    Refused { address: String, status: u16, message: String },
+    Refused {
+        /// Where it listens.
+        address: String,
+        /// The HTTP status of its answer.
+        status: u16,
+        /// Why, in its own words; of a health check the request instead.
+        message: String,
+    },
+    /// The file that would prove who asks cannot be written.
     #[error("cannot write {path}: only who may write into the gateway's folder gets a code")]
-    Folder { path: PathBuf, source: io::Error },
+    Folder {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be written.
+        source: io::Error,
+    },
 }
 
 /// Asks the gateway that these options describe for a code that pairs one more device. Blocks.
@@ -69,7 +85,7 @@ pub fn new_code(options: &Options) -> Result<String, LocalError> {
     }
 }
 
-/// Whether the gateway that these options describe is healthy. Blocks.
+/// Asks the gateway that these options describe whether it is healthy, and gives its address. Blocks.
 ///
 /// # Errors
 /// See [`LocalError`].

@@ -47,16 +47,22 @@ pub(super) struct Overrides {
 /// A command line or environment that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
+    /// The gateway has no such argument.
     #[error("unknown argument {0}; usage: zeroone gateway [--port PORT] [--host ADDRESS]")]
     UnknownArgument(String),
+    /// The command line ends behind this argument.
     #[error("{0} must be followed by a value")]
     MissingValue(String),
+    /// What the argument or variable of this name says is no port.
     #[error("{0} must be a port number, 0 to 65535")]
     Port(String),
+    /// What the variable of this name says is no number, or is 0.
     #[error("{0} must be a whole number of at least 1")]
     Number(String),
+    /// What the variable of this name says is neither true nor false.
     #[error("{0} must be true or false")]
     Switch(String),
+    /// Neither `HOME` nor `ZEROCLAW_CONFIG_DIR` is set.
     #[error("HOME is not set, and there is no other place for the configuration")]
     NoHome,
 }

@@ -17,6 +17,7 @@ use crate::zeroclaw::outward::is_on_this_machine;
 /// How long a name may take to resolve.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(3);
 
+/// Where agents may be sent for their models.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum ProviderUrls {
     /// Everywhere, this machine and its network included.
@@ -43,8 +44,10 @@ pub async fn check(api: &Api, spec: &AgentSpec) -> Result<(), Problem> {
 }
 
 impl ProviderUrls {
+    /// Whether agents may be sent to this address. Host names are resolved where only public addresses are allowed.
+    ///
     /// # Errors
-    /// 422 where an agent may not be sent there.
+    /// 422 where they may not, or the name does not resolve.
     pub async fn check(&self, url: Option<&str>) -> Result<(), Problem> {
         let Some(url) = url else { return Ok(()) };
         let refused = |detail: &str| Err(Problem::invalid(vec![FieldError::at("/providerUrl", detail)]));

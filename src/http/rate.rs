@@ -11,9 +11,10 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter as Governor};
 
-/// Requests that each of them may make.
+/// How many requests one key, user or address may make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
+    /// In a second, in the long run.
     pub per_second: NonZeroU32,
     /// At once, after a time without any.
     pub burst: NonZeroU32,

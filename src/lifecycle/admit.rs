@@ -3,8 +3,10 @@
 use super::event::Command;
 use super::phase::{AfterStop, Phase, RetryTarget};
 
+/// Whether a command may do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
+    /// It changes something.
     Accept,
     /// It is so already, or on its way there.
     NoOp,
@@ -12,6 +14,7 @@ pub enum Admission {
     Deny,
 }
 
+/// What this command may do in this phase.
 pub const fn admit(phase: &Phase, command: Command) -> Admission {
     use Admission::{Accept, Deny, NoOp};
     match (phase, command) {

@@ -9,7 +9,9 @@ use crate::domain::Exit;
 /// The reason of a transition. The detail never holds a secret: it is shown to the agent's owner and logged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
+    /// What happened, for programs.
     pub code: Code,
+    /// What is known of this case, for people; [`Cause::message`] puts it behind the code's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Arc<str>>,
     /// The first cause, where the code tells only the final result.
@@ -30,14 +32,17 @@ pub struct FailedModel {
 }
 
 impl Cause {
+    /// A cause without a detail.
     pub const fn new(code: Code) -> Self {
         Self { code, detail: None, root: None, exit_code: None }
     }
 
+    /// A cause with a detail.
     pub fn because(code: Code, detail: impl Into<Arc<str>>) -> Self {
         Self { detail: Some(detail.into()), ..Self::new(code) }
     }
 
+    /// With the exit status of the run that ended.
     pub fn with_exit_code(self, exit_code: Option<i32>) -> Self {
         Self { exit_code, ..self }
     }
@@ -98,13 +103,14 @@ macro_rules! codes {
         /// What happened; kebab-case in the API.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum Code {
-            $($(#[$doc])* #[serde(rename = $text)] $name,)*
+            $(#[doc = concat!("`", $text, "`: ", $meaning, ".")] $(#[$doc])* #[serde(rename = $text)] $name,)*
         }
 
         impl Code {
             /// Every code there is.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
+            /// Its name in the API.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }

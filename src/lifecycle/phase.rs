@@ -1,4 +1,4 @@
-//! Where an agent is in its life, with exactly the data that the place needs.
+//! The state of an agent: each phase with exactly the data that it needs.
 
 use std::sync::Arc;
 
@@ -15,12 +15,17 @@ use crate::domain::{RunId, Status, Timestamp};
 /// fence for everything asynchronous), and the [`RunId`] is what the engine shows. `revision` counts commits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentState {
+    /// What it does, or waits for.
     pub phase: Phase,
+    /// Accepted changes of the spec; a new agent has 1.
     pub generation: u64,
+    /// Attempts to start it; the last one is that which is under way or runs.
     pub attempt: u64,
+    /// Commits of this state; a new agent has 1.
     pub revision: u64,
     /// Restarts that nobody asked for, ever.
     pub restart_count: u64,
+    /// The history of restarts, from which the next wait follows.
     pub restarts: Restarts,
     /// Why it is in its status; `None` where all is well and nothing is to be said.
     pub reason: Option<Cause>,
@@ -36,36 +41,48 @@ pub struct AgentState {
 pub struct InstanceRef {
     /// The engine's own id, for people.
     pub engine_id: Arc<str>,
+    /// `None` when its run is over, or there was none yet.
     #[serde(rename = "boot")]
     pub run_id: Option<RunId>,
 }
 
+/// What an agent does, or waits for. [`AgentState::status`] is how it shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// Accepted; the deployment begins as soon as its actor takes it up.
     Pending,
-    /// `stage`: the files have yet to be written anew. Not after a mere crash: they are as they were, and it costs time.
-    /// `rebinds`: ports that strangers held. `away_since`: when the engine stopped answering, if it did.
+    /// An attempt to start it is under way, or waits for its turn.
     Starting {
+        /// How far it is.
         step: Step,
+        /// Whether the files have yet to be written anew. Not after a mere crash: they are as they were, and it costs time.
         stage: bool,
+        /// Ports that other programs held, in this attempt.
         rebinds: u8,
+        /// When the engine stopped answering, if it did.
         away_since: Option<Timestamp>,
     },
-    /// `misses`: health checks failed in a row.
+    /// It is paired, and takes messages.
     Running {
+        /// Health checks missed in a row.
         misses: u8,
     },
-    /// `retry_at`: the engine failed, and is asked again then.
+    /// Its run is being ended.
     Stopping {
+        /// What follows.
         then: AfterStop,
+        /// When that began.
         since: Timestamp,
+        /// When the engine is asked again; `None` while it is at work.
         retry_at: Option<Timestamp>,
     },
+    /// It is down until a command starts it.
     Stopped,
-    /// At `retry_at`, if any, `resume` goes on.
+    /// ERROR: given up, for a while or until a command comes.
     Failed {
+        /// What goes on at `retry_at`.
         resume: RetryTarget,
+        /// `None`: only a command helps.
         retry_at: Option<Timestamp>,
     },
 }
@@ -76,17 +93,23 @@ pub enum Step {
     /// Ends what is left of an older run.
     #[serde(rename = "Halting")]
     Killing,
+    /// Makes the instance and puts its files in place.
     Creating,
     /// Gets another port, because a stranger holds ours.
     Rebinding,
+    /// Starts it.
     Launching,
     /// The engine is busy with the start: it may take minutes.
     Awaiting,
+    /// Waits until its gateway is healthy.
     Probing,
+    /// Gets a token that works.
     Pairing,
-    /// Waits before the next attempt, which begins with a halt if need be.
+    /// Waits before the next attempt.
     BackingOff {
+        /// When that begins.
         until: Timestamp,
+        /// Whether it begins by ending what is left of the run.
         #[serde(rename = "halt")]
         kill: bool,
     },
@@ -95,16 +118,22 @@ pub enum Step {
 /// What follows a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AfterStop {
+    /// It stays down.
     Stay,
+    /// It is started again.
     Restart,
+    /// It is removed, with its data.
     Delete,
 }
 
 /// What a failed agent goes on with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RetryTarget {
+    /// The start, as PENDING.
     Start,
+    /// The stop.
     Stop,
+    /// The deletion.
     Delete,
 }
 
@@ -124,6 +153,7 @@ impl AgentState {
         }
     }
 
+    /// What the API shows of the phase.
     pub const fn status(&self) -> Status {
         match &self.phase {
             Phase::Pending => Status::Pending,
@@ -168,7 +198,7 @@ impl AgentState {
         self.instance.as_ref().and_then(|instance| instance.run_id.as_ref())
     }
 
-    /// The life that follows, still without what changed.
+    /// The state that follows, still without what changed.
     pub(super) fn next(&self) -> Self {
         Self { revision: self.revision + 1, ..self.clone() }
     }

@@ -19,13 +19,16 @@ use super::phase::{AgentState, Phase};
 use crate::backoff::RestartPolicy;
 use crate::domain::Timestamp;
 
-/// What a decision may depend on besides the life and the event.
+/// What a decision may depend on besides the state and the event.
 #[derive(Debug, Clone)]
 pub struct Context<'a> {
+    /// The time of the decision.
     pub now: Timestamp,
     /// Differs from agent to agent; spreads retries.
     pub seed: u64,
+    /// When a failed agent is tried again.
     pub restart: &'a RestartPolicy,
+    /// The other waits.
     pub timing: &'a Timing,
 }
 
@@ -59,17 +62,20 @@ impl Default for Timing {
 /// What follows from an event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transition {
-    /// The next life, to be committed before anything else; `None` when the event changes nothing.
+    /// The next state, to be committed before anything else; `None` when the event changes nothing.
     pub state: Option<AgentState>,
     /// Why, for the event log. Present exactly when `state` is.
     pub cause: Option<Cause>,
+    /// What becomes of the held token, in the same commit.
     pub token: TokenChange,
+    /// What to do after the commit, in this order.
     pub effects: Vec<Effect>,
 }
 
 /// What becomes of the held token in a transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenChange {
+    /// It stays as it is.
     Keep,
     /// The next attempt gets another one: its files are written without this one, so that the gateway gives a new code.
     Forget,

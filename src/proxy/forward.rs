@@ -43,16 +43,21 @@ const SEND_WITHIN: Duration = Duration::from_secs(30);
 
 /// A request on its way to an agent.
 pub struct Call {
+    /// Whose gateway it is for.
     pub agent: AgentHandle,
     /// Method and headers as they came; an upgrade of theirs is still in the extensions.
     pub parts: Parts,
     /// Where it goes, as the gateway sees it.
     pub path: PathAndQuery,
+    /// Read as the gateway takes it; a small one is read whole first.
     pub body: Body,
+    /// Who calls, for the gateway's `Forwarded` headers.
     pub client: Client,
+    /// Where the gateway appears to the caller.
     pub mount: Mount,
-    /// How long it may wait for an agent that comes up, and until when.
+    /// How long it may wait for an agent that comes up, as a refusal tells it.
     pub hold: Duration,
+    /// When that wait is over.
     pub deadline: Instant,
     /// The turn of a message among others to the agent; it ends when the message is on the wire.
     pub turn: Option<Turn>,
@@ -66,12 +71,16 @@ pub enum ForwardError {
     /// It says whether the request was sent.
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
+    /// Too many calls are open already. It was not sent.
     #[error(transparent)]
     Limited(#[from] Limited),
+    /// The body is larger than this, in bytes ([`ProxyOptions::max_body`](super::ProxyOptions::max_body)).
     #[error("the body may have at most {0} bytes")]
     TooLarge(u64),
+    /// The caller went away in the middle of the body.
     #[error("the body ended before its end")]
     BrokenBody,
+    /// The caller sent nothing of the body for too long.
     #[error("the body did not arrive in time")]
     LateBody,
 }

@@ -47,6 +47,7 @@ const LINE: usize = 96;
 /// Who calls, as the gateway is told.
 #[derive(Debug, Clone)]
 pub struct Client {
+    /// Where the connection comes from; a proxy in front has its own address here. `None` where it is unknown.
     pub address: Option<SocketAddr>,
     /// The `Host` that it asked for.
     pub host: Option<HeaderValue>,
@@ -59,9 +60,11 @@ pub struct Client {
 pub enum Mount {
     /// Below a path of ours, without a slash at its end. The agent's token is put in.
     Path(String),
-    /// At the root of a host name of its own: it is passed on as it is. The agent's token is put in for those who were let in
-    /// on a visit, and for nobody else.
-    Host { visit: bool },
+    /// At the root of a host name of its own: it is passed on as it is.
+    Host {
+        /// Whether the caller was let in on a visit. Only then the agent's token is put in.
+        visit: bool,
+    },
 }
 
 impl Mount {
@@ -124,7 +127,7 @@ fn bearer(token: &Secret<String>) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Makes an answer's headers those of an answer of ours. An upgrade's own headers stay where `upgraded` says so.
+/// Makes an answer's headers those of an answer of ours. Those of an upgrade go too: the caller of this puts them back.
 pub(super) fn to_client(headers: &mut HeaderMap, mount: &Mount, from: SocketAddr) {
     remove_hop_by_hop(headers);
     let Mount::Path(prefix) = mount else { return keep_cookies(headers, None) };

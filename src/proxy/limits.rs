@@ -26,8 +26,10 @@ pub enum Bound {
 }
 
 impl Bound {
+    /// Every bound there is.
     pub const ALL: [Self; 5] = [Self::Agent, Self::User, Self::Body, Self::Idle, Self::Pace];
 
+    /// Its name in the metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Agent => "agent",
@@ -43,7 +45,9 @@ impl Bound {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{limit} calls are open already")]
 pub struct Limited {
+    /// [`Bound::Agent`] or [`Bound::User`].
     pub bound: Bound,
+    /// How many calls may be open.
     pub limit: usize,
 }
 

@@ -110,7 +110,7 @@ impl Socket {
         }
     }
 
-    /// `None` when the socket is closed or broken: whether the message was read is unknown.
+    /// Sends a message. `None` when the socket is closed or broken: whether the message was read is unknown.
     pub async fn send(&mut self, message: &Value) -> Option<()> {
         self.stream.send(Message::Text(message.to_string().into())).await.ok()
     }

@@ -20,7 +20,9 @@ use super::memory::{MAX_ENTRIES, MemoryEntry};
 use super::migration::{Carry, Layout, belongs, carry, inside, is_own, layout, moved_into, untold};
 use crate::domain::{AgentSpec, Profile, Secret, StagedFile, Timestamp};
 
+/// What the files of an archive may have together, in bytes.
 pub const MAX_BYTES: usize = crate::runtime::MAX_DATA;
+/// How many entries an archive may have.
 pub const MAX_FILES: usize = 20_000;
 const MAX_PATH: usize = 1024;
 const FORMAT: u32 = 1;
@@ -34,37 +36,54 @@ const MODE: u32 = 0o644;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct About {
+    /// The number of the archive's form; others than this version's are refused.
     pub format: u32,
     /// The family of versions that wrote the memory's files.
     pub profile: Profile,
+    /// The version itself, such as `0.8.7`, where it is known.
     #[serde(default)]
     pub version: Option<String>,
+    /// When the archive was made.
     pub exported_at: Timestamp,
+    /// The agent's configuration, without secrets.
     pub agent: AgentSpec,
 }
 
 /// An agent's data, of any version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bundle {
+    /// `agent.json`.
     pub about: About,
+    /// What its gateway said it remembers; `None` where the agent did not run.
     pub entries: Option<Vec<MemoryEntry>>,
-    /// With paths that begin with `memory/` or `workspace/`.
+    /// With paths as in the archive: `MEMORY.md`, and what is below `memory/` or `workspace/`.
     pub files: Vec<StagedFile>,
 }
 
 /// Why an archive is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BundleError {
+    /// It is no tar archive, or it ends in the middle of a file.
     #[error("is no tar archive of an agent")]
     NotReadable,
+    /// `agent.json` is missing.
     #[error("has no {ABOUT}, so it is no export of an agent")]
     NoManifest,
+    /// The file of this name does not have its form.
     #[error("has a broken {0}")]
     Broken(&'static str),
+    /// Its form has this number, which this version does not know.
     #[error("is of format {0}, which this version does not know")]
     Newer(u32),
+    /// It has something that no export has.
     #[error("holds {path:?}, which {why}")]
-    Refused { path: String, why: &'static str },
+    Refused {
+        /// As it stands in the archive; cut to 80 characters where the path itself is the reason.
+        path: String,
+        /// The end of a sentence that begins with the path.
+        why: &'static str,
+    },
+    /// It is beyond [`MAX_BYTES`] or [`MAX_FILES`], or remembers more than can be carried.
     #[error("holds more than {} MiB or {MAX_FILES} files", MAX_BYTES / (1024 * 1024))]
     TooLarge,
     /// Only a gateway of that family can read its memory.
@@ -75,6 +94,7 @@ pub enum BundleError {
 }
 
 impl Bundle {
+    /// From the files of an agent's data folder, of which it takes memory and the agent's own.
     pub fn new(
         profile: Profile,
         version: Option<String>,
@@ -119,6 +139,8 @@ impl Bundle {
         }
     }
 
+    /// The archive, whole.
+    ///
     /// # Errors
     /// A path that no archive can hold.
     pub fn to_tar(&self) -> io::Result<Vec<u8>> {

@@ -93,11 +93,14 @@ pub trait Gateway: Send + Sync + 'static {
 /// An answer of `/health`.
 #[derive(Debug, Clone)]
 pub struct HealthReport {
+    /// The HTTP status.
     pub status: u16,
+    /// The body, as it came.
     pub body: Bytes,
 }
 
 impl HealthReport {
+    /// Whether the gateway says that it is well: by status 200, whatever the body.
     pub const fn healthy(&self) -> bool {
         self.status == 200
     }
@@ -106,24 +109,34 @@ impl HealthReport {
 /// How `POST /pair` ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pairing {
-    /// The bearer token, and whether the gateway will know it after a restart.
-    Paired { token: Secret<String>, persisted: bool },
+    /// The gateway took the code and gave a token.
+    Paired {
+        /// The bearer token for all later calls.
+        token: Secret<String>,
+        /// Whether the gateway will know it after a restart.
+        persisted: bool,
+    },
     /// Wrong or used code.
     Refused,
-    /// Too many failures; seconds until the gateway listens again.
-    LockedOut { retry_after_secs: u64 },
+    /// Too many failures: no code is taken for now.
+    LockedOut {
+        /// Seconds until the gateway listens again.
+        retry_after_secs: u64,
+    },
 }
 
 /// A message on its way to `/webhook`.
 #[derive(Debug, Clone)]
 pub struct WebhookCall {
+    /// A JSON object with the message.
     pub body: Bytes,
-    /// Passed on as `X-Request-Id` and `traceparent`.
+    /// Passed on as `X-Request-Id`, for logs.
     pub request_id: Option<String>,
+    /// Passed on as `traceparent` (W3C Trace Context).
     pub traceparent: Option<String>,
     /// The conversation that it belongs to, as `X-Session-Id`.
     pub session: Option<SessionName>,
-    /// Called when the body was handed to the transport: from then on the gateway may have seen the message.
+    /// Set when the body is handed to the transport: from then on the gateway may have seen the message.
     pub sent: SentMark,
 }
 
@@ -132,10 +145,12 @@ pub struct WebhookCall {
 pub struct SentMark(std::sync::Arc<tokio_util::sync::CancellationToken>);
 
 impl SentMark {
+    /// Says that the transport has the message.
     pub fn set(&self) {
         self.0.cancel();
     }
 
+    /// Whether the transport has the message.
     pub fn is_set(&self) -> bool {
         self.0.is_cancelled()
     }
@@ -149,8 +164,11 @@ impl SentMark {
 /// An answer of `/webhook`, whatever its status.
 #[derive(Debug, Clone)]
 pub struct WebhookAnswer {
+    /// The HTTP status.
     pub status: u16,
+    /// Its `Content-Type`, where it has one.
     pub content_type: Option<String>,
+    /// The whole body.
     pub body: Bytes,
 }
 
@@ -163,6 +181,7 @@ pub enum GatewayError {
     /// The request may have been acted on.
     #[error("the connection ended before the answer: {0}")]
     Unknown(String),
+    /// No answer in time. The request may have been acted on.
     #[error("the gateway did not answer in time")]
     TimedOut,
     /// An answer that is none of ZeroClaw's, or too long.

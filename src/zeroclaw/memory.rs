@@ -9,12 +9,15 @@ use serde_json::Value;
 /// Entries that are carried at most; a list of more is refused as a whole rather than cut.
 pub const MAX_ENTRIES: usize = 20_000;
 
+/// One thing that an agent remembers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryEntry {
     /// Tells entries apart: the same key again replaces the entry.
     pub key: String,
+    /// What is remembered, as text.
     pub content: String,
+    /// Where the gateway files it, e.g. `core`; `None` where it does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
 }

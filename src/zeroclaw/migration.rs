@@ -38,14 +38,17 @@ const MODE: u32 = 0o600;
 /// Where a family of versions keeps an agent's data, relative to the data folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
+    /// The folder with the files of its memory.
     pub memory: &'static str,
     /// What a memory in Markdown keeps for good, in one file.
     pub notes: &'static str,
+    /// The folder with the agent's own files.
     pub workspace: &'static str,
     /// All folders that hold memory, notes or workspace.
     pub roots: &'static [&'static str],
 }
 
+/// Where this family keeps them.
 pub const fn layout(profile: Profile) -> Layout {
     match profile {
         Profile::V01 | Profile::V06 | Profile::Embedded => Layout {
@@ -74,6 +77,7 @@ pub enum Carry {
     Tell,
 }
 
+/// How a memory of this kind gets from one family to the other.
 pub const fn carry(from: Profile, to: Profile, backend: MemoryBackend) -> Carry {
     match (from, to) {
         _ if matches!(backend, MemoryBackend::None) => Carry::InPlace,

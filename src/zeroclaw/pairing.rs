@@ -41,6 +41,7 @@ enum Banner {
 }
 
 impl CodeScanner {
+    /// For a run of which nothing was read yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -63,6 +64,7 @@ impl CodeScanner {
         self.latest.as_ref()
     }
 
+    /// The code in force; `None` where none was announced, or the gateway is paired already.
     pub const fn code(&self) -> Option<&Secret<String>> {
         match &self.latest {
             Some(Announcement::Code(code)) => Some(code),

@@ -8,6 +8,7 @@ use super::profile::Profile;
 /// What an image tells without being run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ImageClues<'a> {
+    /// The image's name, with its tag or digest.
     pub reference: &'a str,
     /// The label `zeroone.profile`, which images of our own carry.
     pub profile_label: Option<&'a str>,
@@ -43,7 +44,9 @@ impl<'a> ImageClues<'a> {
 /// A version and the family that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clue {
+    /// The family.
     pub profile: Profile,
+    /// Such as `0.8.7`; `None` where only the family is known.
     pub version: Option<String>,
 }
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 /// Sums that only grow while a gateway runs; a new run may begin at nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Spent {
+    /// What the model read and wrote.
     pub tokens: u64,
     /// Dollars, by the prices that the gateway knows.
     pub cost_usd: f64,

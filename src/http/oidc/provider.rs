@@ -29,6 +29,7 @@ use crate::domain::{Identity, Secret};
 pub struct OidcOptions {
     /// Its URL; `/.well-known/openid-configuration` below it says the rest.
     pub issuer: String,
+    /// What the provider knows this service as.
     pub client_id: String,
     /// None: the provider knows the service as a public client, and PKCE alone protects the code.
     pub client_secret: Option<Secret<String>>,
@@ -74,14 +75,18 @@ const MAX_ANSWER: usize = 1024 * 1024;
 type Client =
     CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointMaybeSet, EndpointMaybeSet>;
 
+/// An OpenID Connect provider, with what it said of itself last.
 #[derive(Debug)]
 pub struct Provider {
+    /// As they were given.
     pub options: OidcOptions,
     http: Transport,
     known: Mutex<Option<(Instant, Result<CoreProviderMetadata, String>)>>,
 }
 
 impl Provider {
+    /// A provider that is asked for nothing until somebody signs in.
+    ///
     /// # Errors
     /// The issuer is no URL, or the system has no TLS.
     pub fn new(options: OidcOptions) -> Result<Self, String> {

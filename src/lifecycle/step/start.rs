@@ -62,7 +62,7 @@ pub(super) fn rest(next: AgentState, rest: Duration, cause: &Cause, context: &Co
     give_up(next, Some(later(context.now, rest)), cause.come_to(Code::CrashLoop), context)
 }
 
-/// ERROR, with what is left of the instance halted.
+/// ERROR, and what is left of the run is killed.
 fn give_up(mut next: AgentState, retry_at: Option<Timestamp>, cause: Cause, context: &Context<'_>) -> Transition {
     next.phase = Phase::Failed { resume: RetryTarget::Start, retry_at };
     next.reason = Some(cause.clone());
@@ -157,7 +157,7 @@ pub(super) fn failed(state: &AgentState, failure: Failure, context: &Context<'_>
             give_up(next, Some(later(context.now, context.restart.rest)), failure.cause, context)
         }
         FailureKind::EngineAway => {
-            // What is to be halted first stays so, however long the engine is away.
+            // What is to be killed first stays so, however long the engine is away.
             let kill = *step == Step::Killing;
             await_engine(next, kill, *stage, *away_since, failure.cause, context)
         }
@@ -169,7 +169,7 @@ pub(super) fn failed(state: &AgentState, failure: Failure, context: &Context<'_>
         }
         FailureKind::Transient | FailureKind::PortTaken => {
             // Before these steps nothing of ours was started. An engine may restart by itself what ended by itself, so
-            // that being over is no reason not to halt.
+            // that being over is no reason not to kill.
             let kill = !matches!(step, Step::Creating | Step::Rebinding);
             try_again(next, kill, failure.cause, context)
         }

@@ -31,6 +31,7 @@ const OWN_CODES: [&str; 12] = [
 pub struct ModelFailure {
     /// What the model's server answered, where it answered.
     pub status: Option<u16>,
+    /// The word that the model's server or the gateway has for the reason.
     pub code: Option<String>,
     /// A sentence with the remedy; the gateway has taken keys out of it.
     pub message: String,
@@ -141,6 +142,7 @@ impl ModelFailure {
         }
     }
 
+    /// As the API shows it; whether a retry can help is told beside it.
     pub fn to_json(&self) -> Value {
         json!({
             "status": self.status, "code": self.code, "message": self.message, "retryAfter": self.retry_after,

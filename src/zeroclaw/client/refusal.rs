@@ -10,13 +10,16 @@ const LONGEST: usize = 200;
 /// What did not do its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failed {
+    /// The model, or the way to it.
     Model,
+    /// The gateway itself.
     Gateway,
     /// Somebody has to change how the agent is configured.
     Configuration,
 }
 
 impl Failed {
+    /// Its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Model => "model",
@@ -31,22 +34,28 @@ impl Failed {
 pub enum Refusal {
     /// The model gave up or was given up.
     Model(ModelFailure),
-    /// The gateway has no model that it could ask.
+    /// The gateway has no model that it could ask, as its own words say.
     NotConfigured(String),
-    /// The gateway is about to be there again; seconds until then, where it says so.
+    /// The gateway is about to be there again.
     Restarting,
+    /// The gateway takes no more messages for now.
     TooMany {
+        /// Seconds until it does, where it says so.
         retry_after: Option<u64>,
     },
+    /// The message is longer than the gateway takes.
     TooLarge,
-    /// Anything else, with its own words.
+    /// Anything else.
     Gateway {
+        /// The HTTP status.
         status: u16,
+        /// The gateway's own words, cut to 200 characters.
         said: Option<String>,
     },
 }
 
 impl Refusal {
+    /// What an answer means that is no success.
     pub fn read(answer: &WebhookAnswer) -> Self {
         if let Some(failure) = ModelFailure::read(answer) {
             return Self::Model(failure);
@@ -63,6 +72,7 @@ impl Refusal {
         }
     }
 
+    /// What did not do its work.
     pub fn failed(&self) -> Failed {
         match self {
             Self::Model(failure) if failure.is_of_configuration() => Failed::Configuration,
