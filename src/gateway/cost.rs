@@ -72,7 +72,7 @@ impl Costs {
         Self { path: workspace.join("state/costs.jsonl"), book: Mutex::new(None) }
     }
 
-    /// Adds a call and returns what it cost in dollars. Blocks on the disk.
+    /// Adds a call, with what it cost by this price. Blocks on the disk.
     ///
     /// # Errors
     /// When the line could not be written; the sums in memory have it all the same.

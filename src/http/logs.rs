@@ -75,7 +75,7 @@ pub async fn logs(
     params.finish()?;
     if follow {
         let resumed = sse::last_event_id(&headers).map(|id| LogCursor(id.into()));
-        // Whoever resumes misses no line, however many there were.
+        // Whoever resumes misses no line, unless there were more than may be read at once.
         let query = match resumed {
             Some(after) => LogQuery { after: Some(after), tail: Some(MAX_TAIL), ..LogQuery::default() },
             None => LogQuery { since, tail: Some(tail), ..LogQuery::default() },

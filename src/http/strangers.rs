@@ -63,7 +63,7 @@ impl Strangers {
         Ok(Some(Guess { strangers: self.clone(), agent, token, since: guesses.since }))
     }
 
-    /// A guess that was none after all.
+    /// Takes back a guess that was none after all, and changes what is known of its agent.
     fn with(&self, guess: &Guess, change: impl FnOnce(&mut Guesses)) {
         if let Some(guesses) = self.lock().get_mut(&guess.agent) {
             if guesses.since == guess.since {
