@@ -25,7 +25,7 @@ use std::time::Duration;
 
 pub use self::body::MAX_REPLAYED;
 pub use self::forward::{Call, ForwardError, is_websocket};
-pub use self::headers::{Client, Mount, socket_credential};
+pub use self::headers::{Client, Mount, VISIT_PREFIX, socket_credential};
 pub use self::limits::{Bound, Limited};
 pub use self::route::{Refused, Route, judge, judge_open};
 pub use self::socket::Socket;

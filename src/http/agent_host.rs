@@ -60,7 +60,7 @@ async fn pass(api: &Api, agent: AgentHandle, parts: Parts, body: Body) -> Result
     }
     let visitor = dashboard::visitor(api, &agent, &parts);
     if let Some(visitor) = &visitor {
-        let websocket = proxy::is_websocket(&parts);
+        let websocket = proxy::is_websocket(&parts.method, parts.version, &parts.headers);
         let route = proxy::judge(&parts.method, parts.uri.path(), websocket).map_err(refused)?;
         dashboard::check_scope(visitor, route)?;
     } else {
@@ -70,7 +70,7 @@ async fn pass(api: &Api, agent: AgentHandle, parts: Parts, body: Body) -> Result
         None if counts_guesses(parts.uri.path()) => {
             let token = dashboard::bearer(&parts.headers).unwrap_or_default();
             let guess = api.strangers.guess(agent.id(), token);
-            guess.map_err(|wait| rate_limited("requests with tokens that are not known", wait))?
+            Some(guess.map_err(|wait| rate_limited("requests with tokens that are not known", wait))?)
         }
         _ => None,
     };
@@ -94,8 +94,9 @@ async fn pass(api: &Api, agent: AgentHandle, parts: Parts, body: Body) -> Result
     if let Some(guess) = guess {
         match &answered {
             Ok(response) if response.status().is_success() => guess.right(),
+            Ok(response) if response.status() == StatusCode::UNAUTHORIZED => guess.wrong(),
             // Whatever else it says, it has not looked at the token, or found it right.
-            Ok(response) if !matches!(response.status().as_u16(), 401 | 403 | 429) => guess.void(),
+            Ok(response) if !matches!(response.status().as_u16(), 403 | 429) => guess.void(),
             Err(ForwardError::Delivery(error)) if error.is_certainly_not_sent() => guess.void(),
             Ok(_) | Err(_) => {}
         }

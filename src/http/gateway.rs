@@ -62,7 +62,7 @@ pub async fn gateway(
     let path = below(request.uri().path(), "/gateway").unwrap_or("/");
     let path = with_query(path, request.uri().query())?;
     let (parts, body) = request.into_parts();
-    let websocket = proxy::is_websocket(&parts);
+    let websocket = proxy::is_websocket(&parts.method, parts.version, &parts.headers);
     let route = proxy::judge(&parts.method, path.path(), websocket).map_err(refused)?;
     check_scope(&caller.0, route)?;
     let hold = Duration::from_secs(hold_secs(&parts.headers));

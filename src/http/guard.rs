@@ -30,7 +30,7 @@ use super::state::Api;
 use crate::accounts::{Caller, Refused};
 use crate::audit::acting;
 use crate::domain::Scope;
-use crate::proxy::socket_credential;
+use crate::proxy::{self, socket_credential};
 
 /// Who may call a route, and what a retry of it means.
 #[derive(Debug, Clone, Copy)]
@@ -240,8 +240,8 @@ pub fn lacking(caller: &Caller, scope: Scope) -> Problem {
 
 /// Who opens a WebSocket to an agent, where the client can set no headers: browsers cannot.
 fn socket_caller(api: &Api, request: &Request, passed_on: bool, refused: Refused) -> Result<Caller, Refused> {
-    let upgrade = request.headers().get(header::UPGRADE);
-    let websocket = upgrade.is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    // The very test by which the key is replaced on its way: what it does not know for a WebSocket would carry the key on.
+    let websocket = proxy::is_websocket(request.method(), request.version(), request.headers());
     match socket_credential(request.headers(), request.uri().query()) {
         Some(key) if passed_on && websocket => api.plane.accounts().authenticate(key.expose(), api.plane.now()),
         Some(_) | None => Err(refused),

@@ -28,11 +28,13 @@ struct Guesses {
     known: VecDeque<[u8; 32]>,
 }
 
-/// A request with a token of which nothing is known yet.
+/// A request with a token that may be wrong.
 pub struct Guess {
     strangers: Strangers,
     agent: AgentId,
     token: [u8; 32],
+    /// It was right before, so it was not counted.
+    known: bool,
     since: Instant,
 }
 
@@ -41,17 +43,19 @@ impl Strangers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a request with this token. `Ok(None)` where it is known.
+    /// Counts a request with this token, unless it is known.
     ///
     /// # Errors
     /// Too many guesses: how long to wait.
-    pub fn guess(&self, agent: AgentId, token: &str) -> Result<Option<Guess>, Duration> {
+    pub fn guess(&self, agent: AgentId, token: &str) -> Result<Guess, Duration> {
         let (now, token) = (Instant::now(), ApiKey::hash_of(token));
         let mut agents = self.lock();
         agents.retain(|_, it| now - it.since < MINUTE || !it.known.is_empty());
         let guesses = agents.entry(agent).or_insert_with(|| Guesses::since(now));
-        if guesses.known.contains(&token) {
-            return Ok(None);
+        let known = guesses.known.contains(&token);
+        let guess = |since| Guess { strangers: self.clone(), agent, token, known, since };
+        if known {
+            return Ok(guess(guesses.since));
         }
         if now - guesses.since >= MINUTE {
             (guesses.since, guesses.open) = (now, 0);
@@ -60,10 +64,10 @@ impl Strangers {
             return Err(MINUTE - (now - guesses.since));
         }
         guesses.open += 1;
-        Ok(Some(Guess { strangers: self.clone(), agent, token, since: guesses.since }))
+        Ok(guess(guesses.since))
     }
 
-    /// Takes back a guess that was none after all, and changes what is known of its agent.
+    /// Takes back the count of a guess that was none after all, and changes what is known of its agent.
     fn with(&self, guess: &Guess, change: impl FnOnce(&mut Guesses)) {
         if let Some(guesses) = self.lock().get_mut(&guess.agent) {
             if guesses.since == guess.since {
@@ -83,6 +87,9 @@ impl Guesses {
 impl Guess {
     /// The gateway has taken the token.
     pub fn right(self) {
+        if self.known {
+            return;
+        }
         self.strangers.with(&self, |guesses| {
             if guesses.known.len() >= KNOWN {
                 guesses.known.pop_front();
@@ -91,9 +98,19 @@ impl Guess {
         });
     }
 
+    /// The gateway has refused the token: one that it took before is unknown again, or it would be refused again and again
+    /// without being counted.
+    pub fn wrong(self) {
+        if let Some(guesses) = self.strangers.lock().get_mut(&self.agent) {
+            guesses.known.retain(|known| *known != self.token);
+        }
+    }
+
     /// It never came to the gateway.
     pub fn void(self) {
-        self.strangers.with(&self, |_| {});
+        if !self.known {
+            self.strangers.with(&self, |_| {});
+        }
     }
 }
 
@@ -104,14 +121,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn few_guesses_go_on_in_a_minute_and_known_tokens_always() {
         let (strangers, ada, bob) = (Strangers::default(), AgentId::new(), AgentId::new());
-        strangers.guess(ada, "right").unwrap().unwrap().right();
-        strangers.guess(ada, "held").unwrap().unwrap().void();
+        strangers.guess(ada, "right").unwrap().right();
+        strangers.guess(ada, "held").unwrap().void();
         let open: Vec<_> = (0..GUESSES).map(|n| strangers.guess(ada, &format!("wrong {n}")).unwrap()).collect();
         assert_eq!(strangers.guess(ada, "another").err(), Some(MINUTE));
-        assert!(strangers.guess(ada, "right").unwrap().is_none(), "it is known");
-        assert!(strangers.guess(bob, "wrong").unwrap().is_some(), "each agent has its own");
+        strangers.guess(ada, "right").unwrap().right();
+        assert!(strangers.guess(bob, "wrong").is_ok(), "each agent has its own");
         drop(open);
         tokio::time::advance(MINUTE).await;
-        assert!(strangers.guess(ada, "another").unwrap().is_some());
+        assert!(strangers.guess(ada, "another").is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_works_no_longer_is_counted_as_any_other() {
+        let (strangers, ada) = (Strangers::default(), AgentId::new());
+        strangers.guess(ada, "phone").unwrap().right();
+        strangers.guess(ada, "phone").unwrap().wrong();
+        for _ in 0..GUESSES {
+            strangers.guess(ada, "phone").unwrap().wrong();
+        }
+        assert_eq!(strangers.guess(ada, "phone").err(), Some(MINUTE));
     }
 }

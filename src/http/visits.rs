@@ -15,6 +15,7 @@ use subtle::ConstantTimeEq;
 
 use crate::accounts::Caller;
 use crate::domain::{AgentId, Secret, Timestamp, Token, later};
+use crate::proxy::VISIT_PREFIX;
 
 /// What ZeroClaw's pages take in their field, without letters that look like digits.
 const CODE_LENGTH: usize = 6;
@@ -26,7 +27,6 @@ const MAX_TRIES: u32 = 10;
 const VISIT_FOR: Duration = Duration::from_secs(12 * 60 * 60);
 /// Visits to one agent; the oldest gives way.
 const MAX_VISITS: usize = 16;
-const PREFIX: &str = "zv_";
 
 #[derive(Default)]
 pub struct Visits(Mutex<HashMap<AgentId, OfAgent>>);
@@ -86,7 +86,7 @@ impl Visits {
             return None;
         }
         let code = of.code.take()?;
-        let token = Token::generate(PREFIX);
+        let token = Token::generate(VISIT_PREFIX);
         if of.visits.len() >= MAX_VISITS {
             of.visits.remove(0);
         }
@@ -97,7 +97,7 @@ impl Visits {
 
     /// As whom this token's holder is let in.
     pub fn visitor(&self, agent: AgentId, presented: &str, now: Timestamp) -> Option<Caller> {
-        if !presented.starts_with(PREFIX) {
+        if !presented.starts_with(VISIT_PREFIX) {
             return None;
         }
         let hash = Token::hash_of(presented);

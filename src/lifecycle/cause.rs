@@ -93,8 +93,11 @@ pub const fn meaning_of_exit(code: i32) -> Option<&'static str> {
 }
 
 fn said_by(code: i32) -> String {
-    let number =
-        if code > 128 { format!("signal {} (exit code {code})", code - 128) } else { format!("exit code {code}") };
+    // Shells and engines tell a signal as 128 and its number, of which there are 64. Programs have codes up to 255, too.
+    let number = match code {
+        129..=192 => format!("signal {} (exit code {code})", code - 128),
+        _ => format!("exit code {code}"),
+    };
     meaning_of_exit(code).map_or_else(|| number.clone(), |meaning| format!("{number}: {meaning}"))
 }
 

@@ -157,6 +157,8 @@ pub(super) struct Answer {
     pace: Option<Box<Pace>>,
     /// Whether it was held up before.
     held_up: bool,
+    /// Frames since it was looked last whether the caller may still listen.
+    unlooked: u8,
     /// An event stream tells in its own words that it broke off; other answers are cut, which their clients notice.
     events: bool,
 }
@@ -168,6 +170,10 @@ pub(super) struct Ends {
     /// The caller may no longer listen.
     pub(super) until: BoxFuture<'static, ()>,
 }
+
+/// Frames that go on before it is looked whether they still may. Nearly every answer has fewer, and is spared the look; one whose
+/// next frame is always there must not go on for ever.
+const UNLOOKED: u8 = 8;
 
 /// Why an answer ends before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,6 +220,7 @@ impl Answer {
             ends,
             pace: pace.map(|rate| Box::new(Pace::new(rate))),
             held_up: false,
+            unlooked: 0,
             events,
         };
         if answer.inner.is_end_stream() {
@@ -230,6 +237,10 @@ impl Answer {
         }
     }
 
+    fn no_longer(&mut self) -> Option<Result<Frame<Bytes>, axum::Error>> {
+        self.break_off(Broken::Closed, axum::Error::new("the caller may no longer listen"))
+    }
+
     fn break_off(&mut self, why: Broken, error: axum::Error) -> Option<Result<Frame<Bytes>, axum::Error>> {
         self.lease = None;
         tracing::debug!(%error, "a gateway's answer broke off");
@@ -242,9 +253,14 @@ impl HttpBody for Answer {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if let Some(pace) = &mut self.pace
-            && pace.poll(cx).is_pending()
-        {
+        let held_up = self.pace.as_mut().is_some_and(|pace| pace.poll(cx).is_pending());
+        if (held_up || self.unlooked >= UNLOOKED) && self.lease.is_some() {
+            self.unlooked = 0;
+            if self.ends.until.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(self.no_longer());
+            }
+        }
+        if held_up {
             if !self.held_up {
                 self.held_up = true;
                 self.place.meets(Bound::Pace);
@@ -258,6 +274,7 @@ impl HttpBody for Answer {
                 if let (Some(pace), Some(data)) = (&mut self.pace, frame.data_ref()) {
                     pace.count(data.len());
                 }
+                self.unlooked += 1;
                 let until = Instant::now() + self.ends.idle;
                 self.silence.as_mut().reset(until);
                 if self.inner.is_end_stream() {
@@ -272,8 +289,7 @@ impl HttpBody for Answer {
             }
             Poll::Pending => {
                 if self.ends.until.as_mut().poll(cx).is_ready() {
-                    let why = axum::Error::new("the caller may no longer listen");
-                    return Poll::Ready(self.break_off(Broken::Closed, why));
+                    return Poll::Ready(self.no_longer());
                 }
                 ready!(self.silence.as_mut().poll(cx));
                 self.place.meets(Bound::Idle);

@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep, timeout};
@@ -96,7 +96,8 @@ impl Proxy {
         let guest = matches!(call.mount, Mount::Host { visit: false });
         let place =
             if guest { self.limits.enter_guest(call.agent.id())? } else { self.limits.enter(call.agent.id(), user)? };
-        let websocket = is_websocket(&call.parts);
+        let Parts { method, version, headers, .. } = &call.parts;
+        let websocket = is_websocket(method, *version, headers);
         let (max, idle) = (self.options.max_body, self.options.idle.min(SEND_WITHIN));
         let announced =
             call.parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -261,6 +262,8 @@ fn outbound(
         if mount.adds_token() {
             (path, swapped) = headers::replace_socket_token(headers, &path, &access.token);
         }
+    } else if mount.adds_token() {
+        path = headers::remove_credentials(headers, &path);
     }
     *request.uri_mut() = Uri::from(path);
     (request, swapped)
@@ -314,15 +317,15 @@ impl Onward {
 
 /// Whether the caller asks for a WebSocket. Other upgrades are not passed on: the request goes on without them. So does one with
 /// a body: a handshake has none, and its length would be taken for that of what follows on the connection.
-pub fn is_websocket(parts: &Parts) -> bool {
+pub fn is_websocket(method: &Method, version: Version, headers: &HeaderMap) -> bool {
     let names = |name: &header::HeaderName, wanted: &str| {
-        let values = parts.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(wanted))
     };
-    parts.method == http::Method::GET
-        && parts.version == Version::HTTP_11
-        && !parts.headers.contains_key(header::TRANSFER_ENCODING)
-        && parts.headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0")
+    method == Method::GET
+        && version == Version::HTTP_11
+        && !headers.contains_key(header::TRANSFER_ENCODING)
+        && headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0")
         && names(&header::CONNECTION, "upgrade")
         && names(&header::UPGRADE, "websocket")
 }

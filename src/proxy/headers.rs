@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 
-use crate::domain::Secret;
+use crate::domain::{ApiKey, Secret};
 
 /// The cookie of our own sign-in, which no agent may see.
 const SESSION_COOKIE: &str = "zeroone_session";
@@ -66,6 +66,9 @@ pub enum Mount {
         visit: bool,
     },
 }
+
+/// What tokens of people who visit an agent's own page begin with.
+pub const VISIT_PREFIX: &str = "zv_";
 
 impl Mount {
     pub(super) const fn adds_token(&self) -> bool {
@@ -287,6 +290,23 @@ pub(super) fn replace_socket_token(
     query.push(&given);
     let replaced = PathAndQuery::try_from(format!("{}?{}", path.path(), query.join("&")));
     (replaced.unwrap_or_else(|_| path.clone()), swapped)
+}
+
+/// Takes out of a request that opens no WebSocket what a WebSocket's client would present itself with: a key or a token of ours in
+/// the query, and all subprotocols. Gives the path for the gateway. A `token` of another kind is an agent's own matter.
+pub(super) fn remove_credentials(headers: &mut HeaderMap, path: &PathAndQuery) -> PathAndQuery {
+    headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
+    let is_ours = |pair: &&str| {
+        let value = pair.split_once('=').map_or("", |(_, value)| value);
+        is_token(pair) && [ApiKey::PREFIX, VISIT_PREFIX].iter().any(|prefix| value.starts_with(prefix))
+    };
+    let Some(query) = path.query().filter(|query| query.split('&').any(|pair| is_ours(&pair))) else {
+        return path.clone();
+    };
+    let kept: Vec<&str> = query.split('&').filter(|pair| !is_ours(pair)).collect();
+    let mark = if kept.is_empty() { "" } else { "?" };
+    PathAndQuery::try_from(format!("{}{mark}{}", path.path(), kept.join("&")))
+        .unwrap_or_else(|_| PathAndQuery::from_static("/"))
 }
 
 /// A subprotocol that stood for a credential, as the caller knows it and as the gateway does.

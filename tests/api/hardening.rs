@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use reqwest::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite;
+use zeroone::domain::Scope;
 use zeroone::http::HttpOptions;
 use zeroone::proxy::ProxyOptions;
 
@@ -154,6 +156,42 @@ async fn a_stream_is_no_faster_than_it_may_be() {
     assert!(took >= Duration::from_millis(900), "{read} bytes in {took:?}");
     let small = world.get(&format!("/api/agents/{id}/gateway/x")).await;
     assert_eq!(small.status, 200, "short answers are not held up");
+}
+
+#[tokio::test]
+async fn a_revoked_key_ends_also_a_stream_that_never_waits() {
+    let world = World::with_free_ports(HttpOptions::default()).await;
+    let id = world.running("a").await;
+    let _gateway = TestGateway::of(&world, &id).await;
+    let key = world.key_with(&[Scope::AgentsRead]).await;
+    let flood = world.raw(Method::GET, &format!("/api/agents/{id}/gateway/flood")).bearer_auth(&key);
+    let mut flood = flood.send().await.unwrap();
+    assert!(!flood.chunk().await.unwrap().unwrap().is_empty());
+    world.forget(&key).await;
+    let ended = async { while matches!(flood.chunk().await, Ok(Some(_))) {} };
+    tokio::time::timeout(PATIENCE, ended).await.expect("it ends with the key");
+}
+
+#[tokio::test]
+async fn a_key_beside_a_request_that_opens_no_websocket_does_not_reach_the_gateway() {
+    let world = World::with_free_ports(HttpOptions::default()).await;
+    let id = world.running("a").await;
+    let gateway = TestGateway::of(&world, &id).await;
+    let (path, key) = (format!("/api/agents/{id}/gateway/echo"), world.key.clone());
+    // Half a handshake, as a proxy leaves it that passes on one of its two headers.
+    for (target, name, value) in [
+        (format!("{path}?token={key}"), "upgrade", "websocket".to_owned()),
+        (path.clone(), "sec-websocket-protocol", format!("bearer.{key}")),
+    ] {
+        let half = world.raw(Method::GET, &target).header("upgrade", "websocket").header(name, value);
+        assert_eq!(answer(half).await.status, 401, "{target}");
+    }
+    assert_eq!(gateway.calls(), 0);
+    let twice = world.raw(Method::GET, &format!("{path}?a=1&token={key}&b=2&token=theirs"));
+    let twice = twice.bearer_auth(&key).header("sec-websocket-protocol", format!("bearer.{key}"));
+    let told = answer(twice).await;
+    assert_eq!(told.body["target"], "/echo?a=1&b=2&token=theirs", "{told:?}");
+    assert!(!told.text.contains(&key), "{told:?}");
 }
 
 /// What `/metrics` says of calls that met a bound.
