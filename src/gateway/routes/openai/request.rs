@@ -32,6 +32,9 @@ pub(super) struct Request {
 const HARMLESS: [&str; 7] =
     ["user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "store"];
 
+/// Fields that are whole numbers. Some languages write each number with a point: `100.0`.
+const WHOLE: [&str; 5] = ["max_tokens", "max_completion_tokens", "n", "seed", "top_logprobs"];
+
 /// Reads a request whose model may be left out.
 ///
 /// # Errors
@@ -60,6 +63,7 @@ struct Draft {
 
 impl Draft {
     fn take(&mut self, name: &str, value: Value) -> Result<(), Invalid> {
+        let value = if WHOLE.contains(&name) { whole(value) } else { value };
         let is_off = matches!(&value, Value::Bool(false)) || value.as_u64() == Some(0);
         match name {
             "model" => self.tuning.model = Some(text(name, &value)?.to_owned()),
@@ -165,6 +169,16 @@ fn number(name: &str, value: &Value, most: f64) -> Result<f64, Invalid> {
 fn limit(name: &str, value: &Value) -> Result<u32, Invalid> {
     let limit = value.as_u64().and_then(|limit| u32::try_from(limit).ok()).filter(|limit| *limit > 0);
     limit.ok_or_else(|| Invalid::new(name, format!("{name} must be a number of at least 1")))
+}
+
+/// A number without a fraction as the integer that it is; anything else as it came.
+fn whole(value: Value) -> Value {
+    /// Beyond it not every integer has a number with a point.
+    const MOST: f64 = 9_007_199_254_740_992.0;
+    match value.as_f64().filter(|number| value.is_f64() && number.fract() == 0.0 && number.abs() <= MOST) {
+        Some(number) => Value::from(number as i64),
+        None => value,
+    }
 }
 
 fn tools(value: &Value) -> Result<Vec<ToolSpec>, Invalid> {
@@ -306,6 +320,31 @@ mod tests {
         }
         let request = with("max_completion_tokens", json!(5)).unwrap();
         assert_eq!((request.ask.tuning.max_tokens, request.ask.tuning.newer_limit_name), (Some(5), true));
+    }
+
+    #[test]
+    fn whole_numbers_may_have_a_point() {
+        assert_eq!(with("max_tokens", json!(100.0)).unwrap().ask.tuning.max_tokens, Some(100));
+        assert_eq!(with("max_completion_tokens", json!(5.0)).unwrap().ask.tuning.max_tokens, Some(5));
+        for (value, sent) in [(json!(7.0), json!(7)), (json!(-7.0), json!(-7)), (json!(0.0), json!(0))] {
+            assert_eq!(with("seed", value).unwrap().ask.tuning.options["seed"], sent);
+        }
+        for (name, value) in [("n", json!(1.0)), ("top_logprobs", json!(0.0))] {
+            assert!(with(name, value).is_ok(), "{name}");
+        }
+        for (name, value) in [
+            ("max_tokens", json!(1.5)),
+            ("max_tokens", json!(0.0)),
+            ("max_tokens", json!(-3.0)),
+            ("max_tokens", json!(1e300)),
+            ("n", json!(2.0)),
+            ("seed", json!(0.5)),
+            ("seed", json!("7")),
+        ] {
+            assert_eq!(with(name, value).err().unwrap().param.as_deref(), Some(name));
+        }
+        // A number that may have a fraction stays as it came.
+        assert_eq!(with("top_p", json!(1.0)).unwrap().ask.tuning.options["top_p"], json!(1.0));
     }
 
     #[test]
