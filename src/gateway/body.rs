@@ -23,13 +23,17 @@ pub(super) struct Limited<const LIMIT: usize = BODY_LIMIT> {
 }
 
 impl<const LIMIT: usize> Limited<LIMIT> {
-    /// The body as JSON. The type must be declared: a browser sends other types across sites without asking.
+    /// The body as JSON. The type must be declared: a browser sends other types across sites without asking. One that is
+    /// compressed is not unpacked: a small one may become a large one.
     ///
     /// # Errors
     /// `expected` tells the caller what the endpoint takes; the parser's own words may repeat what was sent.
     pub(super) fn json<T: DeserializeOwned>(&self, expected: &'static str) -> Result<T, Refusal> {
         if !declares_json(&self.headers) {
             return Err(Refusal::NotJson);
+        }
+        if is_compressed(&self.headers) {
+            return Err(Refusal::BadBody("The body is compressed (Content-Encoding); send it as it is"));
         }
         serde_json::from_slice(&self.bytes).map_err(|error| unknown_field(&error, expected))
     }
@@ -91,6 +95,14 @@ async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Re
         if length > limit { Err(Refusal::TooLarge) } else { Ok(Bytes::from(taken)) }
     };
     tokio::time::timeout(READ, collect).await.unwrap_or(Err(Refusal::SlowBody))
+}
+
+fn is_compressed(headers: &HeaderMap) -> bool {
+    let encodings = headers.get_all(header::CONTENT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    encodings
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity"))
 }
 
 fn declares_json(headers: &HeaderMap) -> bool {

@@ -76,8 +76,29 @@ async fn what_is_no_message_is_400_and_what_is_too_long_413() {
             .unwrap();
         assert_eq!(both(answer).await, (400.try_into().unwrap(), expected.clone()), "{body:?}");
     }
-    let no_type = world.post("/webhook").body("{\"message\":\"hi\"}").send().await.unwrap();
-    assert_eq!(no_type.status(), 400);
+    for declared in [None, Some("application/x-www-form-urlencoded"), Some("text/plain")] {
+        let undeclared = world.post("/webhook").body("{\"message\":\"hi\"}");
+        let undeclared = declared.into_iter().fold(undeclared, |request, kind| request.header("Content-Type", kind));
+        let (status, answer) = both(undeclared.send().await.unwrap()).await;
+        let error = answer["error"].as_str().unwrap();
+        assert_eq!(status, 400);
+        assert!(error.starts_with("Invalid JSON body") && error.contains("Content-Type: application/json"), "{error}");
+    }
+    for path in ["/webhook", "/api/chat"] {
+        let compressed = world.post(path).header("Content-Encoding", "gzip").json(&json!({ "message": "hi" }));
+        let (status, answer) = both(compressed.send().await.unwrap()).await;
+        assert!(status == 400 && answer["error"].as_str().unwrap().contains("Content-Encoding"), "{path}: {answer}");
+        for blank in ["", "  ", "\n\t", "\u{a0}"] {
+            let (status, answer) =
+                both(world.post(path).json(&json!({ "message": blank })).send().await.unwrap()).await;
+            assert!(status == 400 && answer["error"].as_str().unwrap().contains("blank"), "{path}: {answer}");
+        }
+    }
+    assert!(world.model.calls().is_empty());
+    let plain = world.post("/webhook").header("Content-Encoding", "identity");
+    assert_eq!(plain.json(&json!({ "message": "hi", "stream": null })).send().await.unwrap().status(), 200);
+    let chat = world.post("/api/chat").json(&json!({ "message": "hi", "context": null }));
+    assert_eq!(chat.send().await.unwrap().status(), 200);
     let bytes = vec![0xff; 20];
     let not_utf8 = world.post("/webhook").header("Content-Type", "application/json").body(bytes).send().await.unwrap();
     assert_eq!(not_utf8.status(), 400);

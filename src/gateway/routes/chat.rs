@@ -5,7 +5,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::webhook::{Admitted, session};
+use super::webhook::{Admitted, not_blank, session};
 use crate::gateway::agent::{self, Ask, Source};
 use crate::gateway::auth::Paired;
 use crate::gateway::body::Limited;
@@ -24,8 +24,7 @@ const EXPECTED: &str = "Invalid JSON body. Expected: {\"message\": \"...\", \"co
 struct Chat {
     message: String,
     /// What was said before, oldest first.
-    #[serde(default)]
-    context: Vec<Said>,
+    context: Option<Vec<Said>>,
 }
 
 /// An earlier message: a text, which the user said, or one with its role.
@@ -61,6 +60,7 @@ pub(super) async fn chat(
     body: Limited<BODY_LIMIT>,
 ) -> Result<Response, Refusal> {
     let chat: Chat = body.json(EXPECTED)?;
+    not_blank(&chat.message)?;
     let session = session(&body.headers).map(str::to_owned);
     let answered =
         app.idempotency.answer("/api/chat", &body.headers, &body.bytes, answer(app.clone(), session, chat)).await?;
@@ -68,7 +68,7 @@ pub(super) async fn chat(
 }
 
 async fn answer(app: App, session: Option<String>, chat: Chat) -> Result<Value, Refusal> {
-    let mut conversation: Vec<Message> = chat.context.into_iter().map(Message::from).collect();
+    let mut conversation: Vec<Message> = chat.context.into_iter().flatten().map(Message::from).collect();
     conversation.push(Message::user(chat.message));
     let ask = Ask { conversation, ..Ask::new(Source::Chat, "") };
     let answer = match &session {

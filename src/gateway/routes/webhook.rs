@@ -23,13 +23,16 @@ use crate::gateway::reply::Refusal;
 use crate::gateway::shared::App;
 
 const EXPECTED: &str = "Invalid JSON body. Expected: {\"message\": \"...\"}";
+/// As curl sends it with `-d` alone.
+const UNDECLARED: &str =
+    "Invalid JSON body. Expected: {\"message\": \"...\"}, with the header Content-Type: application/json";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Prompt {
     message: String,
-    #[serde(default)]
-    stream: bool,
+    /// `null` is what SDKs write for a field that is left out.
+    stream: Option<bool>,
 }
 
 /// Proof that the client does not come too often. Counted before anything else, so that a stranger cannot make us hash
@@ -55,17 +58,23 @@ pub(super) async fn webhook(
     check_secret(&app, body.header("x-webhook-secret"))?;
     // ZeroClaw answers 400 to a missing content type here, and 415 elsewhere.
     let prompt: Prompt = body.json(EXPECTED).map_err(|refusal| match refusal {
-        Refusal::NotJson => Refusal::BadBody(EXPECTED),
+        Refusal::NotJson => Refusal::BadBody(UNDECLARED),
         other => other,
     })?;
+    not_blank(&prompt.message)?;
     let session = session(&body.headers).map(str::to_owned);
     // An answer that is kept for a retry is given whole.
-    if prompt.stream && wants_events(&body.headers) && body.header("x-idempotency-key").is_empty() {
+    if prompt.stream == Some(true) && wants_events(&body.headers) && body.header("x-idempotency-key").is_empty() {
         return webhook_stream::respond(app, session, question(&prompt.message)).await;
     }
     let work = answer(app.clone(), session, prompt.message);
     let answered = app.idempotency.answer("/webhook", &body.headers, &body.bytes, work).await?;
     Ok(answered.into_response())
+}
+
+/// Refuses a message without a word: providers refuse it as well, or answer to nothing and are paid for it.
+pub(super) fn not_blank(message: &str) -> Result<(), Refusal> {
+    if message.trim().is_empty() { Err(Refusal::BadBody("message must not be blank")) } else { Ok(()) }
 }
 
 /// The conversation that a request belongs to. As in ZeroClaw, a name that is none counts as none.
