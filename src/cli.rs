@@ -266,14 +266,21 @@ fn gateway_command(arguments: &[OsString]) -> Option<(GatewayAction, Vec<String>
         ["status", ..] => (GatewayAction::Status, 1),
         _ => return None,
     };
-    // Flags of ZeroClaw's that say what is so anyway.
-    let means_nothing = |word: &String| match action {
-        GatewayAction::Run | GatewayAction::RunAsZeroclaw => false,
-        GatewayAction::Pair => word == "--new",
-        GatewayAction::Status => word.starts_with("--format"),
-    };
-    let rest = words.into_iter().skip(taken).filter(|word| !means_nothing(word)).collect();
-    Some((action, rest))
+    Some((action, without_meaningless(action, words.into_iter().skip(taken))))
+}
+
+/// The words without the flags of ZeroClaw's that say what is so anyway.
+fn without_meaningless(action: GatewayAction, words: impl Iterator<Item = String>) -> Vec<String> {
+    let (mut rest, mut words) = (Vec::new(), words.peekable());
+    while let Some(word) = words.next() {
+        match (action, word.as_str()) {
+            (GatewayAction::Pair, "--new") => {}
+            (GatewayAction::Status, "--format") => drop(words.next_if(|value| !value.starts_with('-'))),
+            (GatewayAction::Status, format) if format.starts_with("--format=") => {}
+            _ => rest.push(word),
+        }
+    }
+    rest
 }
 
 fn gateway(action: GatewayAction, arguments: Vec<String>) -> Result<(), Failure> {
@@ -326,6 +333,10 @@ mod tests {
             ("gateway pair --port 1", GatewayAction::Pair, "--port 1"),
             ("gateway get-paircode --new", GatewayAction::Pair, ""),
             ("status --format=exit-code", GatewayAction::Status, ""),
+            ("status --format exit-code", GatewayAction::Status, ""),
+            ("gateway status --format exit-code --port 1", GatewayAction::Status, "--port 1"),
+            ("status --format --port=1", GatewayAction::Status, "--port=1"),
+            ("status --formatted", GatewayAction::Status, "--formatted"),
             ("gateway status", GatewayAction::Status, ""),
         ] {
             assert_eq!(command(line), Some((action, rest.into())), "{line}");

@@ -158,8 +158,13 @@ impl Options {
         options.warnings = warnings;
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
-            let mut value = || args.next().ok_or_else(|| UsageError::MissingValue(arg.clone()));
-            match arg.as_str() {
+            let (flag, attached) = split_flag(&arg);
+            let missing = || UsageError::MissingValue(flag.to_owned());
+            let mut value = || match attached {
+                Some(value) => Some(value.to_owned()).filter(|value| !value.is_empty()).ok_or_else(missing),
+                None => args.next().ok_or_else(missing),
+            };
+            match flag {
                 "--port" | "-p" => options.overrides.port = Some(port("--port", &value()?)?),
                 "--host" => options.overrides.host = Some(value()?),
                 "--config-dir" => {
@@ -236,6 +241,16 @@ impl Options {
     }
 }
 
+/// A flag and the value that is attached to it: `--port=1`, `-p1`, `-p=1`.
+fn split_flag(arg: &str) -> (&str, Option<&str>) {
+    let (short, attached) = arg.split_at_checked(2).unwrap_or((arg, ""));
+    match arg.split_once('=') {
+        Some((flag, value)) if flag.starts_with("--") => (flag, Some(value)),
+        _ if short == "-p" && !attached.is_empty() => ("-p", Some(attached.strip_prefix('=').unwrap_or(attached))),
+        _ => (arg, None),
+    }
+}
+
 fn port(name: &str, value: &str) -> Result<u16, UsageError> {
     value.parse().map_err(|_| UsageError::Port(name.to_owned()))
 }
@@ -275,6 +290,31 @@ mod tests {
         assert_eq!(options.overrides.allow_public_bind, Some(true));
         assert_eq!(options.overrides.default_provider.as_deref(), Some("groq"));
         assert!(!format!("{options:?}").contains("sk-planted"));
+    }
+
+    #[test]
+    fn a_value_may_be_attached_to_its_flag() {
+        for (args, port) in [
+            (&["--port=7"][..], Some(7)),
+            (&["-p7"], Some(7)),
+            (&["-p=7"], Some(7)),
+            (&["-p", "7"], Some(7)),
+            (&["--host=0.0.0.0"], None),
+        ] {
+            let options = read(args, &[("HOME", "/h")]).unwrap();
+            assert_eq!(options.overrides.port, port, "{args:?}");
+            assert_eq!(options.overrides.host.is_some(), port.is_none(), "{args:?}");
+        }
+        let folder = read(&["--config-dir=/d"], &[("HOME", "/h")]).unwrap().config_path();
+        assert_eq!(folder, Path::new("/d/config.toml"));
+        for (arg, error) in [
+            ("--port=", UsageError::MissingValue("--port".into())),
+            ("--port=x", UsageError::Port("--port".into())),
+            ("--prot=7", UsageError::UnknownArgument("--prot=7".into())),
+            ("-x7", UsageError::UnknownArgument("-x7".into())),
+        ] {
+            assert_eq!(read(&[arg], &[("HOME", "/h")]).unwrap_err(), error);
+        }
     }
 
     #[test]
