@@ -98,7 +98,7 @@ impl Options {
         variables: HashMap<String, Secret<String>>,
     ) -> Result<Self, UsageError> {
         let set = |names: &[&'static str]| {
-            let found = |name: &&'static str| Some((*name, variables.get(*name)?.expose().trim().to_owned()));
+            let found = |name: &&'static str| Some((*name, unquoted(variables.get(*name)?.expose()).to_owned()));
             names.iter().filter_map(found).find(|(_, value)| !value.is_empty())
         };
         let text = |names: &[&'static str]| set(names).map(|(_, value)| value);
@@ -123,12 +123,12 @@ impl Options {
                 !link
             });
         options.overrides = Overrides {
-            api_key: text(&["ZEROCLAW_API_KEY", "API_KEY"]).map(Secret::new),
+            api_key: text(&["ZEROCLAW_API_KEY", "API_KEY"]).map(|key| Secret::new(bare_key(&key))),
             provider_keys: Provider::ALL
                 .into_iter()
                 .filter_map(|provider| {
                     let name = format!("{}_API_KEY", provider.as_str().to_ascii_uppercase());
-                    let key = variables.get(&name)?.expose().trim().to_owned();
+                    let key = bare_key(variables.get(&name)?.expose());
                     (!key.is_empty()).then(|| (provider, Secret::new(key)))
                 })
                 .collect(),
@@ -251,6 +251,22 @@ fn split_flag(arg: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// A value without blanks and one pair of quotes around it: `docker --env-file` keeps those that a shell would take off.
+fn unquoted(value: &str) -> &str {
+    let value = value.trim();
+    let inner = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
+    inner.map_or(value, str::trim)
+}
+
+/// A provider's key without what people copy along with it: quotes, and the scheme of the header that it is sent in.
+pub(super) fn bare_key(value: &str) -> String {
+    let key = unquoted(value);
+    match key.split_once(char::is_whitespace) {
+        Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => key.trim().to_owned(),
+        _ => key.to_owned(),
+    }
+}
+
 fn port(name: &str, value: &str) -> Result<u16, UsageError> {
     value.parse().map_err(|_| UsageError::Port(name.to_owned()))
 }
@@ -315,6 +331,25 @@ mod tests {
         ] {
             assert_eq!(read(&[arg], &[("HOME", "/h")]).unwrap_err(), error);
         }
+    }
+
+    #[test]
+    fn quotes_and_the_scheme_of_a_header_are_no_part_of_a_key() {
+        for value in ["sk-1", " sk-1\r\n", "\"sk-1\"", "'sk-1'", "Bearer sk-1", "'bearer  sk-1 '", "\" sk-1 \""] {
+            let env = [("HOME", "/h"), ("API_KEY", value), ("GROQ_API_KEY", value)];
+            let overrides = read(&[], &env).unwrap().overrides;
+            assert_eq!(overrides.api_key.unwrap().expose(), "sk-1", "{value}");
+            assert_eq!(overrides.provider_keys.values().next().unwrap().expose(), "sk-1", "{value}");
+        }
+        // One pair and no more; what is inside stays.
+        for (value, key) in [("\"\"sk\"\"", "\"sk\""), ("\"sk", "\"sk"), ("Bearer", "Bearer"), ("Bearersk", "Bearersk")]
+        {
+            assert_eq!(bare_key(value), key);
+        }
+        let env = [("HOME", "/h"), ("API_KEY", "\"\""), ("ZEROCLAW_MODEL", "\"m\""), ("PORT", "'7'")];
+        let overrides = read(&[], &env).unwrap().overrides;
+        assert!(overrides.api_key.is_none());
+        assert_eq!((overrides.model.as_deref(), overrides.port), (Some("m"), Some(7)));
     }
 
     #[test]
