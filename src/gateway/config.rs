@@ -4,6 +4,7 @@
 //! [`config_file`](super::config_file)'s job.
 
 mod sections;
+mod zone;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -137,8 +138,7 @@ impl Config {
             self.gateway.request_timeout_secs = secs;
         }
         if self.timezone.is_none() {
-            // `TZ` may also be a rule or a file; only a name says what a schedule needs.
-            self.timezone = overrides.timezone.clone().filter(|zone| TimeZone::get(zone).is_ok());
+            self.timezone = overrides.timezone.as_deref().and_then(zone::name);
         }
         if let Some(url) = &overrides.provider_url {
             self.apply_url(url)?;
@@ -231,6 +231,15 @@ impl Config {
             cannot.push("tunnel is not honoured: no tunnel is opened here; run it beside the gateway".to_owned());
         }
         cannot
+    }
+
+    /// What to tell of a `TZ` that sets no zone although nothing else does.
+    pub(super) fn zone_not_known(&self, overrides: &Overrides) -> Option<String> {
+        (self.timezone.is_none() && overrides.timezone.is_some()).then(|| {
+            "TZ names no time zone that is known here, so USER.md or UTC decides; set TZ or timezone to an IANA name such as \
+             Europe/Zurich"
+                .to_owned()
+        })
     }
 
     /// Dollars that may be spent in one day and in one month.

@@ -68,6 +68,7 @@ pub(super) fn effective(text: &str, options: &Options) -> Result<Loaded, String>
     config.apply(options.overrides())?;
     config.check()?;
     notes.off.extend(config.cannot_hold());
+    notes.off.extend(config.zone_not_known(options.overrides()));
     Ok(Loaded { config, notes })
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Overrides {
     pub(super) allow_public_bind: Option<bool>,
     pub(super) require_pairing: Option<bool>,
     pub(super) request_timeout_secs: Option<u64>,
-    /// The machine's zone by `TZ`, where that is a name.
+    /// The machine's zone by `TZ`, as it is written there.
     pub(super) timezone: Option<String>,
 }
 
@@ -90,7 +90,11 @@ impl Options {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, Secret::new(value.into_string().ok()?)))
         };
-        Self::read(args, std::env::vars_os().filter_map(text).collect())
+        let mut variables: HashMap<String, Secret<String>> = std::env::vars_os().filter_map(text).collect();
+        if let Some(zone) = variables.get("TZ").and_then(|zone| linked_zone(zone.expose())) {
+            variables.insert("TZ".to_owned(), Secret::new(zone));
+        }
+        Self::read(args, variables)
     }
 
     fn read(
@@ -150,7 +154,7 @@ impl Options {
                     value.parse().ok().filter(|secs| *secs > 0).ok_or_else(|| UsageError::Number(name.into()))
                 })
                 .transpose()?,
-            timezone: text(&["TZ"]).map(|zone| zone.trim_start_matches(':').to_owned()),
+            timezone: text(&["TZ"]),
         };
         if let Some(level) = text(&["RUST_LOG"]).and_then(|value| value.parse().ok()) {
             options.log_level = level;
@@ -239,6 +243,13 @@ impl Options {
     pub(super) const fn log_level(&self) -> LevelFilter {
         self.log_level
     }
+}
+
+/// Where a `TZ` leads that is a file outside of the zones' folder, such as `:/etc/localtime`.
+fn linked_zone(zone: &str) -> Option<String> {
+    let path = Path::new(zone.trim().trim_start_matches(':'));
+    let real = path.is_absolute().then(|| path.canonicalize().ok()).flatten()?;
+    real.into_os_string().into_string().ok().filter(|real| !zone.contains("/zoneinfo/") && real.contains("/zoneinfo/"))
 }
 
 /// A flag and the value that is attached to it: `--port=1`, `-p1`, `-p=1`.
