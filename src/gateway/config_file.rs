@@ -54,6 +54,7 @@ pub(super) fn effective(text: &str, options: &Options) -> Result<Loaded, String>
     let mut notes = Notes::default();
     config_env::set_paths(&mut document, options.key_variables())?;
     config_env::expand(&mut document, &|name| options.variable(name), &mut notes.off)?;
+    config_names::rename(&mut document, &mut notes.off);
     config_schema::translate(&mut document, &mut notes.off)?;
     config_names::unite(&mut document);
     let (mut config, unread) = parse(document.clone())?;
