@@ -130,8 +130,10 @@ pub(super) struct ConfigFile {
 /// Why the file was not changed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum EditError {
-    #[error("the file cannot be read or written")]
-    Io(#[from] io::Error),
+    #[error("the file cannot be read")]
+    Read(#[source] io::Error),
+    #[error("the file cannot be written")]
+    Write(#[source] io::Error),
     #[error("the file on disk is not TOML")]
     NotToml,
 }
@@ -156,8 +158,7 @@ impl ConfigFile {
         let _one_at_a_time = self.editing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut document = self.document()?;
         change(&mut document);
-        save(&self.path, document.to_string().as_bytes())?;
-        Ok(())
+        save(&self.path, document.to_string().as_bytes()).map_err(EditError::Write)
     }
 
     /// Replaces the document by one that is made from it, unless that is refused. Blocks on the disk.
@@ -167,7 +168,7 @@ impl ConfigFile {
     ) -> Result<DocumentMut, RewriteError> {
         let _one_at_a_time = self.editing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let document = make(&self.document()?).map_err(RewriteError::Refused)?;
-        save(&self.path, document.to_string().as_bytes()).map_err(EditError::from)?;
+        save(&self.path, document.to_string().as_bytes()).map_err(EditError::Write)?;
         Ok(document)
     }
 
@@ -188,7 +189,19 @@ impl ConfigFile {
         match fs::read_to_string(&self.path) {
             Ok(text) => text.parse().map_err(|_| EditError::NotToml),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(DocumentMut::new()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(EditError::Read(error)),
+        }
+    }
+}
+
+impl EditError {
+    /// What a client is told: the system's own words, without a path.
+    pub(super) fn told(&self) -> String {
+        match self {
+            Self::Read(source) | Self::Write(source) => {
+                format!("{self} ({source})").replacen("the file", "config.toml", 1)
+            }
+            Self::NotToml => "config.toml on the disk is not TOML; correct it on the machine".to_owned(),
         }
     }
 }

@@ -60,6 +60,8 @@ pub(super) enum Refusal {
     Busy,
     /// The request is understood and cannot be done, with the reason.
     Unusable(String),
+    /// The file of the settings cannot be read or written, with the reason: only its owner can do something about it.
+    SettingsFile(String),
     /// Our own fault, or the disk's; what it is is in the log.
     Failed(&'static str),
 }
@@ -86,7 +88,7 @@ impl Refusal {
             Self::NotFound => "Not found".into(),
             Self::KeyReused => "X-Idempotency-Key was used for another request".into(),
             Self::Busy => "Too many messages are waiting".into(),
-            Self::Unusable(reason) | Self::OverBudget(reason) => reason.clone(),
+            Self::Unusable(reason) | Self::OverBudget(reason) | Self::SettingsFile(reason) => reason.clone(),
             Self::Failed(what) => (*what).into(),
         }
     }
@@ -102,7 +104,7 @@ impl Refusal {
             Self::BadBody(_) | Self::Unusable(_) | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::ModelFailed { .. } => StatusCode::BAD_GATEWAY,
-            Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::SettingsFile(_) | Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TookTooLong { .. } | Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::NotConfigured(_) | Self::NotFound => StatusCode::NOT_FOUND,
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,

@@ -18,7 +18,7 @@ const BODY_LIMIT: usize = 1 << 20;
 pub(super) async fn show(_: Paired, State(app): State<App>) -> Result<Json<Value>, Refusal> {
     let mut document = on_disk(&app, |app| app.config_file.document()).await?.map_err(|error| {
         tracing::error!(error = &error as &dyn std::error::Error, "cannot show config.toml");
-        Refusal::Failed("config.toml cannot be read")
+        Refusal::SettingsFile(error.told())
     })?;
     mask(&mut document);
     Ok(Json(json!({ "format": "toml", "content": document.to_string() })))
@@ -36,7 +36,7 @@ pub(super) async fn replace(
         RewriteError::Refused(reason) => Refusal::Unusable(format!("Invalid config: {reason}")),
         RewriteError::Edit(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "cannot save config.toml");
-            Refusal::Failed("Failed to save config")
+            Refusal::SettingsFile(format!("Failed to save config: {}", error.told()))
         }
     })?;
     app.events.publish("config", json!({ "restart_required": restart }));
