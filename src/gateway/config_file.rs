@@ -14,6 +14,7 @@ use super::config::Config;
 use super::config_keys::{self, Consequence};
 use super::options::Options;
 use super::{Error, config_env, config_names, config_schema};
+use crate::domain::Secret;
 
 /// A configuration with what its reader should be told.
 pub(super) struct Loaded {
@@ -25,6 +26,8 @@ pub(super) struct Loaded {
 /// What start and doctor tell of a configuration. No entry holds a value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Notes {
+    /// What keeps the agent from answering, each with its remedy.
+    pub(super) broken: Vec<String>,
     /// Parts that are off, each with its remedy.
     pub(super) off: Vec<String>,
     /// Keys that nobody knows: perhaps a slip of the pen.
@@ -67,10 +70,26 @@ pub(super) fn effective(text: &str, options: &Options) -> Result<Loaded, String>
         }
     }
     config.apply(options.overrides())?;
+    drop_encrypted(&mut config, &mut notes);
     config.check()?;
     notes.off.extend(config.cannot_hold());
     notes.off.extend(config.zone_not_known(options.overrides()));
     Ok(Loaded { config, notes })
+}
+
+/// ZeroClaw encrypts what it keeps in the file, and its key is not ours: as they are, these values would be sent to the
+/// provider, or shut every client out.
+fn drop_encrypted(config: &mut Config, notes: &mut Notes) {
+    let is_encrypted = |secret: &Secret<String>| ["enc2:", "enc:"].iter().any(|mark| secret.expose().starts_with(mark));
+    if config.api_key.take_if(|key| is_encrypted(key)).is_some() {
+        notes.broken.push("api_key was encrypted by ZeroClaw and cannot be read; set API_KEY".to_owned());
+    }
+    let tokens = &mut config.gateway.paired_tokens;
+    let before = tokens.len();
+    tokens.retain(|token| !is_encrypted(token));
+    if tokens.len() < before {
+        notes.off.push("gateway.paired_tokens were encrypted by ZeroClaw and cannot be read; pair again".to_owned());
+    }
 }
 
 /// Reads settings of the first schema, with the keys that nothing read.

@@ -59,6 +59,9 @@ impl Shared {
         for warning in options.warnings().iter().chain(&notes.off) {
             tracing::warn!("{warning}");
         }
+        for reason in &notes.broken {
+            tracing::error!("{reason}");
+        }
         if !notes.unknown.is_empty() {
             tracing::warn!(keys = ?notes.unknown, "config.toml has keys that mean nothing to this gateway");
         }

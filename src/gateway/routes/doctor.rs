@@ -39,7 +39,7 @@ fn finding(severity: Severity, category: &'static str, message: impl Into<String
 }
 
 pub(super) async fn doctor(_: Paired, State(app): State<App>) -> Result<Json<Value>, Refusal> {
-    let mut results = settings(&app.config());
+    let mut results = settings(&app.config(), &app.notes());
     results.extend(notes(&app.notes(), app.options().warnings()));
     results.extend(on_disk(&app, config_can_be_saved).await?);
     results.extend(on_disk(&app, disk).await?);
@@ -53,17 +53,19 @@ pub(super) async fn doctor(_: Paired, State(app): State<App>) -> Result<Json<Val
     Ok(Json(json!({ "results": results, "summary": summary })))
 }
 
-fn settings(config: &Config) -> Vec<Finding> {
+fn settings(config: &Config, notes: &Notes) -> Vec<Finding> {
     const CATEGORY: &str = "config";
-    let mut findings = Vec::new();
+    let broken = notes.broken.iter().map(|reason| finding(Severity::Error, CATEGORY, reason.clone()));
+    let mut findings: Vec<Finding> = broken.collect();
     let needs_key = Provider::parse(config.provider()).is_ok_and(Provider::needs_key);
-    findings.push(match &config.api_key {
-        None if needs_key => finding(Severity::Error, CATEGORY, format!("{} needs an API key", config.provider())),
-        Some(key) if key.expose().starts_with("enc2:") => {
-            finding(Severity::Error, CATEGORY, "api_key was encrypted by ZeroClaw and cannot be read; set API_KEY")
+    match &config.api_key {
+        None if needs_key => {
+            findings.push(finding(Severity::Error, CATEGORY, format!("{} needs an API key", config.provider())));
         }
-        _ => finding(Severity::Ok, CATEGORY, "the API key is as the provider wants it"),
-    });
+        // A key that cannot be read is among what is broken.
+        None if !findings.is_empty() => {}
+        _ => findings.push(finding(Severity::Ok, CATEGORY, "the API key is as the provider wants it")),
+    }
     if !config.gateway.require_pairing {
         findings.push(finding(Severity::Warn, CATEGORY, "pairing is off: everyone who reaches the gateway may use it"));
     }
