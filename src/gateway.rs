@@ -27,6 +27,7 @@ mod config_env;
 mod config_file;
 mod config_keys;
 mod config_names;
+mod config_placeholder;
 mod config_schema;
 mod config_view;
 mod context;

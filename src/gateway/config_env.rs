@@ -1,14 +1,24 @@
 //! What the environment puts into `config.toml`: `${NAME}` in its texts, and ZeroClaw 0.8's variables that name a key.
 //!
-//! Pure: the environment is an argument. No message holds a value.
+//! Pure: the environment is an argument. No message holds a value. How a placeholder is read is
+//! [`config_placeholder`]'s business.
 
+use std::collections::BTreeSet;
+
+use serde_path_to_error::{Path, Segment};
 use toml::{Table, Value};
 
-/// Longest text in which names are looked for, and after which they were put in.
-const LONGEST: usize = 64 << 10;
+use super::config_placeholder::{self, Expanded, Problem};
+use super::config_view::is_secret;
+use super::options;
 
-/// Puts the environment's values in place of `${NAME}`, `${NAME:-default}` and of a text that is `$NAME` as a whole.
-/// A channel whose text names a variable that is not set loses that key, and so is switched off alone.
+/// The texts that stand for one variable as a whole. The environment has only texts: which of them is a number, a switch or
+/// a list is seen where the settings are read.
+#[derive(Debug, Default)]
+pub(super) struct WholeTexts(BTreeSet<String>);
+
+/// Puts the environment's values in place of the placeholders of all texts. A channel whose text names a variable that is not
+/// set loses that key, and so is switched off alone.
 ///
 /// # Errors
 /// The key and the variable that is not set.
@@ -16,16 +26,25 @@ pub(super) fn expand(
     document: &mut Table,
     variable: &dyn Fn(&str) -> Option<String>,
     notes: &mut Vec<String>,
-) -> Result<(), String> {
-    expand_table(document, "", variable, notes)
+) -> Result<WholeTexts, String> {
+    let mut expansion = Expansion { variable, notes, whole: WholeTexts::default() };
+    expansion.table(document, "")?;
+    Ok(expansion.whole)
 }
 
-/// The names in `${…}` and `$NAME` of a text.
-pub(super) fn names(text: &str) -> Vec<String> {
-    let whole = whole_name(text).map(str::to_owned);
-    let braces =
-        text.match_indices("${").filter_map(|(at, _)| placeholder(&text[at..]).map(|found| found.name.to_owned()));
-    whole.into_iter().chain(braces).collect()
+/// The variables that a document names in its texts.
+pub(super) fn names(document: &Table) -> BTreeSet<String> {
+    fn collect(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::String(text) => found.extend(config_placeholder::names(text)),
+            Value::Array(values) => values.iter().for_each(|value| collect(value, found)),
+            Value::Table(table) => table.values().for_each(|value| collect(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = BTreeSet::new();
+    document.values().for_each(|value| collect(value, &mut found));
+    found
 }
 
 /// Sets the keys that variables of ZeroClaw 0.8 name: `ZEROCLAW_providers__models__custom__default__api_key`.
@@ -38,7 +57,9 @@ pub(super) fn set_paths<'a>(
 ) -> Result<(), String> {
     for (name, value) in variables {
         let Some(path) = path_of(name) else { continue };
-        set(document, &path, read(value)).map_err(|()| format!("{name} leads through a key that is not a table"))?;
+        let is_key = path.last().is_some_and(|key| is_api_key(key));
+        let value = if is_key { Value::String(options::bare_key(value)) } else { read(value) };
+        set(document, &path, value).map_err(|()| format!("{name} leads through a key that is not a table"))?;
     }
     Ok(())
 }
@@ -48,6 +69,43 @@ pub(super) fn path_of(name: &str) -> Option<Vec<&str>> {
     let tail = name.strip_prefix("ZEROCLAW_")?;
     let names_a_key = tail.starts_with(|c: char| c.is_ascii_lowercase());
     names_a_key.then(|| tail.split("__").collect())
+}
+
+/// Reads the text at `path` as what the settings want there, where it stands for one variable as a whole. Whether it does.
+pub(super) fn fit(document: &mut Table, path: &Path, expected: &str, whole: &WholeTexts) -> bool {
+    let Some(value) = look_up(document, path) else { return false };
+    let Value::String(text) = value else { return false };
+    if !whole.0.contains(text) {
+        return false;
+    }
+    let fitting = match read(text) {
+        Value::String(_) if expected.contains("boolean") => options::switch("", text).ok().map(Value::Boolean),
+        Value::String(_) | Value::Integer(_) if expected.contains("sequence") => Some(list(text)),
+        Value::String(_) => None,
+        Value::Integer(0) if expected.contains("boolean") => Some(Value::Boolean(false)),
+        Value::Integer(1) if expected.contains("boolean") => Some(Value::Boolean(true)),
+        read => Some(read),
+    };
+    let fits = fitting.is_some();
+    *value = fitting.unwrap_or_else(|| value.clone());
+    fits
+}
+
+/// The entries of a text with commas, as the allow-lists of channels take them.
+fn list(text: &str) -> Value {
+    let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    Value::Array(entries.map(|entry| Value::String(entry.to_owned())).collect())
+}
+
+fn look_up<'a>(document: &'a mut Table, path: &Path) -> Option<&'a mut Value> {
+    let mut segments = path.iter();
+    let Segment::Map { key } = segments.next()? else { return None };
+    segments.try_fold(document.get_mut(key)?, |value, segment| match segment {
+        Segment::Map { key } => value.get_mut(key.as_str()),
+        Segment::Seq { index } => value.get_mut(*index),
+        // An option or a newtype: no level of the document.
+        Segment::Enum { .. } | Segment::Unknown => Some(value),
+    })
 }
 
 fn set(table: &mut Table, path: &[&str], value: Value) -> Result<(), ()> {
@@ -74,103 +132,97 @@ fn read(text: &str) -> Value {
     }
 }
 
-fn expand_table(
-    table: &mut Table,
-    path: &str,
-    variable: &dyn Fn(&str) -> Option<String>,
-    notes: &mut Vec<String>,
-) -> Result<(), String> {
-    let mut missing = Vec::new();
-    for (key, value) in table.iter_mut() {
-        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        match expand_value(value, &path, variable, notes) {
-            Ok(()) => {}
-            Err(reason) if path.starts_with("channels_config.") || path.starts_with("channels.") => {
-                notes.push(reason);
-                missing.push(key.clone());
-            }
-            Err(reason) => return Err(reason),
-        }
+/// A switch or a list, which no text key has for a value. Numbers wait for who reads them: an id or a model may be one.
+fn read_early(text: &str) -> Option<Value> {
+    match read(text) {
+        value @ (Value::Array(_) | Value::Boolean(_)) => Some(value),
+        _ if text.trim().eq_ignore_ascii_case("true") => Some(Value::Boolean(true)),
+        _ if text.trim().eq_ignore_ascii_case("false") => Some(Value::Boolean(false)),
+        _ => None,
     }
-    missing.iter().for_each(|key| drop(table.remove(key)));
-    Ok(())
 }
 
-fn expand_value(
-    value: &mut Value,
-    path: &str,
-    variable: &dyn Fn(&str) -> Option<String>,
-    notes: &mut Vec<String>,
-) -> Result<(), String> {
-    match value {
-        Value::String(text) => {
-            if let Some(expanded) = expand_text(text, variable).map_err(|name| {
+/// Keys that are sent to a model's server, by the name of the setting.
+fn is_api_key(key: &str) -> bool {
+    key == "api_key"
+}
+
+/// Where a placeholder that is not read does harm: it would be sent in place of a key, or asked in place of a server.
+fn must_be_exact(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    is_secret(&key)
+        || ["url", "uri", "base", "host", "address", "provider", "model"].iter().any(|part| key.contains(part))
+}
+
+struct Expansion<'a> {
+    variable: &'a dyn Fn(&str) -> Option<String>,
+    notes: &'a mut Vec<String>,
+    whole: WholeTexts,
+}
+
+impl Expansion<'_> {
+    fn table(&mut self, table: &mut Table, path: &str) -> Result<(), String> {
+        let mut missing = Vec::new();
+        for (key, value) in table.iter_mut() {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            match self.value(value, key, &path) {
+                Ok(()) => {}
+                Err(reason) if path.starts_with("channels_config.") || path.starts_with("channels.") => {
+                    self.notes.push(reason);
+                    missing.push(key.clone());
+                }
+                Err(reason) => return Err(reason),
+            }
+        }
+        missing.iter().for_each(|key| drop(table.remove(key)));
+        Ok(())
+    }
+
+    fn value(&mut self, value: &mut Value, key: &str, path: &str) -> Result<(), String> {
+        match value {
+            Value::String(text) => {
+                if let Some(expanded) = self.text(text, key, path)? {
+                    *value = expanded;
+                }
+                Ok(())
+            }
+            Value::Array(values) => values.iter_mut().try_for_each(|value| self.value(value, key, path)),
+            Value::Table(table) => self.table(table, path),
+            _ => Ok(()),
+        }
+    }
+
+    fn text(&mut self, text: &str, key: &str, path: &str) -> Result<Option<Value>, String> {
+        let expanded = config_placeholder::expand(text, self.variable).map_err(|problem| match problem {
+            Problem::NotSet(name) => {
                 format!("{path} names the variable {name}, which is not set; set it, or write the value itself")
-            })? {
-                *text = expanded;
             }
-            Ok(())
+            Problem::Empty(name) => {
+                format!("{path} needs the variable {name}, which is empty; set it, or write the value itself")
+            }
+        })?;
+        let Expanded { text: new, is_whole, names_any, left_over } = expanded;
+        if left_over && must_be_exact(key) {
+            self.notes.push(format!(
+                "{path} has a placeholder in a form that is not read here, and is used as it is written; write ${{NAME}}, \
+                 ${{NAME:-default}} or the value itself"
+            ));
         }
-        Value::Array(values) => values.iter_mut().try_for_each(|value| expand_value(value, path, variable, notes)),
-        Value::Table(table) => expand_table(table, path, variable, notes),
-        _ => Ok(()),
+        if !names_any {
+            return Ok(None);
+        }
+        if !is_whole {
+            return Ok(Some(Value::String(new)));
+        }
+        if is_api_key(key) {
+            return Ok(Some(Value::String(options::bare_key(&new))));
+        }
+        if let Some(value) = read_early(&new) {
+            return Ok(Some(value));
+        }
+        self.whole.0.insert(new.clone());
+        Ok(Some(Value::String(new)))
     }
-}
-
-struct Placeholder<'a> {
-    name: &'a str,
-    default: Option<&'a str>,
-    length: usize,
-}
-
-/// The text with its variables, `None` where it names none, or the name of one that is not set.
-fn expand_text(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
-    if text.len() > LONGEST {
-        return Ok(None);
-    }
-    if let Some(name) = whole_name(text) {
-        return variable(name).map(Some).ok_or_else(|| name.to_owned());
-    }
-    let (mut expanded, mut rest, mut found) = (String::new(), text, false);
-    while let Some(at) = rest.find("${") {
-        let (before, candidate) = rest.split_at(at);
-        expanded.push_str(before);
-        let Some(placeholder) = placeholder(candidate) else {
-            expanded.push_str("${");
-            rest = &candidate[2..];
-            continue;
-        };
-        found = true;
-        // As in a shell: a default stands in for an empty value as well.
-        let value = variable(placeholder.name).filter(|value| placeholder.default.is_none() || !value.is_empty());
-        let value = value.or_else(|| placeholder.default.map(str::to_owned));
-        expanded.push_str(&value.ok_or_else(|| placeholder.name.to_owned())?);
-        rest = &candidate[placeholder.length..];
-    }
-    expanded.push_str(rest);
-    Ok(found.then_some(expanded))
-}
-
-/// `${NAME}` or `${NAME:-default}` at the start of a text.
-fn placeholder(text: &str) -> Option<Placeholder<'_>> {
-    let inner = text.strip_prefix("${")?;
-    let (inner, _) = inner.split_once('}')?;
-    let (name, default) = match inner.split_once(":-") {
-        Some((name, default)) => (name, Some(default)),
-        None => (inner, None),
-    };
-    is_name(name).then_some(Placeholder { name, default, length: inner.len() + 3 })
-}
-
-/// The name in a text that is nothing but `$NAME`.
-fn whole_name(text: &str) -> Option<&str> {
-    let name = text.trim().strip_prefix('$')?;
-    (is_name(name) && name.bytes().all(|byte| !byte.is_ascii_lowercase())).then_some(name)
-}
-
-fn is_name(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 #[cfg(test)]
@@ -178,13 +230,22 @@ mod tests {
     use super::*;
 
     fn variable(name: &str) -> Option<String> {
-        let set = [("KEY", "sk-1"), ("HOST", "h:1"), ("EMPTY", ""), ("NESTED", "${KEY}")];
+        let set = [
+            ("KEY", "sk-1"),
+            ("HOST", "h:1"),
+            ("EMPTY", ""),
+            ("NESTED", "${KEY}"),
+            ("QUOTED", "\"Bearer sk-2\""),
+            ("OFF", "False"),
+            ("SEVEN", "7"),
+            ("USERS", "[\"ada\", \"42\"]"),
+        ];
         set.into_iter().find(|(set, _)| *set == name).map(|(_, value)| value.to_owned())
     }
 
     fn expanded(text: &str) -> Result<(Table, Vec<String>), String> {
         let (mut table, mut notes) = (text.parse::<Table>().unwrap(), Vec::new());
-        expand(&mut table, &variable, &mut notes).map(|()| (table, notes))
+        expand(&mut table, &variable, &mut notes).map(|_| (table, notes))
     }
 
     #[test]
@@ -201,21 +262,55 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_alike_stays_and_values_are_not_expanded_again() {
-        for text in ["costs $5", "${", "${}", "${a b}", "$key", "a$KEY", "$", "${KEY"] {
-            let (table, _) = expanded(&format!("a = '{text}'")).unwrap();
-            assert_eq!(table["a"].as_str(), Some(text));
-        }
+    fn values_are_not_expanded_again() {
         assert_eq!(expanded("a = \"${NESTED}\"").unwrap().0["a"].as_str(), Some("${KEY}"));
+    }
+
+    #[test]
+    fn switches_and_lists_are_read_as_such_and_numbers_only_where_one_is_wanted() {
+        let (table, _) = expanded("a = \"${OFF}\"\nb = \"${USERS}\"\nc = \"${SEVEN}\"\nd = \"x${OFF}\"\n").unwrap();
+        assert_eq!((&table["a"], &table["b"]), (&Value::Boolean(false), &Value::from(vec!["ada", "42"])));
+        assert_eq!((table["c"].as_str(), table["d"].as_str()), (Some("7"), Some("xFalse")));
+    }
+
+    #[test]
+    fn a_key_loses_the_quotes_and_the_scheme_that_came_with_it() {
+        let (table, _) = expanded("api_key = \"${QUOTED}\"\nother = \"${QUOTED}\"\n").unwrap();
+        assert_eq!((table["api_key"].as_str(), table["other"].as_str()), (Some("sk-2"), Some("\"Bearer sk-2\"")));
+        let mut table = Table::new();
+        set_paths(&mut table, [("ZEROCLAW_providers__models__a__b__api_key", "'123'")].into_iter()).unwrap();
+        assert_eq!(table["providers"]["models"]["a"]["b"]["api_key"].as_str(), Some("123"));
     }
 
     #[test]
     fn a_variable_that_is_not_set_is_named_and_costs_a_channel_only_itself() {
         let error = expanded("api_key = \"x${NONE}\"").unwrap_err();
         assert!(error.contains("api_key") && error.contains("NONE"), "{error}");
+        for required in ["${NONE:?planted}", "${NONE?planted}", "${EMPTY:?planted}"] {
+            let error = expanded(&format!("api_key = \"{required}\"")).unwrap_err();
+            assert!(error.contains("api_key") && !error.contains("planted"), "{error}");
+        }
         let (table, notes) = expanded("[channels_config.slack]\nbot_token = \"${NONE}\"\nchannel_id = \"C1\"").unwrap();
         assert_eq!(table["channels_config"]["slack"].as_table().unwrap().len(), 1);
         assert!(notes[0].contains("channels_config.slack.bot_token"), "{notes:?}");
+    }
+
+    #[test]
+    fn a_placeholder_that_is_not_read_is_told_where_it_does_harm() {
+        for (text, told) in [
+            ("api_key = \"${env:KEY}\"", true),
+            ("api_key = \"{{ env.KEY }}\"", true),
+            ("default_provider = \"custom:http://${ HOST }/v1\"", true),
+            ("[channels_config.slack]\nbot_token = \"%TOKEN%\"", true),
+            ("[gateway]\npaired_tokens = [\"${a b}\"]", true),
+            ("name = \"${env:KEY}\"", false),
+            ("api_key = \"sk-$5\"", false),
+            ("api_key = \"${NESTED}\"", false),
+        ] {
+            let (_, notes) = expanded(text).unwrap();
+            assert_eq!(notes.len(), usize::from(told), "{text}: {notes:?}");
+        }
+        assert!(expanded("[a]\nbot_token = \"${x:y}\"").unwrap().1[0].starts_with("a.bot_token "));
     }
 
     #[test]
@@ -241,9 +336,10 @@ mod tests {
     }
 
     #[test]
-    fn names_are_found_wherever_they_would_be_expanded() {
-        assert_eq!(names("a ${B} ${C:-d}"), ["B", "C"]);
-        assert_eq!(names("$KEY"), ["KEY"]);
-        assert!(names("costs $5").is_empty());
+    fn names_are_found_in_all_texts_however_they_are_written() {
+        let document =
+            "a = \"x${B}\"\nc = [\"$KEY\", \"\\u0024{ESCAPED}\"]\n[d]\ne = \"${F:-${G}}\"\nh = \"costs $5\"\n";
+        let found = names(&document.parse().unwrap());
+        assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), ["B", "ESCAPED", "F", "G", "KEY"]);
     }
 }

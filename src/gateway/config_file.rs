@@ -56,11 +56,11 @@ pub(super) fn effective(text: &str, options: &Options) -> Result<Loaded, String>
     let mut document: Table = text.parse().map_err(|error: toml::de::Error| not_toml(text, error.span()))?;
     let mut notes = Notes::default();
     config_env::set_paths(&mut document, options.key_variables())?;
-    config_env::expand(&mut document, &|name| options.variable(name), &mut notes.off)?;
+    let whole = config_env::expand(&mut document, &|name| options.variable(name), &mut notes.off)?;
     config_names::rename(&mut document, &mut notes.off);
     config_schema::translate(&mut document, &mut notes.off)?;
     config_names::unite(&mut document);
-    let (mut config, unread) = parse(document.clone())?;
+    let (mut config, unread) = parse_fitting(&mut document, &whole)?;
     for finding in config_keys::judge(&unread, &document) {
         match (finding.consequence, finding.known) {
             (Consequence::Stop, _) => return Err(finding.message),
@@ -92,11 +92,35 @@ fn drop_encrypted(config: &mut Config, notes: &mut Notes) {
     }
 }
 
+/// Reads settings, with texts that stand for one variable read as what is wanted in their place.
+///
+/// # Errors
+/// As [`parse`].
+fn parse_fitting(document: &mut Table, whole: &config_env::WholeTexts) -> Result<(Config, Vec<String>), String> {
+    loop {
+        let wrong = match parse(document.clone()) {
+            Ok(read) => return Ok(read),
+            Err(wrong) => wrong,
+        };
+        // Each round turns one text into something else, so there are as many at most as there are texts.
+        if !config_env::fit(document, &wrong.path, &wrong.expected, whole) {
+            return Err(format!("the value of {} cannot be used{}", wrong.path, wrong.expected));
+        }
+    }
+}
+
+/// A value of a type that its key does not have.
+struct Wrong {
+    path: serde_path_to_error::Path,
+    /// What it should have been, as the end of a sentence.
+    expected: String,
+}
+
 /// Reads settings of the first schema, with the keys that nothing read.
 ///
 /// # Errors
 /// Which key is wrong. The parser's own message would repeat the value, and with it perhaps a bot token.
-fn parse(document: Table) -> Result<(Config, Vec<String>), String> {
+fn parse(document: Table) -> Result<(Config, Vec<String>), Wrong> {
     let mut unread = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(document, &mut track);
@@ -107,7 +131,7 @@ fn parse(document: Table) -> Result<(Config, Vec<String>), String> {
             unread.sort();
             Ok((config, unread))
         }
-        Err(error) => Err(format!("the value of {} cannot be used{}", track.path(), expected(error.message()))),
+        Err(error) => Err(Wrong { path: track.path(), expected: expected(error.message()) }),
     }
 }
 
@@ -312,91 +336,4 @@ fn replace_as(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn loaded(text: &str) -> Result<Loaded, String> {
-        effective(text, &Options::new("/nowhere"))
-    }
-
-    #[test]
-    fn keys_are_read_and_the_others_told_by_what_they_mean() {
-        let loaded = loaded(
-            "default_temperature = 0.2\nnope = 1\n[gateway]\nport = 7\nodd = true\n[observability]\nbackend = \"log\"\n\
-             [[model_routes]]\nhint = \"fast\"\n",
-        )
-        .unwrap();
-        assert_eq!(loaded.config.gateway.port, 7);
-        assert_eq!(loaded.notes.unknown, ["gateway.odd", "nope"]);
-        assert_eq!(loaded.notes.harmless, ["observability"]);
-        assert!(loaded.notes.off.len() == 1 && loaded.notes.off[0].starts_with("model_routes "), "{:?}", loaded.notes);
-    }
-
-    #[test]
-    fn errors_say_where_and_never_what() {
-        let secret = "12345:planted-token";
-        for (text, place) in [
-            (format!("a = 1\nbot_token = \"{secret}\n"), "line 2"),
-            (format!("[gateway]\nport = \"{secret}\"\n"), "gateway.port"),
-            (format!("[memory]\nbackend = \"{secret}\"\n"), "memory.backend"),
-            (format!("[gateway]\npaired_tokens = \"{secret}\"\n"), "gateway.paired_tokens"),
-            (format!("[gateway.tls]\nenabled = true\nkey = \"{secret}\"\n"), "gateway.tls"),
-            (format!("api_key = \"${{NOT_SET}}{secret}\"\n"), "NOT_SET"),
-        ] {
-            let error = loaded(&text).map(|_| ()).unwrap_err();
-            assert!(error.contains(place), "{error}");
-            assert!(!error.contains("planted"), "{error}");
-        }
-    }
-
-    #[test]
-    fn an_edit_keeps_comments_and_leaves_no_temporary_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("sub/config.toml");
-        let file = ConfigFile::new(path.clone());
-        file.edit(|document| document["a"] = toml_edit::value(1)).unwrap();
-        fs::write(&path, "# mine\na = 1\n").unwrap();
-        file.edit(|document| document["b"] = toml_edit::value(2)).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "# mine\na = 1\nb = 2\n");
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_broken_file_is_never_overwritten() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.toml");
-        fs::write(&path, "not toml").unwrap();
-        assert!(ConfigFile::new(path.clone()).edit(|document| document["a"] = toml_edit::value(1)).is_err());
-        assert_eq!(fs::read_to_string(&path).unwrap(), "not toml");
-    }
-
-    #[test]
-    fn a_link_stays_and_its_target_is_written() {
-        use std::os::unix::fs::symlink;
-        let folder = tempfile::tempdir().unwrap();
-        let (store, home) = (folder.path().join("store"), folder.path().join("home"));
-        fs::create_dir_all(&store).unwrap();
-        fs::create_dir_all(&home).unwrap();
-        fs::write(store.join("real.toml"), "# mine\n").unwrap();
-        // A relative link through another one, and one to a file that is not there yet.
-        symlink("../store/real.toml", home.join("inner.toml")).unwrap();
-        symlink("inner.toml", home.join("config.toml")).unwrap();
-        symlink(store.join("new.toml"), home.join("later.toml")).unwrap();
-        for (link, target) in [("config.toml", "real.toml"), ("later.toml", "new.toml")] {
-            ConfigFile::new(home.join(link)).edit(|document| document["a"] = toml_edit::value(1)).unwrap();
-            assert!(home.join(link).symlink_metadata().unwrap().is_symlink(), "{link}");
-            assert!(fs::read_to_string(store.join(target)).unwrap().contains("a = 1\n"), "{target}");
-        }
-        assert_eq!(fs::read_dir(&store).unwrap().count(), 2, "no temporary file is left");
-    }
-
-    #[test]
-    fn a_second_name_of_the_file_sees_the_change() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, other) = (folder.path().join("config.toml"), folder.path().join("backup.toml"));
-        fs::write(&path, "# a long comment that the new content is shorter than\nb = 2\n").unwrap();
-        fs::hard_link(&path, &other).unwrap();
-        ConfigFile::new(path).rewrite(|_| Ok("a = 1\n".parse().unwrap())).unwrap();
-        assert_eq!(fs::read_to_string(other).unwrap(), "a = 1\n");
-    }
-}
+mod tests;

@@ -17,7 +17,7 @@ pub(super) fn unmask(document: &mut DocumentMut, current: &DocumentMut) {
 }
 
 /// By the key's name, so that keys that we do not know are covered too. Numbers and switches hide nothing.
-fn is_secret(key: &str) -> bool {
+pub(super) fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     ["token", "secret", "password", "api_key", "apikey", "private_key"].iter().any(|part| key.contains(part))
 }

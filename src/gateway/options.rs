@@ -81,6 +81,14 @@ impl Options {
         }
     }
 
+    /// A gateway with these variables, whose folder is not there.
+    #[cfg(test)]
+    pub(super) fn with_environment(variables: &[(&str, &str)]) -> Self {
+        let variables = variables.iter().chain(&[("HOME", "/nowhere")]);
+        let variables = variables.map(|(name, value)| ((*name).to_owned(), Secret::from(*value))).collect();
+        Self::read([], variables).unwrap()
+    }
+
     /// Reads the process environment and the arguments after `gateway`; arguments win.
     ///
     /// # Errors
@@ -282,8 +290,8 @@ fn port(name: &str, value: &str) -> Result<u16, UsageError> {
     value.parse().map_err(|_| UsageError::Port(name.to_owned()))
 }
 
-fn switch(name: &str, value: &str) -> Result<bool, UsageError> {
-    match value.to_ascii_lowercase().as_str() {
+pub(super) fn switch(name: &str, value: &str) -> Result<bool, UsageError> {
+    match value.trim().to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Ok(true),
         "0" | "false" | "no" | "off" => Ok(false),
         _ => Err(UsageError::Switch(name.to_owned())),

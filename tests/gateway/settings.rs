@@ -198,12 +198,54 @@ async fn an_empty_file_is_not_taken_and_no_variable_is_read_from_outside() {
     let world = World::paired("").await;
     let before = world.config_text();
     let put = async |text: String| both(world.request("PUT", "/api/config").body(text).send().await.unwrap()).await;
-    for text in [String::new(), "# nothing\n".into(), before.replace("\"m\"", "\"${PATH}\"")] {
+    let named = ["${PATH}", "$PATH", "\\u0024{PATH}", "${NO_SUCH_NAME:-${PATH}}", "${PATH-x}"];
+    let named = named.map(|placeholder| before.replace("\"m\"", &format!("\"{placeholder}\"")));
+    for text in [String::new(), "# nothing\n".into()].into_iter().chain(named) {
         let (status, answer) = put(text).await;
         assert_eq!(status, 400, "{answer}");
         assert!(!answer.to_string().contains("/bin"), "{answer}");
     }
     assert_eq!(world.config_text(), before);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_is_told_with_the_reason() {
+    let world = World::paired("").await;
+    let before = world.config_text();
+    // In the way of the file that takes the place of the old one; the rights of a file do not stop root.
+    std::fs::create_dir(world.config_path().with_extension("toml.tmp")).unwrap();
+    let put = world.request("PUT", "/api/config").body(format!("{before}[pairing]\nmax_failures = 9\n"));
+    let (status, answer) = both(put.send().await.unwrap()).await;
+    let error = answer["error"].as_str().unwrap();
+    assert_eq!(status, 500);
+    assert!(error.starts_with("Failed to save config: config.toml cannot be written (Is a directory"), "{error}");
+    assert_eq!(world.config_text(), before);
+    std::fs::remove_file(world.config_path()).unwrap();
+    std::fs::create_dir(world.config_path()).unwrap();
+    let (status, answer) = both(world.get("/api/config").send().await.unwrap()).await;
+    assert!(status == 500 && answer["error"].as_str().unwrap().starts_with("config.toml cannot be read ("), "{answer}");
+}
+
+#[tokio::test]
+async fn a_key_that_zeroclaw_encrypted_is_not_sent_and_the_doctor_says_so() {
+    let model = FakeModel::start().await;
+    let config = format!(
+        "model_provider = \"custom:{}\"\nmodel = \"m-4\"\napi_key = \"enc2:planted\"\n[secrets]\nencrypt = true\n",
+        model.url()
+    );
+    let mut world = World::with_config(model.clone(), &config).await;
+    world.pair().await;
+    assert_eq!(world.say("hi").await.1["model"], "m-4");
+    assert!(model.calls()[0].header("authorization").is_empty());
+    let found = both(world.get("/api/doctor").send().await.unwrap()).await.1;
+    let about_key: Vec<&Value> = found["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|finding| finding["message"].as_str().unwrap().to_lowercase().contains("api"))
+        .collect();
+    assert!(about_key.len() == 1 && about_key[0]["severity"] == "error", "{about_key:?}");
+    assert!(about_key[0]["message"].as_str().unwrap().contains("encrypted by ZeroClaw"), "{about_key:?}");
 }
 
 #[tokio::test]
@@ -261,7 +303,12 @@ async fn a_command_on_the_machine_pairs_and_checks_health() {
     let port = url.rsplit_once(':').unwrap().1.to_owned();
     let http = http_client(PATIENCE);
     pair(&http, &url, code).await;
-    for health in [&["status", "--format=exit-code"][..], &["gateway", "status"], &["status"]] {
+    for health in [
+        &["status", "--format=exit-code"][..],
+        &["status", "--format", "exit-code"],
+        &["gateway", "status"],
+        &["status"],
+    ] {
         assert_eq!(verb(&home, health, &port).0, 0, "{health:?}");
     }
     let (code, said) = verb(&home, &["gateway", "pair"], &port);
@@ -324,6 +371,31 @@ fn verbs_of_compose_files_run_the_gateway_that_is_set_up() {
         let mut output = Output::of(&mut child);
         assert!(output.url().starts_with("http://127.0.0.1:"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_switches_and_keys_of_the_environment_fit_and_what_does_not_is_told() {
+    let model = FakeModel::start().await;
+    let home = TempDir::new().unwrap();
+    let text = "default_provider = \"custom:${MODEL_URL:?the model's address}\"\ndefault_model = \"m\"\n\
+                api_key = \"${THE_KEY-none}\"\ndefault_temperature = \"${HEAT}\"\n\
+                [gateway]\nport = \"${PORT_OF_MINE}\"\nrequire_pairing = \"${PAIRING:-no}\"\n\
+                [channels_config.webhook]\nsecret = \"${env:THE_SECRET}\"\n";
+    let mut command = command(&home, text);
+    command.env_remove("ZEROCLAW_GATEWAY_PORT").arg("--host=127.0.0.1");
+    command.env("MODEL_URL", model.url()).env("THE_KEY", "\"Bearer sk-planted\"").env("HEAT", "0.5");
+    command.env("PORT_OF_MINE", "0").env("TZ", "Mars/Olympus");
+    let mut child = Running(command.spawn().unwrap());
+    let mut output = Output::of(&mut child);
+    let url = output.url();
+    let http = http_client(PATIENCE);
+    let answer = http.post(format!("{url}/webhook")).header("X-Webhook-Secret", "${env:THE_SECRET}");
+    assert_eq!(answer.json(&json!({ "message": "hi" })).send().await.unwrap().status(), 200);
+    let call = &model.calls()[0];
+    assert_eq!((call.header("authorization"), &call.body["temperature"]), ("Bearer sk-planted", &json!(0.5)));
+    let printed = output.seen.join("\n");
+    assert!(printed.contains("channels_config.webhook.secret has a placeholder"), "{printed}");
+    assert!(printed.contains("TZ names no time zone") && !printed.contains("planted"), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

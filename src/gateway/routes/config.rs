@@ -55,8 +55,9 @@ fn rewrite(app: &App, text: &str) -> Result<Vec<&'static str>, RewriteError> {
         if !tokens.is_empty() {
             document["gateway"].or_insert(toml_edit::table())["paired_tokens"] = toml_edit::value(tokens);
         }
-        no_new_variables(&document, current)?;
-        let loaded = config_file::effective(&document.to_string(), app.options())?;
+        let text = document.to_string();
+        no_new_variables(&text, &current.to_string())?;
+        let loaded = config_file::effective(&text, app.options())?;
         if !loaded.config.may_bind() {
             return Err("gateway.host is reachable from other machines, and allow_public_bind is not set".into());
         }
@@ -71,9 +72,12 @@ fn rewrite(app: &App, text: &str) -> Result<Vec<&'static str>, RewriteError> {
 
 /// A text may name a variable of the environment only where the file on the machine named it before: who may change the
 /// settings from outside must not read what else the environment holds.
-fn no_new_variables(new: &toml_edit::DocumentMut, current: &toml_edit::DocumentMut) -> Result<(), String> {
-    let known = config_env::names(&current.to_string());
-    match config_env::names(&new.to_string()).into_iter().find(|name| !known.contains(name)) {
+fn no_new_variables(new: &str, current: &str) -> Result<(), String> {
+    // By the texts as they are read, not as they are written: TOML has other ways to write a dollar sign.
+    let names = |text: &str| text.parse::<toml::Table>().map(|document| config_env::names(&document));
+    let known = names(current).unwrap_or_default();
+    let named = names(new).map_err(|_| "it is not TOML")?;
+    match named.into_iter().find(|name| !known.contains(name)) {
         Some(name) => Err(format!("the variable {name} can only be named in the file on the machine")),
         None => Ok(()),
     }
