@@ -123,7 +123,7 @@ pub(in crate::gateway) struct Github {
     pub(in crate::gateway) access_token: Secret<String>,
     /// What GitHub signs with. Without it no event is taken.
     pub(in crate::gateway) webhook_secret: Option<Secret<String>>,
-    /// `owner/repository`.
+    /// `owner/repository`, or `owner/*`.
     #[serde(default, deserialize_with = "lists::entries")]
     pub(in crate::gateway) allowed_repos: Vec<String>,
     #[serde(default, deserialize_with = "lists::entries")]

@@ -55,7 +55,7 @@ fn read(github: &Github, event: &str, payload: &Value) -> Result<Incoming, &'sta
     if text(payload, "/sender/type") == "Bot" {
         return Err("sender is a bot");
     }
-    if !is_repository(repository) || permit(&github.allowed_repos, &[repository]).is_err() {
+    if !is_repository(repository) || !is_allowed(&github.allowed_repos, repository) {
         return Err("repository is not allowed");
     }
     if permit(&github.allowed_users, &[sender]).is_err() {
@@ -129,6 +129,12 @@ fn before(payload: &Value) -> String {
             ["comment", "review", "issue", "pull_request"].map(|of| text(payload, &format!("/{of}/body"))).join("\n")
         }
     }
+}
+
+/// Whether a repository is on the list, by its name or as one of its owner's (`owner/*`).
+fn is_allowed(list: &[String], repository: &str) -> bool {
+    let owner = repository.split('/').next().unwrap_or_default();
+    permit(list, &[repository, &format!("{owner}/*")]).is_ok()
 }
 
 fn is_for(text: &str, mention: &str) -> bool {
@@ -221,6 +227,15 @@ mod tests {
         };
         assert!(edited("no name").is_ok());
         assert!(edited("@bot before").is_err());
+    }
+
+    #[test]
+    fn repositories_are_allowed_by_name_and_by_owner() {
+        let allowed = |entry: &str, repository| is_allowed(&[entry.to_owned()], repository);
+        assert!(allowed("ada/engine", "ada/engine") && allowed("*", "eve/x"));
+        assert!(allowed("Ada/*", "ada/engine") && allowed("ada/*", "Ada/loom"));
+        assert!(!allowed("ada/*", "eve/engine") && !allowed("ada/*", "adam/engine"));
+        assert!(!allowed("*/engine", "ada/engine") && !allowed("ada/engine", "ada/loom"));
     }
 
     #[test]

@@ -73,9 +73,16 @@ fn can_match(channel: &str, key: &str, entry: &str) -> bool {
     }
     match (channel, key) {
         ("whatsapp", _) => bare.bytes().all(|byte| byte.is_ascii_digit()),
+        // Groups have negative ids: whoever stays anonymous writes in the name of the group.
+        ("telegram", _) if bare.starts_with('-') => bare.len() > 1 && bare.bytes().skip(1).all(|b| b.is_ascii_digit()),
         ("telegram", _) => !entry.starts_with('+') && bare.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'),
         ("slack", _) => bare.bytes().all(|byte| byte.is_ascii_alphanumeric()),
-        ("github", "allowed_repos") => bare.split('/').count() == 2,
+        ("github", "allowed_repos") => bare.split_once('/').is_some_and(|(owner, repository)| {
+            let is_name = |it: &str| {
+                !it.is_empty() && it.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+            };
+            is_name(owner) && (repository == "*" || is_name(repository))
+        }),
         ("github", _) => bare.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'[' | b']')),
         _ => true,
     }
@@ -84,9 +91,9 @@ fn can_match(channel: &str, key: &str, entry: &str) -> bool {
 fn form(channel: &str, key: &str) -> &'static str {
     match (channel, key) {
         ("whatsapp", _) => "write numbers with their country code and without blanks, e.g. 41790000001",
-        ("telegram", _) => "write user names or numeric user ids, e.g. ada or 123456789",
+        ("telegram", _) => "write user names, or numeric ids of users and groups, e.g. ada, 123456789 or -100123",
         ("slack", _) => "write user ids, e.g. U012ABCDEF",
-        ("github", "allowed_repos") => "write owner/repository",
+        ("github", "allowed_repos") => "write owner/repository, or owner/* for all of an owner",
         ("github", _) => "write login names",
         _ => "write one name or id for each entry",
     }
@@ -117,13 +124,23 @@ mod tests {
             ("whatsapp", "allowed_numbers", "+41 79 000 00 01"),
             ("whatsapp", "allowed_numbers", "ada"),
             ("slack", "allowed_users", "ada@example.org"),
+            ("telegram", "allowed_users", "-ada"),
+            ("telegram", "allowed_users", "-"),
             ("github", "allowed_repos", "engine"),
+            ("github", "allowed_repos", "ada/"),
+            ("github", "allowed_repos", "*/engine"),
+            ("github", "allowed_repos", "ada/eng*"),
+            ("github", "allowed_repos", "https://github.com/ada/engine"),
             ("discord", "allowed_users", "@"),
         ] {
             assert!(wrong(channel, key, entry), "{channel} {entry}");
         }
         for (channel, key, entry) in [
             ("telegram", "allowed_users", "@Ada_1"),
+            ("telegram", "allowed_users", "-1009876543"),
+            ("github", "allowed_repos", "ada/engine-1.0"),
+            ("github", "allowed_repos", "ada/*"),
+            ("github", "allowed_repos", "*"),
             ("whatsapp", "allowed_numbers", "+41790000001"),
             ("discord", "allowed_users", "ada.lovelace"),
             ("nextcloud_talk", "allowed_users", "users/ada@example.org"),
