@@ -151,6 +151,43 @@ async fn github_comments_and_issues_are_answered_by_a_comment_but_never_its_own(
 }
 
 #[tokio::test]
+async fn limits_of_platforms_delay_an_answer_and_do_not_lose_it() {
+    let platform = Platform::start().await;
+    let world = whatsapp(&platform).await;
+    let limit = json!({ "error": { "message": "(#131056) pair rate limit hit", "code": 131_056 } });
+    platform.script([(400, limit)]);
+    post_signed(&world, "/whatsapp", "as", whatsapp_message("41790000001", "1", "hi"), "").await;
+    eventually(async || (platform.calls().len() == 2).then_some(())).await;
+    let said: Vec<Value> = platform.calls().iter().map(|call| call.json()["text"]["body"].clone()).collect();
+    assert_eq!(said, ["echo: hi", "echo: hi"]);
+
+    let platform = Platform::start().await;
+    let world = World::new(&format!(
+        "[channels_config.github]\naccess_token = \"t\"\nwebhook_secret = \"ws\"\nallowed_repos = [\"ada/*\"]\n\
+         allowed_users = [\"*\"]\napi_base = \"{}\"\n",
+        platform.url()
+    ))
+    .await;
+    let comment = async |repository: &str, id: u64, text: &str| {
+        post_signed(&world, "/github", "ws", github_comment("ada", "User", repository, id, text), "issue_comment")
+            .await
+            .1
+    };
+    assert_eq!(comment("eve/engine", 1, "hello").await["status"], "ignored");
+    platform.refuse(403, ("retry-after", "0.2"), json!({ "message": "You have exceeded a secondary rate limit." }));
+    assert_eq!(comment("ada/engine", 2, "hello").await["status"], "ok");
+    eventually(async || (platform.calls().len() == 2).then_some(())).await;
+    // What is no limit is refused once and for all.
+    platform.script([(403, json!({ "message": "Resource not accessible by personal access token" }))]);
+    assert_eq!(comment("ada/engine", 3, "refused").await["status"], "ok");
+    eventually(async || (platform.calls().len() == 3).then_some(())).await;
+    assert_eq!(comment("ada/loom", 4, "more").await["status"], "ok");
+    let last = eventually(async || platform.calls().into_iter().nth(3)).await;
+    assert_eq!(last.path, "/repos/ada/loom/issues/7/comments");
+    assert_eq!(world.model.calls().len(), 3, "an answer that waits is not made again");
+}
+
+#[tokio::test]
 async fn nextcloud_talk_signs_both_ways() {
     let platform = Platform::start().await;
     let world = World::new(&format!(

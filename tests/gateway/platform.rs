@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use serde_json::{Value, json};
 
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ const SOCKET: &str = "/gateway/bot";
 #[derive(Default)]
 struct Inner {
     calls: Vec<Call>,
-    replies: VecDeque<(u16, Value)>,
+    replies: VecDeque<(u16, HeaderMap, Value)>,
 }
 
 #[derive(Clone)]
@@ -55,7 +55,14 @@ impl Platform {
 
     /// Answers the next calls like this; others with `{"ok":true,"result":[]}`, which suits all platforms.
     pub(crate) fn script(&self, replies: impl IntoIterator<Item = (u16, Value)>) {
+        let replies = replies.into_iter().map(|(status, body)| (status, HeaderMap::new(), body));
         self.inner.lock().unwrap().replies.extend(replies);
+    }
+
+    /// Refuses the next call with a header.
+    pub(crate) fn refuse(&self, status: u16, (name, value): (&'static str, &'static str), body: Value) {
+        let headers = [(HeaderName::from_static(name), HeaderValue::from_static(value))].into_iter().collect();
+        self.inner.lock().unwrap().replies.push_back((status, headers, body));
     }
 
     /// All calls, but not Discord's question for its socket.
@@ -70,7 +77,7 @@ async fn answer(
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
-) -> (StatusCode, axum::Json<Value>) {
+) -> (StatusCode, HeaderMap, axum::Json<Value>) {
     let path = uri.path().to_owned();
     let scripted = {
         let mut inner = inner.lock().unwrap();
@@ -79,7 +86,7 @@ async fn answer(
         if is_question { inner.replies.pop_front() } else { None }
     };
     match scripted {
-        Some((status, body)) => (StatusCode::from_u16(status).unwrap(), axum::Json(body)),
-        None => (StatusCode::OK, axum::Json(json!({ "ok": true, "result": [] }))),
+        Some((status, headers, body)) => (StatusCode::from_u16(status).unwrap(), headers, axum::Json(body)),
+        None => (StatusCode::OK, HeaderMap::new(), axum::Json(json!({ "ok": true, "result": [] }))),
     }
 }

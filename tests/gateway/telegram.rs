@@ -57,6 +57,21 @@ async fn topics_have_conversations_and_answers_of_their_own() {
     assert!(asked(2).contains("echo: seven") && !asked(2).contains("nine"));
 }
 
+#[tokio::test]
+async fn answers_follow_a_group_that_moved_and_outlive_their_topic() {
+    let (telegram, _world) = start("").await;
+    telegram.fate(Fate::Moved(-1_007));
+    telegram.text(-7, "where are we?");
+    let moved = first(&telegram, -1_007).await;
+    assert_eq!((&moved["text"], &moved["reply_parameters"]), (&json!("echo: where are we?"), &Value::Null));
+
+    telegram.fate(Fate::NoTopic);
+    telegram.say(-8, json!({ "text": "and the topic?", "message_thread_id": 3, "is_topic_message": true }));
+    let sent = first(&telegram, -8).await;
+    assert_eq!((&sent["text"], &sent["message_thread_id"]), (&json!("echo: and the topic?"), &Value::Null));
+    assert_eq!(telegram.asked("sendMessage"), 4, "one more try each");
+}
+
 /// The conversation that the model was shown last, without what the system says.
 fn shown(world: &World) -> Vec<Value> {
     let calls = world.model.calls();

@@ -23,6 +23,10 @@ pub(crate) enum Fate {
     /// It is refused, with a pause in seconds.
     TooMany(f64),
     Status(u16),
+    /// It is refused: the group has another id.
+    Moved(i64),
+    /// It is refused: its topic was deleted.
+    NoTopic,
 }
 
 #[derive(Default)]
@@ -187,6 +191,13 @@ async fn send(shared: &Shared, body: Value) -> Response {
             (StatusCode::TOO_MANY_REQUESTS, axum::Json(body)).into_response()
         }
         Some(Fate::Status(status)) => refuse(status, "no"),
+        Some(Fate::Moved(chat)) => {
+            let words = "Bad Request: group chat was upgraded to a supergroup chat";
+            let parameters = json!({ "migrate_to_chat_id": chat });
+            let body = json!({ "ok": false, "error_code": 400, "description": words, "parameters": parameters });
+            (StatusCode::BAD_REQUEST, axum::Json(body)).into_response()
+        }
+        Some(Fate::NoTopic) => refuse(400, "Bad Request: message thread not found"),
         Some(Fate::ArrivesWithoutAnswer) => {
             shared.inner.lock().unwrap().sent.push(body);
             std::future::pending().await

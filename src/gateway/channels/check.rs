@@ -46,7 +46,7 @@ async fn report(name: &str, asked: impl Future<Output = Result<Report, ChannelEr
 
 fn explain(error: &ChannelError) -> String {
     match error {
-        ChannelError::Refused { status: 401 | 403, reason, .. } => {
+        ChannelError::Refused { status: 401 | 403, reason } => {
             format!("the platform does not take the token ({reason}); set a new one")
         }
         ChannelError::NotAccepted { reason } => {
@@ -63,9 +63,7 @@ async fn ask_telegram(http: &HttpClients, settings: &Telegram) -> Result<Report,
         match request(http.client(&url)?.post(&url).json(&json!({}))).await {
             Ok(response) => Ok(read_json(response).await?["result"].take()),
             // Telegram says "not found" to a token that it does not know.
-            Err(ChannelError::Refused { status: 404, reason, pause }) => {
-                Err(ChannelError::Refused { status: 401, reason, pause })
-            }
+            Err(ChannelError::Refused { status: 404, reason }) => Err(ChannelError::Refused { status: 401, reason }),
             Err(error) => Err(error),
         }
     };

@@ -31,8 +31,8 @@ const HISTORY: usize = 500;
 const SENDS: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A platform that asks for a longer pause is not waited for.
-const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(600);
+/// A platform that asks for a longer pause is not waited for. GitHub counts by the hour.
+const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(3_660);
 /// What a message that is being sent is given at the end, beyond the grace: cut off, it would be in doubt.
 const LAST_SENDS: Duration = Duration::from_secs(2);
 /// What people are told when there is no answer; why is in the log.
