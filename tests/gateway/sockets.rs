@@ -193,6 +193,7 @@ async fn a_refused_slack_token_is_said_with_its_remedy() {
     .await;
 }
 
+/// Status and body; `null` where that is empty.
 async fn signed(world: &World, kind: &str, body: &str, age: i64) -> (u16, Value) {
     let time = (jiff::Timestamp::now().as_second() - age).to_string();
     let mut mac = Hmac::<Sha256>::new_from_slice(b"sign").unwrap();
@@ -223,12 +224,19 @@ async fn slack_requests_are_signed_fresh_and_taken_in_every_form() {
     assert_eq!(signed(&world, FORM, command, 0).await, (200, Value::Null));
     let action = json!({ "type": "block_actions", "user": { "id": "U1" }, "channel": { "id": "C3" },
         "actions": [{ "text": { "text": "Yes please" }, "action_ts": "3.1" }] });
-    let payload: String = action.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect();
-    assert_eq!(signed(&world, FORM, &format!("payload={payload}"), 0).await.0, 200);
-    eventually(async || (server.sent().len() == 3).then_some(())).await;
+    let form = json!({ "type": "view_submission", "user": { "id": "U1" }, "view": { "id": "V1", "state": {
+        "values": { "b": { "when": { "selected_users": ["U7", "U8"] } } } } } });
+    let shortcut = json!({ "type": "message_action", "action_ts": "4.1", "user": { "id": "U1" },
+        "channel": { "id": "C4" }, "message": { "ts": "1.0", "text": "explain" } });
+    // Slack shows an error to the person where the answer to a form is anything else.
+    for interaction in [action, form, shortcut, json!({ "type": "view_closed" })] {
+        let payload: String = interaction.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect();
+        assert_eq!(signed(&world, FORM, &format!("payload={payload}"), 0).await, (200, Value::Null), "{interaction}");
+    }
+    eventually(async || (server.sent().len() == 5).then_some(())).await;
     let mut texts: Vec<String> = server.sent().iter().map(|sent| sent["text"].as_str().unwrap().to_owned()).collect();
     texts.sort();
-    assert_eq!(texts, ["echo: Yes please", "echo: hello", "echo: why?"]);
+    assert_eq!(texts, ["echo: Yes please", "echo: explain", "echo: hello", "echo: when: U7, U8", "echo: why?"]);
     // Signed, and nothing that we know: never a 4xx, or Slack switches the subscription off.
     for odd in ["{", "[]", "{\"type\":\"event_callback\"}", "{\"event\":{\"type\":\"team_join\"}}"] {
         assert_eq!(signed(&world, JSON, odd, 0).await.0, 200, "{odd}");

@@ -2,6 +2,7 @@
 //! events, which [`event`] reads; either may be used, and both at once do no harm.
 
 mod event;
+mod markup;
 
 use std::time::Duration;
 
@@ -45,11 +46,13 @@ pub(in crate::gateway) async fn webhook(
     if text(&sent, "/type") == "url_verification" {
         return Ok(Json(json!({ "challenge": sent["challenge"] })).into_response());
     }
-    let (kind, sent) = if sent.is_null() { ("command", form(&body.bytes)) } else { ("event", sent) };
-    let event = if kind == "command" { event::read_command(slack, &sent) } else { event::read(slack, &sent) };
-    let taken = accept(&app, Batch { events: event.into_iter().collect(), marks: vec![] }).await?;
-    // What is in the answer to a command is shown to its user: nothing is best.
-    Ok(if kind == "command" { ().into_response() } else { taken.into_response() })
+    let event = match sent.is_null() {
+        true => event::read_command(slack, &form(&body.bytes)),
+        false => event::read(slack, &sent),
+    };
+    let _ = accept(&app, Batch { events: event.into_iter().collect(), marks: vec![] }).await?;
+    // Slack shows the answer to a command, and takes that to a form for an instruction: an empty one always means "taken".
+    Ok(().into_response())
 }
 
 /// A form as an object of texts.

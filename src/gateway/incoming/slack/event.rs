@@ -2,12 +2,13 @@
 //!
 //! | Event | |
 //! |---|---|
-//! | `message` without subtype, `thread_broadcast`, `me_message`, `app_mention` | text |
+//! | `message` without subtype, `thread_broadcast`, `me_message`, `app_mention` | text, or the words of its blocks |
 //! | a message that was passed on, with or without words of one's own | text, marked as such |
 //! | `message` with files and no words | "I can only read text" |
 //! | `message_changed` | an edit |
 //! | `message_deleted`, and a change that leaves nothing but the place of a deleted one | a deletion |
 //! | pressed buttons and choices (`block_actions`), forms (`view_submission`), slash commands | text |
+//! | a message that somebody hands over by its menu (`message_action`) | its text |
 //! | other subtypes, what bots and Slack itself write, all other events | ignored |
 //!
 //! A thread is a conversation of its own, and its answers stay in it. `app_mention` and `message` tell of the same
@@ -15,6 +16,8 @@
 
 use serde_json::Value;
 
+use super::markup::{self, plain, said};
+use crate::domain::Timestamp;
 use crate::gateway::channels::{Place, Platform, Slack, permit};
 use crate::gateway::incoming::message::{Content, Event, Incoming};
 use crate::gateway::incoming::webhook::text;
@@ -41,7 +44,7 @@ pub(super) fn read(slack: &Slack, payload: &Value) -> Option<Event> {
                 return Some(Event::Delete { platform: Platform::Slack, of: name(text(message, "/ts")) });
             }
             // Slack changes messages by itself, to add a preview of a link.
-            if text(message, "/text") == text(event, "/previous_message/text") {
+            if said(message) == said(&event["previous_message"]) {
                 return None;
             }
             let mut incoming = read_message(slack, payload, event, message)?;
@@ -74,7 +77,7 @@ fn read_message(slack: &Slack, payload: &Value, event: &Value, message: &Value) 
     let direct = text(event, "/channel_type") == "im";
     let own = payload["authorizations"].as_array().into_iter().flatten().map(|it| text(it, "/user_id"));
     let is_own = |id: &str| !id.is_empty() && own.clone().any(|own| own == id);
-    let words = text(message, "/text");
+    let words = said(message);
     let mentioned = text(event, "/type") == "app_mention"
         || words
             .match_indices("<@")
@@ -82,13 +85,18 @@ fn read_message(slack: &Slack, payload: &Value, event: &Value, message: &Value) 
     if slack.mention_only && !direct && !mentioned && !is_own(text(message, "/parent_user_id")) {
         return None;
     }
-    let (passed_on, passed_files) = passed_on(message);
-    let has_files = |of: &Value| of["files"].as_array().is_some_and(|files| !files.is_empty());
-    let words = [plain(words), passed_on].map(|words| words.trim().to_owned()).into_iter().filter(|it| !it.is_empty());
-    let files = has_files(message) || passed_files;
-    let content = Content::new(&words.collect::<Vec<_>>().join("\n\n"), files.then_some("a file"))?;
+    let content = content(message)?;
     let thread = Some(text(message, "/thread_ts")).filter(|thread| !thread.is_empty());
     incoming(slack, user, text(event, "/channel"), thread, String::new(), content)
+}
+
+/// A message with what it passes on.
+fn content(message: &Value) -> Option<Content> {
+    let (passed_on, passed_files) = passed_on(message);
+    let words = [plain(&said(message)), passed_on].map(|words| words.trim().to_owned());
+    let words: Vec<String> = words.into_iter().filter(|words| !words.is_empty()).collect();
+    let files = message["files"].as_array().is_some_and(|files| !files.is_empty()) || passed_files;
+    Content::new(&words.join("\n\n"), files.then_some("a file"))
 }
 
 /// The messages that somebody passes on, in words, and whether files came with them. Previews of links look alike but for
@@ -107,23 +115,27 @@ fn passed_on(message: &Value) -> (String, bool) {
     (said.join("\n\n"), files)
 }
 
-/// Buttons, choices and forms.
+/// Buttons, choices, forms, and what is done with a message by its menu.
 fn read_interaction(slack: &Slack, payload: &Value) -> Option<Incoming> {
     let user = text(payload, "/user/id");
-    let (words, at) = match text(payload, "/type") {
+    let words = |words: &str| Content::new(&plain(words), None);
+    let (content, at) = match text(payload, "/type") {
         "block_actions" | "interactive_message" => {
             let action = payload["actions"].as_array()?.first()?;
-            (answer(action), text(action, "/action_ts"))
+            (words(&answer(action))?, text(action, "/action_ts"))
         }
         "view_submission" => {
             let blocks = payload["view"]["state"]["values"].as_object()?;
             let fields = blocks.values().filter_map(Value::as_object).flatten();
             let lines: Vec<String> = fields.map(|(name, field)| format!("{name}: {}", answer(field))).collect();
-            (lines.join("\n"), text(payload, "/view/id"))
+            (words(&lines.join("\n"))?, text(payload, "/view/id"))
+        }
+        "message_action" => {
+            let at = [text(payload, "/action_ts"), text(payload, "/trigger_id")];
+            (content(&payload["message"])?, at.into_iter().find(|at| !at.is_empty())?)
         }
         _ => return None,
     };
-    let content = Content::new(&plain(&words), None)?;
     // A form belongs to no channel: its answer is a direct message.
     let channel = [text(payload, "/channel/id"), text(payload, "/container/channel_id"), user];
     let channel = channel.into_iter().find(|id| !id.is_empty())?;
@@ -132,21 +144,32 @@ fn read_interaction(slack: &Slack, payload: &Value) -> Option<Incoming> {
     incoming(slack, user, channel, thread, format!("action/{user}/{at}"), content)
 }
 
-/// What a person chose or wrote in an element: its title rather than the value that is meant for programs.
+/// What a person chose or wrote in an element, in Slack's markup. What was chosen is in a field of each kind of element:
+/// `selected_option`, `selected_users`, `selected_date` and so on.
 fn answer(element: &Value) -> String {
-    let chosen = [
-        "/selected_option/text/text",
-        "/text/text",
-        "/selected_date",
-        "/selected_time",
-        "/selected_user",
-        "/selected_channel",
-        "/value",
-    ];
-    let many = element["selected_options"].as_array().into_iter().flatten().map(|option| text(option, "/text/text"));
-    let many = many.collect::<Vec<_>>().join(", ");
-    let one = chosen.iter().map(|pointer| text(element, pointer)).find(|text| !text.is_empty());
-    one.map_or(many, str::to_owned)
+    let fields = element.as_object().into_iter().flatten();
+    let chosen = fields.filter(|(key, _)| key.starts_with("selected_")).map(|(_, value)| choice(value));
+    let written = ["/text/text", "/value"].map(|pointer| text(element, pointer).to_owned());
+    let rich = [markup::of_block(&element["rich_text_value"]), choice(&element["files"])];
+    chosen.chain(written).chain(rich).find(|words| !words.is_empty()).unwrap_or_default()
+}
+
+/// One choice or several in words: the title rather than the value that is meant for programs.
+fn choice(value: &Value) -> String {
+    match value {
+        Value::String(words) => words.clone(),
+        // The only number among them is a moment.
+        Value::Number(seconds) => {
+            let at = seconds.as_i64().and_then(|seconds| Timestamp::from_second(seconds).ok());
+            at.map_or_else(String::new, |at| at.to_string())
+        }
+        Value::Array(several) => several.iter().map(choice).collect::<Vec<_>>().join(", "),
+        Value::Object(_) => {
+            let names = ["/text/text", "/value", "/name"].map(|pointer| text(value, pointer));
+            names.into_iter().find(|name| !name.is_empty()).unwrap_or_default().to_owned()
+        }
+        Value::Null | Value::Bool(_) => String::new(),
+    }
 }
 
 fn incoming(
@@ -167,32 +190,6 @@ fn incoming(
     }
     let place = Place { platform: Platform::Slack, chat: channel.to_owned(), thread: thread.map(str::to_owned) };
     Some(Incoming { id, place, quoted: None, sender: user.to_owned(), content })
-}
-
-/// Slack's markup as plain text: `<http://x|name>` is a link, `<#C1|general>` a channel, `&lt;` a `<`.
-fn plain(text: &str) -> String {
-    let mut plain = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('<') {
-        plain.push_str(before);
-        let Some((inside, after)) = after.split_once('>') else {
-            plain.push('<');
-            rest = after;
-            continue;
-        };
-        let (target, label) = inside.split_once('|').unwrap_or((inside, ""));
-        let name = |target: &str, label: &str| if label.is_empty() { target.to_owned() } else { label.to_owned() };
-        match target.chars().next() {
-            Some('@') => plain += &format!("@{}", name(&target[1..], label)),
-            Some('#') => plain += &format!("#{}", name(&target[1..], label)),
-            Some('!') => plain += &format!("@{}", name(&target[1..], label)),
-            _ if label.is_empty() || label == target => plain.push_str(target),
-            _ => plain += &format!("{label} ({target})"),
-        }
-        rest = after;
-    }
-    plain.push_str(rest);
-    plain.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 }
 
 #[cfg(test)]
@@ -317,6 +314,73 @@ mod tests {
         assert!(
             matches!(read_command(&any, &command), Some(Event::Message(it)) if it.content == Content::Text("why?".into()))
         );
+    }
+
+    #[test]
+    fn words_that_are_only_in_blocks_count() {
+        let blocks = |words: &str| {
+            let elements = json!([{ "type": "user", "user_id": "UBOT" }, { "type": "text", "text": words }]);
+            json!([{ "type": "rich_text", "elements": [{ "type": "rich_text_section", "elements": elements }] }])
+        };
+        let only = slack(json!({ "mention_only": true }));
+        let heard = message(&only, &event(json!({ "text": "", "blocks": blocks(" look") }))).unwrap();
+        assert_eq!(heard.content, Content::Text("@UBOT look".into()));
+        let changed = |before: &str| {
+            json!({ "subtype": "message_changed", "user": null, "previous_message": { "blocks": blocks(before) },
+                "message": { "user": "U1", "ts": "1.1", "text": "", "blocks": blocks("new"), "edited": { "ts": "2.0" } } })
+        };
+        assert!(matches!(read(&only, &event(changed("old"))), Some(Event::Edit { .. })));
+        assert_eq!(read(&only, &event(changed("new"))), None);
+    }
+
+    #[test]
+    fn a_message_is_handed_over_by_its_menu() {
+        let only = slack(json!({ "mention_only": true, "allowed_users": ["U1"] }));
+        let shortcut = |user: &str, said: Value| {
+            message(
+                &only,
+                &json!({ "type": "message_action", "callback_id": "ask", "action_ts": "9.1", "user": { "id": user },
+                    "channel": { "id": "C1" }, "message": said }),
+            )
+        };
+        let said =
+            json!({ "user": "U2", "ts": "8.1", "thread_ts": "7.1", "text": "is it <http://x|this> &amp; that?" });
+        let handed = shortcut("U1", said.clone()).unwrap();
+        assert_eq!(handed.content, Content::Text("is it this (http://x) & that?".into()));
+        assert_eq!((handed.place.chat.as_str(), handed.place.thread.as_deref()), ("C1", Some("7.1")));
+        assert_eq!((handed.sender.as_str(), handed.id.as_str()), ("U1", "action/U1/9.1"));
+        assert_eq!(shortcut("U2", said), None, "who asks must be allowed");
+        let section = json!({ "type": "section", "text": { "type": "mrkdwn", "text": "5 failed" } });
+        let of_bot = json!({ "bot_id": "B1", "text": "", "blocks": [section] });
+        assert_eq!(shortcut("U1", of_bot).unwrap().content, Content::Text("5 failed".into()));
+        assert_eq!(shortcut("U1", json!({ "text": "", "files": [{}] })).unwrap().content, Content::Unreadable);
+        assert_eq!(shortcut("U1", json!({ "text": "" })), None);
+    }
+
+    #[test]
+    fn every_kind_of_choice_is_read() {
+        for (element, words) in [
+            (json!({ "type": "static_select", "selected_option": { "text": { "text": "Tea" }, "value": "t" } }), "Tea"),
+            (json!({ "type": "users_select", "selected_user": "U7" }), "U7"),
+            (json!({ "type": "multi_users_select", "selected_users": ["U7", "U8"] }), "U7, U8"),
+            (json!({ "type": "conversations_select", "selected_conversation": "G1" }), "G1"),
+            (json!({ "type": "multi_channels_select", "selected_channels": ["C1"] }), "C1"),
+            (json!({ "type": "datepicker", "selected_date": "2026-12-24" }), "2026-12-24"),
+            (json!({ "type": "timepicker", "selected_time": "18:00" }), "18:00"),
+            (json!({ "type": "datetimepicker", "selected_date_time": 1_798_135_200 }), "2026-12-24T18:00:00Z"),
+            (json!({ "type": "select", "selected_options": [{ "value": "a" }, { "value": "b" }] }), "a, b"),
+            (json!({ "type": "email_text_input", "value": "ada@example.org" }), "ada@example.org"),
+            (json!({ "type": "file_input", "files": [{ "name": "plan.pdf" }] }), "plan.pdf"),
+            (
+                json!({ "type": "rich_text_input", "rich_text_value": { "type": "rich_text", "elements": [
+                { "type": "rich_text_section", "elements": [{ "type": "text", "text": "deep" }] }] } }),
+                "deep",
+            ),
+            (json!({ "type": "users_select", "selected_user": null }), ""),
+            (json!(5), ""),
+        ] {
+            assert_eq!(answer(&element), words, "{element}");
+        }
     }
 
     #[test]
