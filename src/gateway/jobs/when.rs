@@ -4,7 +4,7 @@ use std::str::FromStr as _;
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Span};
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::{Deserialize, Serialize};
 
 use super::NewJob;
@@ -43,7 +43,7 @@ pub(in crate::gateway) enum WhenError {
     Past,
     #[error("the time is more than ten years away")]
     TooFar,
-    #[error("the duration must be such as \"10 minutes\" or \"2h 30m\", and at least a second")]
+    #[error("the duration must be such as \"10 minutes\", \"2h 30m\" or \"1 day\", and at least a second")]
     Duration,
 }
 
@@ -57,8 +57,8 @@ impl When {
             (Some(schedule), None, None, None) => Self::from_schedule(&schedule, zone, now),
             (None, Some(at), None, None) => Self::once(time(&at, zone, now)?, zone, now),
             (None, None, Some(from_now), None) => {
-                let from_now = from_now.trim_start_matches("in ").trim_start_matches('+');
-                let span: Span = from_now.trim().parse().map_err(|_| WhenError::Duration)?;
+                let from_now = without("in ", &from_now).trim_start_matches('+');
+                let span = span(from_now).ok_or(WhenError::Duration)?;
                 let at = now.to_zoned(tz).checked_add(span).map_err(|_| WhenError::TooFar)?;
                 Self::once(at.timestamp(), zone, now)
             }
@@ -68,9 +68,11 @@ impl When {
     }
 
     fn from_schedule(schedule: &str, zone: &str, now: Timestamp) -> Result<Self, WhenError> {
-        if let Some(every) = schedule.strip_prefix("@every ") {
+        if let Some(every) = word("@every ", schedule).or_else(|| word("every ", schedule)) {
             return Self::every(every, zone);
         }
+        // The one nickname of cron that the parser does not know.
+        let schedule = if schedule.eq_ignore_ascii_case("@midnight") { "@daily" } else { schedule };
         if let Ok(at) = time(schedule, zone, now) {
             return Self::once(at, zone, now);
         }
@@ -92,7 +94,10 @@ impl When {
     }
 
     fn every(text: &str, zone: &str) -> Result<Self, WhenError> {
-        let every: SignedDuration = text.trim().parse().map_err(|_| WhenError::Duration)?;
+        // By the clock: a job of every day at the same time is one with a schedule.
+        let day = SpanRelativeTo::days_are_24_hours();
+        let every = span(without("every ", text)).and_then(|span| span.to_duration(day).ok());
+        let every = every.ok_or(WhenError::Duration)?;
         let secs = every.as_secs();
         if secs < 1 || every > FURTHEST {
             return Err(WhenError::Duration);
@@ -132,9 +137,33 @@ impl When {
     }
 }
 
+/// What follows a word, in any case of letters.
+fn word<'a>(word: &str, text: &'a str) -> Option<&'a str> {
+    let (head, rest) = text.split_at_checked(word.len())?;
+    head.eq_ignore_ascii_case(word).then_some(rest)
+}
+
+fn without<'a>(first: &str, text: &'a str) -> &'a str {
+    word(first, text).unwrap_or(text).trim()
+}
+
+/// A length of time; a unit alone is one of it.
+fn span(text: &str) -> Option<Span> {
+    let text = text.trim();
+    text.parse().ok().or_else(|| format!("1 {text}").parse().ok())
+}
+
+/// A time as [`jiff`] reads it: with two digits for the hour, which people leave out.
+fn with_two_digits(text: &str) -> String {
+    let Some((before, after)) = text.split_once(':') else { return text.to_owned() };
+    let digits = before.len() - before.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    let (date, hour) = before.split_at(before.len() - digits);
+    format!("{date}{hour:0>2}:{after}")
+}
+
 /// A time with its zone or offset, or a local one in `zone`; also `HH:MM`, which is the next one.
 pub(super) fn time(text: &str, zone: &str, now: Timestamp) -> Result<Timestamp, WhenError> {
-    let text = text.trim();
+    let text = with_two_digits(text.trim());
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(at);
     }
@@ -202,8 +231,11 @@ mod tests {
         // It is 19:30 in Tokyo.
         assert_eq!(once(by("20:00")), "2026-11-22T11:00:00Z");
         assert_eq!(once(by("19:00")), "2026-11-23T10:00:00Z");
+        assert_eq!(once(by("9:05")), "2026-11-23T00:05:00Z");
+        assert_eq!(once(by("2026-11-23 9:00")), "2026-11-23T00:00:00Z");
+        assert_eq!(once(by("2026-11-23T9:00:30+01:00")), "2026-11-23T08:00:30Z");
         assert_eq!(once(by_schedule("2026-11-23T09:00:00Z")), "2026-11-23T09:00:00Z");
-        for ten_minutes in ["10 minutes", "10m", "in 10 minutes", "+10m", "PT10M", "600s"] {
+        for ten_minutes in ["10 minutes", "10m", "in 10 minutes", "In 10 minutes", "+10m", "PT10M", "600s"] {
             assert_eq!(once(from_now(ten_minutes)), "2026-11-22T10:40:00Z", "{ten_minutes}");
         }
         assert_eq!(once(from_now("1 day")), "2026-11-23T10:30:00Z");
@@ -214,6 +246,19 @@ mod tests {
         for ninety in [NewJob { every: Some("90 minutes".into()), ..NewJob::default() }, by_schedule("@every 1h30m")] {
             let when = parse(ninety, "UTC").unwrap();
             assert_eq!(when.next_after(at("2026-11-22T10:30:00Z")), Some(at("2026-11-22T12:00:00Z")));
+        }
+        let secs = |new| parse(new, "Europe/Zurich").unwrap().every_secs;
+        let every = |every: &str| secs(NewJob { every: Some(every.into()), ..NewJob::default() });
+        assert_eq!(["1 day", "day", "2d", "36 hours"].map(every), [86_400, 86_400, 172_800, 129_600].map(Some));
+        assert_eq!(["1 week", "2 weeks 1 day"].map(every), [604_800, 1_296_000].map(Some));
+        assert_eq!(["every 2 hours", "Every hour", "every 30s"].map(every), [7_200, 3_600, 30].map(Some));
+        assert_eq!(["@every 1 day", "every 2 hours"].map(|it| secs(by_schedule(it))), [86_400, 7_200].map(Some));
+    }
+
+    #[test]
+    fn nicknames_of_cron_are_known() {
+        for midnight in ["@midnight", "@Midnight", "@daily"] {
+            assert_eq!(next(midnight, "Europe/Zurich", "2026-11-22T10:30:00Z"), "2026-11-22T23:00:00Z", "{midnight}");
         }
     }
 
@@ -230,7 +275,9 @@ mod tests {
         assert_eq!(parse(by("2026-11-23"), "UTC"), Err(WhenError::Time));
         let every = |every: &str| NewJob { every: Some(every.into()), ..NewJob::default() };
         assert_eq!(parse(every("0s"), "UTC"), Err(WhenError::Duration));
-        assert_eq!(parse(every("soon"), "UTC"), Err(WhenError::Duration));
+        for bad in ["soon", "", " ", "-1 day", "1 month", "every", "every 0 days", "9999 weeks"] {
+            assert!(parse(every(bad), "UTC").is_err(), "{bad}");
+        }
         assert_eq!(parse(NewJob::default(), "UTC"), Err(WhenError::OneOf));
         assert_eq!(
             parse(NewJob { at: Some("20:00".into()), ..by_schedule("* * * * *") }, "UTC"),
