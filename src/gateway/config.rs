@@ -227,6 +227,12 @@ impl Config {
                 self.default_model
             ));
         }
+        cannot.extend(self.gateway.impossible_origins().map(|number| {
+            format!(
+                "gateway.cors_origins has an entry that can never match: number {number} in the list; write an origin as \
+                 browsers send it, with its scheme and without a path, such as https://chat.example.org, or \"*\" for all"
+            )
+        }));
         if self.tunnel.provider != "none" {
             cannot.push("tunnel is not honoured: no tunnel is opened here; run it beside the gateway".to_owned());
         }
@@ -387,6 +393,48 @@ mod tests {
         assert_eq!(limits(Some(false), Some(2.0), Some(3.0), 0), (None, None));
         assert_eq!(limits(Some(true), Some(0.0), Some(0.0), 150), (Some(1.5), None));
         assert_eq!(limits(Some(true), Some(1.0), Some(5.0), 150), (Some(1.0), Some(5.0)));
+    }
+
+    #[test]
+    fn origins_that_no_browser_sends_are_told_by_their_number() {
+        let told = |entries: &[&str]| {
+            let mut config = Config::default();
+            config.gateway.cors_origins = entries.iter().map(|entry| (*entry).to_owned()).collect();
+            config.cannot_hold()
+        };
+        for good in [
+            "*",
+            "null",
+            "https://chat.example.org",
+            "https://chat.example.org/",
+            "HTTPS://Chat.Example.org",
+            "http://localhost:3000",
+            "http://192.168.1.4:8080",
+            "http://[::1]:3000",
+            "tauri://localhost",
+            "app://obsidian.md",
+            "chrome-extension://abcdef",
+        ] {
+            assert_eq!(told(&[good]), Vec::<String>::new(), "{good}");
+        }
+        for bad in [
+            "",
+            "chat.example.org",
+            "localhost:3000",
+            "https://*.example.org",
+            "https://chat.example.org/app",
+            "https://chat.example.org:443",
+            " https://chat.example.org",
+            "https://a.example, https://b.example",
+            "https://bücher.example",
+            "https://",
+            "app://obsidian.md/x",
+            "tauri://*",
+        ] {
+            assert_eq!(told(&[bad]).len(), 1, "{bad}");
+        }
+        let told = told(&["https://chat.example.org", "planted.example"]);
+        assert!(told[0].contains("number 2") && !told[0].contains("planted"), "{told:?}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use url::Url;
 
 use crate::domain::{MemoryBackend, Secret};
 use crate::gateway::client::Network;
@@ -277,4 +278,26 @@ impl Gateway {
     pub(in crate::gateway) fn bind_host(&self) -> &str {
         self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&self.host)
     }
+
+    /// The entries of `cors_origins` that no browser sends, by their number in the list, from 1.
+    pub(in crate::gateway) fn impossible_origins(&self) -> impl Iterator<Item = usize> {
+        let impossible = self.cors_origins.iter().zip(1..).filter(|(entry, _)| !is_origin(entry));
+        impossible.map(|(_, number)| number)
+    }
+}
+
+/// Whether a browser may send this as the origin of a page: scheme, host, and a port that is not the scheme's own.
+fn is_origin(entry: &str) -> bool {
+    let entry = entry.trim_end_matches('/');
+    if entry == "*" || entry.eq_ignore_ascii_case("null") {
+        return true;
+    }
+    let Ok(url) = Url::parse(entry) else { return false };
+    let origin = url.origin();
+    if origin.is_tuple() {
+        return !entry.contains('*') && origin.ascii_serialization().eq_ignore_ascii_case(entry);
+    }
+    // Pages of programs have schemes of their own, of which nothing but the form is known.
+    let host = entry.split_once("://").map_or("", |(_, host)| host);
+    !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':'))
 }
