@@ -28,7 +28,7 @@ pub(super) async fn run(app: &App, fetch: Fetch) -> Result<String, String> {
     let mut url = Url::parse(&fetch.url).map_err(|_| "that is not a URL".to_owned())?;
     for _ in 0..=REDIRECTS {
         let private_allowed = check(rules, &url)?;
-        let client = app.http.fetching(private_allowed).map_err(|error| error.to_string())?;
+        let client = app.http.fetching(url.as_str(), private_allowed).map_err(|error| error.to_string())?;
         let response = get(&client, url.clone(), rules.timeout_secs).await?;
         let Some(target) = redirect(&response) else { return read(response, rules.max_response_size).await };
         url = url.join(&target).map_err(|_| "it redirects to something that is not a URL".to_owned())?;
