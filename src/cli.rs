@@ -208,8 +208,8 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         Verb::Stage(args) => stage::run(&args),
         Verb::Carry(args) => one_thread(carry::run(&args)),
         Verb::Man { dir } => manual::pages(dir.as_deref()),
-        // With `--help` only; else it was taken before.
-        Verb::Gateway { .. } => Ok(()),
+        // Where it comes first it was taken before.
+        Verb::Gateway { .. } => Err(Failure::Usage("the gateway's own verbs take no flags before them".into())),
     }
 }
 

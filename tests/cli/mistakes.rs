@@ -101,6 +101,8 @@ fn what_is_in_the_way_to_the_service_is_told_apart() {
     assert_eq!(world.run(&["agent", "list", "--url", &below], &[]).code, Some(0), "the API's own URL is as good");
     let alone = world.run(&["config", "check", "-o", "json"], &[]);
     assert!(alone.code == Some(2) && alone.stderr.contains("--output means nothing"), "{alone:?}");
+    let late = world.run(&["--url", "http://127.0.0.1:1", "gateway"], &[]);
+    assert!(late.code == Some(2) && late.stderr.contains("no flags before"), "{late:?}");
 }
 
 #[test]
