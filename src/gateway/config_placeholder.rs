@@ -128,7 +128,7 @@ fn placeholder(text: &str) -> Option<Placeholder<'_>> {
         None => (false, rule),
     };
     let rule = match rule.split_at_checked(1) {
-        None if !empty_is_none => Rule::Plain,
+        None if rule.is_empty() && !empty_is_none => Rule::Plain,
         Some(("-", default)) => Rule::Default(default),
         Some(("?", _)) => Rule::Required,
         Some(("+", other)) => Rule::Instead(other),
@@ -246,6 +246,7 @@ mod tests {
             ("${KEY:=x}", true),
             ("${KEY:}", true),
             ("${KEY^^}", true),
+            ("${KEYé}", true),
             ("${5}", true),
             ("$key", true),
             ("{{ env.KEY }}", true),
