@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::users::Uids;
 use crate::domain::InstallationId;
 
-/// What a [`ProcessRuntime`] runs, and where.
+/// What a [`ProcessRuntime`](super::ProcessRuntime) runs, and where.
 #[derive(Debug, Clone)]
 pub struct ProcessOptions {
     /// Only processes of this installation are seen or touched.
