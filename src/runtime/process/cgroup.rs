@@ -15,10 +15,15 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, access, getxattr};
 
 use crate::domain::{AgentId, InstallationId, Timestamp};
+
+/// For a group to be empty whose processes were killed.
+const EMPTY_WITHIN: Duration = Duration::from_secs(2);
+const EMPTY_LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
@@ -164,6 +169,18 @@ impl Cgroup {
     /// Refused by the kernel as long as it has processes; then the next service does it.
     pub(super) fn remove(&self) {
         let _ = fs::remove_dir(&self.path);
+    }
+
+    /// The same for one whose processes were killed a moment ago: on a busy machine the kernel needs a while to take back what
+    /// they had.
+    pub(super) fn remove_soon(&self) {
+        let patience = Instant::now() + EMPTY_WITHIN;
+        while let Err(error) = fs::remove_dir(&self.path) {
+            if error.kind() != io::ErrorKind::ResourceBusy || Instant::now() >= patience {
+                return;
+            }
+            std::thread::sleep(EMPTY_LOOK);
+        }
     }
 }
 

@@ -121,7 +121,7 @@ impl LiveRun {
         if !*cleared {
             self.kill_strays()?;
             if let Some(cgroup) = &self.own.cgroup {
-                cgroup.remove();
+                cgroup.remove_soon();
             }
             *cleared = true;
         }
