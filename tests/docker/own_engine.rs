@@ -15,7 +15,7 @@ use bollard::query_parameters::ImportImageOptions;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::{StreamExt, TryStreamExt};
 use tempfile::TempDir;
-use zeroone::runtime::docker::Reach;
+use zeroone::runtime::docker::{Isolation, Reach};
 
 use crate::world::World;
 
@@ -112,7 +112,13 @@ impl OwnEngine {
 
     /// A world on this engine, with the real ZeroClaw as its image.
     pub(crate) fn world(&self) -> World {
-        let mut world = World::on(self.docker().unwrap(), self.host(), self.image.into(), self.network.machine());
+        let mut world = World::on(
+            self.docker().unwrap(),
+            self.host(),
+            self.image.into(),
+            self.network.machine(),
+            Isolation::Bridge,
+        );
         (world.zeroclaw, world.channels) = (self.image, self.channels);
         // Not in a network of ours, but led there.
         world.options.reach = Reach::Container;

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::auth::DockerCredentials;
-use bollard::query_parameters::{CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptions};
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder,
+};
 use futures_util::StreamExt;
 
 /// The argument that makes this program a stand-in.
@@ -216,9 +218,16 @@ impl Image {
             .build();
         let archive = bollard::body_full(archive(&std::env::current_exe().unwrap()).into());
         let mut import = std::pin::pin!(docker.create_image(Some(options), Some(archive), None::<DockerCredentials>));
+        let mut id = None;
         while let Some(step) = import.next().await {
             let step = step.unwrap();
             assert!(step.error_detail.is_none(), "{step:?}");
+            id = step.status.or(id);
+        }
+        // Podman names an imported image, but leaves its tag out.
+        if docker.inspect_image(&self.name()).await.is_err() {
+            let options = TagImageOptionsBuilder::default().repo(&self.repository).tag(&self.tag).build();
+            docker.tag_image(id.expect("the import told no id").trim(), Some(options)).await.unwrap();
         }
     }
 }
@@ -231,7 +240,8 @@ pub(crate) async fn remove_unused(docker: &Docker) {
     let all = ListImagesOptionsBuilder::default().filters(&filter).build();
     let images = docker.list_images(Some(all)).await.unwrap_or_default();
     for image in images.into_iter().flat_map(|image| image.repo_tags) {
-        let Some((repository, _)) = image.split_once(':') else { continue };
+        // Podman puts the registry in front of which it would be.
+        let Some((repository, _)) = image.trim_start_matches("docker.io/library/").split_once(':') else { continue };
         let lock = lock_of(repository);
         if lock.try_lock().is_ok() {
             let _ = docker.remove_image(&image, None::<RemoveImageOptions>, None::<DockerCredentials>).await;

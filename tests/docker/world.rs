@@ -17,7 +17,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use zeroone::domain::{AgentId, HostPort, InstallationId, Secret, Slug, Software};
-use zeroone::runtime::docker::{DockerOptions, DockerRuntime};
+use zeroone::runtime::docker::{DockerOptions, DockerRuntime, Isolation, Subnets};
 use zeroone::runtime::{
     ContainerRuntime, ImageChoice, InstanceKey, InstanceSpec, InstanceState, LogQuery, ObservedInstance, Run,
     RuntimeError, RuntimeResult, StagedFile,
@@ -53,14 +53,26 @@ impl World {
         // An engine that was started for the first time shows no gateway: it is the first address.
         let first = || range.subnet?.parse::<ipnet::Ipv4Net>().ok()?.hosts().next();
         let gateway = range.gateway.and_then(|gateway| gateway.parse().ok()).or_else(first).unwrap();
-        Self::on(docker, host(), image, gateway)
+        let isolation = if is_podman(&docker).await {
+            // The only one that it has.
+            Isolation::PerAgent { joined: vec![], subnets: Subnets::parse("10.98.0.0/16").unwrap() }
+        } else {
+            Isolation::Bridge
+        };
+        Self::on(docker, host(), image, gateway, isolation)
     }
 
     /// A world on this engine.
-    pub(crate) fn on(docker: Docker, host: String, image: String, host_gateway: Ipv4Addr) -> Self {
+    pub(crate) fn on(
+        docker: Docker,
+        host: String,
+        image: String,
+        host_gateway: Ipv4Addr,
+        isolation: Isolation,
+    ) -> Self {
         let installation = InstallationId::new();
         let network = format!("zeroone-test-{installation}");
-        let options = DockerOptions { image, network, host, ..DockerOptions::new(installation) };
+        let options = DockerOptions { image, network, host, isolation, ..DockerOptions::new(installation) };
         let runtime = DockerRuntime::new(options.clone()).unwrap();
         Self {
             docker,
@@ -257,6 +269,12 @@ pub(crate) async fn answers(at: std::net::SocketAddr) -> bool {
 
 pub(crate) async fn answers_soon(at: std::net::SocketAddr) {
     until("an answer", async || answers(at).await.then_some(())).await;
+}
+
+/// Whether it is Podman that speaks Docker's API.
+async fn is_podman(docker: &Docker) -> bool {
+    let components = docker.version().await.unwrap().components.unwrap_or_default();
+    components.iter().any(|component| component.name == "Podman Engine")
 }
 
 pub(crate) fn engine_answers() -> bool {
