@@ -12,9 +12,11 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::auth::DockerCredentials;
 use bollard::query_parameters::{
-    CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder,
+    BuildImageOptionsBuilder, CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptions,
 };
 use futures_util::StreamExt;
+
+use crate::world::is_podman;
 
 /// The argument that makes this program a stand-in.
 pub(crate) const WORD: &str = "standin";
@@ -204,30 +206,52 @@ impl Image {
     }
 
     async fn make(&self, docker: &Docker) {
+        let changes = [
+            format!(r#"ENTRYPOINT ["/standin", "{WORD}"]"#),
+            r#"CMD ["gateway"]"#.into(),
+            "LABEL org.opencontainers.image.version=0.1.7".into(),
+            "LABEL zeroone.profile=0.1".into(),
+            format!("LABEL {LABEL}"),
+        ];
+        let root = archive(&std::env::current_exe().unwrap());
+        if is_podman(docker).await {
+            self.build(docker, &changes.join("\n"), &root).await;
+        } else {
+            self.import(docker, changes.into(), root).await;
+        }
+    }
+
+    async fn import(&self, docker: &Docker, changes: Vec<String>, root: Vec<u8>) {
         let options = CreateImageOptionsBuilder::default()
             .from_src("-")
             .repo(&self.repository)
             .tag(&self.tag)
-            .changes(vec![
-                format!(r#"ENTRYPOINT ["/standin", "{WORD}"]"#),
-                r#"CMD ["gateway"]"#.into(),
-                "LABEL org.opencontainers.image.version=0.1.7".into(),
-                "LABEL zeroone.profile=0.1".into(),
-                format!("LABEL {LABEL}"),
-            ])
+            .changes(changes)
             .build();
-        let archive = bollard::body_full(archive(&std::env::current_exe().unwrap()).into());
-        let mut import = std::pin::pin!(docker.create_image(Some(options), Some(archive), None::<DockerCredentials>));
-        let mut id = None;
+        let root = bollard::body_full(root.into());
+        let mut import = std::pin::pin!(docker.create_image(Some(options), Some(root), None::<DockerCredentials>));
         while let Some(step) = import.next().await {
             let step = step.unwrap();
             assert!(step.error_detail.is_none(), "{step:?}");
-            id = step.status.or(id);
         }
-        // Podman names an imported image, but leaves its tag out.
-        if docker.inspect_image(&self.name()).await.is_err() {
-            let options = TagImageOptionsBuilder::default().repo(&self.repository).tag(&self.tag).build();
-            docker.tag_image(id.expect("the import told no id").trim(), Some(options)).await.unwrap();
+    }
+
+    /// Podman takes all changes of an import for one, and leaves the tag out.
+    async fn build(&self, docker: &Docker, changes: &str, root: &[u8]) {
+        let file = format!("FROM scratch\nADD root.tar /\n{changes}\n");
+        let mut context = tar::Builder::new(Vec::new());
+        for (name, content) in [("Dockerfile", file.as_bytes()), ("root.tar", root)] {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o644);
+            header.set_size(content.len() as u64);
+            context.append_data(&mut header, name, content).unwrap();
+        }
+        let context = bollard::body_full(context.into_inner().unwrap().into());
+        let options = BuildImageOptionsBuilder::default().t(&self.name()).build();
+        let mut build = std::pin::pin!(docker.build_image(options, None, Some(context)));
+        while let Some(step) = build.next().await {
+            let step = step.unwrap();
+            assert!(step.error_detail.is_none(), "{step:?}");
         }
     }
 }

@@ -272,7 +272,7 @@ pub(crate) async fn answers_soon(at: std::net::SocketAddr) {
 }
 
 /// Whether it is Podman that speaks Docker's API.
-async fn is_podman(docker: &Docker) -> bool {
+pub(crate) async fn is_podman(docker: &Docker) -> bool {
     let components = docker.version().await.unwrap().components.unwrap_or_default();
     components.iter().any(|component| component.name == "Podman Engine")
 }
