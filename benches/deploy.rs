@@ -38,7 +38,7 @@ fn image() -> String {
 
 /// How its version behaves, by its tag.
 fn profile() -> Profile {
-    ImageClues { reference: &image(), ..ImageClues::default() }.probable().expect("a tag that is a version").profile
+    ImageClues::new(&image()).probable().expect("a tag that is a version").profile
 }
 const RUNS: usize = 10;
 /// The goals of the project: ours over bare, at the median.
@@ -152,5 +152,5 @@ fn line(what: &str, mut times: Vec<Duration>) -> f64 {
 /// The agent that both deploy, and what belongs to it.
 fn agent() -> (AgentId, AgentSpec, Credentials) {
     let spec = AgentSpec::new("Bench", Provider::Openai, "none");
-    (AgentId::new(), spec, Credentials { api_key: Some("sk-bench".into()), ..Credentials::default() })
+    (AgentId::new(), spec, Credentials::default().with_api_key("sk-bench"))
 }

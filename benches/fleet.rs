@@ -51,7 +51,7 @@ async fn measure(path: &Path) {
 
     let fakes = fakes();
     let plane = start(path, &fakes).await;
-    let user = NewUser { email: "fleet@example.com".into(), plan: Plan::Enterprise, limits: None };
+    let user = NewUser::new("fleet@example.com", Plan::Enterprise);
     let user = plane.create_user(user).await.expect("a new store takes a user").id;
     let before = resident_kib();
     let began = Instant::now();
@@ -77,12 +77,12 @@ async fn measure(path: &Path) {
 fn fakes() -> Fakes {
     let fakes = Fakes::with_clock(1, Clock::System);
     fakes.engine().set_behavior(GatewayBehavior::instant());
-    fakes.engine().set_pace(Pace { half_call: Duration::ZERO });
+    fakes.engine().set_pace(Pace::new(Duration::ZERO));
     fakes
 }
 
 async fn start(path: &Path, fakes: &Fakes) -> ControlPlane {
-    let store = Store::open(path, StoreOptions { installation: fakes.installation(), ..StoreOptions::default() });
+    let store = Store::open(path, StoreOptions::default().with_installation(fakes.installation()));
     ControlPlane::builder(store.expect("the store opens"), vault(), fakes.runtime())
         .gateway(fakes.gateway())
         .clock(fakes.clock())
@@ -97,25 +97,12 @@ async fn fill(fakes: &Fakes) {
     for (n, port) in HostPort::all().take(AGENTS).enumerate() {
         let new = new_agent(&format!("Agent {n}"));
         let key = InstanceKey { agent: new.id, slug: zeroone::domain::Slug::suggest(&new.spec.name) };
-        let spec = InstanceSpec {
-            key: key.clone(),
-            generation: 1,
-            command: Profile::Embedded.command(&new.credentials),
-            env: Profile::Embedded.env(&new.spec, &new.credentials, runtime.caps().host.unwrap_or("localhost"), 120),
-            files: workspace::files(
-                Profile::Embedded,
-                &new.spec,
-                &new.credentials,
-                &Staging { host: runtime.caps().host.unwrap_or("localhost"), token_hash: None, answer_secs: 120 },
-            ),
-            image: None,
-            port: Some(port),
-            cpu: 1.0,
-            memory_mb: 128,
-            own_network: false,
-            host_name: None,
-            origin: None,
-        };
+        let host = runtime.caps().host.unwrap_or("localhost");
+        let staging = Staging::new(host, 120);
+        let spec = InstanceSpec::new(key.clone(), Profile::Embedded.command(&new.credentials), Plan::Pro.limits())
+            .with_env(Profile::Embedded.env(&new.spec, &new.credentials, host, 120))
+            .with_files(workspace::files(Profile::Embedded, &new.spec, &new.credentials, &staging))
+            .with_port(port);
         runtime.ensure_created(&spec).await.expect("a fake engine creates");
         runtime.start(&key).await.expect("a fake engine starts");
     }
@@ -150,7 +137,7 @@ async fn page_p50(plane: &ControlPlane, user: UserId) -> Duration {
     let at = listener.local_addr().expect("it has one");
     let closing = CancellationToken::new();
     let pages = zeroone::console::router();
-    let options = HttpOptions { rate_limit: None, closing: closing.clone(), pages, ..HttpOptions::default() };
+    let options = HttpOptions::default().with_rate_limit(None).with_closing(closing.clone()).with_pages(pages);
     let app = router(plane.clone(), options);
     let server = tokio::spawn(serve(listener, app, closing.clone(), ServeOptions::default()));
 

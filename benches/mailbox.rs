@@ -84,7 +84,7 @@ fn command(bencher: Bencher<'_, '_>, callers: usize) {
 async fn stopped_agent() -> AgentHandle {
     let fakes = Fakes::with_clock(1, Clock::System);
     let plane = testkit::start(&fakes, &FakeDisk::new(), Settings::default()).await.expect("it comes up");
-    let user = NewUser { email: "ada@example.com".into(), plan: Plan::Free, limits: None };
+    let user = NewUser::new("ada@example.com", Plan::Free);
     let user = plane.create_user(user).await.expect("a new store takes a user").id;
     let agent = plane.create_agent(user, new_agent("Ada")).await.expect("a first agent");
     agent.stop().await.expect("it follows");

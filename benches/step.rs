@@ -10,7 +10,7 @@ use divan::counter::ItemsCount;
 use zeroone::control::RestartPolicy;
 use zeroone::domain::{Exit, RunId, Timestamp};
 use zeroone::internal::lifecycle::{
-    AgentState, Context, Event, InstanceRef, Job, Observation, Outcome, Phase, Step, Timing, Transition, step,
+    AgentState, Context, Event, InstanceRef, Job, Observation, Outcome, Phase, Step, Timing, Transition, restarts, step,
 };
 
 fn main() {
@@ -21,11 +21,12 @@ fn main() {
 fn life_in(phase: Phase) -> AgentState {
     let mut state = AgentState::new();
     for _ in 0..4 {
-        state.restarts.died(now(), &RestartPolicy::default(), 7);
+        restarts(&mut state).died(now(), &RestartPolicy::default(), 7);
     }
-    state.restarts.running(now());
-    state.instance = Some(Arc::new(InstanceRef { engine_id: "0123456789abcdef".into(), run_id: Some(run_id("b1")) }));
-    AgentState { phase, attempt: 3, revision: 10, ..state }
+    restarts(&mut state).running(now());
+    state.instance = Some(Arc::new(InstanceRef::new("0123456789abcdef", run_id("b1"))));
+    (state.phase, state.attempt, state.revision) = (phase, 3, 10);
+    state
 }
 
 fn run_id(name: &str) -> RunId {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use zeroone::domain::{AgentId, AgentSpec, HostPort, Provider, Secret, Slug, Status, Timestamp, UserId};
-use zeroone::internal::lifecycle::AgentState;
 use zeroone::store::{AgentRecord, Batch, LogEntry, Store, StoreOptions};
 use zeroone::vault::{Binding, MasterKey, MasterKeySource, Sealed, Vault};
+use zeroone::view::{Cause, Code};
 
 const WRITERS: u16 = 64;
 const SPAN: Duration = Duration::from_secs(5);
@@ -74,7 +74,7 @@ async fn keep_writing(store: Store, mut agent: AgentRecord, began: Instant) -> V
     while began.elapsed() < SPAN {
         agent.state.revision += 1;
         let sent = Instant::now();
-        store.commit(Batch::update_agent(&agent, Some(&entry(agent.state.revision)))).await.expect("a commit");
+        store.commit(Batch::update_agent(&agent, Some(&entry(&agent)))).await.expect("a commit");
         latencies.push(sent.elapsed());
     }
     latencies
@@ -97,7 +97,8 @@ async fn fill(store: &Store, agents: u16, sealed: &Sealed) {
     let mut creates = tokio::task::JoinSet::new();
     for n in 0..agents {
         let port = HostPort::try_from(HostPort::RANGE.start() + n).expect("fewer agents than ports");
-        let batch = Batch::create_agent(&agent(n, sealed), Some(port), &entry(1), None);
+        let agent = agent(n, sealed);
+        let batch = Batch::create_agent(&agent, Some(port), &entry(&agent), None);
         let store = store.clone();
         creates.spawn(async move { store.commit(batch).await });
         while creates.len() >= usize::from(WRITERS) * 4 {
@@ -116,37 +117,17 @@ fn agent(n: u16, sealed: &Sealed) -> AgentRecord {
     spec.user_name = Some("Ada".into());
     spec.timezone = "Europe/Zurich".into();
     spec.communication_style = Some("Short and plain; asks when in doubt. ".repeat(10));
-    AgentRecord {
-        id: AgentId::from_bytes(id),
-        user: UserId::from_bytes([1; 16]),
-        slug: Slug::parse(&format!("agent-{n}")).expect("a slug"),
-        created_at: Timestamp::UNIX_EPOCH,
-        updated_at: Timestamp::UNIX_EPOCH,
-        spec: Arc::new(spec),
-        api_key: Some(sealed.clone()),
-        channels: Some(sealed.clone()),
-        channel_kinds: Vec::new(),
-        retired: None,
-        token: Some(sealed.clone()),
-        software: None,
-        upgrade: None,
-        untold: false,
-        state: AgentState::new(),
-    }
+    let slug = Slug::parse(&format!("agent-{n}")).expect("a slug");
+    let (id, user) = (AgentId::from_bytes(id), UserId::from_bytes([1; 16]));
+    let mut record = AgentRecord::new(id, user, slug, Timestamp::UNIX_EPOCH, Arc::new(spec));
+    record.api_key = Some(sealed.clone());
+    record.channels = Some(sealed.clone());
+    record.token = Some(sealed.clone());
+    record
 }
 
-fn entry(seq: u64) -> LogEntry {
-    LogEntry {
-        seq,
-        time: Timestamp::UNIX_EPOCH,
-        from: Status::Starting,
-        to: Status::Running,
-        cause: "paired".into(),
-        attempt: seq,
-        detail: None,
-        root: None,
-        exit_code: None,
-    }
+fn entry(agent: &AgentRecord) -> LogEntry {
+    LogEntry::new(Status::Starting, agent, &Cause::new(Code::Paired))
 }
 
 fn sealed() -> Sealed {

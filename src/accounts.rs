@@ -63,6 +63,7 @@ impl Key {
 
 /// Who is calling, and what they may do.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Caller {
     /// Whose agents and keys the call is about.
     pub user: UserId,
@@ -79,6 +80,7 @@ pub struct Caller {
 
 /// Why a presented key is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Refused {
     /// There is no such key, or it has expired.
     Unknown,

@@ -12,6 +12,7 @@ use crate::domain::{Timestamp, elapsed};
 
 /// How patient to be. All of it is configuration (`[restart]`).
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct RestartPolicy {
     /// Restarts allowed within `window`; one more ends the series.
     pub max_restarts: u32,
@@ -29,6 +30,19 @@ pub struct RestartPolicy {
     pub rest: Duration,
     /// The longest rest.
     pub max_rest: Duration,
+}
+
+impl RestartPolicy {
+    setters! {
+        with_max_restarts(max_restarts: u32);
+        with_window(window: Duration);
+        with_max_failed_starts(max_failed_starts: u32);
+        with_base_delay(base_delay: Duration);
+        with_max_delay(max_delay: Duration);
+        with_stable_after(stable_after: Duration);
+        with_rest(rest: Duration);
+        with_max_rest(max_rest: Duration);
+    }
 }
 
 impl Default for RestartPolicy {

@@ -24,6 +24,7 @@ pub use recoveries::{BOUNDS, Recoveries, Recovery};
 /// What brought it about: few enough to count by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Kind {
     /// The instance ended by itself, or by a signal.
     Exit,
@@ -144,6 +145,7 @@ impl State {
 /// One incident. The times are in order; those of start, health and pairing belong to the last attempt, and a step that
 /// an attempt did not need, such as the start of what was restarted from outside, has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Incident {
     /// Of the entry that it was found with; grows along an agent's incidents.
     pub seq: u64,

@@ -48,6 +48,9 @@
 
 #![deny(missing_docs)]
 
+#[macro_use]
+mod setters;
+
 pub mod accounts;
 mod actor;
 pub mod audit;
@@ -87,7 +90,13 @@ pub mod zeroclaw;
 #[doc(hidden)]
 pub mod internal {
     pub mod lifecycle {
+        pub use crate::backoff::Restarts;
         pub use crate::lifecycle::*;
+
+        /// The history of restarts, for states with a past.
+        pub const fn restarts(state: &mut AgentState) -> &mut Restarts {
+            &mut state.restarts
+        }
     }
 }
 

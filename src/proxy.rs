@@ -39,6 +39,7 @@ use crate::zeroclaw::client::expect::Expectations;
 
 /// How the data path behaves. All of it is configuration.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ProxyOptions {
     /// Requests, streams and WebSockets that may be open to one agent.
     pub per_agent: usize,
@@ -52,6 +53,17 @@ pub struct ProxyOptions {
     pub answer_within: Duration,
     /// How much of one answer, or of a WebSocket in each direction, goes on in a second; `None` for as much as its reader takes.
     pub bytes_per_sec: Option<NonZeroU32>,
+}
+
+impl ProxyOptions {
+    setters! {
+        with_per_agent(per_agent: usize);
+        with_per_user(per_user: usize);
+        with_idle(idle: Duration);
+        with_max_body(max_body: u64);
+        with_answer_within(answer_within: Duration);
+        with_bytes_per_sec(bytes_per_sec: impl Into<Option<NonZeroU32>> => bytes_per_sec.into());
+    }
 }
 
 impl Default for ProxyOptions {

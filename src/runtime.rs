@@ -8,175 +8,34 @@
 
 #[cfg(any(feature = "docker", feature = "kubernetes"))]
 pub mod archive;
+mod caps;
 #[cfg(feature = "docker")]
 pub mod docker;
 pub mod fault;
+mod instance;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod lease;
 #[cfg(any(feature = "docker", feature = "kubernetes", feature = "process"))]
 mod lines;
+mod output;
 #[cfg(feature = "process")]
 pub mod process;
+mod usage;
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use futures_util::future::BoxFuture;
 pub use futures_util::stream::BoxStream;
-use serde::{Deserialize, Serialize};
 
+pub use self::caps::{Caps, NetworkIsolation};
+pub use self::instance::{InstanceKey, InstanceSpec, InstanceState, ObservedInstance, Run, Wait};
 pub use self::lease::{LeaseAnswer, LeasePurpose, LeaseRecord, LeaseRequest};
-use crate::domain::{AgentId, HostPort, ImageRef, Origin, Secret, Slug, Software, Timestamp};
+pub use self::output::{LogCursor, LogLine, LogQuery, LogStream};
+pub use self::usage::Usage;
+use crate::domain::{AgentId, HostPort, Origin, Software};
 pub use crate::domain::{Exit, RunId, StagedFile};
-
-/// The name of an agent's instance: ours, known before it exists, never an engine's id.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct InstanceKey {
-    /// Whose it is. At most one instance of it exists.
-    pub agent: AgentId,
-    /// The readable part of the name on the engine. It never changes.
-    pub slug: Slug,
-}
-
-/// An instance as it should be. Two equal specs mean the same instance; [`InstanceSpec::hash`] tells them apart.
-#[derive(Debug, Clone)]
-pub struct InstanceSpec {
-    /// Which instance; not part of the hash.
-    pub key: InstanceKey,
-    /// The agent's generation, for the ownership label; not part of the hash.
-    pub generation: u64,
-    /// Arguments after the program, e.g. `gateway`.
-    pub command: Vec<String>,
-    /// Environment of the instance. May hold the model's API key, so the values cannot be printed.
-    pub env: Vec<(String, Secret<String>)>,
-    /// Staged into a new instance before its first start.
-    pub files: Vec<StagedFile>,
-    /// Where its gateway is published on the host; none where the engine gives addresses of its own ([`Caps::host_ports`]).
-    pub port: Option<HostPort>,
-    /// What it is made from; `None` for what the runtime is set up with. Not part of the hash: see
-    /// [`ContainerRuntime::ensure_created`].
-    pub image: Option<ImageRef>,
-    /// Most that it may use, in cores, e.g. 0.5.
-    pub cpu: f64,
-    /// Most that it may use, in MiB.
-    pub memory_mb: u32,
-    /// In a network of its own, also where instances share one; not part of the hash.
-    pub own_network: bool,
-    /// Public host name, for a reverse proxy's labels.
-    pub host_name: Option<String>,
-    /// Kept with the instance for those who lost their records; not part of the hash.
-    pub origin: Option<Arc<Origin>>,
-}
-
-impl InstanceSpec {
-    /// A digest of all that only a newly created instance can take on: command, environment, port, limits, host name.
-    /// Files are not part of it: they can be staged again.
-    pub fn hash(&self) -> String {
-        use sha2::{Digest, Sha256};
-        let mut digest = Sha256::new();
-        let mut field = |text: &str| {
-            digest.update((text.len() as u64).to_le_bytes());
-            digest.update(text.as_bytes());
-        };
-        for argument in &self.command {
-            field(argument);
-        }
-        for (name, value) in &self.env {
-            field(name);
-            field(value.expose());
-        }
-        for text in [
-            self.port.map_or_else(String::new, |port| port.to_string()),
-            self.cpu.to_string(),
-            self.memory_mb.to_string(),
-            self.host_name.clone().unwrap_or_default(),
-        ] {
-            field(&text);
-        }
-        data_encoding::HEXLOWER.encode(&digest.finalize()[..16])
-    }
-}
-
-/// What the engine shows of an instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObservedInstance {
-    /// Which instance.
-    pub key: InstanceKey,
-    /// What it did when the engine was asked.
-    pub state: InstanceState,
-    /// The engine's own id, for people: a container id, a pid.
-    pub engine_id: String,
-    /// Hash of the spec it was created from.
-    pub spec_hash: String,
-    /// How its last run that is over ended: for an engine that starts another one at once. `None` where nobody can tell.
-    pub died: Option<Exit>,
-    /// Set by [`ContainerRuntime::ensure_created`] when that very call created it and so staged its files.
-    pub created_now: bool,
-    /// Set by the same call when it also made the place of its data, because there was none. Where the agent had data
-    /// before, it was lost.
-    pub data_created_now: bool,
-}
-
-/// What an instance does, as its engine shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum InstanceState {
-    /// Exists and shows no run: it was never started, or its last run is forgotten ([`Caps::keeps_ended_runs`]).
-    Created,
-    /// Was started, and the engine is not done with it: it looks for a place, fetches the image, attaches the data. That may
-    /// take minutes, and nobody has to do anything.
-    Starting(Wait),
-    /// Its processes run. Whether its gateway answers has to be asked there.
-    Running(Run),
-    /// Alive but not scheduled: a paused container, a stopped process.
-    Paused(Run),
-    /// It was asked to end, by whomever, and has not ended yet.
-    Ending(Run),
-    /// Its last run is over; how it ended is known as far as the engine tells.
-    Exited(Exit),
-    /// The engine has lost the machine that it runs on: whether it runs is unknown. Another one must not be started for it,
-    /// however long that takes.
-    Unreachable(Run),
-}
-
-/// What an engine is busy with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wait {
-    /// When the wait began, by the engine's clock.
-    pub since: Timestamp,
-    /// For people, e.g. `0/3 nodes are available: insufficient memory`.
-    pub why: Arc<str>,
-    /// It tries and fails, and will until something is changed: an image that does not exist.
-    pub stuck: bool,
-}
-
-/// A run of an instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Run {
-    /// Another one for each run: what was seen of one run is never taken for another.
-    pub run_id: RunId,
-    /// By the engine's clock; log lines of this run are not older.
-    pub started_at: Timestamp,
-    /// Where its gateway listens, as seen from the control plane.
-    pub endpoint: SocketAddr,
-}
-
-impl ObservedInstance {
-    /// The run, where it is [`InstanceState::Running`]; paused and ending ones are none.
-    pub const fn run(&self) -> Option<&Run> {
-        match &self.state {
-            InstanceState::Running(run) => Some(run),
-            InstanceState::Created
-            | InstanceState::Starting(_)
-            | InstanceState::Paused(_)
-            | InstanceState::Ending(_)
-            | InstanceState::Exited(_)
-            | InstanceState::Unreachable(_) => None,
-        }
-    }
-}
 
 /// A wake-up from [`ContainerRuntime::watch`]: look again, here or everywhere. It carries no state on purpose.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,6 +48,7 @@ pub enum Resync {
 
 /// A call whose longest time is asked for, see [`ContainerRuntime::longest`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RuntimeCall {
     /// [`ContainerRuntime::prepare`].
     Prepare,
@@ -220,124 +80,9 @@ pub enum DataPolicy {
     Remove,
 }
 
-/// Where an instance wrote a line to. See [`Caps::splits_output`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogStream {
-    /// Standard output; all output where the engine does not tell them apart.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-/// A place in an instance's output, right behind a line. Opaque: only the runtime that gave it out can read it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct LogCursor(pub Arc<str>);
-
-/// One whole line of an instance's output, without its line break, at most [`LogLine::MAX`] bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogLine {
-    /// For people; clocks are set back and lines without a time of their own have that of another. What to go on from is
-    /// the cursor.
-    pub time: Timestamp,
-    /// The place right behind this line.
-    pub cursor: LogCursor,
-    /// Where it was written to.
-    pub stream: LogStream,
-    /// The line; bytes that are not UTF-8 are replaced.
-    pub text: String,
-}
-
-impl LogLine {
-    /// Longer lines are cut here: a line without an end must not fill the memory.
-    pub const MAX: usize = 16 * 1024;
-}
-
-/// Which log lines are wanted.
-#[derive(Debug, Clone, Default)]
-pub struct LogQuery {
-    /// Only lines of this run.
-    pub run_id: Option<RunId>,
-    /// Only lines at or after this time, exact to the nanosecond.
-    pub since: Option<Timestamp>,
-    /// Only lines behind this place. One that cannot be read is as if it were not there.
-    pub after: Option<LogCursor>,
-    /// Only the last so many lines; `None` for all that is kept.
-    pub tail: Option<usize>,
-    /// Go on with new lines. The stream ends when the run ends.
-    pub follow: bool,
-}
-
-/// What an instance uses now, as far as the engine can tell.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Usage {
-    /// Percent of one core since the sample before; 0 in the first one.
-    pub cpu_percent: f64,
-    /// MiB in use, without the file cache that the kernel would give up first.
-    pub memory_mb: f64,
-    /// MiB that it may use; `None` where the engine tells none.
-    pub memory_limit_mb: Option<f64>,
-    /// Processes and threads; `None` where the engine does not count them.
-    pub pids: Option<u64>,
-    /// Bytes received in this run; `None` where the engine does not count them.
-    pub network_rx_bytes: Option<u64>,
-    /// Bytes sent in this run; `None` where the engine does not count them.
-    pub network_tx_bytes: Option<u64>,
-    /// When it was measured.
-    pub at: Timestamp,
-}
-
-/// What an engine can promise, shown to operators.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Caps {
-    /// `docker`, `kubernetes`, `process`, or a test's own.
-    pub name: &'static str,
-    /// Each instance takes a port of the host. Where not, there may be more agents than ports.
-    pub host_ports: bool,
-    /// [`InstanceSpec::cpu`] is a limit that holds, not a wish.
-    pub enforces_cpu: bool,
-    /// [`InstanceSpec::memory_mb`] is a limit that holds, not a wish.
-    pub enforces_memory: bool,
-    /// What keeps instances from each other's network.
-    pub isolates_network: NetworkIsolation,
-    /// An instance that is held without having ended shows as [`InstanceState::Paused`].
-    pub sees_pauses: bool,
-    /// What is written to stdout and to stderr is told apart.
-    pub splits_output: bool,
-    /// Output and exit code of a run are there after its end, until the instance is removed.
-    pub keeps_ended_runs: bool,
-    /// A kill does not wait for a stop that gives the instance its grace.
-    pub kills_while_stopping: bool,
-    /// Files that are staged are in the data when the next run begins, not before.
-    pub stages_at_start: bool,
-    /// It can tell what an instance uses.
-    pub measures_usage: bool,
-    /// Data can be read and written beside the instance, see [`ContainerRuntime::read_data`].
-    pub carries_data: bool,
-    /// What keeps an instance from the rest of the machine, by name.
-    pub walls: Vec<&'static str>,
-    /// Walls that the engine knows and that do not stand here, each with the reason.
-    pub missing_walls: BTreeMap<&'static str, String>,
-    /// The host name or address by which an instance reaches this machine, if it does.
-    pub host: Option<&'static str>,
-}
-
-/// What keeps instances from each other's network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NetworkIsolation {
-    /// Each has a network of its own.
-    Own,
-    /// A policy says so, which somebody else enforces or not.
-    ByPolicy,
-    /// Nothing does.
-    None,
-}
-
 /// Why a call could not be done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RuntimeError {
     /// There is no such instance, or no such image where none is fetched.
     #[error("no such instance")]
@@ -373,6 +118,7 @@ pub type RuntimeResult<T> = Result<T, RuntimeError>;
 
 /// Which image is meant.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub enum ImageChoice<'a> {
     /// What the runtime is set up with.
     Default,

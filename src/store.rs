@@ -66,6 +66,7 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct StoreOptions {
     /// Entries kept of each agent's timeline: those whose sequence number is within this many of the newest.
     pub events_per_agent: u64,
@@ -85,6 +86,18 @@ pub struct StoreOptions {
     pub separate_as: Option<InstallationId>,
 }
 
+impl StoreOptions {
+    setters! {
+        with_events_per_agent(events_per_agent: u64);
+        with_event_log(event_log: EventLogBounds);
+        with_audit(audit: EventLogBounds);
+        with_check_integrity(check_integrity: bool);
+        with_installation(installation: InstallationId);
+        with_now(now: Timestamp);
+        with_separate_as(separate_as: impl Into<Option<InstallationId>> => separate_as.into());
+    }
+}
+
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
@@ -101,6 +114,7 @@ impl Default for StoreOptions {
 
 /// Numbers for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoreStats {
     /// Rows of each table.
     pub rows: Vec<(&'static str, u64)>,

@@ -37,6 +37,7 @@ pub const BYTES_PER_AGENT: usize = 25 * (16 + 60 * POINT) + 31 * (16 + 24 * POIN
 
 /// A ring: how long a point is, and how many make a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ring {
     /// A point for each minute, kept for a day.
     Minutes,
@@ -46,6 +47,7 @@ pub enum Ring {
 
 /// A minute or an hour of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
 pub struct Point {
     /// Percent of one core, on average; none where nothing was measured.
     pub cpu_percent: Option<f64>,

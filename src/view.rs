@@ -16,13 +16,14 @@ use tokio::sync::watch;
 
 pub use self::send_queue::{Held, SendQueue};
 use crate::domain::{AgentId, HostPort, Secret, Slug, Status, Timestamp, UserId};
-pub use crate::lifecycle::{AgentState, Cause, Code, Phase};
+pub use crate::lifecycle::{AfterStop, AgentState, Cause, Code, FailedModel, InstanceRef, Phase, RetryTarget, Step};
 use crate::runtime::Usage;
 use crate::store::AgentRecord;
 use crate::zeroclaw::client::ModelFailure;
 
 /// One agent at one moment.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct AgentView {
     /// As it is committed.
     pub record: AgentRecord,
@@ -41,6 +42,7 @@ impl AgentView {
 
 /// The way to a running agent's gateway.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Access {
     /// Where the gateway listens, as seen from the service.
     pub endpoint: SocketAddr,
@@ -52,6 +54,7 @@ pub struct Access {
 
 /// What is measured, not decided: kept in memory only.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Vitals {
     /// When the gateway last answered a health check.
     pub last_health_at: Option<Timestamp>,
@@ -96,6 +99,7 @@ struct Order {
 
 /// One page of a list.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Page {
     /// In the order of creation.
     pub agents: Vec<Arc<AgentView>>,

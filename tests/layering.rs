@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by layer, lowest first. A module may use those of lower layers.
 const LAYERS: [&[&str]; 9] = [
-    &["domain", "listen", "plain"],
+    &["domain", "listen", "plain", "setters"],
     &["backoff", "ledger"],
     &["lifecycle"],
     &["vault", "runtime"],

@@ -20,7 +20,7 @@ use bench::{Bench, pid, session, signal};
 use futures_util::stream::StreamExt;
 use rustix::process::Signal;
 use zeroone::runtime::fault::{Fault, FaultInjector as _};
-use zeroone::runtime::process::{ProcessFaultInjector, ProcessOptions, ProcessRuntime};
+use zeroone::runtime::process::{ProcessFaultInjector, ProcessRuntime};
 use zeroone::runtime::{
     ContainerRuntime, DataPolicy, Exit, InstanceSpec, InstanceState, LogQuery, Resync, Run, RuntimeError,
 };
@@ -55,7 +55,7 @@ async fn an_instance_outlives_the_service_even_one_that_died_before_it_wrote_any
     bench.runtime = ProcessRuntime::open(bench.options.clone()).unwrap();
     assert_eq!(seen.code, Some(137));
     assert_eq!(exited(&bench.runtime, &spec.key).await, seen);
-    let query = LogQuery { run_id: Some(run.run_id), ..LogQuery::default() };
+    let query = LogQuery::default().with_run_id(run.run_id);
     assert_eq!(texts(&bench.runtime, &spec.key, query).await, ["line 1", "line 2", "line 3"]);
 }
 
@@ -334,7 +334,7 @@ async fn a_program_that_cannot_be_run_is_named_and_leaves_no_trace() {
     let mut bench = Bench::new();
     let spec = bench.spec(&["count", "1"]);
     for program in [PathBuf::from("/nowhere/zeroclaw"), PathBuf::from("no-such-zeroclaw"), bench.options.root.clone()] {
-        let options = ProcessOptions { program: program.clone(), ..bench.options.clone() };
+        let options = bench.options.clone().with_program(program.clone());
         bench.runtime = ProcessRuntime::open(options).unwrap();
         let prepared = bench.runtime.prepare(&spec.key, Arc::new(|_| {})).await;
         assert!(matches!(prepared, Err(RuntimeError::Invalid(_))), "{prepared:?}");
@@ -379,7 +379,7 @@ async fn a_flood_of_output_is_bounded_and_its_newest_lines_are_whole() {
     let spec = bench.spec(&["flood", &LINES.to_string()]);
     bench.runtime.ensure_created(&spec).await.unwrap();
     let run = started(&bench.runtime, &spec.key).await;
-    let follow = LogQuery { run_id: Some(run.run_id.clone()), follow: true, ..LogQuery::default() };
+    let follow = LogQuery::default().with_run_id(run.run_id.clone()).with_follow(true);
     let mut stream = bench.runtime.logs(&spec.key, follow).await.unwrap();
     // A reader that cannot keep up misses lines, and never sees one twice, out of order, or in part.
     let (mut last, mut seen) = (0, 0_u64);
@@ -404,14 +404,14 @@ async fn a_flood_of_output_is_bounded_and_its_newest_lines_are_whole() {
     let numbers = kept[..kept.len() - 1].iter().map(|line| line.parse::<u64>().unwrap()).collect::<Vec<_>>();
     assert!(numbers.len() > 10_000 && numbers.last() == Some(&LINES));
     assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "no line of what is kept is missing");
-    let tail = LogQuery { tail: Some(2), ..LogQuery::default() };
+    let tail = LogQuery::default().with_tail(2);
     assert_eq!(texts(&bench.runtime, &spec.key, tail).await, [LINES.to_string(), "done".into()]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_beyond_the_plan_is_refused_and_an_abort_for_it_is_told_apart() {
     let bench = Bench::new();
-    let hog = InstanceSpec { memory_mb: 16, ..bench.spec(&["hog"]) };
+    let hog = bench.spec(&["hog"]).with_memory_mb(16);
     let out_of_memory = bench.spec(&["abort"]);
     for spec in [&hog, &out_of_memory] {
         bench.runtime.ensure_created(spec).await.unwrap();
@@ -419,10 +419,7 @@ async fn memory_beyond_the_plan_is_refused_and_an_abort_for_it_is_told_apart() {
     }
     let exit = exited(&bench.runtime, &hog.key).await;
     assert!(exit.code.is_some_and(|code| code != 0), "{exit:?}");
-    assert_eq!(
-        exited(&bench.runtime, &out_of_memory.key).await,
-        Exit { code: Some(134), oom: true, asked: false, reason: None }
-    );
+    assert_eq!(exited(&bench.runtime, &out_of_memory.key).await, Exit::with_code(134).with_oom(true));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use zeroone::domain::{Limits, Plan, Timestamp, UserId, UserStatus};
+use zeroone::domain::{Plan, Timestamp, UserId};
 use zeroone::store::{Batch, OpenError, Store, StoreOptions, UserRecord};
 
 #[path = "support/lines.rs"]
@@ -19,17 +19,10 @@ const WRITERS: u8 = 16;
 
 /// A user that carries a counter, so that each commit of a writer replaces the one before it.
 fn user(writer: u8, count: u32) -> UserRecord {
-    UserRecord {
-        id: UserId::from_bytes([writer; 16]),
-        email: format!("{writer}@example.org"),
-        plan: Plan::Enterprise,
-        limits: Some(Limits { max_agents: None, cpu: 1.0, memory_mb: count }),
-        created_at: Timestamp::UNIX_EPOCH,
-        status: UserStatus::Active,
-        administrator: false,
-        password: None,
-        identity: None,
-    }
+    let id = UserId::from_bytes([writer; 16]);
+    let mut user = UserRecord::new(id, format!("{writer}@example.org"), Plan::Enterprise, Timestamp::UNIX_EPOCH);
+    user.limits = Some(Plan::Enterprise.limits().with_memory_mb(count));
+    user
 }
 
 fn counts(users: &[UserRecord]) -> BTreeMap<u8, u32> {

@@ -57,12 +57,7 @@ impl Bare {
             ..ContainerCreateBody::default()
         };
         let (_, spec, credentials) = agent();
-        let files = workspace::files(
-            profile(),
-            &spec,
-            &credentials,
-            &Staging { host: "host.docker.internal", token_hash: None, answer_secs: 120 },
-        );
+        let files = workspace::files(profile(), &spec, &credentials, &Staging::new("host.docker.internal", 120));
         let archive = archive::tar(&files).expect("an archive");
         Self { docker, client: http_client(PATIENCE), body, host, archive }
     }

@@ -49,22 +49,22 @@ impl Ours {
         let data = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder on a real disk");
         let installation = InstallationId::new();
         let network = format!("zeroone-bench-{installation}");
-        let options = DockerOptions { image: image(), network: network.clone(), ..DockerOptions::new(installation) };
+        let options = DockerOptions::new(installation).with_image(image()).with_network(network.clone());
         let runtime = DockerRuntime::new(options).expect("the defaults can be meant");
         runtime.ping().await.expect("an engine answers (scripts/engine)");
         let present = runtime.software(ImageChoice::Present, Arc::new(|_| ())).await;
         present.expect("the image is there (scripts/zeroclaw-image)");
         let store =
-            Store::open(data.path().join("zeroone.redb"), StoreOptions { installation, ..StoreOptions::default() });
+            Store::open(data.path().join("zeroone.redb"), StoreOptions::default().with_installation(installation));
         let first = HostPort::try_from(PORTS.0).expect("a port of the range");
         let ports = PortRange::from(first, PORTS.1).expect("some ports");
         let plane = ControlPlane::builder(store.expect("a new store opens"), testkit::vault(), Arc::new(runtime))
             .profile(profile())
-            .settings(Settings { ports, ..Settings::default() })
+            .settings(Settings::default().with_ports(ports))
             .start()
             .await
             .expect("it comes up");
-        let user = NewUser { email: "bench@example.com".into(), plan: Plan::Enterprise, limits: None };
+        let user = NewUser::new("bench@example.com", Plan::Enterprise);
         let user = plane.create_user(user).await.expect("a new store takes a user").id;
         let key = NewKey::new(Scopes::all());
         let key = plane.create_key(user, key).await.expect("and a key").1.expose().clone();

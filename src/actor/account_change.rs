@@ -62,6 +62,7 @@ pub enum Which {
 
 /// What is to change of a user; what is `None` stays.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct UserChange {
     /// Another plan. With it come the plan's own limits, unless `limits` says otherwise.
     pub plan: Option<Plan>,
@@ -75,8 +76,19 @@ pub struct UserChange {
     pub identity: Option<Identity>,
 }
 
+impl UserChange {
+    setters! {
+        with_plan(plan: Plan => Some(plan));
+        with_limits(limits: impl Into<Option<Limits>> => Some(limits.into()));
+        with_status(status: UserStatus => Some(status));
+        with_administrator(administrator: bool => Some(administrator));
+        with_identity(identity: Identity => Some(identity));
+    }
+}
+
 /// Why an account was not changed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AccountRefusal {
     /// Another user has the address.
     #[error("a user with this e-mail address exists already")]

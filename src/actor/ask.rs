@@ -6,6 +6,7 @@ use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort};
 
 /// Why an actor did not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AskError {
     /// It lives, but has too much to do.
     #[error("the actor is busy")]

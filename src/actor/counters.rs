@@ -17,6 +17,7 @@ pub struct Counters {
 
 /// The counters at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct ActorCounts {
     /// Actors that panicked.
     pub panicked: u64,

@@ -173,11 +173,19 @@ pub struct Creation {
 
 /// What is written beside a new agent about the request that made it.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct IdempotencyClaim {
     /// The key that the caller gave; one for each user and request.
     pub key: String,
     /// What a later request with the same key is compared with.
     pub record: IdempotencyRecord,
+}
+
+impl IdempotencyClaim {
+    /// With both.
+    pub fn new(key: impl Into<String>, record: IdempotencyRecord) -> Self {
+        Self { key: key.into(), record }
+    }
 }
 
 /// Why no agent was created.

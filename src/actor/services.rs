@@ -67,6 +67,7 @@ impl Services {
 /// Bugs to be planted: a check that finds none of them would prove nothing.
 #[cfg(feature = "testkit")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Sabotage {
     /// Effects run without the commit that says they are intended, when an instance is to be made or started.
     SkipIntentCommit,
@@ -86,6 +87,7 @@ impl Services {
 
 /// A line of some agent's timeline.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct FeedEntry {
     /// Whose timeline.
     pub agent: AgentId,
@@ -95,8 +97,16 @@ pub struct FeedEntry {
     pub entry: LogEntry,
 }
 
+impl FeedEntry {
+    /// With all of it.
+    pub const fn new(agent: AgentId, user: UserId, entry: LogEntry) -> Self {
+        Self { agent, user, entry }
+    }
+}
+
 /// How the actors behave. All of it is configuration.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Settings {
     /// When a failed agent is restarted, and when it is left at rest.
     pub restart: RestartPolicy,
@@ -119,8 +129,23 @@ pub struct Settings {
     pub record_usage: bool,
 }
 
+impl Settings {
+    setters! {
+        with_restart(restart: RestartPolicy);
+        with_timing(timing: Timing);
+        with_limits(limits: JobLimits);
+        with_domain(domain: impl Into<String> => Some(domain.into()));
+        with_ports(ports: PortRange);
+        with_orphans(orphans: Orphans);
+        with_accounts(accounts: AccountSettings);
+        with_proxies(proxies: Proxies);
+        with_record_usage(record_usage: bool);
+    }
+}
+
 /// How people get accounts, and how long they stay signed in.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct AccountSettings {
     /// Who may make an account for themselves.
     pub registration: Registration,
@@ -130,9 +155,18 @@ pub struct AccountSettings {
     pub session_end: Duration,
 }
 
+impl AccountSettings {
+    setters! {
+        with_registration(registration: Registration);
+        with_session_idle(session_idle: Duration);
+        with_session_end(session_end: Duration);
+    }
+}
+
 /// Who may make an account for themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Registration {
     /// Nobody: administrators make users.
     #[default]
@@ -164,6 +198,7 @@ impl Default for AccountSettings {
 /// What happens to instances of this installation that belong to no agent. What this store deleted is always removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Orphans {
     /// One that tells its owner and its configuration gets a record, with its secrets missing. Others are reported.
     #[default]
@@ -176,6 +211,7 @@ pub enum Orphans {
 
 /// How long the jobs of an agent may take. Every job ends within its limit, whatever the engine does.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct JobLimits {
     /// Network and image; a large image on a slow line takes minutes.
     pub prepare: Duration,
@@ -195,6 +231,20 @@ pub struct JobLimits {
     pub answer: Duration,
     /// How often a running gateway is asked whether it is usable, besides healthy.
     pub usability_interval: Duration,
+}
+
+impl JobLimits {
+    setters! {
+        with_prepare(prepare: Duration);
+        with_engine_call(engine_call: Duration);
+        with_engine_start(engine_start: Duration);
+        with_start(start: Duration);
+        with_pairing(pairing: Duration);
+        with_health(health: Duration);
+        with_stop_grace(stop_grace: Duration);
+        with_answer(answer: Duration);
+        with_usability_interval(usability_interval: Duration);
+    }
 }
 
 impl Default for JobLimits {

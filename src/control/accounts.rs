@@ -8,6 +8,7 @@ use crate::store::{KeyRecord, UserRecord};
 
 /// A user to be, without a password and without the right to administer the service.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct NewUser {
     /// Their e-mail address, which no other user has. In lower case: sign-ins look for it so.
     pub email: String,
@@ -17,8 +18,20 @@ pub struct NewUser {
     pub limits: Option<Limits>,
 }
 
+impl NewUser {
+    /// A user with this address, and the limits of their plan.
+    pub fn new(email: impl Into<String>, plan: Plan) -> Self {
+        Self { email: email.into(), plan, limits: None }
+    }
+
+    setters! {
+        with_limits(limits: impl Into<Option<Limits>> => limits.into());
+    }
+}
+
 /// An API key to be.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct NewKey {
     /// For its owner to tell keys apart.
     pub name: Option<String>,
@@ -35,10 +48,17 @@ impl NewKey {
     pub const fn new(scopes: Scopes) -> Self {
         Self { name: None, scopes, expires_at: None, parent: None }
     }
+
+    setters! {
+        with_name(name: impl Into<String> => Some(name.into()));
+        with_expires_at(expires_at: impl Into<Option<Timestamp>> => expires_at.into());
+        with_parent(parent: impl Into<Option<KeyId>> => parent.into());
+    }
 }
 
 /// Why an account was not changed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AccountError {
     /// The change is not allowed, or the store did not take it.
     #[error(transparent)]
@@ -61,17 +81,7 @@ impl ControlPlane {
 
     /// A user who is not stored yet.
     pub(super) fn new_user(&self, new: NewUser) -> UserRecord {
-        UserRecord {
-            id: UserId::new(),
-            email: new.email,
-            plan: new.plan,
-            limits: new.limits,
-            created_at: self.now(),
-            status: UserStatus::Active,
-            administrator: false,
-            password: None,
-            identity: None,
-        }
+        UserRecord { limits: new.limits, ..UserRecord::new(UserId::new(), new.email, new.plan, self.now()) }
     }
 
     /// Another plan or limits: agents that are more than allowed stay, no more can be added. Suspended: keys are refused

@@ -20,6 +20,7 @@ use crate::zeroclaw::migration::{belongs, layout};
 
 /// Why nothing was exported, imported or cloned.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DataError {
     /// The agent was deleted, or the service ends.
     #[error("the agent is gone")]

@@ -7,6 +7,7 @@ use crate::view::{AgentView, Vitals};
 
 /// An answer in words and in data.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Explanation {
     /// The status that is explained.
     pub status: Status,

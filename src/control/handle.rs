@@ -44,6 +44,7 @@ pub enum CommandOutcome {
 
 /// Why a command was not followed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CommandError {
     /// It was deleted.
     #[error("the agent is gone")]
@@ -69,6 +70,7 @@ pub enum CommandError {
 
 /// Why a wait ended without the status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum WaitError {
     /// The time is over. The agent goes on.
     #[error("not reached in time")]

@@ -23,6 +23,7 @@ use crate::zeroclaw::client::{GatewayError, ModelFailure, Refusal, SentMark, Web
 
 /// A message with how long its sender waits.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Message {
     /// JSON as `/webhook` takes it.
     pub body: Bytes,
@@ -41,8 +42,13 @@ pub struct Message {
 impl Message {
     /// A message of this text, held for at most 30 s while the agent comes up, with two minutes for the answer.
     pub fn text(text: impl Into<String>) -> Self {
+        Self::json(serde_json::json!({ "message": text.into() }).to_string())
+    }
+
+    /// As [`Message::text`], with a body of one's own: JSON as `/webhook` takes it.
+    pub fn json(body: impl Into<Bytes>) -> Self {
         Self {
-            body: serde_json::json!({ "message": text.into() }).to_string().into(),
+            body: body.into(),
             request_id: None,
             traceparent: None,
             session: None,
@@ -50,10 +56,19 @@ impl Message {
             answer_within: Duration::from_secs(120),
         }
     }
+
+    setters! {
+        with_request_id(request_id: impl Into<String> => Some(request_id.into()));
+        with_traceparent(traceparent: impl Into<String> => Some(traceparent.into()));
+        with_session(session: impl Into<Option<SessionName>> => session.into());
+        with_hold(hold: Duration);
+        with_answer_within(answer_within: Duration);
+    }
 }
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DeliveryError {
     /// Certainly not sent: the agent was deleted.
     #[error("the agent is gone")]

@@ -20,6 +20,7 @@ const MAX_RETIRED: usize = 16;
 
 /// An agent to be; valid by construction.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct NewAgent {
     /// Given by callers who must find the agent again after a crash; a new one by default.
     pub id: AgentId,
@@ -38,10 +39,17 @@ impl NewAgent {
     pub fn new(spec: AgentSpec, credentials: Credentials) -> Self {
         Self { id: AgentId::new(), spec, credentials, slug: None, idempotency: None }
     }
+
+    setters! {
+        with_id(id: AgentId);
+        with_slug(slug: impl Into<Option<Slug>> => slug.into());
+        with_idempotency(idempotency: impl Into<Option<IdempotencyClaim>> => idempotency.into());
+    }
 }
 
 /// A change: what is `None` stays.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct AgentPatch {
     /// Only if the agent still has this generation.
     pub if_generation: Option<u64>,
@@ -53,8 +61,18 @@ pub struct AgentPatch {
     pub channels: Option<Channels>,
 }
 
+impl AgentPatch {
+    setters! {
+        with_if_generation(if_generation: impl Into<Option<u64>> => if_generation.into());
+        with_spec(spec: AgentSpec => Some(spec));
+        with_api_key(api_key: impl Into<Option<Secret<String>>> => Some(api_key.into()));
+        with_channels(channels: Channels => Some(channels));
+    }
+}
+
 /// Why no agent was created. Nothing is left of it then, unless the outcome is unknown.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CreateError {
     /// The user has as many as their plan or their own limits allow.
     #[error("the plan allows {limit} agents, and {used} exist")]
@@ -84,8 +102,9 @@ pub enum CreateError {
     Registry(#[from] AskError),
 }
 
-impl From<CreateRefusal> for CreateError {
-    fn from(refusal: CreateRefusal) -> Self {
+impl CreateError {
+    /// Why the registry made none.
+    pub(super) fn refused(refusal: CreateRefusal) -> Self {
         match refusal {
             CreateRefusal::Ledger(Refusal::Quota { limit, used }) => Self::Quota { limit, used },
             CreateRefusal::Ledger(Refusal::SlugTaken) => Self::SlugTaken,
@@ -124,27 +143,19 @@ impl ControlPlane {
                 (slug.clone(), SlugRequest::Suggested(slug))
             }
         };
-        let now = self.services.clock.now();
         let record = AgentRecord {
-            id,
-            user,
-            slug,
-            created_at: now,
-            updated_at: now,
-            spec: Arc::new(spec),
             api_key: credentials.api_key.as_ref().map(|key| self.seal_key(id, key)),
             channels: self.seal_channels(id, &credentials.channels),
             channel_kinds: credentials.channels.kinds(),
-            token: None,
-            software: None,
-            retired: None,
-            upgrade: None,
             untold,
             state,
+            ..AgentRecord::new(id, user, slug, self.services.clock.now(), Arc::new(spec))
         };
         let creation = Box::new(Creation { record, slug: wish, idempotency, adopted: false, acting: audit::current() });
         let registry = self.registry.load_full();
-        let view = ask(&registry, |reply| RegistryMsg::Create { creation, reply }, ACTOR_PATIENCE).await??;
+        let view = ask(&registry, |reply| RegistryMsg::Create { creation, reply }, ACTOR_PATIENCE)
+            .await?
+            .map_err(CreateError::refused)?;
         Ok(AgentHandle::new(self.clone(), view.record.id))
     }
 

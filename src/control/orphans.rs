@@ -17,6 +17,7 @@ use crate::store::{Batch, StoreError};
 
 /// An instance without an agent, and what it tells of the one that it had.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Orphan {
     /// What the engine shows of it.
     pub seen: ObservedInstance,
@@ -28,6 +29,7 @@ pub struct Orphan {
 
 /// Why an orphan was not adopted or removed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OrphanError {
     /// No such instance, or it belongs to an agent.
     #[error("no instance without an agent has this id")]
@@ -138,7 +140,10 @@ pub(super) async fn adopt(
     let slug_wish = SlugRequest::Suggested(slug.clone());
     let creation = Creation { record, slug: slug_wish, idempotency: None, adopted: true, acting: audit::current() };
     let create = |reply| RegistryMsg::Create { creation: Box::new(creation), reply };
-    ask(&registry.load_full(), create, ACTOR_PATIENCE).await.map_err(CreateError::from)?.map_err(CreateError::from)?;
+    ask(&registry.load_full(), create, ACTOR_PATIENCE)
+        .await
+        .map_err(CreateError::from)?
+        .map_err(CreateError::refused)?;
     tracing::warn!(%agent, %slug, "an instance that no record knew was adopted; its secrets are missing");
     Ok(())
 }

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::domain::{
-    AgentId, AgentSpec, ChannelKind, HostPort, Origin, Plan, Provider, Slug, Status, Timestamp, UserId, UserStatus,
-};
-use crate::ledger::{Allocation, Ledger, Refusal, SlugRequest};
+use super::CreateError;
+use crate::actor::CreateRefusal;
+use crate::domain::{AgentId, AgentSpec, HostPort, Origin, Plan, Provider, Slug, Status, Timestamp, UserId};
+use crate::ledger::{Allocation, Ledger, SlugRequest};
 use crate::lifecycle::{AgentState, Cause, Code, InstanceRef, Phase, RetryTarget};
 use crate::runtime::{ContainerRuntime, InstanceState, ObservedInstance, RuntimeError};
 use crate::store::{AgentRecord, Batch, LogEntry, Store, StoreError, UserRecord};
@@ -26,6 +26,7 @@ const CALL: Duration = Duration::from_secs(30);
 
 /// An instance without a record, and what it tells.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Found {
     /// What the engine shows of it.
     pub seen: ObservedInstance,
@@ -35,6 +36,7 @@ pub struct Found {
 
 /// All that is to be recorded.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Recovery {
     /// The owners of the agents.
     pub users: Vec<UserRecord>,
@@ -44,6 +46,7 @@ pub struct Recovery {
 
 /// An agent as it is to be recorded.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct RecoveredAgent {
     /// Without any secret.
     pub record: AgentRecord,
@@ -55,17 +58,18 @@ pub struct RecoveredAgent {
 
 /// Why nothing was recovered.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RecoverError {
     /// The engine could not tell what it has, or does not answer.
     #[error("the runtime: {0}")]
     Runtime(#[from] RuntimeError),
     /// There is no slug or host port for an agent.
-    #[error("no place for agent {agent}: {refusal}")]
+    #[error("no place for agent {agent}")]
     NoPlace {
         /// The agent.
         agent: AgentId,
         /// What it did not get.
-        refusal: Refusal,
+        source: CreateError,
     },
     /// What it has might contradict what was found.
     #[error("the store has agents or users already: only an empty one can be filled")]
@@ -122,22 +126,18 @@ pub fn plan(found: Vec<Found>, email: &str, now: Timestamp) -> Result<Recovery, 
     for (agent, (user, found)) in agents {
         let wish = SlugRequest::Suggested(found.seen.key.slug.clone());
         let allocation = ledger.claim(agent, user, &limits, wish, now);
-        let allocation = allocation.map_err(|refusal| RecoverError::NoPlace { agent, refusal })?;
+        let allocation = allocation.map_err(|refusal| {
+            let source = CreateError::refused(CreateRefusal::Ledger(refusal));
+            RecoverError::NoPlace { agent, source }
+        })?;
         recovered.push(RecoveredAgent::of(found, user, allocation, now));
     }
     let mut users: BTreeSet<UserId> = recovered.iter().map(|agent| agent.record.user).collect();
     users.extend(only);
-    let user = |id: UserId| UserRecord {
-        id,
-        email: if id == fallback { email.to_owned() } else { format!("{id}@recovered.invalid") },
+    let user = |id: UserId| {
+        let email = if id == fallback { email.to_owned() } else { format!("{id}@recovered.invalid") };
         // What they had agreed on is lost: nobody's agents are to be refused for it.
-        plan: Plan::Enterprise,
-        limits: None,
-        created_at: now,
-        status: UserStatus::Active,
-        administrator: false,
-        password: None,
-        identity: None,
+        UserRecord::new(id, email, Plan::Enterprise, now)
     };
     Ok(Recovery { users: users.into_iter().map(user).collect(), agents: recovered })
 }
@@ -212,24 +212,8 @@ fn record(found: Found, user: UserId, slug: Slug, now: Timestamp) -> (AgentRecor
         Some(origin) => (origin.created_at, origin.spec),
         None => (now, Arc::new(unknown(slug.as_str()))),
     };
-    let record = AgentRecord {
-        id: found.seen.key.agent,
-        user,
-        slug,
-        created_at,
-        updated_at: now,
-        spec,
-        api_key: None,
-        channels: None,
-        channel_kinds: Vec::<ChannelKind>::new(),
-        token: None,
-        software: None,
-        retired: None,
-        upgrade: None,
-        untold: false,
-        state,
-    };
-    (record, missing)
+    let record = AgentRecord::new(found.seen.key.agent, user, slug, created_at, spec);
+    (AgentRecord { updated_at: now, state, ..record }, missing)
 }
 
 /// What only its owner knows. The token is not in it: the agent pairs anew.

@@ -59,12 +59,24 @@ impl KeeperError {
 
 /// Master keys in a file.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct KeyFile {
     /// The file with the key ring. Rotations write it.
     pub path: PathBuf,
     /// Whether the service made it. Then old keys leave it by themselves after a restart too; a file of the operator's is
     /// only changed when a rotation is asked for.
     pub own: bool,
+}
+
+impl KeyFile {
+    /// A file of the operator's.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), own: false }
+    }
+
+    setters! {
+        with_own(own: bool);
+    }
 }
 
 impl KeyKeeper for KeyFile {
@@ -94,6 +106,7 @@ fn in_thread<T: Send + 'static>(
 
 /// A rotation that is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rotation {
     /// The key that seals now.
     pub key: RingKeyId,
@@ -103,6 +116,7 @@ pub struct Rotation {
 
 /// Why the master key was not rotated, or not to the end. All that is sealed can still be opened.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RotateError {
     /// No [`KeyKeeper`] was given to the builder.
     #[error(

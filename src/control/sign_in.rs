@@ -40,6 +40,7 @@ pub(super) struct SignIns {
 
 /// Where an attempt comes from.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Visitor {
     /// The address for which attempts are counted; `None`: only those of the account are.
     pub address: Option<IpAddr>,
@@ -49,7 +50,16 @@ pub struct Visitor {
     pub session: Option<Secret<String>>,
 }
 
+impl Visitor {
+    setters! {
+        with_address(address: impl Into<Option<IpAddr>> => address.into());
+        with_client(client: impl Into<String> => Some(client.into()));
+        with_session(session: impl Into<Secret<String>> => Some(session.into()));
+    }
+}
+
 /// A person who has just signed in. This is the only time that the token is seen.
+#[non_exhaustive]
 pub struct SignedIn {
     /// Who it is.
     pub user: UserRecord,
@@ -61,6 +71,7 @@ pub struct SignedIn {
 
 /// Why nobody was let in, or no password was set.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SignInError {
     /// Also where there is no such account, or it has no password.
     #[error("the e-mail address or the password is wrong")]

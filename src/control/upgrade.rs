@@ -36,6 +36,7 @@ const COMMAND_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why no upgrade was begun.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum UpgradeError {
     /// An agent has at most one at a time.
     #[error("an upgrade of this agent is under way already")]

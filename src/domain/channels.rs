@@ -9,6 +9,7 @@ use super::secret::Secret;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Channels {
     /// A Telegram bot.
     pub telegram: Option<Telegram>,
@@ -18,10 +19,19 @@ pub struct Channels {
     pub slack: Option<Slack>,
 }
 
+impl Channels {
+    setters! {
+        with_telegram(telegram: impl Into<Option<Telegram>> => telegram.into());
+        with_discord(discord: impl Into<Option<Discord>> => discord.into());
+        with_slack(slack: impl Into<Option<Slack>> => slack.into());
+    }
+}
+
 /// A bot of Telegram, made with its @BotFather.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Telegram {
     /// What Telegram knows the bot by.
     #[cfg_attr(feature = "server", schema(value_type = String))]
@@ -31,10 +41,22 @@ pub struct Telegram {
     pub allowed_users: Vec<String>,
 }
 
+impl Telegram {
+    /// A bot that listens to everyone.
+    pub fn new(bot_token: impl Into<Secret<String>>) -> Self {
+        Self { bot_token: bot_token.into(), allowed_users: Vec::new() }
+    }
+
+    setters! {
+        with_allowed_users(allowed_users: Vec<String>);
+    }
+}
+
 /// A bot of Discord.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Discord {
     /// What Discord knows the bot by.
     #[cfg_attr(feature = "server", schema(value_type = String))]
@@ -46,10 +68,23 @@ pub struct Discord {
     pub allowed_users: Vec<String>,
 }
 
+impl Discord {
+    /// A bot that listens to everyone on every server that it was invited to.
+    pub fn new(bot_token: impl Into<Secret<String>>) -> Self {
+        Self { bot_token: bot_token.into(), guild_id: None, allowed_users: Vec::new() }
+    }
+
+    setters! {
+        with_guild_id(guild_id: impl Into<String> => Some(guild_id.into()));
+        with_allowed_users(allowed_users: Vec<String>);
+    }
+}
+
 /// An app of Slack.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Slack {
     /// The app's `xoxb-…` token, to write with.
     #[cfg_attr(feature = "server", schema(value_type = String))]
@@ -61,9 +96,22 @@ pub struct Slack {
     pub channel_id: Option<String>,
 }
 
+impl Slack {
+    /// An app that writes; with its app token it listens, too.
+    pub fn new(bot_token: impl Into<Secret<String>>) -> Self {
+        Self { bot_token: bot_token.into(), app_token: None, channel_id: None }
+    }
+
+    setters! {
+        with_app_token(app_token: impl Into<Secret<String>> => Some(app_token.into()));
+        with_channel_id(channel_id: impl Into<String> => Some(channel_id.into()));
+    }
+}
+
 /// Which channel, without its secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ChannelKind {
     /// A Telegram bot.
     Telegram,

@@ -5,11 +5,19 @@ use super::secret::Secret;
 
 /// What an agent needs to talk to its model and its channels, in clear text: in memory only, never stored like this.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Credentials {
     /// The model provider's key; none for a provider that needs none.
     pub api_key: Option<Secret<String>>,
     /// The channels with their tokens.
     pub channels: Channels,
+}
+
+impl Credentials {
+    setters! {
+        with_api_key(api_key: impl Into<Secret<String>> => Some(api_key.into()));
+        with_channels(channels: Channels);
+    }
 }
 
 impl Credentials {

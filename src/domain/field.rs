@@ -8,6 +8,7 @@ use serde::Serialize;
 ///
 /// `pointer` is a JSON Pointer (RFC 6901) into the request body, `detail` a sentence with the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct FieldError {
     /// Where the field is, as a JSON Pointer into the body.
     pub pointer: String,

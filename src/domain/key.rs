@@ -40,6 +40,7 @@ impl ApiKey {
 
 /// One thing that a key may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Scope {
     /// See agents and what they do, without the secrets of their channels.
     #[serde(rename = "agents:read")]

@@ -13,6 +13,7 @@ use crate::domain::Timestamp;
 /// Whose agent it is and what it is to be. No secret is in it: whoever may ask the engine can read it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Origin {
     /// Its owner.
     pub user: UserId,
@@ -25,6 +26,15 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Of an agent without channels.
+    pub const fn new(user: UserId, created_at: Timestamp, spec: Arc<AgentSpec>) -> Self {
+        Self { user, created_at, spec, channels: Vec::new() }
+    }
+
+    setters! {
+        with_channels(channels: Vec<ChannelKind>);
+    }
+
     /// As a label of the instance has it.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("plain data with string keys always has a JSON form")

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// What a user pays for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Plan {
     /// 3 agents of half a core and 128 MiB each.
     Free,
@@ -50,6 +51,7 @@ impl Plan {
 /// How many agents a user may have, and how much each of them may take.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Limits {
     /// `None`: as many as there are ports.
     pub max_agents: Option<u32>,
@@ -57,4 +59,12 @@ pub struct Limits {
     pub cpu: f64,
     /// Memory of an agent in MiB.
     pub memory_mb: u32,
+}
+
+impl Limits {
+    setters! {
+        with_max_agents(max_agents: impl Into<Option<u32>> => max_agents.into());
+        with_cpu(cpu: f64);
+        with_memory_mb(memory_mb: u32);
+    }
 }

@@ -20,6 +20,7 @@ impl fmt::Display for RunId {
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Exit {
     /// Exit status; 128 + n for signal n; `None` where nobody could see it.
     pub code: Option<i32>,
@@ -37,5 +38,11 @@ impl Exit {
     /// An end with this status.
     pub const fn with_code(code: i32) -> Self {
         Self { code: Some(code), oom: false, asked: false, reason: None }
+    }
+
+    setters! {
+        with_oom(oom: bool);
+        with_asked(asked: bool);
+        with_reason(reason: impl Into<Arc<str>> => Some(reason.into()));
     }
 }

@@ -9,6 +9,7 @@ use super::{AgentId, Timestamp};
 
 /// A family of ZeroClaw's versions that behave alike from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Profile {
     /// 0.1 to 0.5.
     #[serde(rename = "0.1")]
@@ -26,6 +27,7 @@ pub enum Profile {
 
 /// What an agent's instance is made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Software {
     /// How it is configured and talked to.
     pub profile: Profile,
@@ -35,6 +37,18 @@ pub struct Software {
     /// `None` where the runtime has no images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageRef>,
+}
+
+impl Software {
+    /// Of this family, without a version or an image.
+    pub const fn new(profile: Profile) -> Self {
+        Self { profile, version: None, image: None }
+    }
+
+    setters! {
+        with_version(version: impl Into<String> => Some(version.into()));
+        with_image(image: impl Into<Option<ImageRef>> => image.into());
+    }
 }
 
 /// An image: the name that it was asked for by, and the engine's id of its content. A name may be moved to other content.
@@ -48,6 +62,7 @@ pub struct ImageRef {
 
 /// An exchange of what an agent runs. It is in the agent's record until it is over, so that one that was cut short goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Upgrade {
     /// What it ran before, and runs again if the upgrade is taken back.
     pub from: Software,
@@ -68,6 +83,7 @@ pub struct Upgrade {
 /// How far an upgrade is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "name")]
+#[non_exhaustive]
 pub enum UpgradeStage {
     /// The agent runs on; what it shall run is tried with a copy of its data, in this instance.
     Rehearsing {

@@ -11,6 +11,7 @@ use super::provider::{MemoryBackend, Provider};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct AgentSpec {
     /// Shown in lists, 1 to 50 characters.
     pub name: String,

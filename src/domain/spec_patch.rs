@@ -13,10 +13,12 @@ use super::secret::Secret;
 use super::slug::Slug;
 use super::spec::AgentSpec;
 
-/// The fields of an agent as they are sent: nothing checked, everything optional. Use `..SpecPatch::default()` for the rest.
+/// The fields of an agent as they are sent: nothing checked, everything optional. [`SpecPatch::new`] begins a new agent,
+/// `SpecPatch::default()` a change that changes nothing yet.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
 pub struct SpecPatch {
     /// Shown in lists.
     #[serde(default)]
@@ -105,6 +107,21 @@ impl SpecPatch {
             model: Patch::Set(model.into()),
             ..Self::default()
         }
+    }
+
+    setters! {
+        with_api_key(api_key: impl Into<Secret<String>> => Patch::Set(api_key.into()));
+        with_provider_url(provider_url: impl Into<String> => Patch::Set(provider_url.into()));
+        with_temperature(temperature: f64 => Patch::Set(temperature));
+        with_max_tokens(max_tokens: u32 => Patch::Set(max_tokens));
+        with_agent_name(agent_name: impl Into<String> => Patch::Set(agent_name.into()));
+        with_user_name(user_name: impl Into<String> => Patch::Set(user_name.into()));
+        with_timezone(timezone: impl Into<String> => Patch::Set(timezone.into()));
+        with_communication_style(communication_style: impl Into<String> => Patch::Set(communication_style.into()));
+        with_auto_save(auto_save: bool => Patch::Set(auto_save));
+        with_channels(channels: Channels => Patch::Set(channels));
+        with_slug(slug: impl Into<String> => Patch::Set(slug.into()));
+        with_memory_backend(memory_backend: MemoryBackend => Patch::Set(memory_backend.as_str().to_owned()));
     }
 
     /// A new agent: the patch applied to the defaults. `null` is the same as absent.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Whether a user's keys work and their agents may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum UserStatus {
     /// Keys work and agents may run.
     #[default]

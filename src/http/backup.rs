@@ -40,6 +40,7 @@ const DRAFT: &str = "zeroone.backup.redb";
 
 /// What lies beside the store.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct BackupOptions {
     /// The data folder: drafts are made in it, and what is in it is copied.
     pub folder: PathBuf,
@@ -47,6 +48,13 @@ pub struct BackupOptions {
     pub copy_database: fn(&Path, &Path) -> io::Result<()>,
     /// Held by the backup that is under way.
     pub busy: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl BackupOptions {
+    /// Of this data folder, with no backup under way.
+    pub fn new(folder: impl Into<PathBuf>, copy_database: fn(&Path, &Path) -> io::Result<()>) -> Self {
+        Self { folder: folder.into(), copy_database, busy: Arc::default() }
+    }
 }
 
 /// A consistent copy of everything that is kept, as a tar: the store and, where agents are processes, their data. The master

@@ -15,6 +15,7 @@ use crate::listen::{self, Bounds};
 
 /// How connections are treated.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ServeOptions {
     /// Connections at once; more wait in the system's queue.
     pub max_connections: usize,
@@ -24,6 +25,15 @@ pub struct ServeOptions {
     pub header_within: Duration,
     /// How long requests under way may take once the service shuts down.
     pub grace: Duration,
+}
+
+impl ServeOptions {
+    setters! {
+        with_max_connections(max_connections: usize);
+        with_max_per_address(max_per_address: usize);
+        with_header_within(header_within: Duration);
+        with_grace(grace: Duration);
+    }
 }
 
 impl Default for ServeOptions {

@@ -30,6 +30,7 @@ use crate::proxy::{Proxy, ProxyOptions};
 
 /// How the facade behaves.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct HttpOptions {
     /// Requests per key; `None` for as many as come. A user may make twice as many, whatever the number of their keys.
     pub rate_limit: Option<RateLimit>,
@@ -67,6 +68,29 @@ pub struct HttpOptions {
     pub list_models: Option<ListModels>,
     /// What `POST /api/admin/backup` copies beside the store; without it there is no such route.
     pub backup: Option<BackupOptions>,
+}
+
+impl HttpOptions {
+    setters! {
+        with_rate_limit(rate_limit: impl Into<Option<RateLimit>> => rate_limit.into());
+        with_failure_limit(failure_limit: impl Into<Option<RateLimit>> => failure_limit.into());
+        with_requests_per_user(requests_per_user: usize);
+        with_streams_per_user(streams_per_user: usize);
+        with_max_streams(max_streams: usize);
+        with_provider_urls(provider_urls: ProviderUrls);
+        with_cors_origins(cors_origins: Vec<String>);
+        with_hosts(hosts: Vec<String>);
+        with_trust_callers(trust_callers: bool);
+        with_answer_within(answer_within: Duration);
+        with_closing(closing: CancellationToken);
+        with_proxy(proxy: ProxyOptions);
+        with_metrics(metrics: impl Into<Option<Metrics>> => metrics.into());
+        with_pages(pages: axum::Router);
+        #[cfg(feature = "oidc")]
+        with_oidc(oidc: impl Into<Option<Arc<super::oidc::Provider>>> => oidc.into());
+        with_list_models(list_models: ListModels => Some(list_models));
+        with_backup(backup: impl Into<Option<BackupOptions>> => backup.into());
+    }
 }
 
 impl Default for HttpOptions {

@@ -15,6 +15,7 @@ pub const BOUNDS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 
 /// The recoveries from one kind of incident, from detected to RUNNING.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
 pub struct Recovery {
     /// How many there were.
     pub count: u64,

@@ -8,6 +8,7 @@ use crate::domain::Exit;
 
 /// The reason of a transition. The detail never holds a secret: it is shown to the agent's owner and logged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Cause {
     /// What happened, for programs.
     pub code: Code,
@@ -24,6 +25,7 @@ pub struct Cause {
 
 /// A model that gave no answer to the last message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct FailedModel {
     /// The kind of failure; another one is news, the same again is not.
     pub class: Arc<str>,
@@ -105,6 +107,7 @@ macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $meaning:literal;)*) => {
         /// What happened; kebab-case in the API.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[non_exhaustive]
         pub enum Code {
             $(#[doc = concat!("`", $text, "`: ", $meaning, ".")] $(#[$doc])* #[serde(rename = $text)] $name,)*
         }

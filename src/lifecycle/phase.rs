@@ -14,6 +14,7 @@ use crate::domain::{RunId, Status, Timestamp};
 /// Three counters, never mixed: `generation` counts accepted changes of the spec (the ETag), `attempt` counts starts (the
 /// fence for everything asynchronous), and the [`RunId`] is what the engine shows. `revision` counts commits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct AgentState {
     /// What it does, or waits for.
     pub phase: Phase,
@@ -26,10 +27,11 @@ pub struct AgentState {
     /// Restarts that nobody asked for, ever.
     pub restart_count: u64,
     /// The history of restarts, from which the next wait follows.
-    pub restarts: Restarts,
+    pub(crate) restarts: Restarts,
     /// Why it is in its status; `None` where all is well and nothing is to be said.
     pub reason: Option<Cause>,
-    /// The instance last seen, running or not.
+    /// The instance last seen, running or not. Beside the phase, because a start, a stop and ERROR have
+    /// a run to end as well. An agent that is RUNNING, probed or paired always has its run here.
     pub instance: Option<Arc<InstanceRef>>,
     /// Why its messages get no answer although the gateway is well; only while it is RUNNING.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,6 +40,7 @@ pub struct AgentState {
 
 /// An instance and its last known run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct InstanceRef {
     /// The engine's own id, for people.
     pub engine_id: Arc<str>,
@@ -46,8 +49,16 @@ pub struct InstanceRef {
     pub run_id: Option<RunId>,
 }
 
+impl InstanceRef {
+    /// With what is known of it.
+    pub fn new(engine_id: impl Into<Arc<str>>, run_id: impl Into<Option<RunId>>) -> Self {
+        Self { engine_id: engine_id.into(), run_id: run_id.into() }
+    }
+}
+
 /// What an agent does, or waits for. [`AgentState::status`] is how it shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Phase {
     /// Accepted; the deployment begins as soon as its actor takes it up.
     Pending,
@@ -89,6 +100,7 @@ pub enum Phase {
 
 /// What an attempt to start is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Step {
     /// Ends what is left of an older run.
     #[serde(rename = "Halting")]
@@ -117,6 +129,7 @@ pub enum Step {
 
 /// What follows a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum AfterStop {
     /// It stays down.
     Stay,
@@ -128,6 +141,7 @@ pub enum AfterStop {
 
 /// What a failed agent goes on with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum RetryTarget {
     /// The start, as PENDING.
     Start,

@@ -34,6 +34,7 @@ pub struct Context<'a> {
 
 /// Waits that decisions set. All of it is configuration.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Timing {
     /// Between health checks of a healthy agent.
     pub health_interval: Duration,
@@ -45,6 +46,16 @@ pub struct Timing {
     pub engine_patience: Duration,
     /// How long a stop or a deletion is tried before it shows as ERROR.
     pub stop_patience: Duration,
+}
+
+impl Timing {
+    setters! {
+        with_health_interval(health_interval: Duration);
+        with_health_retry(health_retry: Duration);
+        with_health_misses(health_misses: u8);
+        with_engine_patience(engine_patience: Duration);
+        with_stop_patience(stop_patience: Duration);
+    }
 }
 
 impl Default for Timing {

@@ -42,6 +42,7 @@ const RESEND_PAUSE: Duration = Duration::from_millis(10);
 const SEND_WITHIN: Duration = Duration::from_secs(30);
 
 /// A request on its way to an agent.
+#[non_exhaustive]
 pub struct Call {
     /// Whose gateway it is for.
     pub agent: AgentHandle,
@@ -65,8 +66,31 @@ pub struct Call {
     pub until: BoxFuture<'static, ()>,
 }
 
+impl Call {
+    /// A call that does not wait for its agent, and that nothing ends before its time.
+    pub fn new(agent: AgentHandle, parts: Parts, path: PathAndQuery, body: Body, client: Client, mount: Mount) -> Self {
+        let until = Box::pin(std::future::pending());
+        let (hold, deadline) = (Duration::ZERO, Instant::now());
+        Self { agent, parts, path, body, client, mount, hold, deadline, turn: None, until }
+    }
+
+    /// It may wait this long, from now on, for an agent that comes up.
+    #[must_use]
+    pub fn held_for(mut self, hold: Duration) -> Self {
+        self.hold = hold;
+        self.deadline = Instant::now() + hold;
+        self
+    }
+
+    setters! {
+        with_turn(turn: impl Into<Option<Turn>> => turn.into());
+        with_until(until: BoxFuture<'static, ()>);
+    }
+}
+
 /// Why a request got no answer of the gateway.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ForwardError {
     /// It says whether the request was sent.
     #[error(transparent)]

@@ -46,6 +46,7 @@ const LINE: usize = 96;
 
 /// Who calls, as the gateway is told.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Client {
     /// Where the connection comes from; a proxy in front has its own address here. `None` where it is unknown.
     pub address: Option<SocketAddr>,
@@ -53,6 +54,18 @@ pub struct Client {
     pub host: Option<HeaderValue>,
     /// `http` or `https`, as the outermost proxy saw it.
     pub scheme: &'static str,
+}
+
+impl Client {
+    /// Somebody of whom nothing but the scheme is known: `http` or `https`.
+    pub const fn new(scheme: &'static str) -> Self {
+        Self { address: None, host: None, scheme }
+    }
+
+    setters! {
+        with_address(address: impl Into<Option<SocketAddr>> => address.into());
+        with_host(host: impl Into<Option<HeaderValue>> => host.into());
+    }
 }
 
 /// Where a gateway appears to its callers.

@@ -12,6 +12,7 @@ use crate::domain::{AgentId, UserId};
 
 /// What bounds calls to gateways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Bound {
     /// Calls that are open to one agent.
     Agent,
@@ -44,6 +45,7 @@ impl Bound {
 /// Too many calls are open to the agent, or to those of its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{limit} calls are open already")]
+#[non_exhaustive]
 pub struct Limited {
     /// [`Bound::Agent`] or [`Bound::User`].
     pub bound: Bound,

@@ -16,6 +16,7 @@ pub enum Route {
 
 /// Why a path does not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Refused {
     /// Could be read in more than one way.
     #[error("the path has dot segments, empty segments or encoded separators")]

@@ -13,6 +13,7 @@ use crate::domain::AgentId;
 
 /// One thing that can be done to an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Fault {
     /// SIGKILL.
     Kill,

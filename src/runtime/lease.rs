@@ -18,6 +18,7 @@ pub const LEASE_STALE_AFTER: Duration = Duration::from_secs(60);
 
 /// What the engine keeps for an installation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LeaseRecord {
     /// Grows with every claim, so that an older claim can be told apart even of the same holder.
     pub epoch: u64,
@@ -33,6 +34,7 @@ pub struct LeaseRecord {
 
 /// What a control plane asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LeaseRequest {
     /// See [`LeaseRecord::holder`].
     pub holder: String,
@@ -40,6 +42,13 @@ pub struct LeaseRequest {
     pub description: String,
     /// What is to be done with the lease.
     pub purpose: LeasePurpose,
+}
+
+impl LeaseRequest {
+    /// With all of it.
+    pub fn new(holder: impl Into<String>, description: impl Into<String>, purpose: LeasePurpose) -> Self {
+        Self { holder: holder.into(), description: description.into(), purpose }
+    }
 }
 
 /// What is to be done with a lease.

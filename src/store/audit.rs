@@ -12,6 +12,7 @@ use super::codec::Place;
 
 /// Somebody did something, or was refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct AuditRecord {
     /// The place in the audit.
     #[serde(skip)]
@@ -48,6 +49,7 @@ pub struct AuditRecord {
 /// What came of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum AuditOutcome {
     /// It was done.
     Done,
@@ -73,6 +75,7 @@ impl AuditOutcome {
 
 /// Which records are wanted; what is `None` does not matter.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct AuditFilter {
     /// Done by this user.
     pub by: Option<UserId>,
@@ -90,8 +93,21 @@ pub struct AuditFilter {
     pub until: Option<Timestamp>,
 }
 
+impl AuditFilter {
+    setters! {
+        with_by(by: impl Into<Option<UserId>> => by.into());
+        with_about(about: impl Into<Option<UserId>> => about.into());
+        with_action(action: impl Into<String> => Some(action.into()));
+        with_target(target: impl Into<String> => Some(target.into()));
+        with_outcome(outcome: impl Into<Option<AuditOutcome>> => outcome.into());
+        with_since(since: impl Into<Option<Timestamp>> => since.into());
+        with_until(until: impl Into<Option<Timestamp>> => until.into());
+    }
+}
+
 /// Records, newest first.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct AuditPage {
     /// At most as many as were asked for.
     pub records: Vec<AuditRecord>,

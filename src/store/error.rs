@@ -6,6 +6,7 @@ use crate::vault::RingKeyId;
 
 /// Why a batch was not written. The store is as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
 pub enum Conflict {
     /// Another agent has the slug.
     #[error("the slug is taken")]
@@ -35,6 +36,7 @@ pub enum Conflict {
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     /// Not written: what it builds on is not there.
     #[error(transparent)]
@@ -73,6 +75,7 @@ impl StoreError {
 
 /// Why a store cannot be opened. Whatever it is, the file is left as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// Another process has it open.
     #[error("{path} is in use by another process{holder}; stop it, or give this one a data folder of its own")]

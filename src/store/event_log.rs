@@ -78,6 +78,7 @@ impl Default for EventLogBounds {
 
 /// Lines that were read, or why there are none.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum EventPage {
     /// Those that follow, oldest first; empty where there are none yet.
     Lines(Vec<Event>),

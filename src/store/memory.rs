@@ -9,6 +9,7 @@ use super::disk::Disk;
 
 /// What a crash leaves of the writes that were not yet durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Crash {
     /// The process dies, the machine lives on: everything written is there.
     Process,
@@ -23,6 +24,7 @@ pub enum Crash {
 
 /// How a commit fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CommitFault {
     /// Nothing is written.
     Before,

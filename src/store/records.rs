@@ -14,6 +14,7 @@ use crate::vault::Sealed;
 
 /// All of an agent but its port: that is in the table of ports alone, which cannot then disagree with it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct AgentRecord {
     /// Never given to another agent.
     pub id: AgentId,
@@ -53,8 +54,32 @@ pub struct AgentRecord {
     pub state: AgentState,
 }
 
+impl AgentRecord {
+    /// A new agent without secrets, as it is before its first start.
+    pub fn new(id: AgentId, user: UserId, slug: Slug, created_at: Timestamp, spec: Arc<AgentSpec>) -> Self {
+        Self {
+            id,
+            user,
+            slug,
+            created_at,
+            updated_at: created_at,
+            spec,
+            api_key: None,
+            channels: None,
+            channel_kinds: Vec::new(),
+            token: None,
+            software: None,
+            retired: None,
+            upgrade: None,
+            untold: false,
+            state: AgentState::new(),
+        }
+    }
+}
+
 /// Somebody who may have agents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct UserRecord {
     /// Never given to another user.
     pub id: UserId,
@@ -80,8 +105,26 @@ pub struct UserRecord {
     pub identity: Option<Identity>,
 }
 
+impl UserRecord {
+    /// An active user, with the limits of their plan and no way yet to sign in.
+    pub fn new(id: UserId, email: impl Into<String>, plan: Plan, created_at: Timestamp) -> Self {
+        Self {
+            id,
+            email: email.into(),
+            plan,
+            limits: None,
+            created_at,
+            status: UserStatus::Active,
+            administrator: false,
+            password: None,
+            identity: None,
+        }
+    }
+}
+
 /// A person who has signed in, known by the hash of what their browser keeps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SessionRecord {
     /// Its name; no secret.
     pub id: SessionId,
@@ -108,6 +151,7 @@ pub struct SessionRecord {
 /// How a person proved who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum SignInBy {
     /// Their password.
     Password,
@@ -121,6 +165,7 @@ pub enum SignInBy {
 
 /// What lets a person in once, known by the hash of its secret.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct TicketRecord {
     /// Its name; no secret.
     pub id: TicketId,
@@ -137,6 +182,7 @@ pub struct TicketRecord {
 /// What a ticket is good for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TicketKind {
     /// A session of this user.
     SignIn {
@@ -154,6 +200,7 @@ pub enum TicketKind {
 
 /// An API key, known by its hash alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct KeyRecord {
     /// Its name; no secret.
     pub id: KeyId,
@@ -176,6 +223,7 @@ pub struct KeyRecord {
 
 /// One line of an agent's timeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LogEntry {
     /// Grows along the timeline of one agent.
     pub seq: u64,
@@ -218,6 +266,7 @@ impl LogEntry {
 
 /// What became of a request that carried an idempotency key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct IdempotencyRecord {
     /// Digest of the request, to tell a retry from another request under the same key.
     pub fingerprint: [u8; 32],
@@ -227,9 +276,17 @@ pub struct IdempotencyRecord {
     pub expires_at: Timestamp,
 }
 
+impl IdempotencyRecord {
+    /// With all of it.
+    pub const fn new(fingerprint: [u8; 32], state: IdempotencyState, expires_at: Timestamp) -> Self {
+        Self { fingerprint, state, expires_at }
+    }
+}
+
 /// How far a request under an idempotency key is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum IdempotencyState {
     /// It is being carried out, or its service ended meanwhile.
     InFlight {
@@ -256,6 +313,7 @@ pub enum IdempotencyState {
 
 /// An agent as it is read back, with its port.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct StoredAgent {
     /// All but the port.
     pub record: AgentRecord,
@@ -265,6 +323,7 @@ pub struct StoredAgent {
 
 /// Everything that the service needs in memory at boot.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// By id, which is by creation.
     pub agents: Vec<StoredAgent>,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// The form of a gateway's pairing codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CodeForm {
     /// `622406`
     Digits,
@@ -15,6 +16,7 @@ pub enum CodeForm {
 
 /// What differs between gateways for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GatewayBehavior {
     /// The form of its pairing codes.
     pub code: CodeForm,
@@ -81,6 +83,19 @@ impl GatewayBehavior {
             ..Self::zeroclaw()
         }
     }
+
+    setters! {
+        with_code(code: CodeForm);
+        with_persists_tokens(persists_tokens: bool);
+        with_requires_pairing(requires_pairing: bool);
+        with_token_prefix(token_prefix: &'static str);
+        with_failures_to_lockout(failures_to_lockout: u32);
+        with_lockout(lockout: Duration);
+        with_boots_in(boots_in: Duration);
+        with_prints_code_after(prints_code_after: Duration);
+        with_answers_in(answers_in: Duration);
+        with_ends_in(ends_in: impl Into<Option<Duration>> => ends_in.into());
+    }
 }
 
 impl Default for GatewayBehavior {
@@ -91,6 +106,7 @@ impl Default for GatewayBehavior {
 
 /// How a gateway is at present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum GatewayFault {
     /// As it should be.
     #[default]

@@ -24,6 +24,7 @@ pub use own::Moment;
 
 /// What a user last asked for, as far as it was acknowledged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Wish {
     /// Nothing certain: a command's outcome is unknown, or two were on their way at once.
     #[default]
@@ -184,6 +185,6 @@ impl Inspector {
     }
 
     fn violated(&mut self, invariant: Invariant, agent: AgentId, detail: impl Into<String>) {
-        self.violations.push(Violation::of(invariant, agent, detail.into()));
+        self.violations.push(Violation::new(invariant, agent, detail.into()));
     }
 }

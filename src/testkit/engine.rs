@@ -22,6 +22,7 @@ use crate::runtime::{InstanceState, ObservedInstance, Resync, Run, RuntimeError,
 const WAKE_UPS: usize = 1024;
 /// Whether the engine answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Condition {
     /// As it should be.
     Answers,
@@ -33,6 +34,7 @@ pub enum Condition {
 
 /// What becomes of the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Image {
     /// It is there, and nothing is pulled.
     Present,
@@ -46,9 +48,17 @@ pub enum Image {
 
 /// How long the engine takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Pace {
     /// Of a call, before and again after its effect.
     pub half_call: Duration,
+}
+
+impl Pace {
+    /// Calls take this long before and again after their effect.
+    pub const fn new(half_call: Duration) -> Self {
+        Self { half_call }
+    }
 }
 
 /// A container engine in memory, and the hands that do to its instances what the control plane would not. Clones share

@@ -24,6 +24,7 @@ use crate::zeroclaw::usability::SelfReport;
 
 /// A call that can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Call {
     /// [`ContainerRuntime::ping`].
     Ping,
@@ -69,6 +70,7 @@ pub enum Call {
 
 /// What goes wrong with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// It fails without an effect: the engine is away, the connection refused.
     Fail,
@@ -88,6 +90,7 @@ pub enum Fault {
 
 /// How often what goes wrong, in permille of calls and events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Odds {
     /// [`Fault::Fail`].
     pub fail: u64,
@@ -105,6 +108,19 @@ pub struct Odds {
     pub repeat_event: u64,
     /// Delays are up to this long.
     pub longest_delay: Duration,
+}
+
+impl Odds {
+    setters! {
+        with_fail(fail: u64);
+        with_delay(delay: u64);
+        with_hang(hang: u64);
+        with_repeat(repeat: u64);
+        with_lose_answer(lose_answer: u64);
+        with_lose_event(lose_event: u64);
+        with_repeat_event(repeat_event: u64);
+        with_longest_delay(longest_delay: Duration);
+    }
 }
 
 /// Faults from a seed. Clones share it.

@@ -82,11 +82,11 @@ impl Guard {
             let state = stored.as_ref().map(|stored| &stored.record.state);
             if !intended(state, act) {
                 let phase = state.map(|state| &state.phase);
-                watch.violations.push(Violation::of(Invariant::IntentFirst, agent, format!("{name} in {phase:?}")));
+                watch.violations.push(Violation::new(Invariant::IntentFirst, agent, format!("{name} in {phase:?}")));
             }
         }
         if let Some(other) = watch.under_way.insert(agent, name) {
-            watch.violations.push(Violation::of(Invariant::OneOperation, agent, format!("{name} beside {other}")));
+            watch.violations.push(Violation::new(Invariant::OneOperation, agent, format!("{name} beside {other}")));
         }
         drop(watch);
         UnderWay { watch: Arc::clone(&self.watch), agent }

@@ -11,6 +11,7 @@ use crate::zeroclaw::migration::layout;
 
 /// An image, good or bad.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct FakeImage {
     /// Which family of ZeroClaw it holds.
     pub profile: Profile,
@@ -30,6 +31,13 @@ impl FakeImage {
     /// One that works.
     pub fn new(profile: Profile, version: &'static str) -> Self {
         Self { profile, version, behavior: GatewayBehavior::default(), exits: None, fault: None, forgets: false }
+    }
+
+    setters! {
+        with_behavior(behavior: GatewayBehavior);
+        with_exits(exits: impl Into<Option<(u64, i32)>> => exits.into());
+        with_fault(fault: impl Into<Option<GatewayFault>> => fault.into());
+        with_forgets(forgets: bool);
     }
 }
 

@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub const API_KEY: &str = "sk-planted-in-the-testkit";
 
 /// A running control plane on fakes, with one user.
+#[non_exhaustive]
 pub struct TestPlane {
     /// What it runs on.
     pub fakes: Fakes,
@@ -97,6 +98,11 @@ pub fn message(text: &str) -> Message {
 }
 
 impl TestPlane {
+    /// A control plane that was started otherwise.
+    pub const fn new(fakes: Fakes, disk: FakeDisk, plane: ControlPlane, user: UserId) -> Self {
+        Self { fakes, disk, plane, user }
+    }
+
     /// Creates an agent and waits until it runs.
     ///
     /// # Panics

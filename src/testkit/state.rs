@@ -137,6 +137,7 @@ pub(super) struct Line {
 
 /// What was done to one instance, for tests to judge.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Tally {
     /// Instances made.
     pub creates: u64,
@@ -156,6 +157,7 @@ pub struct Tally {
 
 /// A message that a gateway read.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Delivery {
     /// When it was read.
     pub at: Timestamp,
@@ -165,6 +167,17 @@ pub struct Delivery {
     pub body: bytes::Bytes,
     /// The conversation that it was said to belong to.
     pub session: Option<SessionName>,
+}
+
+impl Delivery {
+    /// A message of no conversation.
+    pub fn new(at: Timestamp, run_id: RunId, body: impl Into<bytes::Bytes>) -> Self {
+        Self { at, run_id, body: body.into(), session: None }
+    }
+
+    setters! {
+        with_session(session: impl Into<Option<SessionName>> => session.into());
+    }
 }
 
 impl State {

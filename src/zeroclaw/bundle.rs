@@ -35,6 +35,7 @@ const MODE: u32 = 0o644;
 /// What is known of the agent whose data it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct About {
     /// The number of the archive's form; others than this version's are refused.
     pub format: u32,
@@ -51,6 +52,7 @@ pub struct About {
 
 /// An agent's data, of any version.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Bundle {
     /// `agent.json`.
     pub about: About,
@@ -62,6 +64,7 @@ pub struct Bundle {
 
 /// Why an archive is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BundleError {
     /// It is no tar archive, or it ends in the middle of a file.
     #[error("is no tar archive of an agent")]

@@ -92,6 +92,7 @@ pub trait Gateway: Send + Sync + 'static {
 
 /// An answer of `/health`.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct HealthReport {
     /// The HTTP status.
     pub status: u16,
@@ -100,6 +101,11 @@ pub struct HealthReport {
 }
 
 impl HealthReport {
+    /// With both.
+    pub fn new(status: u16, body: impl Into<Bytes>) -> Self {
+        Self { status, body: body.into() }
+    }
+
     /// Whether the gateway says that it is well: by status 200, whatever the body.
     pub const fn healthy(&self) -> bool {
         self.status == 200
@@ -108,6 +114,7 @@ impl HealthReport {
 
 /// How `POST /pair` ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Pairing {
     /// The gateway took the code and gave a token.
     Paired {
@@ -127,6 +134,7 @@ pub enum Pairing {
 
 /// A message on its way to `/webhook`.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct WebhookCall {
     /// A JSON object with the message.
     pub body: Bytes,
@@ -138,6 +146,20 @@ pub struct WebhookCall {
     pub session: Option<SessionName>,
     /// Set when the body is handed to the transport: from then on the gateway may have seen the message.
     pub sent: SentMark,
+}
+
+impl WebhookCall {
+    /// A message alone: a JSON object.
+    pub fn new(body: impl Into<Bytes>) -> Self {
+        Self { body: body.into(), request_id: None, traceparent: None, session: None, sent: SentMark::default() }
+    }
+
+    setters! {
+        with_request_id(request_id: impl Into<String> => Some(request_id.into()));
+        with_traceparent(traceparent: impl Into<String> => Some(traceparent.into()));
+        with_session(session: impl Into<Option<SessionName>> => session.into());
+        with_sent(sent: SentMark);
+    }
 }
 
 /// Set once the transport took the message.
@@ -163,6 +185,7 @@ impl SentMark {
 
 /// An answer of `/webhook`, whatever its status.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct WebhookAnswer {
     /// The HTTP status.
     pub status: u16,
@@ -172,8 +195,20 @@ pub struct WebhookAnswer {
     pub body: Bytes,
 }
 
+impl WebhookAnswer {
+    /// Without a type.
+    pub fn new(status: u16, body: impl Into<Bytes>) -> Self {
+        Self { status, content_type: None, body: body.into() }
+    }
+
+    setters! {
+        with_content_type(content_type: impl Into<String> => Some(content_type.into()));
+    }
+}
+
 /// A call that got no whole answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum GatewayError {
     /// Nothing of the request reached the gateway: it is safe to send it again.
     #[error("the gateway could not be reached: {0}")]

@@ -12,6 +12,7 @@ pub const MAX_ENTRIES: usize = 20_000;
 /// One thing that an agent remembers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct MemoryEntry {
     /// Tells entries apart: the same key again replaces the entry.
     pub key: String,
@@ -23,6 +24,15 @@ pub struct MemoryEntry {
 }
 
 impl MemoryEntry {
+    /// An entry without a category.
+    pub fn new(key: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { key: key.into(), content: content.into(), category: None }
+    }
+
+    setters! {
+        with_category(category: impl Into<String> => Some(category.into()));
+    }
+
     /// The entries of an answer of `GET /api/memory`; `None` where it is none.
     pub fn read_all(answer: &Value) -> Option<Vec<Self>> {
         answer.get("entries")?.as_array()?.iter().map(Self::read).collect()

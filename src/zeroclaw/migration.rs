@@ -37,6 +37,7 @@ const MODE: u32 = 0o600;
 
 /// Where a family of versions keeps an agent's data, relative to the data folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Layout {
     /// The folder with the files of its memory.
     pub memory: &'static str,
@@ -68,6 +69,7 @@ pub const fn layout(profile: Profile) -> Layout {
 
 /// How what an agent remembers gets from one version to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Carry {
     /// It stays where it is.
     InPlace,

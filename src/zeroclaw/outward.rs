@@ -10,6 +10,7 @@ use crate::domain::{AgentSpec, Provider, Secret};
 
 /// The proxies that agents are told to use, by the variables that all programs know.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Proxies {
     /// For `https://` addresses; it may hold a user's name and password.
     pub https: Option<Secret<String>>,
@@ -17,6 +18,14 @@ pub struct Proxies {
     pub http: Option<Secret<String>>,
     /// Hosts that are called without a proxy, separated by commas.
     pub except: String,
+}
+
+impl Proxies {
+    setters! {
+        with_https(https: impl Into<Secret<String>> => Some(https.into()));
+        with_http(http: impl Into<Secret<String>> => Some(http.into()));
+        with_except(except: impl Into<String> => except.into());
+    }
 }
 
 /// This machine, whatever the settings say: a proxy elsewhere has a loopback of its own.

@@ -17,6 +17,7 @@ use crate::plain::plain;
 
 /// What a gateway says about pairing.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Announcement {
     /// It waits for a client with this code.
     Code(Secret<String>),

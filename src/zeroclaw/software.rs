@@ -7,6 +7,7 @@ use super::profile::Profile;
 
 /// What an image tells without being run.
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct ImageClues<'a> {
     /// The image's name, with its tag or digest.
     pub reference: &'a str,
@@ -14,6 +15,18 @@ pub struct ImageClues<'a> {
     pub profile_label: Option<&'a str>,
     /// The label `org.opencontainers.image.version`.
     pub version_label: Option<&'a str>,
+}
+
+impl<'a> ImageClues<'a> {
+    /// An image without labels.
+    pub const fn new(reference: &'a str) -> Self {
+        Self { reference, profile_label: None, version_label: None }
+    }
+
+    setters! {
+        with_profile_label(profile_label: impl Into<Option<&'a str>> => profile_label.into());
+        with_version_label(version_label: impl Into<Option<&'a str>> => version_label.into());
+    }
 }
 
 impl<'a> ImageClues<'a> {
@@ -43,6 +56,7 @@ impl<'a> ImageClues<'a> {
 
 /// A version and the family that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Clue {
     /// The family.
     pub profile: Profile,

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 /// Sums that only grow while a gateway runs; a new run may begin at nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Spent {
     /// What the model read and wrote.
     pub tokens: u64,

@@ -10,6 +10,7 @@ use crate::domain::AgentSpec;
 
 /// What a gateway says about itself. What a version does not tell is `None`, and counts for nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SelfReport {
     /// Such as `0.8.7`; versions before 0.8 do not tell.
     pub version: Option<String>,

@@ -19,6 +19,7 @@ const SECRET_FILE_MODE: u32 = 0o600;
 
 /// What the files of an instance depend on besides its agent.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Staging<'a> {
     /// The machine as the instance reaches it ([`Caps::host`](crate::runtime::Caps::host)).
     pub host: &'a str,
@@ -27,6 +28,17 @@ pub struct Staging<'a> {
     pub token_hash: Option<&'a str>,
     /// How long the gateway may take for one message.
     pub answer_secs: u64,
+}
+
+impl<'a> Staging<'a> {
+    /// For a gateway that knows no token yet.
+    pub const fn new(host: &'a str, answer_secs: u64) -> Self {
+        Self { host, token_hash: None, answer_secs }
+    }
+
+    setters! {
+        with_token_hash(token_hash: impl Into<Option<&'a str>> => token_hash.into());
+    }
 }
 
 /// All files of an instance.

@@ -123,7 +123,7 @@ async fn operators_keep_the_users() {
 #[tokio::test]
 async fn each_key_has_its_share() {
     let few = RateLimit { per_second: NonZeroU32::MIN, burst: NonZeroU32::new(3).unwrap() };
-    let world = World::with(Plan::Pro, HttpOptions { rate_limit: Some(few), ..HttpOptions::default() }).await;
+    let world = World::with(Plan::Pro, HttpOptions::default().with_rate_limit(few)).await;
     let first = world.get("/api/me").await;
     assert_eq!((first.header("ratelimit-limit"), first.header("ratelimit-remaining")), ("3", "2"));
     let mut last = first;

@@ -35,7 +35,7 @@ pub fn changing(document: &Value) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn every_route_that_changes_something_tells_of_a_refusal() {
-    let accounts = AccountSettings { registration: Registration::Open, ..AccountSettings::default() };
+    let accounts = AccountSettings::default().with_registration(Registration::Open);
     let world = World::with_accounts(Plan::Enterprise, HttpOptions::default(), accounts).await;
     let document = answer(world.raw(Method::GET, "/api/openapi.json")).await.body;
     for action in changing(&document) {
@@ -53,7 +53,7 @@ async fn every_route_that_changes_something_tells_of_a_refusal() {
 
 #[tokio::test]
 async fn what_is_done_is_written_with_who_did_it_in_the_commit_that_did_it() {
-    let accounts = AccountSettings { registration: Registration::Open, ..AccountSettings::default() };
+    let accounts = AccountSettings::default().with_registration(Registration::Open);
     let world = World::with_accounts(Plan::Enterprise, HttpOptions::default(), accounts).await;
     let user = world.user;
     let admin = async |method: Method, path: &str, body: Value| {

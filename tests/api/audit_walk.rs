@@ -222,12 +222,10 @@ impl Stage {
 
 /// The record of the request in the store that this is, and all else that is in it.
 async fn look(disk: &zeroone::testkit::FakeDisk, stage: &Stage) -> (Option<AuditRecord>, Snapshot) {
-    let options = StoreOptions {
-        installation: stage.world.fakes.installation(),
-        now: stage.world.fakes.engine().now(),
-        check_integrity: false,
-        ..StoreOptions::default()
-    };
+    let options = StoreOptions::default()
+        .with_installation(stage.world.fakes.installation())
+        .with_now(stage.world.fakes.engine().now())
+        .with_check_integrity(false);
     let store = Store::in_memory(disk.clone(), options).unwrap();
     let records = store.audit(None, 100, AuditFilter::default()).await.unwrap().records;
     let rest = store.load().await.unwrap();

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use zeroone::domain::{ModelQuestion, Plan, Scope};
+use zeroone::domain::{Plan, Scope};
 use zeroone::http::{HttpOptions, ProviderUrls};
 
 use crate::world::{World, answer, new_agent};
@@ -12,12 +12,9 @@ const PATH: &str = "/api/agents/check";
 
 /// What the service itself uses.
 fn options(provider_urls: ProviderUrls) -> HttpOptions {
-    let list_models = Some(
-        (|question: ModelQuestion| {
-            Box::pin(zeroone::gateway::list_models(question)) as futures_util::future::BoxFuture<'static, _>
-        }) as zeroone::http::ListModels,
-    );
-    HttpOptions { list_models, provider_urls, ..HttpOptions::default() }
+    HttpOptions::default()
+        .with_list_models(|question| Box::pin(zeroone::gateway::list_models(question)))
+        .with_provider_urls(provider_urls)
 }
 
 fn at(url: &str, key: &str) -> Value {

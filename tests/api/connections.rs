@@ -17,7 +17,7 @@ async fn service(options: ServeOptions) -> (std::net::SocketAddr, tokio_util::sy
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let closing = CancellationToken::new();
-    let http = HttpOptions { closing: closing.clone(), ..HttpOptions::default() };
+    let http = HttpOptions::default().with_closing(closing.clone());
     tokio::spawn(serve(listener, router(plane, http), closing.clone(), options));
     (at, closing.drop_guard())
 }
@@ -44,7 +44,7 @@ async fn answers(at: std::net::SocketAddr) -> bool {
 
 #[tokio::test]
 async fn a_connection_without_a_request_is_closed_in_time() {
-    let options = ServeOptions { header_within: Duration::from_millis(200), ..ServeOptions::default() };
+    let options = ServeOptions::default().with_header_within(Duration::from_millis(200));
     let (at, _service) = service(options).await;
     let beginnings: [&[u8]; 6] =
         [b"", b"P", b"PRI * HTTP/2.0\r\n", b"G", b"GET /livez HTTP/1.1\r\nHost", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"];
@@ -57,12 +57,8 @@ async fn a_connection_without_a_request_is_closed_in_time() {
 #[tokio::test]
 async fn connections_without_a_request_keep_nobody_out() {
     // Only eviction can end them: no deadline is near.
-    let options = ServeOptions {
-        max_connections: 8,
-        max_per_address: 4,
-        header_within: PATIENCE * 10,
-        ..ServeOptions::default()
-    };
+    let options =
+        ServeOptions::default().with_max_connections(8).with_max_per_address(4).with_header_within(PATIENCE * 10);
     let (at, _service) = service(options).await;
     let mut open = Vec::new();
     for sent in [b"".as_slice(), b"P", b"GET /livez HTTP/1.1\r\n"].into_iter().cycle().take(60) {
@@ -75,7 +71,7 @@ async fn connections_without_a_request_keep_nobody_out() {
 
 #[tokio::test]
 async fn an_address_has_a_bound_of_its_own() {
-    let options = ServeOptions { max_connections: 64, max_per_address: 2, ..ServeOptions::default() };
+    let options = ServeOptions::default().with_max_connections(64).with_max_per_address(2);
     let (at, _service) = service(options).await;
     let mut busy = Vec::new();
     for _ in 0..2 {

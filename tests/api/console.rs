@@ -27,7 +27,7 @@ const PAGES: [&str; 15] = [
 
 async fn world() -> World {
     let pages: Router = zeroone::console::router();
-    World::with(Plan::Pro, HttpOptions { pages, ..HttpOptions::default() }).await
+    World::with(Plan::Pro, HttpOptions::default().with_pages(pages)).await
 }
 
 /// What a page names in `src` and `href` attributes.

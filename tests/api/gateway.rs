@@ -387,8 +387,8 @@ async fn scopes_and_owners_hold_for_every_method() {
 
 #[tokio::test]
 async fn bodies_stream_both_ways_and_have_a_bound() {
-    let proxy = ProxyOptions { max_body: 2 * 1024 * 1024, ..ProxyOptions::default() };
-    let world = World::with_free_ports(HttpOptions { proxy, ..HttpOptions::default() }).await;
+    let proxy = ProxyOptions::default().with_max_body(2 * 1024 * 1024);
+    let world = World::with_free_ports(HttpOptions::default().with_proxy(proxy)).await;
     let id = world.running("a").await;
     let _gateway = TestGateway::of(&world, &id).await;
     let post = || world.request(Method::POST, &format!("/api/agents/{id}/gateway/x"));
@@ -453,8 +453,8 @@ async fn an_agent_that_comes_up_is_waited_for_and_a_stopped_one_is_not() {
 
 #[tokio::test]
 async fn places_are_bounded_and_come_back() {
-    let proxy = ProxyOptions { per_agent: 2, per_user: 3, ..ProxyOptions::default() };
-    let world = World::with_free_ports(HttpOptions { proxy, ..HttpOptions::default() }).await;
+    let proxy = ProxyOptions::default().with_per_agent(2).with_per_user(3);
+    let world = World::with_free_ports(HttpOptions::default().with_proxy(proxy)).await;
     let id = world.running("a").await;
     let _gateway = TestGateway::of(&world, &id).await;
     let open = || world.request(Method::GET, &format!("/api/agents/{id}/gateway/ticks")).send();

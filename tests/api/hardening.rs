@@ -141,8 +141,8 @@ async fn a_client_that_closes_its_half_gets_an_answer_or_an_end() {
 
 #[tokio::test]
 async fn a_stream_is_no_faster_than_it_may_be() {
-    let proxy = ProxyOptions { bytes_per_sec: std::num::NonZeroU32::new(64 * 1024), ..ProxyOptions::default() };
-    let world = World::with_free_ports(HttpOptions { proxy, ..HttpOptions::default() }).await;
+    let proxy = ProxyOptions::default().with_bytes_per_sec(std::num::NonZeroU32::new(64 * 1024));
+    let world = World::with_free_ports(HttpOptions::default().with_proxy(proxy)).await;
     let id = world.running("a").await;
     let _gateway = TestGateway::of(&world, &id).await;
     let began = std::time::Instant::now();
@@ -203,8 +203,8 @@ async fn met(world: &World, bound: &str) -> u64 {
 
 #[tokio::test]
 async fn each_bound_has_its_code_and_its_figure() {
-    let proxy = ProxyOptions { per_agent: 2, per_user: 3, max_body: 1000, ..ProxyOptions::default() };
-    let world = World::with_free_ports(HttpOptions { proxy, ..HttpOptions::default() }).await;
+    let proxy = ProxyOptions::default().with_per_agent(2).with_per_user(3).with_max_body(1000);
+    let world = World::with_free_ports(HttpOptions::default().with_proxy(proxy)).await;
     let (ada, bob) = (world.running("ada").await, world.running("bob").await);
     let _gateways = (TestGateway::of(&world, &ada).await, TestGateway::of(&world, &bob).await);
     let path = |id: &str, path: &str| format!("/api/agents/{id}/gateway/{path}");
@@ -230,8 +230,8 @@ async fn each_bound_has_its_code_and_its_figure() {
 
 #[tokio::test]
 async fn what_is_silent_for_too_long_is_closed() {
-    let proxy = ProxyOptions { idle: Duration::from_millis(300), ..ProxyOptions::default() };
-    let world = World::with_free_ports(HttpOptions { proxy, ..HttpOptions::default() }).await;
+    let proxy = ProxyOptions::default().with_idle(Duration::from_millis(300));
+    let world = World::with_free_ports(HttpOptions::default().with_proxy(proxy)).await;
     let id = world.running("a").await;
     let gateway = TestGateway::of(&world, &id).await;
     let silent = world.get(&format!("/api/agents/{id}/gateway/silent")).await;
@@ -253,8 +253,8 @@ async fn what_is_silent_for_too_long_is_closed() {
 
 #[tokio::test]
 async fn a_websocket_is_no_faster_than_it_may_be_in_either_direction() {
-    let proxy = ProxyOptions { bytes_per_sec: std::num::NonZeroU32::new(64 * 1024), ..ProxyOptions::default() };
-    let world = World::with_free_ports(HttpOptions { proxy, ..HttpOptions::default() }).await;
+    let proxy = ProxyOptions::default().with_bytes_per_sec(std::num::NonZeroU32::new(64 * 1024));
+    let world = World::with_free_ports(HttpOptions::default().with_proxy(proxy)).await;
     let id = world.running("a").await;
     let _gateway = TestGateway::of(&world, &id).await;
     let target = format!("/api/agents/{id}/gateway/ws/chat?token={}", world.key);
@@ -297,8 +297,8 @@ async fn a_handshake_with_a_body_opens_no_websocket() {
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_given_up() {
-    let proxy = ProxyOptions { idle: Duration::from_millis(300), per_agent: 1, ..ProxyOptions::default() };
-    let world = World::with_free_ports(HttpOptions { proxy, ..HttpOptions::default() }).await;
+    let proxy = ProxyOptions::default().with_idle(Duration::from_millis(300)).with_per_agent(1);
+    let world = World::with_free_ports(HttpOptions::default().with_proxy(proxy)).await;
     let id = world.running("a").await;
     let _gateway = TestGateway::of(&world, &id).await;
     for length in [10, 1_000_000] {
@@ -314,8 +314,8 @@ async fn a_body_that_does_not_come_is_given_up() {
 
 #[tokio::test]
 async fn strangers_at_an_agents_host_name_do_not_keep_its_owner_out() {
-    let proxy = ProxyOptions { per_agent: 8, ..ProxyOptions::default() };
-    let world = World::with_free_ports(HttpOptions { proxy, ..HttpOptions::default() }).await;
+    let proxy = ProxyOptions::default().with_per_agent(8);
+    let world = World::with_free_ports(HttpOptions::default().with_proxy(proxy)).await;
     let id = world.running("ada").await;
     let gateway = TestGateway::of(&world, &id).await;
     let at = |method, path: &str| world.raw(method, path).header("host", "ada.agents.example.org");

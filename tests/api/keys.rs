@@ -153,7 +153,7 @@ async fn a_user_has_a_rate_whatever_the_number_of_keys() {
     use std::num::NonZeroU32;
     let five = NonZeroU32::new(5).unwrap();
     let limit = zeroone::http::RateLimit { per_second: NonZeroU32::MIN, burst: five };
-    let world = World::with(Plan::Pro, HttpOptions { rate_limit: Some(limit), ..HttpOptions::default() }).await;
+    let world = World::with(Plan::Pro, HttpOptions::default().with_rate_limit(limit)).await;
     let mut answered = 0;
     let keys =
         [world.key.clone(), world.key_with(&[Scope::AgentsRead]).await, world.key_with(&[Scope::AgentsRead]).await];
@@ -168,14 +168,14 @@ async fn a_user_has_a_rate_whatever_the_number_of_keys() {
 async fn an_address_that_guesses_keys_is_slowed_and_others_are_not() {
     use std::num::NonZeroU32;
     let limit = zeroone::http::RateLimit { per_second: NonZeroU32::MIN, burst: NonZeroU32::new(3).unwrap() };
-    let world = World::with(Plan::Pro, HttpOptions { failure_limit: Some(limit), ..HttpOptions::default() }).await;
+    let world = World::with(Plan::Pro, HttpOptions::default().with_failure_limit(limit)).await;
     until("guesses are refused", async || status_of(&world, "zo_guess", "/api/agents").await == 429).await;
     assert_eq!(status_of(&world, &world.key, "/api/agents").await, 200);
 }
 
 #[tokio::test]
 async fn a_user_has_so_many_streams_and_others_go_on() {
-    let options = HttpOptions { streams_per_user: 3, ..HttpOptions::default() };
+    let options = HttpOptions::default().with_streams_per_user(3);
     let world = World::with(Plan::Pro, options).await;
     let open = || world.request(Method::GET, "/api/events").send();
     let mut streams = Vec::new();

@@ -25,7 +25,7 @@ async fn settle(world: &World, body: &Value) -> Answer {
 
 fn origin(world: &World, user: UserId) -> Origin {
     let spec = AgentSpec::new("Ada", Provider::Ollama, "llama3.2");
-    Origin { user, created_at: world.fakes.engine().now(), spec: Arc::new(spec), channels: Vec::new() }
+    Origin::new(user, world.fakes.engine().now(), Arc::new(spec))
 }
 
 #[tokio::test]

@@ -40,15 +40,12 @@ impl Installation {
 
     async fn start(&self, key: &Path) -> Result<ControlPlane, StartError> {
         let master = MasterKey::load(MasterKeySource::FileOrNew(key.to_owned())).unwrap();
-        self.start_with(&master, KeyFile { path: key.to_owned(), own: true }).await
+        self.start_with(&master, KeyFile::new(key.to_owned()).with_own(true)).await
     }
 
     async fn start_with(&self, master: &MasterKey, keeper: impl KeyKeeper) -> Result<ControlPlane, StartError> {
-        let options = StoreOptions {
-            installation: self.fakes.installation(),
-            now: self.fakes.engine().now(),
-            ..StoreOptions::default()
-        };
+        let options =
+            StoreOptions::default().with_installation(self.fakes.installation()).with_now(self.fakes.engine().now());
         let store = Store::in_memory(self.disk.clone(), options).unwrap();
         ControlPlane::builder(store, Vault::new(master), self.fakes.runtime())
             .gateway(self.fakes.gateway())
@@ -75,7 +72,7 @@ fn keys_in(file: &Path) -> usize {
 }
 
 async fn with_agents(plane: &ControlPlane) -> UserId {
-    let new = NewUser { email: "a@b.c".into(), plan: Plan::Enterprise, limits: None };
+    let new = NewUser::new("a@b.c", Plan::Enterprise);
     let user = plane.create_user(new).await.unwrap().id;
     for n in 0..AGENTS {
         let agent = plane.create_agent(user, new_agent(&format!("agent {n}"))).await.unwrap();

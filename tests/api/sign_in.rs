@@ -76,7 +76,7 @@ async fn give_password(world: &World, user: UserId, password: &str) {
 }
 
 async fn registering(registration: Registration) -> World {
-    let accounts = AccountSettings { registration, ..AccountSettings::default() };
+    let accounts = AccountSettings::default().with_registration(registration);
     World::with_accounts(Plan::Pro, HttpOptions::default(), accounts).await
 }
 
@@ -311,7 +311,7 @@ async fn administrators_have_all_scopes_and_see_and_end_others_sessions() {
     let mut admin = Browser::new();
     admin.sign_in(&world, "root@example.org", PASSWORD).await;
     admin.get(&world, "/api/admin/users").await.problem(403, "forbidden");
-    let change = UserChange { administrator: Some(true), ..UserChange::default() };
+    let change = UserChange::default().with_administrator(true);
     world.plane.change_user(root.parse().unwrap(), change).await.unwrap();
     assert_eq!(admin.get(&world, "/api/me").await.body["administrator"], true);
     let mut user = Browser::new();

@@ -43,7 +43,7 @@ async fn upgrade_is_accepted_shown_and_done() {
 #[tokio::test]
 async fn refused_upgrade_is_told_by_events_and_explain() {
     let world = world().await;
-    let bad = FakeImage { fault: Some(GatewayFault::Unusable), ..FakeImage::new(Profile::V08, "0.8.8") };
+    let bad = FakeImage::new(Profile::V08, "0.8.8").with_fault(GatewayFault::Unusable);
     world.fakes.engine().add_image("bad", bad);
     let id = world.running("Ada").await;
     assert_eq!(world.post(&format!("/api/agents/{id}/upgrade"), &json!({"image": "bad"})).await.status, 202);

@@ -14,9 +14,9 @@ use crate::world::{World, answer};
 #[tokio::test(start_paused = true)]
 async fn each_minute_is_written_down_and_outlives_a_restart() {
     let (fakes, disk) = (Fakes::new(7), FakeDisk::new());
-    let settings = Settings { record_usage: true, ..Settings::default() };
+    let settings = Settings::default().with_record_usage(true);
     let plane = testkit::start(&fakes, &disk, settings.clone()).await.unwrap();
-    let new = NewUser { email: "ada@example.org".into(), plan: Plan::Pro, limits: None };
+    let new = NewUser::new("ada@example.org", Plan::Pro);
     let user = plane.create_user(new).await.unwrap().id;
     let agent = plane.create_agent(user, testkit::new_agent("a")).await.unwrap();
     agent.wait(&[Status::Running], Duration::from_secs(60)).await.unwrap();
@@ -73,9 +73,9 @@ async fn a_request_says_what_it_wants_or_hears_what_is_wrong() {
 #[tokio::test(start_paused = true)]
 async fn tokens_and_cost_are_what_the_gateway_counted_in_each_minute() {
     let (fakes, disk) = (Fakes::new(8), FakeDisk::new());
-    let settings = Settings { record_usage: true, ..Settings::default() };
+    let settings = Settings::default().with_record_usage(true);
     let plane = testkit::start(&fakes, &disk, settings).await.unwrap();
-    let new = NewUser { email: "ada@example.org".into(), plan: Plan::Pro, limits: None };
+    let new = NewUser::new("ada@example.org", Plan::Pro);
     let user = plane.create_user(new).await.unwrap().id;
     let mut agents = Vec::new();
     for name in ["a", "b"] {

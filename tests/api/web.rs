@@ -27,7 +27,7 @@ async fn raw(world: &World, request: &str) -> String {
 #[tokio::test]
 async fn a_page_with_a_name_of_its_own_reads_nothing() {
     let hosts = vec!["zeroone.example".to_owned()];
-    let world = World::with(Plan::Pro, HttpOptions { hosts, ..HttpOptions::default() }).await;
+    let world = World::with(Plan::Pro, HttpOptions::default().with_hosts(hosts)).await;
     for path in ["/metrics", "/readyz?verbose"] {
         let with_host = async |host: &str| answer(world.raw(Method::GET, path).header("host", host)).await;
         for host in ["localhost:3001", "127.0.0.1", "[::1]:3001", "zeroone.example", "agents.example.org"] {
@@ -56,7 +56,7 @@ async fn a_request_has_one_host() {
 #[tokio::test]
 async fn pages_of_configured_origins_may_call_and_no_others() {
     let cors_origins = vec!["https://chat.example".to_owned()];
-    let world = World::with(Plan::Pro, HttpOptions { cors_origins, ..HttpOptions::default() }).await;
+    let world = World::with(Plan::Pro, HttpOptions::default().with_cors_origins(cors_origins)).await;
     let preflight = async |world: &World, origin: &str| {
         let request = world.raw(Method::OPTIONS, "/api/agents").header("origin", origin);
         let request = request.header("access-control-request-method", "POST");
@@ -113,7 +113,7 @@ async fn metrics_come_in_the_format_that_was_asked_for() {
 
 #[tokio::test]
 async fn agents_are_sent_only_where_the_operator_allows() {
-    let options = HttpOptions { provider_urls: ProviderUrls::Public, ..HttpOptions::default() };
+    let options = HttpOptions::default().with_provider_urls(ProviderUrls::Public);
     let world = World::with(Plan::Pro, options).await;
     let with_url = |url: &str| {
         let mut body = new_agent("a");
@@ -135,7 +135,7 @@ async fn agents_are_sent_only_where_the_operator_allows() {
 async fn nested() -> (Router<&'static str>, zeroone::control::ControlPlane) {
     let test = testkit::plane(9, Plan::Pro).await;
     let caller = Caller::new(test.user, Scopes::user());
-    let options = HttpOptions { trust_callers: true, ..HttpOptions::default() };
+    let options = HttpOptions::default().with_trust_callers(true);
     let api = router(test.plane.clone(), options).layer(axum::Extension(caller));
     (Router::<&'static str>::new().nest("/zo", api), test.plane)
 }

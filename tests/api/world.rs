@@ -65,7 +65,7 @@ impl World {
     }
 
     pub async fn with_accounts(plan: Plan, options: HttpOptions, accounts: AccountSettings) -> Self {
-        Self::on(Settings { accounts, ..settings(PortRange::default()) }, plan, options).await
+        Self::on(settings(PortRange::default()).with_accounts(accounts), plan, options).await
     }
 
     /// Its agents get ports on which a test can listen in their place.
@@ -76,12 +76,10 @@ impl World {
     /// The same with gateways of this version.
     pub async fn of_version(profile: Profile) -> Self {
         let (fakes, disk, settings) = (Fakes::new(7), FakeDisk::new(), settings(free_ports()));
-        let options = StoreOptions {
-            installation: fakes.installation(),
-            now: fakes.engine().now(),
-            check_integrity: false,
-            ..StoreOptions::default()
-        };
+        let options = StoreOptions::default()
+            .with_installation(fakes.installation())
+            .with_now(fakes.engine().now())
+            .with_check_integrity(false);
         let store = Store::in_memory(disk.clone(), options).unwrap();
         let plane = ControlPlane::builder(store, testkit::vault(), fakes.runtime())
             .gateway(fakes.gateway())
@@ -97,15 +95,13 @@ impl World {
     /// With all that a route may need: a master key in a file and a folder to back up, which are both in `folder`, open
     /// registration, and ports on which a test can listen.
     pub async fn complete(folder: &Path) -> Self {
-        let accounts = AccountSettings { registration: Registration::Open, ..AccountSettings::default() };
+        let accounts = AccountSettings::default().with_registration(Registration::Open);
         let (fakes, disk) = (Fakes::new(7), FakeDisk::new());
-        let settings = Settings { accounts, orphans: Orphans::Report, ..settings(free_ports()) };
-        let options = StoreOptions {
-            installation: fakes.installation(),
-            now: fakes.engine().now(),
-            check_integrity: false,
-            ..StoreOptions::default()
-        };
+        let settings = settings(free_ports()).with_accounts(accounts).with_orphans(Orphans::Report);
+        let options = StoreOptions::default()
+            .with_installation(fakes.installation())
+            .with_now(fakes.engine().now())
+            .with_check_integrity(false);
         let store = Store::in_memory(disk.clone(), options).unwrap();
         let key = folder.join("master.key");
         let vault = Vault::new(&MasterKey::load(MasterKeySource::FileOrNew(key.clone())).unwrap());
@@ -113,16 +109,14 @@ impl World {
             .gateway(fakes.gateway())
             .clock(fakes.clock())
             .settings(settings.clone())
-            .key_keeper(KeyFile { path: key, own: true })
+            .key_keeper(KeyFile::new(key).with_own(true))
             .start()
             .await
             .unwrap();
-        let backup = BackupOptions { folder: folder.to_owned(), copy_database: |_, _| Ok(()), busy: Arc::default() };
-        let options = HttpOptions {
-            backup: Some(backup),
-            list_models: Some(|question| Box::pin(async move { models(question) })),
-            ..HttpOptions::default()
-        };
+        let backup = BackupOptions::new(folder, |_, _| Ok(()));
+        let options = HttpOptions::default()
+            .with_backup(backup)
+            .with_list_models(|question| Box::pin(async move { models(question) }));
         Self::of(plane, fakes, disk, settings, Plan::Pro, options).await
     }
 
@@ -234,20 +228,10 @@ impl World {
     /// An instance of this installation that no agent claims, and its agent's id.
     pub async fn orphan(&self, origin: Option<Origin>) -> String {
         let agent = AgentId::new();
-        let spec = InstanceSpec {
-            key: InstanceKey { agent, slug: Slug::parse("lost").unwrap() },
-            generation: 1,
-            image: None,
-            command: vec!["gateway".into()],
-            env: Vec::new(),
-            files: Vec::new(),
-            port: HostPort::try_from(49_999).ok(),
-            cpu: 0.5,
-            memory_mb: 128,
-            own_network: false,
-            host_name: None,
-            origin: origin.map(Arc::new),
-        };
+        let key = InstanceKey { agent, slug: Slug::parse("lost").unwrap() };
+        let spec = InstanceSpec::new(key, vec!["gateway".into()], Plan::Free.limits())
+            .with_port(HostPort::try_from(49_999).ok())
+            .with_origin(origin.map(Arc::new));
         self.fakes.runtime().ensure_created(&spec).await.unwrap();
         agent.to_string()
     }
@@ -336,7 +320,7 @@ async fn listen(plane: &ControlPlane, options: &HttpOptions) -> (SocketAddr, Joi
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let app = router(plane.clone(), options.clone());
-    let serving = ServeOptions { grace: Duration::from_secs(1), ..ServeOptions::default() };
+    let serving = ServeOptions::default().with_grace(Duration::from_secs(1));
     (at, tokio::spawn(serve(listener, app, options.closing.clone(), serving)))
 }
 
@@ -344,12 +328,12 @@ async fn listen(plane: &ControlPlane, options: &HttpOptions) -> (SocketAddr, Joi
 fn models(question: ModelQuestion) -> Result<Vec<String>, ModelRefusal> {
     match question.key.as_ref().map(|key| key.expose().as_str()) {
         Some("sk-planted-key") => Ok(vec!["gpt-5".into(), "gpt-5-mini".into()]),
-        _ => Err(ModelRefusal { status: Some(401), reason: "api.openai.com answered 401".into() }),
+        _ => Err(ModelRefusal::new("api.openai.com answered 401").with_status(401)),
     }
 }
 
 fn settings(ports: PortRange) -> Settings {
-    Settings { domain: Some("agents.example.org".into()), ports, ..Settings::default() }
+    Settings::default().with_domain("agents.example.org").with_ports(ports)
 }
 
 /// A few ports that nobody listens on, other ones with every call: tests run side by side.
@@ -367,7 +351,7 @@ fn free_ports() -> PortRange {
 }
 
 async fn user(plane: &ControlPlane, email: &str, plan: Plan) -> UserId {
-    plane.create_user(NewUser { email: email.into(), plan, limits: None }).await.unwrap().id
+    plane.create_user(NewUser::new(email, plan)).await.unwrap().id
 }
 
 async fn key(plane: &ControlPlane, user: UserId, scopes: Scopes) -> String {

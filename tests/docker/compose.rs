@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::StreamExt;
 use regex::Regex;
 use zeroone::runtime::docker::{DockerRuntime, Isolation, Subnets};
-use zeroone::runtime::{ContainerRuntime, DataPolicy, ImageChoice, InstanceSpec, LogQuery};
+use zeroone::runtime::{ContainerRuntime, DataPolicy, ImageChoice, LogQuery};
 
 use crate::proxy::Proxy;
 use crate::world::{World, file, prepare, socket, software, spec, until};
@@ -78,7 +78,7 @@ async fn everything(world: &World, runtime: &DockerRuntime) {
     prepare(runtime).await.0.unwrap();
     let mut wakes = runtime.watch();
     wakes.next().await.unwrap();
-    let spec = InstanceSpec { files: vec![file("workspace/SOUL.md", "soul", 0o644)], ..spec(&["gateway"]) };
+    let spec = spec(&["gateway"]).with_files(vec![file("workspace/SOUL.md", "soul", 0o644)]);
     runtime.ensure_created(&spec).await.unwrap();
     wakes.next().await.unwrap();
     runtime.read_data(&spec.key, "workspace").await.unwrap();

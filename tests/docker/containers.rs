@@ -19,10 +19,9 @@ use crate::world::{World, answers, answers_soon, file, prepare, software, spec, 
 
 pub(crate) async fn is_what_was_asked_for(world: &World) {
     let runtime = world.with(|options| {
-        options.traefik = Some(Traefik { entrypoint: "websecure".into(), resolver: "letsencrypt".into() });
+        options.traefik = Some(Traefik::new("websecure", "letsencrypt"));
     });
-    let host_name = Some("a.example.org".to_owned());
-    let spec = InstanceSpec { generation: 7, host_name, ..spec(&["gateway"]) };
+    let spec = spec(&["gateway"]).with_generation(7).with_host_name("a.example.org");
     runtime.ensure_created(&spec).await.unwrap();
     runtime.start(&spec.key).await.unwrap();
     let name = format!("zeroclaw-{}", spec.key.slug);
@@ -74,7 +73,7 @@ pub(crate) async fn is_what_was_asked_for(world: &World) {
 
 pub(crate) async fn gets_its_files_before_its_first_start(world: &World) {
     let files = vec![file(".zeroclaw/config.toml", "a = 1\n", 0o600), file("workspace/SOUL.md", "soul", 0o644)];
-    let spec = InstanceSpec { files, ..spec(&["gateway"]) };
+    let spec = spec(&["gateway"]).with_files(files);
     let made = world.runtime.ensure_created(&spec).await.unwrap();
     assert_eq!((made.state, made.created_now), (InstanceState::Created, true));
     let expected = |config: &str| {
@@ -90,7 +89,7 @@ pub(crate) async fn gets_its_files_before_its_first_start(world: &World) {
     assert_eq!(data(world, &made.engine_id).await, expected("a = 1\n"));
 
     // Whoever made it may have died before it staged the files.
-    let again = InstanceSpec { files: vec![file(".zeroclaw/config.toml", "a = 2\n", 0o600)], ..spec.clone() };
+    let again = spec.clone().with_files(vec![file(".zeroclaw/config.toml", "a = 2\n", 0o600)]);
     let adopted = world.runtime.ensure_created(&again).await.unwrap();
     assert_eq!((adopted.engine_id, adopted.created_now), (made.engine_id.clone(), false));
     assert_eq!(data(world, &made.engine_id).await, expected("a = 2\n"));
@@ -108,7 +107,7 @@ pub(crate) async fn gets_its_files_before_its_first_start(world: &World) {
 pub(crate) async fn is_adopted_or_made_anew(world: &World) {
     let first = spec(&["gateway"]);
     let run = world.launch(&first).await;
-    let same = InstanceSpec { generation: 2, ..first.clone() };
+    let same = first.clone().with_generation(2);
     let adopted = world.runtime.ensure_created(&same).await.unwrap();
     assert_eq!(adopted.run(), Some(&run), "another generation of the same spec is the same instance");
     assert_eq!(
@@ -117,7 +116,7 @@ pub(crate) async fn is_adopted_or_made_anew(world: &World) {
         "a start of what runs is none"
     );
 
-    let other = InstanceSpec { memory_mb: 64, ..first.clone() };
+    let other = first.clone().with_memory_mb(64);
     let made = world.runtime.ensure_created(&other).await.unwrap();
     assert_eq!((made.state, made.created_now, made.spec_hash), (InstanceState::Created, true, other.hash()));
     assert_ne!(made.engine_id, adopted.engine_id);
@@ -132,12 +131,12 @@ pub(crate) async fn is_adopted_or_made_anew(world: &World) {
 }
 
 pub(crate) async fn keeps_its_data_until_it_is_told_otherwise(world: &World) {
-    let spec = InstanceSpec { files: vec![file("workspace/SOUL.md", "soul", 0o644)], ..spec(&["gateway"]) };
+    let spec = spec(&["gateway"]).with_files(vec![file("workspace/SOUL.md", "soul", 0o644)]);
     world.launch(&spec).await;
     world.runtime.remove(&spec.key, DataPolicy::Keep).await.unwrap();
     assert_eq!(world.observed(&spec.key).await, None);
 
-    let bare = InstanceSpec { files: vec![], ..spec.clone() };
+    let bare = spec.clone().with_files(vec![]);
     let id = world.runtime.ensure_created(&bare).await.unwrap().engine_id;
     assert!(
         data(world, &id).await.iter().any(|entry| entry.0 == "workspace/SOUL.md"),

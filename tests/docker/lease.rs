@@ -10,7 +10,7 @@ use zeroone::runtime::{ContainerRuntime, LeaseAnswer, LeasePurpose, LeaseRequest
 use crate::world::World;
 
 fn request(holder: &str, purpose: LeasePurpose) -> LeaseRequest {
-    LeaseRequest { holder: holder.into(), description: format!("test {holder}"), purpose }
+    LeaseRequest::new(holder, format!("test {holder}"), purpose)
 }
 
 async fn claim(world: &World, holder: &str, take_over: bool) -> LeaseAnswer {

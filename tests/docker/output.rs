@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use futures_util::StreamExt;
-use zeroone::runtime::{ContainerRuntime, InstanceSpec, LogLine, LogQuery, LogStream, RuntimeError};
+use zeroone::runtime::{ContainerRuntime, LogLine, LogQuery, LogStream, RuntimeError};
 use zeroone::testkit::conformance::started;
 
 use crate::assert_error;
@@ -15,7 +15,7 @@ pub(crate) async fn lines_of_one_run_only(world: &World) {
     // Fast enough that several runs share a second, which the engine's own filter cannot tell apart.
     for _ in 0..4 {
         let run = world.launch(&spec).await;
-        let of_run = LogQuery { run_id: Some(run.run_id.clone()), ..LogQuery::default() };
+        let of_run = LogQuery::default().with_run_id(run.run_id.clone());
         let lines = until("both lines", async || {
             let lines = world.lines(&spec.key, of_run.clone()).await;
             (lines.len() >= 2).then_some(lines)
@@ -33,12 +33,12 @@ pub(crate) async fn lines_of_one_run_only(world: &World) {
     assert_eq!(all.len(), 8);
     assert!(all.iter().all(|line| line.stream == LogStream::Stdout));
     assert!(all.is_sorted_by_key(|line| line.time));
-    let since = LogQuery { since: Some(all[5].time), ..LogQuery::default() };
+    let since = LogQuery::default().with_since(all[5].time);
     assert_eq!(world.lines(&spec.key, since).await.len(), 3, "to the nanosecond");
-    let tail = LogQuery { tail: Some(3), ..LogQuery::default() };
+    let tail = LogQuery::default().with_tail(3);
     assert_eq!(world.lines(&spec.key, tail).await, all[5..].iter().map(|line| line.text.clone()).collect::<Vec<_>>());
 
-    let elsewhere = InstanceSpec { memory_mb: 64, ..spec.clone() };
+    let elsewhere = spec.clone().with_memory_mb(64);
     world.launch(&elsewhere).await;
     let gone = world.runtime.logs(&spec.key, runs[0].0.clone()).await.map(drop);
     assert_error!(gone, RuntimeError::NotFound);
@@ -71,7 +71,7 @@ pub(crate) async fn followed_across_rotation_each_line_once(world: &World) {
     let spec = spec(&["talk", &LINES.to_string(), "200"]);
     runtime.ensure_created(&spec).await.unwrap();
     let run = started(&runtime, &spec.key).await;
-    let query = LogQuery { run_id: Some(run.run_id), follow: true, ..LogQuery::default() };
+    let query = LogQuery::default().with_run_id(run.run_id).with_follow(true);
     let mut lines = runtime.logs(&spec.key, query).await.unwrap();
     for n in 0..LINES {
         let line = lines.next().await.unwrap().unwrap();
@@ -81,7 +81,7 @@ pub(crate) async fn followed_across_rotation_each_line_once(world: &World) {
     runtime.kill(&spec.key).await.unwrap();
     assert!(lines.next().await.is_none(), "the stream ends with the run");
 
-    let again = LogQuery { follow: true, tail: Some(1), ..LogQuery::default() };
+    let again = LogQuery::default().with_follow(true).with_tail(1);
     let rest: Vec<_> = runtime.logs(&spec.key, again).await.unwrap().map(|line| line.unwrap().text).collect().await;
     assert_eq!(rest, ["all said"], "nothing is waited for where nothing runs");
 }
@@ -95,7 +95,7 @@ pub(crate) async fn a_flood_of_a_hundred_megabytes_is_bounded(world: &World) {
     let spec = spec(&["talk", &LINES.to_string(), "1000"]);
     runtime.ensure_created(&spec).await.unwrap();
     runtime.start(&spec.key).await.unwrap();
-    let newest = || LogQuery { tail: Some(200), ..LogQuery::default() };
+    let newest = || LogQuery::default().with_tail(200);
     until("all is said", async || {
         let last = world.lines(&spec.key, newest()).await.pop();
         (last.as_deref() == Some("all said")).then_some(())

@@ -7,7 +7,7 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 use zeroone::runtime::docker::{Isolation, Reach, Subnets};
-use zeroone::runtime::{ContainerRuntime, DataPolicy, InstanceSpec, InstanceState, RuntimeError};
+use zeroone::runtime::{ContainerRuntime, DataPolicy, InstanceState, RuntimeError};
 
 use crate::assert_error;
 use crate::containers::plain_container;
@@ -15,9 +15,9 @@ use crate::world::{World, answers_soon, file, prepare, running, spec, until};
 
 /// CHAOS.md 1: `docker network rm` while an agent is stopped.
 pub(crate) async fn a_container_whose_network_was_removed_is_created_again_on_its_data(world: &World) {
-    let spec = InstanceSpec { files: vec![file("workspace/SOUL.md", "soul", 0o644)], ..spec(&["gateway"]) };
+    let spec = spec(&["gateway"]).with_files(vec![file("workspace/SOUL.md", "soul", 0o644)]);
     world.launch(&spec).await;
-    let bare = InstanceSpec { files: vec![], ..spec.clone() };
+    let bare = spec.clone().with_files(vec![]);
     for made_again_by_others in [false, true] {
         world.runtime.stop(&spec.key, std::time::Duration::from_secs(1)).await.unwrap();
         let before = world.observed(&spec.key).await.unwrap().engine_id;

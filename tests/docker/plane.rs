@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder};
 use futures_util::future::join_all;
 use zeroone::control::AgentPatch;
-use zeroone::domain::{Channels, HostPort, Status, Telegram};
+use zeroone::domain::{Channels, HostPort, Secret, Status, Telegram};
 use zeroone::testkit;
 
 use crate::model::Model;
@@ -22,18 +22,17 @@ pub(crate) async fn answers_and_takes_every_change(world: &World) {
 
     let mut spec = (*first.record.spec).clone();
     spec.model = "m-2".into();
-    agent.update(AgentPatch { spec: Some(spec), ..AgentPatch::default() }).await.unwrap();
+    agent.update(AgentPatch::default().with_spec(spec)).await.unwrap();
     let question = service.talk(&agent).await;
     assert!(question.contains("\"m-2\"") && !question.contains("m-1"), "{question}");
 
-    let key = Some(Some("sk-other".into()));
-    agent.update(AgentPatch { api_key: key, ..AgentPatch::default() }).await.unwrap();
+    agent.update(AgentPatch::default().with_api_key(Secret::from("sk-other"))).await.unwrap();
     let question = service.talk(&agent).await;
     assert!(question.contains("sk-other") && question.contains("\"m-2\""), "{question}");
 
-    let telegram = Telegram { bot_token: "1:not-a-token".into(), allowed_users: vec![] };
-    let channels = Channels { telegram: Some(telegram), ..Channels::default() };
-    agent.update(AgentPatch { channels: Some(channels), ..AgentPatch::default() }).await.unwrap();
+    let telegram = Telegram::new("1:not-a-token");
+    let channels = Channels::default().with_telegram(telegram);
+    agent.update(AgentPatch::default().with_channels(channels)).await.unwrap();
     service.talk(&agent).await;
     assert_eq!(service.container(&agent).await.config.unwrap().cmd.unwrap(), ["daemon"]);
     let config: toml::Table = service.read(&agent, ".zeroclaw/config.toml").await.unwrap().parse().unwrap();
@@ -44,7 +43,7 @@ pub(crate) async fn answers_and_takes_every_change(world: &World) {
     let mut other = Model::new(world).await;
     let mut spec = (*agent.view().unwrap().record.spec).clone();
     spec.provider_url = Some(other.url());
-    agent.update(AgentPatch { spec: Some(spec), ..AgentPatch::default() }).await.unwrap();
+    agent.update(AgentPatch::default().with_spec(spec)).await.unwrap();
     agent.deliver(testkit::message("hi")).await.unwrap();
     assert!(other.question().await.contains("sk-other"));
     assert_eq!((service.pairings(), restarts(&agent)), (1, 0));

@@ -35,7 +35,7 @@ impl Place {
         let folder = TempDir::new().unwrap();
         let place = Self { folder, model: Model::new(world).await, host, network: world.options.network.clone() };
         fs::create_dir(place.data()).unwrap();
-        let options = StoreOptions { installation: world.options.installation, ..StoreOptions::default() };
+        let options = StoreOptions::default().with_installation(world.options.installation);
         Store::open(place.data().join("zeroone.redb"), options).unwrap().close().await;
         place
     }

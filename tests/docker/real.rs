@@ -7,7 +7,7 @@ use zeroone::domain::{AgentSpec, Channels, Credentials, Provider, Secret, Telegr
 use zeroone::runtime::docker::DockerRuntime;
 use zeroone::runtime::{ContainerRuntime, ImageChoice, InstanceKey, InstanceSpec, LogQuery, Run, StagedFile};
 use zeroone::testkit::conformance::started;
-use zeroone::zeroclaw::client::{Gateway, HttpGateway, Pairing, SentMark, WebhookCall};
+use zeroone::zeroclaw::client::{Gateway, HttpGateway, Pairing, WebhookCall};
 use zeroone::zeroclaw::pairing::{Announcement, CodeScanner};
 use zeroone::zeroclaw::profile::Profile;
 use zeroone::zeroclaw::workspace::{self, Staging};
@@ -44,11 +44,12 @@ impl Agent {
         let runtime = world.with(|options| options.image = IMAGE.into());
         let profile = crate::world::software(&runtime, ImageChoice::Default).await.unwrap().profile;
         assert_eq!(profile, Profile::V01);
-        let instance = InstanceSpec {
-            command: profile.command(&credentials),
-            env: profile.env(&spec, &credentials, runtime.caps().host.unwrap(), ANSWER_SECS),
-            ..crate::world::spec(&[])
-        };
+        let instance = crate::world::spec(&[]).with_command(profile.command(&credentials)).with_env(profile.env(
+            &spec,
+            &credentials,
+            runtime.caps().host.unwrap(),
+            ANSWER_SECS,
+        ));
         Self { runtime, profile, spec, credentials, instance, gateway: HttpGateway::new() }
     }
 
@@ -60,7 +61,7 @@ impl Agent {
     }
 
     fn files(&self, token_hash: Option<&str>) -> Vec<StagedFile> {
-        let staging = Staging { host: self.runtime.caps().host.unwrap(), token_hash, answer_secs: ANSWER_SECS };
+        let staging = Staging::new(self.runtime.caps().host.unwrap(), ANSWER_SECS).with_token_hash(token_hash);
         workspace::files(self.profile, &self.spec, &self.credentials, &staging)
     }
 
@@ -82,7 +83,7 @@ impl Agent {
     async fn announcement(&self, run: &Run) -> Announcement {
         until("word about pairing", async || {
             use futures_util::StreamExt;
-            let query = LogQuery { run_id: Some(run.run_id.clone()), ..LogQuery::default() };
+            let query = LogQuery::default().with_run_id(run.run_id.clone());
             let mut lines = self.runtime.logs(self.key(), query).await.unwrap();
             let mut scanner = CodeScanner::new();
             let mut latest = None;
@@ -115,7 +116,7 @@ fn spec() -> AgentSpec {
 }
 
 fn credentials() -> Credentials {
-    Credentials { api_key: Some("sk-test".into()), ..Credentials::default() }
+    Credentials::default().with_api_key("sk-test")
 }
 
 pub(crate) async fn pairs_once_and_keeps_its_token(world: &World) {
@@ -199,7 +200,7 @@ pub(crate) async fn answers_through_a_model_of_our_own(world: &World) {
     // A change of model, key and provider takes effect on data that has been paired.
     agent.spec.model = "m-2".into();
     agent.spec.provider = Provider::Groq;
-    agent.credentials = Credentials { api_key: Some("sk-other".into()), ..Credentials::default() };
+    agent.credentials = Credentials::default().with_api_key("sk-other");
     agent.instance.env =
         agent.profile.env(&agent.spec, &agent.credentials, agent.runtime.caps().host.unwrap(), ANSWER_SECS);
     let run = agent.launch(Some(&token)).await;
@@ -209,13 +210,7 @@ pub(crate) async fn answers_through_a_model_of_our_own(world: &World) {
 }
 
 async fn ask(agent: &Agent, run: &Run, token: &Secret<String>) -> String {
-    let call = WebhookCall {
-        body: r#"{"message":"hi"}"#.into(),
-        request_id: None,
-        traceparent: None,
-        session: None,
-        sent: SentMark::default(),
-    };
+    let call = WebhookCall::new(r#"{"message":"hi"}"#);
     let answer = agent.gateway.webhook(run.endpoint, token, call, Duration::from_secs(20)).await.unwrap();
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(answer.status, 200, "{body}");
@@ -223,9 +218,9 @@ async fn ask(agent: &Agent, run: &Run, token: &Secret<String>) -> String {
 }
 
 pub(crate) async fn channels_run_in_its_daemon(world: &World) {
-    let telegram = Telegram { bot_token: "1:not-a-token".into(), allowed_users: vec![] };
-    let channels = Channels { telegram: Some(telegram), ..Channels::default() };
-    let mut agent = Agent::new(world, spec(), Credentials { channels, ..credentials() }).await;
+    let telegram = Telegram::new("1:not-a-token");
+    let channels = Channels::default().with_telegram(telegram);
+    let mut agent = Agent::new(world, spec(), credentials().with_channels(channels)).await;
     assert_eq!(agent.instance.command, ["daemon"]);
     let run = agent.launch(None).await;
     let token = agent.pair(&run).await;

@@ -32,10 +32,10 @@ pub(crate) async fn a_taken_port_is_told_and_the_container_used_again(world: &Wo
     answers_soon(run.endpoint).await;
 
     // The port of another container is taken as well.
-    let second = InstanceSpec { port: spec.port, ..crate::world::spec(&["gateway"]) };
+    let second = crate::world::spec(&["gateway"]).with_port(spec.port);
     world.runtime.ensure_created(&second).await.unwrap();
     assert_eq!(world.runtime.start(&second.key).await, Err(RuntimeError::PortTaken(spec.port.unwrap())));
-    let moved = InstanceSpec { port: Some(crate::world::free_port()), ..second };
+    let moved = second.with_port(crate::world::free_port());
     answers_soon(world.launch(&moved).await.endpoint).await;
 }
 
@@ -100,7 +100,7 @@ pub(crate) async fn a_crash_loop_does_not_wait_for_the_engine(world: &World) {
 }
 
 pub(crate) async fn too_much_memory_ends_as_oom(world: &World) {
-    let spec = InstanceSpec { memory_mb: 32, ..spec(&["eat"]) };
+    let spec = spec(&["eat"]).with_memory_mb(32);
     world.runtime.ensure_created(&spec).await.unwrap();
     world.runtime.start(&spec.key).await.unwrap();
     // The engine hears of ends and of memory from two sides. Where the end comes first, the flag follows, or comes with

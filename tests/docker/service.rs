@@ -44,7 +44,7 @@ impl<'a> Service<'a> {
         let gateway = Tap::new(Arc::new(HttpGateway::new()));
         let ports = ports();
         let plane = start(world, image, &data, &gateway, ports).await;
-        let user = NewUser { email: "ada@example.com".into(), plan: Plan::Enterprise, limits: None };
+        let user = NewUser::new("ada@example.com", Plan::Enterprise);
         let user = plane.create_user(user).await.unwrap().id;
         Self { world, image, data, gateway, ports, plane, user, model: Model::new(world).await }
     }
@@ -82,13 +82,13 @@ impl<'a> Service<'a> {
         spec.memory_backend = memory;
         spec.provider_url = Some(self.model.url());
         // Container names are the engine's, and tests run side by side.
-        let slug = Some(Slug::parse(&format!("t-{id}")).unwrap());
+        let slug = Slug::parse(&format!("t-{id}")).unwrap();
         let mut credentials = new.credentials;
         if self.world.channels {
-            let telegram = Telegram { bot_token: "1:planted".into(), allowed_users: vec![] };
-            credentials.channels = Channels { telegram: Some(telegram), ..Channels::default() };
+            let telegram = Telegram::new("1:planted");
+            credentials.channels = Channels::default().with_telegram(telegram);
         }
-        self.plane.create_agent(self.user, NewAgent { id, spec, credentials, slug, ..new }).await.unwrap()
+        self.plane.create_agent(self.user, NewAgent::new(spec, credentials).with_id(id).with_slug(slug)).await.unwrap()
     }
 
     pub(crate) async fn running(&self) -> AgentHandle {
@@ -150,7 +150,7 @@ impl<'a> Service<'a> {
 
 fn store(world: &World, data: &TempDir) -> Store {
     let installation = world.options.installation;
-    Store::open(data.path().join("zeroone.redb"), StoreOptions { installation, ..StoreOptions::default() }).unwrap()
+    Store::open(data.path().join("zeroone.redb"), StoreOptions::default().with_installation(installation)).unwrap()
 }
 
 async fn start(world: &World, image: &str, data: &TempDir, gateway: &Tap, ports: PortRange) -> ControlPlane {
@@ -166,10 +166,10 @@ async fn try_start(
 ) -> Result<ControlPlane, StartError> {
     let runtime = Arc::new(world.with(|options| options.image = image.into()));
     // A hang is noticed in seconds, so that its test takes no longer.
-    let timing = Timing { health_interval: Duration::from_secs(1), ..Timing::default() };
+    let timing = Timing::default().with_health_interval(Duration::from_secs(1));
     ControlPlane::builder(store(world, data), testkit::vault(), runtime)
         .gateway(Arc::new(gateway.clone()))
-        .settings(Settings { timing, ports, ..Settings::default() })
+        .settings(Settings::default().with_timing(timing).with_ports(ports))
         .start()
         .await
 }

@@ -54,7 +54,7 @@ async fn keys(agent: &AgentHandle) -> BTreeSet<String> {
 
 async fn remember(agent: &AgentHandle, key: &str) {
     let access = agent.view().unwrap().access.clone().unwrap();
-    let entry = MemoryEntry { key: key.into(), content: format!("about {key}"), category: Some("core".into()) };
+    let entry = MemoryEntry::new(key, format!("about {key}")).with_category("core");
     HttpGateway::new().remember(access.endpoint, &access.token, &entry, PATIENCE).await.unwrap();
 }
 
@@ -160,9 +160,9 @@ pub(crate) async fn rehearsal_without_room_is_refused_and_the_agent_notices_noth
 pub(crate) async fn version_that_fails_in_place_is_taken_back_with_its_memory(world: &World) {
     let mut service = Service::new(world).await;
     let agent = service.remembering(MemoryBackend::Sqlite).await;
-    let telegram = Telegram { bot_token: "1:planted".into(), allowed_users: vec![] };
-    let channels = Channels { telegram: Some(telegram), ..Channels::default() };
-    agent.update(AgentPatch { channels: Some(channels), ..AgentPatch::default() }).await.unwrap();
+    let telegram = Telegram::new("1:planted");
+    let channels = Channels::default().with_telegram(telegram);
+    agent.update(AgentPatch::default().with_channels(channels)).await.unwrap();
     service.runs(&agent).await;
     service.talk(&agent).await;
     let (known, paired) = (keys(&agent).await, service.pairings());
@@ -209,10 +209,10 @@ pub(crate) async fn export_is_brought_in_by_another_version(world: &World) {
 
 async fn brought_in(service: &Service<'_>, archive: &[u8]) -> AgentHandle {
     let bundle = bundle::read(archive).unwrap();
-    let credentials = Credentials { api_key: Some(testkit::API_KEY.into()), ..Credentials::default() };
+    let credentials = Credentials::default().with_api_key(testkit::API_KEY);
     let new = NewAgent::new(bundle.about.agent.clone(), credentials);
     let slug = Some(Slug::parse(&format!("t-{}", new.id)).unwrap());
-    let agent = service.plane.import_agent(service.user, NewAgent { slug, ..new }, &bundle).await.unwrap();
+    let agent = service.plane.import_agent(service.user, new.with_slug(slug), &bundle).await.unwrap();
     service.runs(&agent).await;
     agent
 }

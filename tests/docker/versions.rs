@@ -14,10 +14,10 @@ use zeroone::control::{AgentHandle, AgentPatch};
 use zeroone::domain::{
     AgentSpec, Channels, Credentials, Discord, MemoryBackend, Profile, Provider, Secret, Status, Telegram,
 };
-use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec};
+use zeroone::runtime::{ContainerRuntime, InstanceKey};
 use zeroone::store::Batch;
 use zeroone::view::AgentView;
-use zeroone::zeroclaw::client::{Gateway, HttpGateway, Pairing, SentMark, WebhookCall};
+use zeroone::zeroclaw::client::{Gateway, HttpGateway, Pairing, WebhookCall};
 use zeroone::zeroclaw::workspace::{Staging, files, token_hash};
 
 use crate::real::{IMAGE, NATIVE};
@@ -119,16 +119,14 @@ async fn spoil(world: &World, view: &AgentView, credentials: &Credentials) {
     let (record, token) = (&view.record, &view.access.as_ref().unwrap().token);
     let runtime = world.with(|options| options.image = NATIVE.into());
     let (host, hash) = (runtime.caps().host.unwrap(), token_hash(token));
-    let staging = Staging { host, token_hash: Some(&hash), answer_secs: 120 };
+    let staging = Staging::new(host, 120).with_token_hash(hash.as_str());
     let key = InstanceKey { agent: record.id, slug: record.slug.clone() };
-    let old = InstanceSpec {
-        key: key.clone(),
-        command: Profile::V01.command(credentials),
-        env: Profile::V01.env(&record.spec, credentials, host, 120),
-        files: files(Profile::V01, &record.spec, credentials, &staging),
-        port: view.port,
-        ..spec(&[])
-    };
+    let old = spec(&[])
+        .with_key(key.clone())
+        .with_command(Profile::V01.command(credentials))
+        .with_env(Profile::V01.env(&record.spec, credentials, host, 120))
+        .with_files(files(Profile::V01, &record.spec, credentials, &staging))
+        .with_port(view.port);
     runtime.kill(&key).await.unwrap();
     runtime.ensure_created(&old).await.unwrap();
     let gateway = HttpGateway::new();
@@ -138,13 +136,7 @@ async fn spoil(world: &World, view: &AgentView, credentials: &Credentials) {
             gateway.health(run.endpoint, PATIENCE).await.is_ok_and(|it| it.healthy()).then_some(())
         })
         .await;
-        let call = WebhookCall {
-            body: r#"{"message":"hi"}"#.into(),
-            request_id: None,
-            traceparent: None,
-            session: None,
-            sent: SentMark::default(),
-        };
+        let call = WebhookCall::new(r#"{"message":"hi"}"#);
         (run.endpoint, gateway.webhook(run.endpoint, token, call, PATIENCE).await.unwrap())
     };
     let (endpoint, answer) = ask().await;
@@ -180,17 +172,14 @@ pub(crate) async fn each_setting_reaches_the_model_or_the_gateway(world: &World)
     let base = AgentSpec::clone(&agent.view().unwrap().record.spec);
     service.talk(&agent).await;
 
-    let spec = AgentSpec {
-        model: "m-2".into(),
-        temperature: Some(0.25),
-        provider: Provider::Groq,
-        agent_name: "Robo".into(),
-        communication_style: Some("In rhymes.".into()),
-        user_name: Some("Grace".into()),
-        ..base.clone()
-    };
-    let api_key = Some(Some("sk-changed".into()));
-    agent.update(AgentPatch { spec: Some(spec.clone()), api_key, ..AgentPatch::default() }).await.unwrap();
+    let mut spec = base.clone();
+    spec.model = "m-2".into();
+    spec.temperature = Some(0.25);
+    spec.provider = Provider::Groq;
+    spec.agent_name = "Robo".into();
+    spec.communication_style = Some("In rhymes.".into());
+    spec.user_name = Some("Grace".into());
+    agent.update(AgentPatch::default().with_spec(spec.clone()).with_api_key(Secret::from("sk-changed"))).await.unwrap();
     service.runs(&agent).await;
     let question = service.talk(&agent).await;
     for part in ["\"m-2\"", "0.25", "sk-changed", "- Name: Robo", "In rhymes.", "- Name: Grace"] {
@@ -198,8 +187,9 @@ pub(crate) async fn each_setting_reaches_the_model_or_the_gateway(world: &World)
     }
 
     for backend in [MemoryBackend::Markdown, MemoryBackend::None, MemoryBackend::Sqlite] {
-        let spec = AgentSpec { memory_backend: backend, auto_save: false, ..spec.clone() };
-        agent.update(AgentPatch { spec: Some(spec), ..AgentPatch::default() }).await.unwrap();
+        let mut spec = spec.clone();
+        (spec.memory_backend, spec.auto_save) = (backend, false);
+        agent.update(AgentPatch::default().with_spec(spec)).await.unwrap();
         service.runs(&agent).await;
         service.talk(&agent).await;
         let config: toml::Table = service.read(&agent, CONFIG).await.unwrap().parse().unwrap();
@@ -212,13 +202,11 @@ pub(crate) async fn each_setting_reaches_the_model_or_the_gateway(world: &World)
 pub(crate) async fn no_secret_is_on_the_volume_or_in_a_label(world: &World) {
     let mut service = Service::new(world).await;
     let agent = service.running().await;
-    let channels = Channels {
-        telegram: Some(Telegram { bot_token: "1:planted-telegram".into(), allowed_users: vec![] }),
-        discord: Some(Discord { bot_token: "planted-discord".into(), guild_id: None, allowed_users: vec![] }),
-        slack: None,
-    };
-    let api_key = Some(Some("sk-planted-key".into()));
-    agent.update(AgentPatch { api_key, channels: Some(channels), ..AgentPatch::default() }).await.unwrap();
+    let channels = Channels::default()
+        .with_telegram(Telegram::new("1:planted-telegram"))
+        .with_discord(Discord::new("planted-discord"));
+    let api_key = Secret::from("sk-planted-key");
+    agent.update(AgentPatch::default().with_api_key(api_key).with_channels(channels)).await.unwrap();
     service.runs(&agent).await;
     service.talk(&agent).await;
     agent.restart().await.unwrap();
@@ -254,8 +242,9 @@ pub(crate) async fn a_moved_tag_changes_no_agent(world: &World) {
     service.runs(&old).await;
     service.talk(&old).await;
     // Even where it has to be made again.
-    let spec = AgentSpec { model: "m-2".into(), ..AgentSpec::clone(&old.view().unwrap().record.spec) };
-    old.update(AgentPatch { spec: Some(spec), ..AgentPatch::default() }).await.unwrap();
+    let mut spec = AgentSpec::clone(&old.view().unwrap().record.spec);
+    spec.model = "m-2".into();
+    old.update(AgentPatch::default().with_spec(spec)).await.unwrap();
     old.wait(&[Status::Running], PATIENCE).await.unwrap();
     assert!(service.talk(&old).await.contains("\"m-2\""));
     assert_eq!(service.container(&old).await.image, image);

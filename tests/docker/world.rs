@@ -16,7 +16,7 @@ use bollard::query_parameters::{
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use zeroone::domain::{AgentId, HostPort, InstallationId, Secret, Slug, Software};
+use zeroone::domain::{AgentId, HostPort, InstallationId, Plan, Secret, Slug, Software};
 use zeroone::runtime::docker::{DockerOptions, DockerRuntime, Isolation, Subnets};
 use zeroone::runtime::{
     ContainerRuntime, ImageChoice, InstanceKey, InstanceSpec, InstanceState, LogQuery, ObservedInstance, Run,
@@ -72,7 +72,11 @@ impl World {
     ) -> Self {
         let installation = InstallationId::new();
         let network = format!("zeroone-test-{installation}");
-        let options = DockerOptions { image, network, host, isolation, ..DockerOptions::new(installation) };
+        let options = DockerOptions::new(installation)
+            .with_image(image)
+            .with_network(network)
+            .with_host(host)
+            .with_isolation(isolation);
         let runtime = DockerRuntime::new(options.clone()).unwrap();
         Self {
             docker,
@@ -197,20 +201,10 @@ pub(crate) async fn software(runtime: &DockerRuntime, choice: ImageChoice<'_>) -
 /// An instance of the stand-in with this command. Its slug is its id, so that tests side by side do not meet.
 pub(crate) fn spec(command: &[&str]) -> InstanceSpec {
     let agent = AgentId::new();
-    InstanceSpec {
-        key: InstanceKey { agent, slug: Slug::parse(&format!("t-{agent}")).unwrap() },
-        generation: 1,
-        command: command.iter().map(ToString::to_string).collect(),
-        env: vec![("API_KEY".into(), "sk-test".into())],
-        files: vec![],
-        image: None,
-        port: Some(free_port()),
-        cpu: 0.5,
-        memory_mb: 128,
-        own_network: false,
-        host_name: None,
-        origin: None,
-    }
+    let key = InstanceKey { agent, slug: Slug::parse(&format!("t-{agent}")).unwrap() };
+    InstanceSpec::new(key, command.iter().map(ToString::to_string).collect(), Plan::Free.limits())
+        .with_env(vec![("API_KEY".into(), "sk-test".into())])
+        .with_port(free_port())
 }
 
 pub(crate) fn file(path: &'static str, content: &str, mode: u32) -> StagedFile {

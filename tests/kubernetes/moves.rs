@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use zeroone::runtime::{DataPolicy, InstanceSpec, InstanceState};
+use zeroone::runtime::{DataPolicy, InstanceState};
 use zeroone::testkit::conformance::{self, Act, Subject as _};
 
 use crate::chaos::uid;
@@ -86,7 +86,7 @@ pub(crate) async fn an_end_for_want_of_memory_is_told_apart(world: &Arc<World>) 
     let subject = KubernetesSubject::new(world).await;
     let runtime = subject.runtime();
     let spec = conformance::spec(&subject, Act::Deaf);
-    let spec = InstanceSpec { command: vec![WORD.into(), "hoard".into()], memory_mb: 64, ..spec };
+    let spec = spec.with_command(vec![WORD.into(), "hoard".into()]).with_memory_mb(64);
     runtime.ensure_created(&spec).await.unwrap();
     runtime.start(&spec.key).await.unwrap();
     let exit = until("it is ended", async || {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use zeroone::domain::InstallationId;
-use zeroone::runtime::kubernetes::{KubernetesOptions, KubernetesRuntime};
+use zeroone::runtime::kubernetes::KubernetesRuntime;
 use zeroone::runtime::{ContainerRuntime, InstanceKey, ObservedInstance};
 use zeroone::testkit::conformance::{Act, Subject};
 
@@ -37,7 +37,7 @@ impl Subject for KubernetesSubject {
 
     fn foreign(&self) -> BoxFuture<'_, Arc<dyn ContainerRuntime>> {
         async {
-            let options = KubernetesOptions { installation: InstallationId::new(), ..self.world.options() };
+            let options = self.world.options().with_installation(InstallationId::new());
             Arc::new(KubernetesRuntime::open(options).await.unwrap()) as Arc<dyn ContainerRuntime>
         }
         .boxed()

@@ -32,13 +32,11 @@ impl World {
     }
 
     pub(crate) fn options(&self) -> KubernetesOptions {
-        KubernetesOptions {
-            kubeconfig: Cluster::kubeconfig(),
-            namespace: self.namespace.clone(),
+        KubernetesOptions::new(ACTS, ZEROONE, self.installation)
+            .with_kubeconfig(Cluster::kubeconfig())
+            .with_namespace(self.namespace.clone())
             // There is a way from here to the cluster's Pods.
-            reach: Reach::Pod,
-            ..KubernetesOptions::new(ACTS, ZEROONE, self.installation)
-        }
+            .with_reach(Reach::Pod)
     }
 
     pub(crate) async fn runtime(&self) -> KubernetesRuntime {

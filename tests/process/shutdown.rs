@@ -28,7 +28,7 @@ async fn only(runtime: &ProcessRuntime) -> ObservedInstance {
 async fn a_shutdown_leaves_the_processes_or_stops_them_and_keeps_their_data() {
     let data = tempfile::tempdir().unwrap();
     let (plane, runtime) = start(data.path()).await;
-    let user = NewUser { email: "ada@example.com".into(), plan: Plan::Pro, limits: None };
+    let user = NewUser::new("ada@example.com", Plan::Pro);
     let user = plane.create_user(user).await.unwrap().id;
     let spec = SpecPatch::new("Ada", Provider::Ollama, "fake").create().unwrap().spec;
     let agent = plane.create_agent(user, NewAgent::new(spec, Credentials::default())).await.unwrap();

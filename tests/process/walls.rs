@@ -111,7 +111,7 @@ async fn without_walls_an_instance_is_as_free_as_its_user_and_a_readable_folder_
     for (walls, readable, expected) in
         [(true, vec![], "held"), (true, vec![outside.clone()], "reached"), (false, vec![], "reached")]
     {
-        let options = ProcessOptions { walls, readable, ..bench.options.clone() };
+        let options = bench.options.clone().with_walls(walls).with_readable(readable);
         bench.runtime = ProcessRuntime::open(options).unwrap();
         let spec = bench.spec(&["script", &script]);
         bench.runtime.ensure_created(&spec).await.unwrap();
@@ -232,7 +232,7 @@ async fn memory_of_all_that_an_agent_starts_is_limited_together() {
         "for i in 1 2 3 4 5 6 7 8; do ( {hog}; echo ended > $HOME/ended ) & done; \
          while [ ! -e $HOME/ended ]; do sleep 0.05; done; kill -9 $$"
     );
-    let spec = InstanceSpec { memory_mb: 128, ..bench.spec(&["script", &script]) };
+    let spec = bench.spec(&["script", &script]).with_memory_mb(128);
     bench.runtime.ensure_created(&spec).await.unwrap();
     started(&bench.runtime, &spec.key).await;
     let exit = exited(&bench.runtime, &spec.key).await;

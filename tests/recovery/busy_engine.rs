@@ -56,9 +56,9 @@ async fn without_ports_of_the_host_agents_have_none() {
     let (fakes, disk) = (Fakes::new(34), FakeDisk::new());
     fakes.engine().give_addresses();
     let plane = testkit::start(&fakes, &disk, Settings::default()).await.unwrap();
-    let user = NewUser { email: "ada@example.com".into(), plan: Plan::Pro, limits: None };
+    let user = NewUser::new("ada@example.com", Plan::Pro);
     let user = plane.create_user(user).await.unwrap().id;
-    let world = TestPlane { fakes, disk, plane, user };
+    let world = TestPlane::new(fakes, disk, plane, user);
     let (first, second) = (world.running("Ada").await, world.running("Bob").await);
     for agent in [&first, &second] {
         answered(agent, "hi").await;

@@ -8,7 +8,7 @@ use zeroone::testkit::{self, FakeDisk, Fakes, new_agent};
 #[tokio::test(start_paused = true)]
 async fn of_creates_at_once_the_rule_lets_through_exactly_as_many_as_it_says() {
     let (fakes, disk) = (Fakes::new(131), FakeDisk::new());
-    let options = StoreOptions { installation: fakes.installation(), now: fakes.engine().now(), ..Default::default() };
+    let options = StoreOptions::default().with_installation(fakes.installation()).with_now(fakes.engine().now());
     let plane = ControlPlane::builder(Store::in_memory(disk, options).unwrap(), testkit::vault(), fakes.runtime())
         .gateway(fakes.gateway())
         .clock(fakes.clock())
@@ -19,7 +19,7 @@ async fn of_creates_at_once_the_rule_lets_through_exactly_as_many_as_it_says() {
         .start()
         .await
         .unwrap();
-    let user = NewUser { email: "ada@example.com".into(), plan: Plan::Pro, limits: None };
+    let user = NewUser::new("ada@example.com", Plan::Pro);
     let user = plane.create_user(user).await.unwrap().id;
     let denied = CreateError::Denied(Denied("one is enough".into()));
     assert_eq!(plane.create_agent(user, new_agent("Nobody")).await.err(), Some(denied.clone()));

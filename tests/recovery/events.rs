@@ -17,7 +17,7 @@ async fn event_stream_misses_and_repeats_nothing_across_restarts_and_removals() 
     for life in 0..3 {
         let plane = testkit::start(&fakes, &disk, Settings::default()).await.unwrap();
         if user.is_none() {
-            let new = NewUser { email: "ada@example.com".into(), plan: Plan::Pro, limits: None };
+            let new = NewUser::new("ada@example.com", Plan::Pro);
             user = Some(plane.create_user(new).await.unwrap().id);
         }
         let mut events = plane.events(position);

@@ -11,7 +11,7 @@ use crate::{PATIENCE, answered, until};
 
 /// The builder of a control plane on a copy of the store.
 fn copy(fakes: &Fakes, disk: &FakeDisk, holder: &str) -> Builder {
-    let options = StoreOptions { installation: fakes.installation(), now: fakes.engine().now(), ..Default::default() };
+    let options = StoreOptions::default().with_installation(fakes.installation()).with_now(fakes.engine().now());
     let store = Store::in_memory(disk.clone(), options).unwrap();
     ControlPlane::builder(store, testkit::vault(), fakes.runtime())
         .gateway(fakes.gateway())
@@ -88,8 +88,7 @@ async fn an_engine_that_refuses_the_lease_keeps_nobody_from_starting_and_is_what
     let disk = FakeDisk::default();
     fakes.engine().refuse_leases(true);
     let plane = copy(&fakes, &disk, "the first").start().await.unwrap();
-    let user =
-        plane.create_user(NewUser { email: "ada@example.org".into(), plan: Plan::Pro, limits: None }).await.unwrap().id;
+    let user = plane.create_user(NewUser::new("ada@example.org", Plan::Pro)).await.unwrap().id;
     let agent = plane.create_agent(user, new_agent("Ada")).await.unwrap();
     let refused = |because: &str| because.contains("refuses") && because.contains("reading a volume is not allowed");
     agent.wait(&[Status::Error], Duration::from_secs(2)).await.unwrap();

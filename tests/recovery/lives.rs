@@ -1,6 +1,6 @@
 //! Lives of the service, one after the other, on one engine and one disk.
 
-use zeroone::control::{AgentPatch, ControlPlane, NewAgent, NewUser, Settings};
+use zeroone::control::{AgentPatch, ControlPlane, NewUser, Settings};
 use zeroone::domain::{AgentId, Plan, Status, UserId};
 use zeroone::internal::lifecycle::Code;
 use zeroone::testkit::{self, Cut, FakeDisk, Fakes, new_agent};
@@ -21,7 +21,7 @@ fn lives<T>(fakes: &Fakes, disk: &mut FakeDisk, work: impl AsyncFnOnce(ControlPl
 fn twenty_restarts_of_the_service_cost_the_agents_nothing() {
     let (fakes, mut disk) = (Fakes::new(21), FakeDisk::new());
     let ids: Vec<_> = lives(&fakes, &mut disk, async |plane| {
-        let user = NewUser { email: "ada@example.com".into(), plan: Plan::Pro, limits: None };
+        let user = NewUser::new("ada@example.com", Plan::Pro);
         let user = plane.create_user(user).await.unwrap().id;
         let mut ids = Vec::new();
         for n in 0..10 {
@@ -52,7 +52,7 @@ fn what_happened_while_the_service_was_down_is_found() {
     let (fakes, mut disk) = (Fakes::new(22), FakeDisk::new());
     let names = ["crashed", "removed", "restarted", "stopped for good", "deleted"];
     let ids: Vec<_> = lives(&fakes, &mut disk, async |plane| {
-        let user = NewUser { email: "ada@example.com".into(), plan: Plan::Pro, limits: None };
+        let user = NewUser::new("ada@example.com", Plan::Pro);
         let user = plane.create_user(user).await.unwrap().id;
         let mut ids = Vec::new();
         for name in names {
@@ -86,7 +86,7 @@ fn what_happened_while_the_service_was_down_is_found() {
 fn a_token_that_is_lost_from_the_store_leads_to_a_new_pairing() {
     let (fakes, mut disk) = (Fakes::new(23), FakeDisk::new());
     let id = lives(&fakes, &mut disk, async |plane| {
-        let user = NewUser { email: "ada@example.com".into(), plan: Plan::Pro, limits: None };
+        let user = NewUser::new("ada@example.com", Plan::Pro);
         let user = plane.create_user(user).await.unwrap().id;
         let agent = plane.create_agent(user, new_agent("Ada")).await.unwrap();
         agent.wait(&[Status::Running], PATIENCE).await.unwrap();
@@ -109,7 +109,7 @@ fn a_token_that_is_lost_from_the_store_leads_to_a_new_pairing() {
 
 /// One user, and one agent that runs.
 async fn a_user_and_an_agent(plane: &ControlPlane, name: &str) -> (UserId, AgentId) {
-    let user = NewUser { email: format!("{name}@example.com"), plan: Plan::Pro, limits: None };
+    let user = NewUser::new(format!("{name}@example.com"), Plan::Pro);
     let user = plane.create_user(user).await.unwrap().id;
     let agent = plane.create_agent(user, new_agent(name)).await.unwrap();
     agent.wait(&[Status::Running], PATIENCE).await.unwrap();
@@ -129,7 +129,7 @@ fn a_service_that_is_cut_off_in_any_commit_of_a_deployment_goes_on_where_it_was(
                 let plane = testkit::start(&fakes, &disk, Settings::default()).await.unwrap();
                 disk.cut_in(commit, cut);
                 let work = async {
-                    let new = NewAgent { id, ..new_agent("Ada") };
+                    let new = new_agent("Ada").with_id(id);
                     acknowledged = plane.create_agent(user, new).await.is_ok() && !disk.cut_token().is_cancelled();
                     tokio::time::sleep(PATIENCE).await;
                 };
@@ -186,7 +186,7 @@ fn yesterdays_store_takes_up_what_it_knows_and_adopts_what_is_newer() {
             (state.status(), reason) == (Status::Error, Some(Code::SecretsMissing))
         })
         .await;
-        let key = AgentPatch { api_key: Some(Some(testkit::API_KEY.into())), ..AgentPatch::default() };
+        let key = AgentPatch::default().with_api_key(Some(testkit::API_KEY.into()));
         adopted.update(key).await.unwrap();
         adopted.start().await.unwrap();
         answered(&adopted, "who am I?").await;

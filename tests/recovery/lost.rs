@@ -25,7 +25,7 @@ async fn a_lost_store_is_made_anew_from_what_runs() {
     let runtime = world.fakes.runtime();
     let found = recover::find(&*runtime).await.unwrap();
     let plan = recover::plan(found, "ada@example.org", world.fakes.engine().now()).unwrap();
-    let options = StoreOptions { installation: world.fakes.installation(), ..StoreOptions::default() };
+    let options = StoreOptions::default().with_installation(world.fakes.installation());
     let disk = FakeDisk::new();
     let store = Store::in_memory(disk.clone(), options).unwrap();
     recover::write(&store, &plan).await.unwrap();
@@ -48,7 +48,7 @@ async fn a_lost_store_is_made_anew_from_what_runs() {
     // Started without what it misses, it says so again and nothing is started.
     keyed.start().await.unwrap();
     until("it says so again", || missing(&keyed)).await;
-    let key = AgentPatch { api_key: Some(Some(testkit::API_KEY.into())), ..AgentPatch::default() };
+    let key = AgentPatch::default().with_api_key(Some(testkit::API_KEY.into()));
     keyed.update(key).await.unwrap();
     keyed.start().await.unwrap();
     answered(&keyed, "as before").await;
@@ -63,7 +63,7 @@ async fn orphans_of_an_unknown_owner_are_kept_unless_an_administrator_wants_them
         let world = testkit::plane(32, Plan::Pro).await;
         world.running("Ada").await;
         world.plane.shutdown(Agents::Leave).await;
-        let settings = Settings { orphans, ..Settings::default() };
+        let settings = Settings::default().with_orphans(orphans);
         let plane = testkit::start(&world.fakes, &FakeDisk::new(), settings).await.unwrap();
         // Not at first sight: its record might be on its way.
         tokio::time::sleep(Duration::from_secs(5)).await;

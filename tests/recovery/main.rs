@@ -15,9 +15,7 @@ mod upgrades;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use zeroone::control::{
-    ActorCrash, AgentHandle, AgentPatch, CommandOutcome, CreateError, DeliveryError, Message, NewAgent,
-};
+use zeroone::control::{ActorCrash, AgentHandle, AgentPatch, CommandOutcome, CreateError, DeliveryError};
 use zeroone::domain::{AgentId, AgentSpec, Exit, HostPort, Plan, Status};
 use zeroone::incident::{Kind, State};
 use zeroone::internal::lifecycle::{Code, Phase, Step};
@@ -190,8 +188,7 @@ async fn a_message_is_never_sent_twice_and_never_waits_beyond_its_time() {
     let world = testkit::plane(6, Plan::Free).await;
     let agent = world.running("Ada").await;
     let engine = world.fakes.engine();
-    let brief =
-        |text: &str| Message { answer_within: Duration::from_secs(2), hold: Duration::from_secs(3), ..message(text) };
+    let brief = |text: &str| message(text).with_answer_within(Duration::from_secs(2)).with_hold(Duration::from_secs(3));
     engine.set_gateway_fault(GatewayFault::HangsUp);
     assert!(matches!(agent.deliver(brief("lost")).await, Err(DeliveryError::Unknown(_))));
     engine.set_gateway_fault(GatewayFault::Hung);
@@ -259,7 +256,7 @@ async fn what_is_done_by_hand_is_undone() {
     let injector: [(&str, Hand); 5] = [
         ("removed", |engine, id| engine.remove_by_hand(id)),
         ("restarted", |engine, id| engine.restart_by_hand(id)),
-        ("stopped", |engine, id| engine.end(id, Exit { code: Some(143), oom: false, asked: true, reason: None })),
+        ("stopped", |engine, id| engine.end(id, Exit::with_code(143).with_asked(true))),
         ("out of memory", |engine, id| engine.out_of_memory(id)),
         ("paused", |engine, id| engine.pause(id, true)),
     ];
@@ -290,7 +287,7 @@ async fn what_is_done_by_hand_is_undone() {
 async fn a_death_that_the_engine_mends_is_no_deed_of_an_operator() {
     let world = testkit::plane(26, Plan::Free).await;
     let agent = world.running("Ada").await;
-    let oom = Exit { code: Some(137), oom: true, asked: false, reason: None };
+    let oom = Exit::with_code(137).with_oom(true);
     assert!(world.fakes.engine().restart_by_policy(agent.id(), oom));
     answered(&agent, "so soon?").await;
     assert!(world.fakes.engine().restart_by_hand(agent.id()));
@@ -305,10 +302,7 @@ async fn a_death_that_the_engine_mends_is_no_deed_of_an_operator() {
 #[tokio::test(start_paused = true)]
 async fn a_start_can_be_stopped() {
     let world = testkit::plane(10, Plan::Free).await;
-    world
-        .fakes
-        .engine()
-        .set_behavior(GatewayBehavior { boots_in: Duration::from_secs(20), ..GatewayBehavior::default() });
+    world.fakes.engine().set_behavior(GatewayBehavior::default().with_boots_in(Duration::from_secs(20)));
     let agent = created(&world, "Ada").await;
     agent.wait(&[Status::Starting], PATIENCE).await.unwrap();
     until("it is up, not yet healthy", || {
@@ -339,12 +333,12 @@ async fn deletion_works_in_every_status() {
                 created(&world, "Ada").await
             }
             Status::Starting => {
-                engine.set_behavior(GatewayBehavior { boots_in: PATIENCE, ..GatewayBehavior::default() });
+                engine.set_behavior(GatewayBehavior::default().with_boots_in(PATIENCE));
                 created(&world, "Ada").await
             }
             Status::Running => world.running("Ada").await,
             Status::Stopping => {
-                engine.set_behavior(GatewayBehavior { ends_in: None, ..GatewayBehavior::default() });
+                engine.set_behavior(GatewayBehavior::default().with_ends_in(None));
                 let agent = world.running("Ada").await;
                 agent.stop().await.unwrap();
                 agent
@@ -422,8 +416,9 @@ async fn a_rebuilt_actor_goes_on_with_the_run_it_finds() {
     let agent = world.running("Ada").await;
     world.disk.panic_in_next(1);
     // A change is not repeated: it says what it was based on.
-    let renamed = AgentSpec { name: "Eve".into(), ..AgentSpec::clone(&agent.view().unwrap().record.spec) };
-    assert!(agent.update(AgentPatch { spec: Some(renamed), ..AgentPatch::default() }).await.is_err());
+    let mut renamed = AgentSpec::clone(&agent.view().unwrap().record.spec);
+    renamed.name = "Eve".into();
+    assert!(agent.update(AgentPatch::default().with_spec(renamed)).await.is_err());
     answered(&agent, "still you?").await;
     let tally = world.fakes.engine().tally(agent.id());
     assert_eq!((tally.starts.len(), tally.pairings), (1, 1), "a crash of ours costs the agent nothing");
@@ -517,7 +512,7 @@ async fn a_change_of_port_whose_answer_is_lost_leaves_one_port() {
         world.disk.memory().fail_commit(commit, CommitFault::After);
         let id = AgentId::from_bytes([7; 16]);
         // One whose own create is the commit is there all the same.
-        let _ = world.plane.create_agent(world.user, NewAgent { id, ..new_agent("Ada") }).await;
+        let _ = world.plane.create_agent(world.user, new_agent("Ada").with_id(id)).await;
         until("the agent is there", || world.plane.agent(id).is_some()).await;
         let agent = world.plane.agent(id).unwrap();
         agent.wait(&[Status::Running], PATIENCE).await.unwrap();
@@ -598,7 +593,7 @@ async fn ten_fast_crashes_leave_one_token_that_works_and_no_lockout() {
         let world = testkit::plane(19, Plan::Free).await;
         world.fakes.engine().set_behavior(behavior);
         // One whose jitter takes nothing off its rest.
-        let new = NewAgent { id: AgentId::from_bytes([76; 16]), ..new_agent("Ada") };
+        let new = new_agent("Ada").with_id(AgentId::from_bytes([76; 16]));
         let agent = world.plane.create_agent(world.user, new).await.unwrap();
         agent.wait(&[Status::Running], PATIENCE).await.unwrap();
         for _ in 0..9 {
@@ -614,7 +609,7 @@ async fn ten_fast_crashes_leave_one_token_that_works_and_no_lockout() {
 async fn what_cannot_start_says_why() {
     let world = testkit::plane(20, Plan::Pro).await;
     let engine = world.fakes.engine();
-    let unpaired = GatewayBehavior { requires_pairing: false, ..GatewayBehavior::default() };
+    let unpaired = GatewayBehavior::default().with_requires_pairing(false);
     let cases: [(Image, GatewayBehavior, GatewayFault, Code); 5] = [
         (Image::Missing, GatewayBehavior::default(), GatewayFault::Well, Code::CannotRun),
         (Image::Unreachable, GatewayBehavior::default(), GatewayFault::Well, Code::RuntimeUnavailable),
@@ -622,7 +617,7 @@ async fn what_cannot_start_says_why() {
         (Image::Present, GatewayBehavior::default(), GatewayFault::Unwell, Code::CrashLoop),
         (
             Image::Present,
-            GatewayBehavior { prints_code_after: PATIENCE, ..GatewayBehavior::default() },
+            GatewayBehavior::default().with_prints_code_after(PATIENCE),
             GatewayFault::Well,
             Code::CrashLoop,
         ),

@@ -22,7 +22,7 @@ struct Faulty {
 
 async fn faulty(seed: u64, plan: Plan) -> Faulty {
     let (fakes, faults, disk) = (Fakes::new(seed), Faults::new(seed), FakeDisk::new());
-    let options = StoreOptions { installation: fakes.installation(), now: fakes.engine().now(), ..Default::default() };
+    let options = StoreOptions::default().with_installation(fakes.installation()).with_now(fakes.engine().now());
     let store = Store::in_memory(disk.clone(), options).unwrap();
     let plane = ControlPlane::builder(store, testkit::vault(), faults.runtime(fakes.runtime()))
         .gateway(faults.gateway(fakes.gateway()))
@@ -30,7 +30,7 @@ async fn faulty(seed: u64, plan: Plan) -> Faulty {
         .start()
         .await
         .unwrap();
-    let user = NewUser { email: "ada@example.com".into(), plan, limits: None };
+    let user = NewUser::new("ada@example.com", plan);
     let user = plane.create_user(user).await.unwrap().id;
     Faulty { fakes, faults, disk, plane, user }
 }
@@ -119,8 +119,8 @@ async fn a_message_follows_only_when_the_one_before_is_on_its_way() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_does_not_wait_for_the_step_that_it_supersedes() {
-    let slow_boot = GatewayBehavior { boots_in: Duration::from_secs(20), ..GatewayBehavior::zeroclaw() };
-    let late_code = GatewayBehavior { prints_code_after: Duration::from_secs(10), ..GatewayBehavior::zeroclaw() };
+    let slow_boot = GatewayBehavior::zeroclaw().with_boots_in(Duration::from_secs(20));
+    let late_code = GatewayBehavior::zeroclaw().with_prints_code_after(Duration::from_secs(10));
     let well = GatewayBehavior::zeroclaw();
     let cases = [(slow_boot, Image::Present), (late_code, Image::Present), (well, Image::Slow(PATIENCE))];
     for (behavior, image) in cases {
@@ -144,7 +144,7 @@ async fn of_two_changes_at_once_none_is_lost() {
     renamed.name = "Grace".into();
     let mut warmer = spec;
     warmer.temperature = Some(1.1);
-    let patch = |spec| AgentPatch { if_generation: Some(1), spec: Some(spec), ..AgentPatch::default() };
+    let patch = |spec| AgentPatch::default().with_if_generation(1).with_spec(spec);
     let (first, second) = tokio::join!(agent.update(patch(renamed)), agent.update(patch(warmer)));
     assert_eq!([&first, &second].into_iter().filter(|outcome| outcome.is_ok()).count(), 1, "{first:?} {second:?}");
     assert!([first, second].contains(&Err(CommandError::Stale)));
@@ -157,7 +157,7 @@ async fn a_deletion_of_a_known_generation_loses_against_a_change() {
     let agent = world.running("Ada").await;
     let mut spec = (*agent.view().unwrap().record.spec).clone();
     spec.name = "Grace".into();
-    let patch = AgentPatch { spec: Some(spec), ..AgentPatch::default() };
+    let patch = AgentPatch::default().with_spec(spec);
     let (changed, deleted) = tokio::join!(agent.update(patch), agent.delete_if(1));
     changed.unwrap();
     assert_eq!(deleted, Err(CommandError::Stale));
@@ -181,7 +181,7 @@ async fn a_create_that_was_not_stored_takes_nothing() {
 async fn messages_beyond_the_queue_of_an_agent_are_refused() {
     let world = faulty(110, Plan::Free).await;
     let agent = world.running("Ada").await;
-    let slow = GatewayBehavior { boots_in: Duration::from_secs(5), ..GatewayBehavior::zeroclaw() };
+    let slow = GatewayBehavior::zeroclaw().with_boots_in(Duration::from_secs(5));
     world.fakes.engine().set_behavior(slow);
     agent.restart().await.unwrap();
     let sent: Vec<_> = (0..300)
@@ -246,27 +246,17 @@ async fn what_this_store_deleted_is_removed_under_every_policy() {
     use zeroone::runtime::{ContainerRuntime as _, InstanceKey, InstanceSpec};
 
     let (fakes, disk) = (Fakes::new(113), FakeDisk::new());
-    let settings = Settings { orphans: Orphans::Report, ..Settings::default() };
+    let settings = Settings::default().with_orphans(Orphans::Report);
     let plane = testkit::start(&fakes, &disk, settings).await.unwrap();
-    let user = NewUser { email: "ada@example.com".into(), plan: Plan::Free, limits: None };
+    let user = NewUser::new("ada@example.com", Plan::Free);
     let user = plane.create_user(user).await.unwrap().id;
     let agent = plane.create_agent(user, new_agent("Ada")).await.unwrap();
     let view = agent.wait(&[Status::Running], PATIENCE).await.unwrap();
     agent.delete().await.unwrap();
     assert!(agent.gone(PATIENCE).await);
-    let late = |agent: AgentId| InstanceSpec {
-        key: InstanceKey { agent, slug: view.record.slug.clone() },
-        generation: 1,
-        image: None,
-        command: vec!["gateway".into()],
-        env: Vec::new(),
-        files: Vec::new(),
-        port: HostPort::try_from(49_999).ok(),
-        cpu: 0.5,
-        memory_mb: 128,
-        own_network: false,
-        host_name: None,
-        origin: None,
+    let late = |agent: AgentId| {
+        let key = InstanceKey { agent, slug: view.record.slug.clone() };
+        InstanceSpec::new(key, vec!["gateway".into()], Plan::Free.limits()).with_port(HostPort::try_from(49_999).ok())
     };
     // A call of a dead service lands late; and an instance that this store never had.
     let unknown = AgentId::new();

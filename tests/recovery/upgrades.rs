@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use zeroone::control::{Agents, NewAgent, UpgradeError};
+use zeroone::control::{Agents, UpgradeError};
 use zeroone::domain::{MemoryBackend, Profile, UpgradeStage};
 use zeroone::runtime::ContainerRuntime;
 use zeroone::testkit::FakeImage;
@@ -26,7 +26,7 @@ async fn world(seed: u64) -> TestPlane {
 async fn remembering(world: &TestPlane, entries: usize) -> AgentHandle {
     let mut new = new_agent("Ada");
     new.spec.memory_backend = MemoryBackend::Sqlite;
-    let agent = world.plane.create_agent(world.user, NewAgent { ..new }).await.unwrap();
+    let agent = world.plane.create_agent(world.user, new).await.unwrap();
     agent.wait(&[Status::Running], PATIENCE).await.unwrap();
     for number in 0..entries {
         remember(world, &agent, &format!("k{number}")).await;
@@ -36,7 +36,7 @@ async fn remembering(world: &TestPlane, entries: usize) -> AgentHandle {
 
 async fn remember(world: &TestPlane, agent: &AgentHandle, key: &str) {
     let access = agent.view().unwrap().access.clone().unwrap();
-    let entry = MemoryEntry { key: key.into(), content: format!("about {key}"), category: Some("core".into()) };
+    let entry = MemoryEntry::new(key, format!("about {key}")).with_category("core");
     world.fakes.gateway().remember(access.endpoint, &access.token, &entry, WITHIN).await.unwrap();
 }
 
@@ -104,16 +104,12 @@ async fn rehearsal_catches_bad_images_and_the_agent_notices_nothing() {
     let engine = world.fakes.engine();
     let good = FakeImage::new(Profile::V08, "0.8.8");
     let bad = [
-        ("ends", FakeImage { exits: Some((0, 3)), ..good.clone() }, "exit code 3"),
-        ("no-provider", FakeImage { fault: Some(GatewayFault::Unusable), ..good.clone() }, "Add a model provider."),
-        ("forgets", FakeImage { forgets: true, ..good.clone() }, "of 4 entries of memory it finds 0"),
-        ("never-pairs", FakeImage { fault: Some(GatewayFault::Forgetful), ..good.clone() }, "refused the token"),
-        (
-            "mute",
-            FakeImage { fault: Some(GatewayFault::Fails(500)), ..good.clone() },
-            "that the present version answers",
-        ),
-        ("hangs", FakeImage { fault: Some(GatewayFault::Hung), ..good.clone() }, "did not answer"),
+        ("ends", good.clone().with_exits((0, 3)), "exit code 3"),
+        ("no-provider", good.clone().with_fault(GatewayFault::Unusable), "Add a model provider."),
+        ("forgets", good.clone().with_forgets(true), "of 4 entries of memory it finds 0"),
+        ("never-pairs", good.clone().with_fault(GatewayFault::Forgetful), "refused the token"),
+        ("mute", good.clone().with_fault(GatewayFault::Fails(500)), "that the present version answers"),
+        ("hangs", good.clone().with_fault(GatewayFault::Hung), "did not answer"),
     ];
     let agent = remembering(&world, 4).await;
     let before = (engine.tally(agent.id()), agent.view().unwrap().record.token.clone());
@@ -141,7 +137,7 @@ async fn rehearsal_catches_bad_images_and_the_agent_notices_nothing() {
 #[tokio::test(start_paused = true)]
 async fn version_that_fails_in_place_is_taken_back_with_its_memory() {
     let world = world(43).await;
-    let fickle = FakeImage { exits: Some((1, 9)), ..FakeImage::new(Profile::V01, "0.1.8") };
+    let fickle = FakeImage::new(Profile::V01, "0.1.8").with_exits((1, 9));
     world.fakes.engine().add_image("fickle", fickle);
     let agent = remembering(&world, 5).await;
     let (before, token) = (keys(&world, &agent).await, agent.view().unwrap().record.token.clone());

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use zeroone::control::{DeliveryError, FeedEntry};
-use zeroone::domain::{AgentId, Limits, Plan, RunId, Status, Timestamp, UserId};
+use zeroone::domain::{AgentId, Plan, RunId, Status, Timestamp, UserId};
 use zeroone::internal::lifecycle::{Phase, Step};
 use zeroone::runtime::{ContainerRuntime, ObservedInstance};
 use zeroone::store::{LogEntry, Snapshot};
 use zeroone::testkit::{self, Delivery, EPOCH, Guard, Inspector, Invariant, Tally, TestPlane, Violation, Wish, check};
 use zeroone::vault::Sealed;
+use zeroone::view::{Cause, Code};
 
 /// What is to be seen of a control plane that is well.
 struct Shown {
@@ -34,18 +35,9 @@ impl Shown {
     }
 
     fn fed(&self, seq: u64, (from, to): (Status, Status), cause: &str, time: Timestamp) -> FeedEntry {
-        let entry = LogEntry {
-            seq,
-            time,
-            from,
-            to,
-            cause: cause.into(),
-            attempt: 1,
-            detail: None,
-            root: None,
-            exit_code: None,
-        };
-        FeedEntry { agent: self.agent, user: self.world.user, entry }
+        let mut entry = LogEntry::new(from, &self.snapshot.agents[0].record, &Cause::new(Code::Paired));
+        (entry.seq, entry.time, entry.to, entry.cause, entry.attempt) = (seq, time, to, cause.into(), 1);
+        FeedEntry::new(self.agent, self.world.user, entry)
     }
 
     /// A phase other than the stored one.
@@ -111,17 +103,13 @@ async fn broken(invariant: Invariant) -> Vec<Violation> {
         Invariant::AtMostOnce => inspector.message(shown.agent, "hi", 2, None),
         Invariant::OrderIsKept => [2, 1].into_iter().for_each(|number| inspector.sent_on(shown.agent, number)),
         Invariant::OneRunListens => {
-            let read = |run_id: &str| Delivery {
-                at: EPOCH,
-                run_id: RunId(run_id.into()),
-                body: bytes::Bytes::new(),
-                session: None,
-            };
+            let read = |run_id: &str| Delivery::new(EPOCH, RunId(run_id.into()), "");
             inspector.read(shown.agent, &[read("old"), read("new"), read("old")]);
         }
         Invariant::TokensWork => inspector.answered(shown.agent, &Err(DeliveryError::Gone)),
         Invariant::RestartsCostNothing => {
-            let after = Tally { pairings: 1, ..Tally::default() };
+            let mut after = Tally::default();
+            after.pairings = 1;
             inspector.service_restarted(shown.agent, &Tally::default(), &after);
         }
         Invariant::CommitsAreKept
@@ -154,7 +142,7 @@ fn at_one_moment(inspector: &mut Inspector, mut shown: Shown, invariant: Invaria
             twin.record.slug = zeroone::domain::Slug::parse("twin").expect("a slug");
             shown.snapshot.agents.push(twin);
         }
-        _ => shown.snapshot.users[0].limits = Some(Limits { max_agents: Some(0), cpu: 1.0, memory_mb: 64 }),
+        _ => shown.snapshot.users[0].limits = Some(Plan::Pro.limits().with_max_agents(0)),
     }
     inspector.step(&shown.snapshot, &shown.observed);
 }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use zeroone::control::{ActorCrash, AgentPatch, CommandError, CommandOutcome, CreateError, Message, NewAgent};
-use zeroone::domain::{AgentId, Exit, HostPort, Plan};
+use zeroone::control::{ActorCrash, AgentPatch, CommandError, CommandOutcome, CreateError, NewAgent};
+use zeroone::domain::{AgentId, Exit, HostPort, Plan, Secret};
 use zeroone::store::{CommitFault, Conflict, StoreError};
 use zeroone::testkit::{Call, Condition, Fault, GatewayBehavior, GatewayFault, Image, Wish, message, new_agent};
 
@@ -48,7 +48,7 @@ impl World {
                 id[8..].copy_from_slice(&self.random.next().to_be_bytes());
                 let id = AgentId::from_bytes(id);
                 self.agents.push(id);
-                NewAgent { id, ..new_agent(&format!("Agent {number}")) }
+                new_agent(&format!("Agent {number}")).with_id(id)
             })
             .collect();
         let creates = wanted.iter().map(|new| async {
@@ -135,11 +135,9 @@ impl World {
             let text = format!("message {}", self.sent.len());
             let outcome = Arc::new(Mutex::new(None));
             self.sent.push(Sent { agent, text: text.clone(), outcome: Arc::clone(&outcome) });
-            let call = Message {
-                hold: Duration::from_millis(self.random.below(60_000)),
-                answer_within: Duration::from_millis(1 + self.random.below(30_000)),
-                ..message(&text)
-            };
+            let call = message(&text)
+                .with_hold(Duration::from_millis(self.random.below(60_000)))
+                .with_answer_within(Duration::from_millis(1 + self.random.below(30_000)));
             let (handle, cut) = (handle.clone(), service.disk.cut_token().clone());
             tokio::spawn(async move {
                 let answer = handle.deliver(call).await;
@@ -157,10 +155,7 @@ impl World {
         let what = self.random.below(14);
         match what {
             0 => drop(engine.crash(agent)),
-            1 => drop(engine.restart_by_policy(
-                agent,
-                Exit { code: Some(137), oom: self.random.chance(500), asked: false, reason: None },
-            )),
+            1 => drop(engine.restart_by_policy(agent, Exit::with_code(137).with_oom(self.random.chance(500)))),
             2 => drop(engine.out_of_memory(agent)),
             3 => drop(engine.pause(agent, true)),
             4 => drop(engine.pause(agent, false)),
@@ -211,7 +206,7 @@ impl World {
             2 | 3 => engine.set_condition(Condition::Answers),
             4 => engine.gap(),
             5 => engine.set_behavior(GatewayBehavior::forgetful()),
-            6 => engine.set_behavior(GatewayBehavior { ends_in: None, ..GatewayBehavior::zeroclaw_0_8() }),
+            6 => engine.set_behavior(GatewayBehavior::zeroclaw_0_8().with_ends_in(None)),
             _ => {
                 let images = [Image::Present, Image::Slow(Duration::from_secs(20)), Image::Missing, Image::Unreachable];
                 engine.set_image(self.random.pick(&images).cloned().expect("some"));
@@ -267,8 +262,8 @@ async fn obey(service: &Service, agent: AgentId, ask: Ask) -> (Ask, Result<Comma
         Ask::Stop => handle.stop().await,
         Ask::Restart => handle.restart().await,
         Ask::Update => {
-            let api_key = Some(Some(zeroone::testkit::API_KEY.into()));
-            handle.update(AgentPatch { api_key, ..AgentPatch::default() }).await
+            let api_key = Secret::from(zeroone::testkit::API_KEY);
+            handle.update(AgentPatch::default().with_api_key(api_key)).await
         }
         Ask::Delete => handle.delete().await,
     };

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use zeroone::control::{AgentHandle, ControlPlane, NewUser, RestartPolicy, Settings, Timing};
-use zeroone::domain::{Limits, Plan, Status, UserId};
+use zeroone::domain::{Plan, Status, UserId};
 use zeroone::store::{Batch, IdempotencyRecord, IdempotencyState};
 use zeroone::testkit::{self, FakeDisk, Fakes, Sequence, check, message, new_agent};
 
@@ -50,11 +50,11 @@ impl Installation {
     async fn new() -> Self {
         let fakes = Fakes::new(1);
         // A gateway is looked at every quarter of an hour: a week has more seconds than a test has time.
-        let timing = Timing { health_interval: Duration::from_secs(900), ..Timing::default() };
-        let settings = Settings { timing, restart: RestartPolicy::default(), ..Settings::default() };
+        let timing = Timing::default().with_health_interval(Duration::from_secs(900));
+        let settings = Settings::default().with_timing(timing).with_restart(RestartPolicy::default());
         let plane = testkit::start(&fakes, &FakeDisk::new(), settings).await.expect("it comes up");
-        let limits = Limits { max_agents: Some(AGENTS), ..Plan::Pro.limits() };
-        let user = NewUser { email: "ada@example.com".into(), plan: Plan::Pro, limits: Some(limits) };
+        let limits = Plan::Pro.limits().with_max_agents(AGENTS);
+        let user = NewUser::new("ada@example.com", Plan::Pro).with_limits(limits);
         let user = plane.create_user(user).await.expect("a new store takes a user").id;
         Self { random: Sequence::new(1), fakes, plane, user, made: 0, keyed: 0 }
     }
@@ -114,7 +114,7 @@ impl Installation {
         let now = self.plane.now();
         let expires_at = now.checked_add(Duration::from_secs(24 * 3600)).expect("no end of time");
         let state = IdempotencyState::InFlight { agent: None, started_at: now };
-        let record = IdempotencyRecord { fingerprint: [7; 32], state, expires_at };
+        let record = IdempotencyRecord::new([7; 32], state, expires_at);
         let batch = Batch::put_idempotency(self.user, &format!("key {}", self.keyed), &record);
         self.plane.store().commit(batch).await.expect("a store in memory takes it");
     }

@@ -167,12 +167,10 @@ impl World {
     async fn start(&mut self, disk: &FakeDisk) -> Option<Service> {
         self.inspector.new_life(self.fakes.engine().now());
         self.settle_others().await;
-        let options = StoreOptions {
-            installation: self.fakes.installation(),
-            now: self.fakes.engine().now(),
-            check_integrity: true,
-            ..StoreOptions::default()
-        };
+        let options = StoreOptions::default()
+            .with_installation(self.fakes.installation())
+            .with_now(self.fakes.engine().now())
+            .with_check_integrity(true);
         let store = match Store::in_memory(disk.clone(), options) {
             Ok(store) => store,
             Err(error) => {
@@ -210,20 +208,9 @@ impl World {
         let engine = self.fakes.engine();
         if engine.all_of(OTHERS).is_empty() {
             let runtime = FakeRuntime::new(engine.clone(), OTHERS);
-            let spec = InstanceSpec {
-                key: InstanceKey { agent: THEIRS, slug: Slug::parse("theirs").expect("a slug") },
-                generation: 1,
-                command: vec!["gateway".into()],
-                env: Vec::new(),
-                files: Vec::new(),
-                image: None,
-                port: HostPort::all().nth(1),
-                cpu: 1.0,
-                memory_mb: 64,
-                own_network: false,
-                host_name: None,
-                origin: None,
-            };
+            let key = InstanceKey { agent: THEIRS, slug: Slug::parse("theirs").expect("a slug") };
+            let spec =
+                InstanceSpec::new(key, vec!["gateway".into()], Plan::Free.limits()).with_port(HostPort::all().nth(1));
             runtime.ensure_created(&spec).await.expect("an engine without faults creates");
             runtime.start(&spec.key).await.expect("an engine without faults starts");
         }
@@ -232,7 +219,7 @@ impl World {
     async fn make_users(&mut self, service: &Service) -> bool {
         for (name, plan) in [("free", Plan::Free), ("pro", Plan::Pro)] {
             let email = format!("{name}-{}@example.com", self.random.next());
-            let Ok(user) = service.plane.create_user(NewUser { email, plan, limits: None }).await else { return false };
+            let Ok(user) = service.plane.create_user(NewUser::new(email, plan)).await else { return false };
             self.users.push(user.id);
         }
         true
@@ -342,8 +329,8 @@ impl World {
                 self.inspector.at_rest(&snapshot, &ours);
                 for agent in engine.volumes() {
                     if agent != THEIRS && !snapshot.agents.iter().any(|stored| stored.record.id == agent) {
-                        let (invariant, detail) = (Invariant::NoLeftovers, "data without a record".to_owned());
-                        self.violations.push(Violation { invariant, agent: Some(agent), detail });
+                        let violation = Violation::new(Invariant::NoLeftovers, agent, "data without a record");
+                        self.violations.push(violation);
                     }
                 }
                 for user in &self.users {
@@ -371,16 +358,15 @@ impl World {
 
     fn choose_odds(&mut self) {
         let mut some = |most: u64| if self.random.chance(500) { self.random.below(most) } else { 0 };
-        let odds = Odds {
-            fail: some(80),
-            delay: some(200),
-            hang: some(20),
-            repeat: some(80),
-            lose_answer: some(60),
-            lose_event: some(500),
-            repeat_event: some(300),
-            longest_delay: Duration::from_millis(1 + some(10_000)),
-        };
+        let odds = Odds::default()
+            .with_fail(some(80))
+            .with_delay(some(200))
+            .with_hang(some(20))
+            .with_repeat(some(80))
+            .with_lose_answer(some(60))
+            .with_lose_event(some(500))
+            .with_repeat_event(some(300))
+            .with_longest_delay(Duration::from_millis(1 + some(10_000)));
         self.faults.set_odds(odds);
     }
 
@@ -404,7 +390,7 @@ impl World {
     }
 
     fn failed(&mut self, detail: String) {
-        self.violations.push(Violation { invariant: Invariant::CreatesAreKept, agent: None, detail });
+        self.violations.push(Violation::new(Invariant::CreatesAreKept, None, detail));
     }
 }
 

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rustix::process::{Pid, Signal, kill_process};
 use zeroone::domain::InstallationId;
-use zeroone::runtime::process::{ProcessOptions, ProcessRuntime, Uids};
+use zeroone::runtime::process::{ProcessOptions, ProcessRuntime};
 use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec, ObservedInstance};
 use zeroone::testkit::conformance::{self, Act, Subject};
 
@@ -43,17 +43,9 @@ impl Bench {
         let root = tempfile::tempdir().unwrap();
         // For agents that are users of their own, as the service does it.
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o711)).unwrap();
-        let options = ProcessOptions {
-            installation: InstallationId::new(),
-            root: root.path().join("agents"),
-            program: "/bin/sh".into(),
-            args_prefix: vec!["-c".into(), SHELL.into(), "instance".into()],
-            environment: vec![("PATH".into(), std::env::var("PATH").unwrap())],
-            log_limit_bytes: ProcessOptions::LOG_LIMIT_BYTES,
-            walls: true,
-            uids: Some(Uids::default()),
-            readable: Vec::new(),
-        };
+        let options = ProcessOptions::new(InstallationId::new(), root.path().join("agents"), "/bin/sh")
+            .with_args_prefix(vec!["-c".into(), SHELL.into(), "instance".into()])
+            .with_environment(vec![("PATH".into(), std::env::var("PATH").unwrap())]);
         Self { runtime: ProcessRuntime::open(options.clone()).unwrap(), options, _root: root }
     }
 
@@ -63,7 +55,7 @@ impl Bench {
 
     pub(crate) fn spec(&self, command: &[&str]) -> InstanceSpec {
         let command = command.iter().map(|&word| word.to_owned()).collect();
-        InstanceSpec { command, ..conformance::spec(self, Act::Count(1)) }
+        conformance::spec(self, Act::Count(1)).with_command(command)
     }
 
     /// Pids of all living processes that carry this installation's marker or whose session leader did.
@@ -138,7 +130,7 @@ impl Subject for Bench {
 
     /// In the same folder, so that only the ownership tells them apart.
     fn foreign(&self) -> BoxFuture<'_, Arc<dyn ContainerRuntime>> {
-        let options = ProcessOptions { installation: InstallationId::new(), ..self.options.clone() };
+        let options = self.options.clone().with_installation(InstallationId::new());
         async { Arc::new(ProcessRuntime::open(options).unwrap()) as Arc<dyn ContainerRuntime> }.boxed()
     }
 

@@ -10,14 +10,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The first answer of agents that are asked one after the other; `None` if none of them answers well.
 pub async fn ask_any(agents: &[AgentHandle], body: &str) -> Option<String> {
     for agent in agents {
-        let message = Message {
-            body: body.as_bytes().to_vec().into(),
-            request_id: None,
-            traceparent: None,
-            session: None,
-            hold: Duration::from_secs(2),
-            answer_within: PATIENCE,
-        };
+        let message =
+            Message::json(body.as_bytes().to_vec()).with_hold(Duration::from_secs(2)).with_answer_within(PATIENCE);
         if let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, agent.deliver(message)).await
             && answer.status == 200
         {

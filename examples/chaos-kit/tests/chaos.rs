@@ -37,18 +37,18 @@ async fn a_fleet_comes_up_whatever_the_engine_does_to_calls() {
         let (fakes, faults, disk) = (Fakes::new(seed), Faults::new(seed), FakeDisk::new());
         faults.next(Call::Create, Fault::LoseAnswer);
         faults.next(Call::Start, Fault::Repeat);
-        faults.set_odds(Odds {
-            fail: 50,
-            delay: 100,
-            hang: 5,
-            repeat: 50,
-            lose_answer: 50,
-            lose_event: 300,
-            repeat_event: 300,
-            longest_delay: Duration::from_secs(3),
-        });
-        let store =
-            Store::in_memory(disk, StoreOptions { installation: fakes.installation(), ..StoreOptions::default() });
+        faults.set_odds(
+            Odds::default()
+                .with_fail(50)
+                .with_delay(100)
+                .with_hang(5)
+                .with_repeat(50)
+                .with_lose_answer(50)
+                .with_lose_event(300)
+                .with_repeat_event(300)
+                .with_longest_delay(Duration::from_secs(3)),
+        );
+        let store = Store::in_memory(disk, StoreOptions::default().with_installation(fakes.installation()));
         let plane =
             ControlPlane::builder(store.expect("a new disk"), testkit::vault(), faults.runtime(fakes.runtime()))
                 .gateway(faults.gateway(fakes.gateway()))
@@ -56,7 +56,7 @@ async fn a_fleet_comes_up_whatever_the_engine_does_to_calls() {
                 .start()
                 .await
                 .expect("it comes up");
-        let user = NewUser { email: "ada@example.com".into(), plan: Plan::Pro, limits: None };
+        let user = NewUser::new("ada@example.com", Plan::Pro);
         let user = plane.create_user(user).await.expect("a new store takes a user").id;
         for n in 0..10 {
             plane.create_agent(user, fakes.new_agent(&format!("Agent {n}"))).await.expect("within the plan");

@@ -49,7 +49,7 @@ impl Budgeted {
 
 impl ContainerRuntime for Budgeted {
     fn caps(&self) -> Caps {
-        Caps { name: "budgeted", ..self.inner.caps() }
+        self.inner.caps().with_name("budgeted")
     }
 
     fn ensure_created<'a>(&'a self, spec: &'a InstanceSpec) -> BoxFuture<'a, RuntimeResult<ObservedInstance>> {

@@ -72,7 +72,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 fn app(plane: ControlPlane) -> Router {
     let shop = Shop::new(plane);
-    let options = HttpOptions { trust_callers: true, metrics: Some(shop.agents.clone()), ..HttpOptions::default() };
+    let options = HttpOptions::default().with_trust_callers(true).with_metrics(shop.agents.clone());
     let agents = router(shop.plane.clone(), options);
     Router::new()
         .route("/whoami", get(async |Extension(Member(name)): Extension<Member>| name))
@@ -101,7 +101,7 @@ async fn sign_in(State(shop): State<Shop>, mut request: Request, next: Next) -> 
     let email = format!("{name}@shop.example");
     let user = match shop.plane.accounts().user_by_email(&email) {
         Some(user) => user,
-        None => match shop.plane.create_user(NewUser { email, plan: Plan::Pro, limits: None }).await {
+        None => match shop.plane.create_user(NewUser::new(email, Plan::Pro)).await {
             Ok(user) => {
                 shop.members.inc();
                 user

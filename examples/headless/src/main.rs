@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let runtime: Arc<dyn ContainerRuntime> = Arc::new(ProcessRuntime::open(options)?);
     let plane = ControlPlane::builder(store, vault, Arc::clone(&runtime)).start().await?;
 
-    let user = plane.create_user(NewUser { email: "ada@example.org".into(), plan: Plan::Pro, limits: None }).await?;
+    let user = plane.create_user(NewUser::new("ada@example.org", Plan::Pro)).await?;
     let spec = SpecPatch::new("Ada", Provider::Ollama, "llama3.2").create()?.spec;
     let agent = plane.create_agent(user.id, NewAgent::new(spec, Credentials::default())).await?;
     let running = agent.wait(&[Status::Running], PATIENCE).await?;

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::domain::{Exit, RunId, Slug};
+use crate::domain::{ChannelKind, Exit, RunId, Slug};
 use crate::runtime::{InstanceKey, Run};
 
 fn user(n: u8) -> UserId {

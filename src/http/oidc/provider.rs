@@ -26,6 +26,7 @@ use crate::domain::{Identity, Secret};
 
 /// How a service lets people in by an OpenID Connect provider.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct OidcOptions {
     /// Its URL; `/.well-known/openid-configuration` below it says the rest.
     pub issuer: String,
@@ -39,6 +40,27 @@ pub struct OidcOptions {
     pub email_domains: Vec<String>,
     /// The service as browsers reach it; `None`: as the request says.
     pub public_url: Option<String>,
+}
+
+impl OidcOptions {
+    /// A public client of the provider, which lets in whomever the provider has verified.
+    pub fn new(issuer: impl Into<String>, client_id: impl Into<String>) -> Self {
+        Self {
+            issuer: issuer.into(),
+            client_id: client_id.into(),
+            client_secret: None,
+            name: "the identity provider".into(),
+            email_domains: Vec::new(),
+            public_url: None,
+        }
+    }
+
+    setters! {
+        with_client_secret(client_secret: impl Into<Secret<String>> => Some(client_secret.into()));
+        with_name(name: impl Into<String> => name.into());
+        with_email_domains(email_domains: Vec<String>);
+        with_public_url(public_url: impl Into<String> => Some(public_url.into()));
+    }
 }
 
 /// Whom the provider vouches for.
@@ -95,7 +117,7 @@ impl Provider {
     }
 
     /// Where to send the browser, and what it has to bring back.
-    pub async fn begin(&self, redirect: &str, next: String) -> Result<(String, Attempt), OidcError> {
+    pub(super) async fn begin(&self, redirect: &str, next: String) -> Result<(String, Attempt), OidcError> {
         let client = self.client(&self.metadata(false).await?, redirect)?;
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let (url, state, nonce) = client
@@ -113,7 +135,7 @@ impl Provider {
     }
 
     /// Who has come back with this code.
-    pub async fn finish(&self, redirect: &str, code: String, attempt: &Attempt) -> Result<Person, OidcError> {
+    pub(super) async fn finish(&self, redirect: &str, code: String, attempt: &Attempt) -> Result<Person, OidcError> {
         let metadata = self.metadata(false).await?;
         let client = self.client(&metadata, redirect)?;
         let request = client.exchange_code(AuthorizationCode::new(code)).map_err(misconfigured)?;

@@ -9,6 +9,7 @@ use crate::runtime::{RuntimeError, RuntimeResult};
 
 /// Settings of a [`DockerRuntime`](super::DockerRuntime); [`DockerOptions::new`] has the defaults.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct DockerOptions {
     /// Where the engine listens: `unix:///path` or `tcp://host:port`.
     pub host: String,
@@ -38,6 +39,7 @@ pub struct DockerOptions {
 
 /// The names that a Traefik's own configuration gives.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Traefik {
     /// The entry point that takes HTTPS, e.g. `websecure`.
     pub entrypoint: String,
@@ -45,8 +47,16 @@ pub struct Traefik {
     pub resolver: String,
 }
 
+impl Traefik {
+    /// With both names.
+    pub fn new(entrypoint: impl Into<String>, resolver: impl Into<String>) -> Self {
+        Self { entrypoint: entrypoint.into(), resolver: resolver.into() }
+    }
+}
+
 /// How agents are kept from each other: a neighbour that reaches a gateway could use its pairing or guess its code.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Isolation {
     /// One network for all, whose bridge lets nothing pass between containers. The host itself still reaches each of
     /// them. For a control plane that runs on the host. A bridge of Linux has room for a thousand containers.
@@ -64,6 +74,7 @@ pub enum Isolation {
 
 /// By which address the control plane talks to a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reach {
     /// The container's own address where it is in a network of ours, else the published port.
     Auto,
@@ -97,6 +108,21 @@ impl DockerOptions {
             log_size: "10m".into(),
             log_files: 3,
         }
+    }
+
+    setters! {
+        with_host(host: impl Into<String> => host.into());
+        with_image(image: impl Into<String> => image.into());
+        with_profile(profile: impl Into<Option<Profile>> => profile.into());
+        with_network(network: impl Into<String> => network.into());
+        with_isolation(isolation: Isolation);
+        with_reach(reach: Reach);
+        with_traefik(traefik: impl Into<Option<Traefik>> => traefik.into());
+        with_installation(installation: InstallationId);
+        with_start_throttle(start_throttle: usize);
+        with_pull_deadline(pull_deadline: Duration);
+        with_log_size(log_size: impl Into<String> => log_size.into());
+        with_log_files(log_files: u32);
     }
 }
 

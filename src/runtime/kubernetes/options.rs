@@ -6,6 +6,7 @@ use crate::domain::{InstallationId, Profile};
 
 /// Settings of a [`KubernetesRuntime`](super::KubernetesRuntime); [`KubernetesOptions::new`] has the defaults.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct KubernetesOptions {
     /// Which cluster, from outside of it; empty: what `KUBECONFIG` or `~/.kube/config` name.
     pub kubeconfig: PathBuf,
@@ -35,6 +36,7 @@ pub struct KubernetesOptions {
 
 /// How the control plane talks to a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reach {
     /// In the cluster by the Pod's address, from outside by port forwarding.
     Auto,
@@ -61,5 +63,18 @@ impl KubernetesOptions {
             reach: Reach::Auto,
             installation,
         }
+    }
+
+    setters! {
+        with_kubeconfig(kubeconfig: impl Into<PathBuf> => kubeconfig.into());
+        with_namespace(namespace: impl Into<String> => namespace.into());
+        with_profile(profile: impl Into<Option<Profile>> => profile.into());
+        with_storage_class(storage_class: impl Into<String> => storage_class.into());
+        with_storage(storage: impl Into<String> => storage.into());
+        with_request_cpu(request_cpu: impl Into<String> => request_cpu.into());
+        with_request_memory(request_memory: impl Into<String> => request_memory.into());
+        with_runtime_class(runtime_class: impl Into<String> => runtime_class.into());
+        with_installation(installation: InstallationId);
+        with_reach(reach: Reach);
     }
 }

@@ -7,6 +7,7 @@ use crate::domain::InstallationId;
 
 /// What a [`ProcessRuntime`](super::ProcessRuntime) runs, and where.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ProcessOptions {
     /// Only processes of this installation are seen or touched.
     pub installation: InstallationId,
@@ -43,6 +44,18 @@ impl ProcessOptions {
             uids: Some(Uids::default()),
             readable: Vec::new(),
         }
+    }
+
+    setters! {
+        with_installation(installation: InstallationId);
+        with_root(root: impl Into<PathBuf> => root.into());
+        with_program(program: impl Into<PathBuf> => program.into());
+        with_args_prefix(args_prefix: Vec<String>);
+        with_environment(environment: Vec<(String, String)>);
+        with_log_limit_bytes(log_limit_bytes: u64);
+        with_walls(walls: bool);
+        with_uids(uids: impl Into<Option<Uids>> => uids.into());
+        with_readable(readable: Vec<PathBuf>);
     }
 
     /// The variables of the service's own environment that instances need too: where programs and certificates are, and

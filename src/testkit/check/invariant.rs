@@ -104,6 +104,7 @@ impl Invariant {
 
 /// Something that must hold and does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Violation {
     /// What does not hold.
     pub invariant: Invariant,
@@ -114,8 +115,9 @@ pub struct Violation {
 }
 
 impl Violation {
-    pub(crate) fn of(invariant: Invariant, agent: AgentId, detail: String) -> Self {
-        Self { invariant, agent: Some(agent), detail }
+    /// With all of it; without an agent where it concerns none alone.
+    pub fn new(invariant: Invariant, agent: impl Into<Option<AgentId>>, detail: impl Into<String>) -> Self {
+        Self { invariant, agent: agent.into(), detail: detail.into() }
     }
 }
 

@@ -28,6 +28,7 @@ const OWN_CODES: [&str; 12] = [
 
 /// The model gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ModelFailure {
     /// What the model's server answered, where it answered.
     pub status: Option<u16>,

@@ -9,6 +9,7 @@ const LONGEST: usize = 200;
 
 /// What did not do its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Failed {
     /// The model, or the way to it.
     Model,
@@ -31,6 +32,7 @@ impl Failed {
 
 /// A message that was not answered.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Refusal {
     /// The model gave up or was given up.
     Model(ModelFailure),
