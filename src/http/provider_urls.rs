@@ -48,7 +48,7 @@ impl ProviderUrls {
     ///
     /// # Errors
     /// 422 where they may not, or the name does not resolve.
-    pub async fn check(&self, url: Option<&str>) -> Result<(), Problem> {
+    pub(super) async fn check(&self, url: Option<&str>) -> Result<(), Problem> {
         let Some(url) = url else { return Ok(()) };
         let refused = |detail: &str| Err(Problem::invalid(vec![FieldError::at("/providerUrl", detail)]));
         let Ok(parsed) = url::Url::parse(url) else { return refused("must be a URL") };
