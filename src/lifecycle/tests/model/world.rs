@@ -300,6 +300,7 @@ impl World {
         let shown =
             matches!(state.phase, Phase::Running { .. } | Phase::Starting { step: Step::Probing | Step::Pairing, .. });
         hold!(!shown || !self.unwritten, "a run goes on with older files");
+        hold!(!shown || state.run_id().is_some(), "{:?} without a run", state.phase);
         let explained = match &state.phase {
             Phase::Running { misses } => (*misses > 0) == state.reason.is_some(),
             Phase::Stopping { .. } | Phase::Stopped | Phase::Failed { .. } => state.reason.is_some(),
