@@ -38,6 +38,7 @@ pub mod conformance;
 mod disk;
 mod engine;
 mod faults;
+mod follower;
 mod gateway;
 mod guard;
 mod images;

@@ -6,18 +6,21 @@
 //!                                        └── results ◄── tools (bounded rounds; in the last none are offered)
 //! ```
 
+mod answer;
+mod ask;
+
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use tokio::sync::mpsc;
 
+pub(super) use self::answer::{AgentError, Answer, Progress};
+pub(super) use self::ask::{Ask, Source, Tools};
 use super::context;
 use super::cost::{self, LimitReached};
 use super::memory::{Kind, Note, Owner};
 use super::persona::{self, head};
-use super::provider::{
-    AssistantMessage, Completion, Message, Model, ModelError, ToolCall, ToolSpec, Tuning, Turn, Usage,
-};
+use super::provider::{Completion, Message, Model, ModelError, ToolCall, Turn, Usage};
 use super::shared::App;
 use super::tools;
 use crate::domain::Timestamp;
@@ -29,149 +32,6 @@ const CALLS_PER_ROUND: usize = 16;
 
 /// After this long without an answer those who wait hear that the model is at work, and again each time.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
-
-/// Where a message came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
-    Webhook,
-    Chat,
-    OpenAi,
-    WebSocket,
-    Cron,
-    WhatsApp,
-    Github,
-    NextcloudTalk,
-    Telegram,
-    Slack,
-    Discord,
-}
-
-impl Source {
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Webhook => "webhook",
-            Self::Chat => "chat",
-            Self::OpenAi => "openai",
-            Self::WebSocket => "websocket",
-            Self::Cron => "cron",
-            Self::WhatsApp => "whatsapp",
-            Self::Github => "github",
-            Self::NextcloudTalk => "nextcloud_talk",
-            Self::Telegram => "telegram",
-            Self::Slack => "slack",
-            Self::Discord => "discord",
-        }
-    }
-}
-
-/// Which tools the model may call.
-pub(super) enum Tools {
-    None,
-    /// Ours, run here.
-    Own,
-    /// The caller's: its calls are the answer.
-    Callers(Vec<ToolSpec>),
-}
-
-/// A question to the agent.
-pub(super) struct Ask {
-    pub(super) source: Source,
-    /// Whose memories the answer may use, and whose the message becomes.
-    pub(super) owner: Owner,
-    /// Earlier messages and, last, the one to answer.
-    pub(super) conversation: Vec<Message>,
-    pub(super) tools: Tools,
-    /// What the caller wants different from the settings.
-    pub(super) tuning: Tuning,
-    /// Where to tell what happens on the way; the answer is streamed then.
-    pub(super) progress: Option<mpsc::Sender<Progress>>,
-}
-
-/// What happens on the way to an answer.
-#[derive(Debug)]
-pub(super) enum Progress {
-    Text(String),
-    ToolCall(ToolCall),
-    ToolResult {
-        name: String,
-        output: String,
-        success: bool,
-    },
-    /// Nothing came for a while, and the model is still at work.
-    Thinking {
-        seconds: u64,
-    },
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Answer {
-    pub(super) text: String,
-    pub(super) model: String,
-    pub(super) usage: Usage,
-    pub(super) cost_usd: f64,
-    /// Our own tools that were run, with their success.
-    pub(super) used: Vec<(String, bool)>,
-    /// Calls to the caller's tools.
-    pub(super) tool_calls: Vec<ToolCall>,
-    pub(super) cut: bool,
-    /// Earlier messages of the conversation that were left out; 0 unless the model called it too long.
-    pub(super) left_out: usize,
-    /// What the provider wants back with the next message, and whose it is.
-    pub(super) extra: Map<String, Value>,
-    pub(super) from: String,
-}
-
-#[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum AgentError {
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    #[error("the model did not answer within {} s ({setting} in config.toml)", limit.as_secs())]
-    TookTooLong { limit: Duration, setting: &'static str },
-    /// A fault of ours; the log has more.
-    #[error("the work was interrupted")]
-    Interrupted,
-    #[error(transparent)]
-    Limit(#[from] LimitReached),
-}
-
-impl AgentError {
-    /// The member `model` of an answer that failed.
-    pub(super) fn model_json(&self) -> Value {
-        match self {
-            Self::Model(error) => error.to_json(),
-            Self::TookTooLong { .. } | Self::Interrupted | Self::Limit(_) => json!({
-                "status": null, "code": failure(self), "type": null, "param": null, "message": self.to_string(),
-                "host": null, "retryAfter": null, "retryable": !matches!(self, Self::Limit(_)),
-            }),
-        }
-    }
-}
-
-impl Answer {
-    /// The answer as the next question of the conversation wants it.
-    pub(super) fn message(&self) -> Message {
-        Message::Assistant(AssistantMessage {
-            text: self.text.clone(),
-            tool_calls: self.tool_calls.clone(),
-            extra: self.extra.clone(),
-            from: self.from.clone(),
-        })
-    }
-}
-
-impl Ask {
-    /// A single message with our tools.
-    pub(super) fn new(source: Source, message: &str) -> Self {
-        Self {
-            source,
-            owner: Owner::client(),
-            conversation: vec![Message::user(message)],
-            tools: Tools::Own,
-            tuning: Tuning::default(),
-            progress: None,
-        }
-    }
-}
 
 /// Answers, and keeps the books: events, cost, metrics and, if wished, memory.
 ///
@@ -195,7 +55,7 @@ pub(super) async fn answer(app: &App, ask: Ask) -> Result<Answer, AgentError> {
         Ok(answer) => app.events.message(source, "assistant", &answer.text),
         Err(error) => {
             tracing::error!(error = error as &dyn std::error::Error, source, "no answer");
-            app.metrics.answer_failed(failure(error));
+            app.metrics.answer_failed(error.code());
             app.events.publish(
                 "error",
                 json!({ "component": "agent", "message": error.to_string(), "model": error.model_json() }),
@@ -203,16 +63,6 @@ pub(super) async fn answer(app: &App, ask: Ask) -> Result<Answer, AgentError> {
         }
     }
     result
-}
-
-/// The failure in one word, of a fixed set.
-fn failure(error: &AgentError) -> &'static str {
-    match error {
-        AgentError::Model(error) => error.own_code(),
-        AgentError::TookTooLong { .. } => "timeout",
-        AgentError::Interrupted => "interrupted",
-        AgentError::Limit(_) => "spending_limit",
-    }
 }
 
 async fn work(app: &App, ask: Ask, question: &str, deadline: Instant) -> Result<Answer, AgentError> {
@@ -294,14 +144,6 @@ async fn work(app: &App, ask: Ask, question: &str, deadline: Instant) -> Result<
             answer.used.push((call.name, outcome.success));
             turn.messages.push(Message::ToolResult { call_id: call.id, content: outcome.output });
         }
-    }
-}
-
-impl Answer {
-    fn add(&mut self, completion: &Completion, cost_usd: f64) {
-        self.usage.input_tokens += completion.usage.input_tokens;
-        self.usage.output_tokens += completion.usage.output_tokens;
-        self.cost_usd += cost_usd;
     }
 }
 

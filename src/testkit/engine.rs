@@ -16,7 +16,7 @@ use super::process::Process;
 use super::state::{Instance, InstancePhase, State, Tally};
 use crate::actor::Clock;
 use crate::domain::{AgentId, Exit, HostPort, InstallationId, RunId, Timestamp};
-use crate::runtime::{InstanceState, ObservedInstance, Resync, Run, RuntimeError, Wait};
+use crate::runtime::{InstanceState, ObservedInstance, Resync, Run, RuntimeError, RuntimeResult, Wait};
 
 /// Wake-ups kept for a slow watcher; a slower one is told of a gap.
 const WAKE_UPS: usize = 1024;
@@ -370,14 +370,14 @@ impl FakeEngine {
         self.0.condition.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it answers; comes when it hangs no longer.
-    pub(super) async fn answers(&self) -> bool {
+    /// Waits while it hangs; fails if it is away.
+    pub(super) async fn reach(&self) -> RuntimeResult<()> {
         loop {
             let changed = self.0.condition_changed.notified();
             let condition = *self.condition();
             match condition {
-                Condition::Answers => return true,
-                Condition::Away => return false,
+                Condition::Answers => return Ok(()),
+                Condition::Away => return Err(RuntimeError::Unavailable("the fake engine is away".into())),
                 Condition::Hangs => changed.await,
             }
         }
