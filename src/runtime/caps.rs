@@ -25,6 +25,9 @@ pub struct Caps {
     pub splits_output: bool,
     /// Output and exit code of a run are there after its end, until the instance is removed.
     pub keeps_ended_runs: bool,
+    /// Lines of output have times as exact as those of runs. Where they are whole seconds, a query by time or by run may give
+    /// all lines of the second in which it begins, also those of a run before.
+    pub exact_log_times: bool,
     /// A kill does not wait for a stop that gives the instance its grace.
     pub kills_while_stopping: bool,
     /// Files that are staged are in the data when the next run begins, not before.
@@ -53,6 +56,7 @@ impl Caps {
             sees_pauses: false,
             splits_output: false,
             keeps_ended_runs: false,
+            exact_log_times: false,
             kills_while_stopping: false,
             stages_at_start: false,
             measures_usage: false,
@@ -72,6 +76,7 @@ impl Caps {
         with_sees_pauses(sees_pauses: bool);
         with_splits_output(splits_output: bool);
         with_keeps_ended_runs(keeps_ended_runs: bool);
+        with_exact_log_times(exact_log_times: bool);
         with_kills_while_stopping(kills_while_stopping: bool);
         with_stages_at_start(stages_at_start: bool);
         with_measures_usage(measures_usage: bool);

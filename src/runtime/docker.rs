@@ -125,6 +125,7 @@ impl ContainerRuntime for DockerRuntime {
             sees_pauses: true,
             splits_output: true,
             keeps_ended_runs: true,
+            exact_log_times: !self.engine.tells_whole_seconds(),
             kills_while_stopping: true,
             stages_at_start: false,
             carries_data: true,

@@ -178,6 +178,7 @@ impl ContainerRuntime for KubernetesRuntime {
             sees_pauses: false,
             splits_output: false,
             keeps_ended_runs: false,
+            exact_log_times: true,
             // Nodes before 1.22 finish what they have begun.
             kills_while_stopping: false,
             stages_at_start: true,

@@ -198,6 +198,7 @@ impl ContainerRuntime for ProcessRuntime {
             sees_pauses: true,
             splits_output: true,
             keeps_ended_runs: true,
+            exact_log_times: true,
             kills_while_stopping: true,
             stages_at_start: false,
             carries_data: true,

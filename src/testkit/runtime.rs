@@ -201,6 +201,7 @@ impl ContainerRuntime for FakeRuntime {
             sees_pauses: true,
             splits_output: true,
             keeps_ended_runs: true,
+            exact_log_times: true,
             kills_while_stopping: true,
             stages_at_start: false,
             carries_data: true,

@@ -43,6 +43,7 @@ pub(super) struct Engine {
     ignores_memory: AtomicBool,
     /// The engine said that it does not enforce CPU limits.
     ignores_cpu: AtomicBool,
+    tells_whole_seconds: AtomicBool,
 }
 
 struct Connected {
@@ -60,6 +61,7 @@ impl Engine {
             connected: OnceCell::new(),
             ignores_memory: AtomicBool::new(false),
             ignores_cpu: AtomicBool::new(false),
+            tells_whole_seconds: AtomicBool::new(false),
         })
     }
 
@@ -81,6 +83,16 @@ impl Engine {
     pub(super) fn enforces_cpu(&self) -> bool {
         let told = self.connected.get().and_then(|connected| connected.info.cpu_quota);
         told != Some(false) && !self.ignores_cpu.load(Ordering::Relaxed)
+    }
+
+    /// Whether a log was read whose times are whole seconds.
+    pub(super) fn tells_whole_seconds(&self) -> bool {
+        self.tells_whole_seconds.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the times of its logs are whole seconds, as Podman's are.
+    pub(super) fn note_whole_seconds(&self) {
+        self.tells_whole_seconds.store(true, Ordering::Relaxed);
     }
 
     /// Takes up what the engine said about a container that it made all the same.

@@ -222,6 +222,9 @@ impl Reader {
         }
         if let Some(line) = pass.assembly.push(&frame) {
             let coarse = pass.assembly.is_coarse();
+            if coarse {
+                self.source.engine.note_whole_seconds();
+            }
             match pass.aim {
                 // The first second may be cut, and its lines be counted wrong.
                 Aim::Tail { pieces: Some(_), lines } if coarse => {
