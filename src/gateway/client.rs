@@ -74,15 +74,21 @@ impl FromRequestParts<App> for Client {
     }
 }
 
-/// The last hop that is not one of our proxies. Whatever stands further left was written by the caller.
+/// The last hop that is not one of our proxies. Whatever stands further left was written by the caller, and need not be read.
 fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network], trust_any_peer: bool) -> IpAddr {
     let is_proxy = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     if !(trust_any_peer || is_proxy(peer)) {
         return peer;
     }
     let hops = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let hops: Vec<IpAddr> = hops.flat_map(|value| value.split(',')).map_while(|hop| hop.trim().parse().ok()).collect();
-    hops.into_iter().rev().find(|hop| !is_proxy(*hop)).unwrap_or(peer)
+    let hops: Vec<&str> = hops.flat_map(|value| value.split(',')).collect();
+    hops.into_iter().rev().map_while(named_address).find(|hop| !is_proxy(*hop)).unwrap_or(peer)
+}
+
+/// An address as proxies write it, some of them with the port.
+fn named_address(hop: &str) -> Option<IpAddr> {
+    let hop = hop.trim();
+    hop.parse().ok().or_else(|| hop.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
 #[cfg(test)]
@@ -102,6 +108,11 @@ mod tests {
         assert_eq!(address("10.1.2.3", "1.1.1.1", &["10.0.0.0/8"]), "1.1.1.1");
         assert_eq!(address("10.1.2.3", "6.6.6.6, 1.1.1.1, 10.0.0.7", &["10.0.0.0/8"]), "1.1.1.1");
         assert_eq!(address("10.1.2.3", "garbage", &["10.0.0.0/8"]), "10.1.2.3");
+        // A caller's own words do not hide what the proxy has seen.
+        assert_eq!(address("10.1.2.3", "garbage, 1.1.1.1", &["10.0.0.0/8"]), "1.1.1.1");
+        assert_eq!(address("10.1.2.3", "1.1.1.1, garbage", &["10.0.0.0/8"]), "10.1.2.3");
+        assert_eq!(address("10.1.2.3", "1.1.1.1:4711", &["10.0.0.0/8"]), "1.1.1.1");
+        assert_eq!(address("10.1.2.3", "[2001:db8::7]:4711", &["10.0.0.0/8"]), "2001:db8::7");
         assert_eq!(address("::ffff:10.1.2.3", "1.1.1.1", &["10.1.2.3"]), "1.1.1.1");
     }
 

@@ -7,8 +7,6 @@
 //! A session comes as a cookie, which a browser sends along by itself: what changes something must then come from a page of
 //! this service.
 
-use std::net::IpAddr;
-
 use axum::extract::FromRequestParts;
 use axum::extract::{Request, State};
 use axum::http::Method;
@@ -24,7 +22,7 @@ use super::error::{rate_limited, suspended, too_many_open, unauthorized};
 use super::idempotency::{self, FindAgent, MAX_BODY, Repeated, Retry};
 use super::problem::{Code, Problem};
 use super::rate::Allowance;
-use super::request::peer_of;
+use super::request::address_of;
 use super::session;
 use super::state::Api;
 use crate::accounts::{Caller, Refused};
@@ -250,7 +248,7 @@ fn socket_caller(api: &Api, request: &Request, passed_on: bool, refused: Refused
 
 fn refusal(api: &Api, refused: Refused, request: &Request) -> Problem {
     // A key that works is let in whatever others at its address do: only failures are counted.
-    let address: Option<IpAddr> = peer_of(request.extensions()).map(|peer| peer.ip().to_canonical());
+    let address = address_of(request.extensions(), request.headers());
     if let (Some(failures), Some(address)) = (&api.failures, address)
         && let Err((wait, _)) = failures.count(address)
     {

@@ -59,8 +59,13 @@ pub fn address_of(extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr
         return Some(peer);
     }
     let forwarded = headers.get_all("x-forwarded-for").iter().next_back().and_then(|list| list.to_str().ok());
-    let last = forwarded.and_then(|list| list.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
+    let last = forwarded.and_then(|list| named_address(list.rsplit(',').next()?.trim()));
     Some(last.map_or(peer, |address| address.to_canonical()))
+}
+
+/// An address as proxies write it, some of them with the port.
+fn named_address(text: &str) -> Option<IpAddr> {
+    text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
 pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -> Response {
@@ -223,6 +228,8 @@ mod tests {
             ("127.0.0.1:1", None, "127.0.0.1"),
             ("127.0.0.1:1", Some("10.0.0.1, 198.51.100.7"), "198.51.100.7"),
             ("[::1]:1", Some("nonsense"), "::1"),
+            ("[::1]:1", Some("198.51.100.7:4711"), "198.51.100.7"),
+            ("[::1]:1", Some("[2001:db8::7]:4711"), "2001:db8::7"),
             ("[::ffff:127.0.0.1]:1", Some("::ffff:198.51.100.7"), "198.51.100.7"),
         ] {
             let (mut extensions, mut headers) = (Extensions::new(), HeaderMap::new());

@@ -171,6 +171,9 @@ async fn an_address_that_guesses_keys_is_slowed_and_others_are_not() {
     let world = World::with(Plan::Pro, HttpOptions::default().with_failure_limit(limit)).await;
     until("guesses are refused", async || status_of(&world, "zo_guess", "/api/agents").await == 429).await;
     assert_eq!(status_of(&world, &world.key, "/api/agents").await, 200);
+    // A proxy on this machine says for whom it calls.
+    let guess = world.raw(Method::GET, "/api/agents").bearer_auth("zo_guess").header("x-forwarded-for", "192.0.2.1");
+    assert_eq!(guess.send().await.unwrap().status(), 401);
 }
 
 #[tokio::test]
