@@ -92,6 +92,15 @@ impl Output {
         }
     }
 
+    /// Something that was done: a sentence, or the same as JSON.
+    pub(super) fn done(self, value: &Value, sentence: &str) -> Result<(), Failure> {
+        if self.json {
+            return json(value);
+        }
+        line(sentence);
+        Ok(())
+    }
+
     /// One thing: all its members, or the whole JSON.
     pub(super) fn one(self, value: &Value) -> Result<(), Failure> {
         let Value::Object(members) = value else { return json(value) };

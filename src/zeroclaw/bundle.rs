@@ -25,6 +25,8 @@ pub const MAX_BYTES: usize = crate::runtime::MAX_DATA;
 /// How many entries an archive may have.
 pub const MAX_FILES: usize = 20_000;
 const MAX_PATH: usize = 1024;
+/// What archives are made of, in bytes.
+const BLOCK: usize = 512;
 const FORMAT: u32 = 1;
 const ABOUT: &str = "agent.json";
 const ENTRIES: &str = "memory.json";
@@ -66,8 +68,8 @@ pub struct Bundle {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BundleError {
-    /// It is no tar archive, or it ends in the middle of a file.
-    #[error("is no tar archive of an agent")]
+    /// It is no tar archive, or was cut off.
+    #[error("is no tar archive of an agent, or was cut off")]
     NotReadable,
     /// `agent.json` is missing.
     #[error("has no {ABOUT}, so it is no export of an agent")]
@@ -180,10 +182,11 @@ fn is_memory(path: &str) -> bool {
 pub fn read(archive: &[u8]) -> Result<Bundle, BundleError> {
     let unreadable = |_| BundleError::NotReadable;
     let (mut about, mut entries, mut files) = (None, None, Vec::new());
-    let (mut seen, mut left) = (BTreeSet::new(), MAX_BYTES as u64);
+    let (mut seen, mut left, mut end) = (BTreeSet::new(), MAX_BYTES as u64, 0);
     for (count, entry) in tar::Archive::new(archive).entries().map_err(unreadable)?.enumerate() {
         let mut entry = entry.map_err(unreadable)?;
         let path = path_of(&entry)?;
+        end = entry.raw_file_position().saturating_add(entry.size()).next_multiple_of(BLOCK as u64);
         let refused = |why| BundleError::Refused { path: path.clone(), why };
         match entry.header().entry_type() {
             tar::EntryType::Directory => continue,
@@ -209,7 +212,17 @@ pub fn read(archive: &[u8]) -> Result<Bundle, BundleError> {
             _ => return Err(refused("does not belong to an export of an agent")),
         }
     }
-    Ok(Bundle { about: about.ok_or(BundleError::NoManifest)?, entries, files })
+    let about = about.ok_or(BundleError::NoManifest)?;
+    if !ends_at(archive, end) {
+        return Err(BundleError::NotReadable);
+    }
+    Ok(Bundle { about, entries, files })
+}
+
+/// Whether an archive says that it ends there, by a block of zeros. One that was cut between two files does not.
+fn ends_at(archive: &[u8], end: u64) -> bool {
+    let rest = usize::try_from(end).ok().and_then(|end| archive.get(end..)).unwrap_or_default();
+    rest.first_chunk::<BLOCK>().is_some_and(|block| block.iter().all(|byte| *byte == 0))
 }
 
 fn manifest(content: &[u8]) -> Result<About, BundleError> {
@@ -359,6 +372,21 @@ mod tests {
         header.set_size(u64::from(u32::MAX));
         header.set_cksum();
         assert_eq!(read(header.as_bytes()), Err(BundleError::TooLarge));
+    }
+
+    #[test]
+    fn archives_that_were_cut_off_are_refused_wherever_that_was() {
+        let mut bundle = bundle(Profile::V01, Some(vec![entry()]));
+        // Content that looks like the end of an archive is none.
+        bundle.files.push(file("workspace/zeros", &"\0".repeat(2 * BLOCK)));
+        let archive = bundle.to_tar().unwrap();
+        let end = archive.len() - 2 * BLOCK;
+        for length in (0..=end).step_by(BLOCK) {
+            assert!(read(&archive[..length]).is_err(), "{length} of {end}");
+        }
+        // Some programs write one block of zeros, some write many.
+        assert!(read(&archive[..end + BLOCK]).is_ok());
+        assert!(read(&[archive, vec![0; 20 * BLOCK]].concat()).is_ok());
     }
 
     #[test]

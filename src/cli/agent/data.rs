@@ -16,7 +16,7 @@ use crate::cli::account::{created, given};
 use crate::cli::client::Client;
 use crate::cli::model_key::ModelKeyArgs;
 use crate::cli::outcome::Failure;
-use crate::cli::output::{self, cell};
+use crate::cli::output::cell;
 
 const TAR: &str = "application/x-tar";
 /// For a hundred megabytes on a slow line.
@@ -63,10 +63,14 @@ pub(super) async fn export(agent: &str, file: Option<PathBuf>, client: &Client) 
     let failed = |error| Failure::said(format!("cannot write {}: {error}", file.display()));
     // Of its owner alone, and never in place of another file.
     let mut made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file).map_err(failed)?;
-    archive.write_to(&mut made).await?;
+    if let Err(failure) = archive.write_to(&mut made).await {
+        // Half an export is none.
+        let _ = fs::remove_file(&file);
+        return Err(failure);
+    }
     made.sync_all().map_err(failed)?;
-    output::line(&file.display().to_string());
-    Ok(())
+    let bytes = made.metadata().map_err(failed)?.len();
+    client.output.done(&json!({ "file": file, "bytes": bytes }), &file.display().to_string())
 }
 
 pub(super) async fn import(args: ImportArgs, client: &Client, environment: &Environment) -> Result<(), Failure> {

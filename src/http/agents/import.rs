@@ -45,7 +45,8 @@ pub async fn import(
     let (name, slug) = (text("name"), text("slug"));
     let (parts, body) = request.into_parts();
     let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if !kind.eq_ignore_ascii_case(TAR) {
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case(TAR) {
         return Err(Problem::new(Code::UnsupportedMediaType, "Send the archive as application/x-tar."));
     }
     let api_key = model_key(&parts.headers)?;
