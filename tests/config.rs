@@ -93,6 +93,7 @@ fn variables_that_others_set_are_left_alone() {
         ("ZEROONE_SERVICE_HOST", "10.0.0.1"),
         ("ZEROONE_URL", "http://h"),
         ("ZEROONE_API_KEY", "zo_1"),
+        ("ZEROONE_CONTEXT", "prod"),
         ("ZEROONE_CONFIG", "f"),
         ("ZEROONE_API_SERVICE_PORT_HTTP", "1"),
         ("ZEROONE_API_PORT_80_TCP", "tcp://10.0.0.1:80"),
@@ -221,6 +222,8 @@ fn agents_get_the_proxies_of_the_environment_unless_the_configuration_names_othe
     assert_eq!(https("", &[("HTTPS_PROXY", "socks5://env:1")]), None, "and the service starts all the same");
     let shown = load("", &[("HTTPS_PROXY", "http://ada:planted@env:3128")], &[]).unwrap().show();
     assert!(shown.contains("http://ada:not-shown@env:3128/\"  # HTTPS_PROXY"), "{shown}");
+    let shown = load("", &[("HTTPS_PROXY", "http://planted@env:3128")], &[]).unwrap().show();
+    assert!(shown.contains("http://not-shown@env:3128/\"  # HTTPS_PROXY"), "{shown}");
     let refused = problems("[agents]\nhttp_proxy = \"planted\"\n", &[]);
     assert!(refused.contains("agents.http_proxy (from test.toml) must be the URL of a proxy"), "{refused}");
     assert!(!refused.contains("planted"), "{refused}");

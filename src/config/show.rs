@@ -6,6 +6,8 @@ use toml::Value;
 
 use super::layers::{Layers, Origin};
 
+const NOT_SHOWN: &str = "not-shown";
+
 pub(super) fn toml(layers: &Layers) -> String {
     let mut text = String::new();
     let mut section = "";
@@ -25,11 +27,17 @@ pub(super) fn toml(layers: &Layers) -> String {
     text
 }
 
-/// A proxy's URL may have one.
+/// A proxy's URL may have one, or a token in place of a user's name.
 fn without_password(value: &Value) -> Cow<'_, Value> {
     let url = value.as_str().and_then(|text| url::Url::parse(text).ok());
-    let Some(mut url) = url.filter(|url| url.password().is_some()) else { return Cow::Borrowed(value) };
-    // Cannot fail: an address that has a password may have another one.
-    let _ = url.set_password(Some("not-shown"));
+    let Some(mut url) = url.filter(|url| url.password().is_some() || !url.username().is_empty()) else {
+        return Cow::Borrowed(value);
+    };
+    // Neither can fail: an address that has one of them may have another one.
+    if url.password().is_some() {
+        let _ = url.set_password(Some(NOT_SHOWN));
+    } else {
+        let _ = url.set_username(NOT_SHOWN);
+    }
     Cow::Owned(Value::String(url.into()))
 }

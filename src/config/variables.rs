@@ -8,7 +8,7 @@ const PREFIX: &str = "ZEROONE_";
 pub(super) const MASTER_KEY: &str = "ZEROONE_MASTER_KEY";
 
 /// Names without a section: the API contract's, and those that are read elsewhere.
-const SHORT: [(&str, Option<&str>); 8] = [
+const SHORT: [(&str, Option<&str>); 9] = [
     ("ZEROONE_DATA", Some("data")),
     ("ZEROONE_BIND", Some("bind")),
     ("ZEROONE_RUNTIME", Some("runtime")),
@@ -17,6 +17,7 @@ const SHORT: [(&str, Option<&str>); 8] = [
     ("ZEROONE_CONFIG", None),
     ("ZEROONE_URL", None),
     ("ZEROONE_API_KEY", None),
+    ("ZEROONE_CONTEXT", None),
 ];
 
 /// What a name of the environment is to us.
