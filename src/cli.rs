@@ -200,7 +200,7 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
             let client = Client::new(&cli.client.at_url(args.service.clone()), environment)?;
             one_thread(login::login(args, &client, environment))
         }
-        Verb::Logout { name } => login::logout(name.as_deref(), environment),
+        Verb::Logout { name } => login::logout(name.as_deref(), cli.client.output(environment), environment),
         Verb::Context(verb) => login::context(verb, cli.client.output(environment), environment),
         Verb::Version => one_thread(version::run(&client(environment)?)),
         Verb::Openapi => output::json(&crate::http::openapi()),

@@ -1,11 +1,12 @@
 //! `zeroone user` and `zeroone key`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::client::Client;
+use super::confirm::confirmed;
 use super::outcome::Failure;
 use super::output::{self, Column};
 use crate::domain::{KeyId, UserId};
@@ -46,12 +47,18 @@ pub(super) enum UserVerb {
     Suspend { user: String },
     /// Let a suspended user in again. Their agents stay stopped until they are started.
     Resume { user: String },
-    /// Delete a user and their keys.
+    /// Delete a user and their keys. Asks on a terminal.
     Delete {
         user: String,
         /// Delete their agents too, with all data; it goes on in the background.
         #[arg(long)]
         with_agents: bool,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+        /// Wait until nothing is left of them.
+        #[arg(long)]
+        wait: bool,
     },
 }
 
@@ -108,6 +115,10 @@ pub(super) struct LimitArgs {
 
 /// Every agent and every kept answer is written once.
 const ROTATION: Duration = Duration::from_secs(15 * 60);
+/// How long the deletion of all of a user's agents is waited for.
+const DELETION: Duration = Duration::from_secs(300);
+/// Between two looks at a user who is being deleted.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Users go by their addresses; ids are wide.
 const USERS: [Column; 4] = [("EMAIL", "email"), ("PLAN", "plan"), ("STATUS", "status"), ("CREATED", "createdAt")];
@@ -137,8 +148,7 @@ pub(super) async fn run_user(verb: UserVerb, client: &Client) -> Result<(), Fail
         UserVerb::SetPassword { user } => {
             let path = format!("{}/password", path_of(client, &user).await?);
             client.post(&path, &json!({ "password": super::password::read()? })).await?;
-            output::line("set; all sessions of the user have ended");
-            Ok(())
+            client.output.done(&json!({ "passwordSet": true }), "set; all sessions of the user have ended")
         }
         UserVerb::SignInLink { user } => {
             let path = format!("{}/sign-in-link", path_of(client, &user).await?);
@@ -150,18 +160,37 @@ pub(super) async fn run_user(verb: UserVerb, client: &Client) -> Result<(), Fail
         UserVerb::Demote { user } => set_administrator(client, &user, false).await,
         UserVerb::Suspend { user } => set_status(client, &user, "suspended").await,
         UserVerb::Resume { user } => set_status(client, &user, "active").await,
-        UserVerb::Delete { user, with_agents } => {
-            let path = path_of(client, &user).await?;
-            let path = if with_agents { format!("{path}?agents=delete") } else { path };
-            let gone = client.delete(&path).await?;
-            output::line(if gone {
-                "deleted"
-            } else {
-                "the user's agents are being deleted; the user goes with the last one"
-            });
-            Ok(())
-        }
+        UserVerb::Delete { user, with_agents, yes, wait } => delete(client, &user, with_agents, yes, wait).await,
     }
+}
+
+async fn delete(client: &Client, user: &str, with_agents: bool, yes: bool, wait: bool) -> Result<(), Failure> {
+    let id = id_of(client, user).await?;
+    let (path, name) = (format!("/api/admin/users/{id}"), output::plain(user));
+    let what = if with_agents { ", their agents and all data" } else { " and their keys" };
+    if !yes && !confirmed(&format!("Delete {name}{what}? This cannot be undone."))? {
+        return Err(Failure::Refused(format!("{name} was not deleted")));
+    }
+    let query = if with_agents { "?agents=delete" } else { "" };
+    let mut gone = client.delete(&format!("{path}{query}")).await?;
+    if wait && !gone {
+        until_gone(client, &path).await?;
+        gone = true;
+    }
+    let going = "the user's agents are being deleted; the user goes with the last one";
+    client.output.done(&json!({ "id": id, "deleted": gone }), if gone { "deleted" } else { going })
+}
+
+async fn until_gone(client: &Client, path: &str) -> Result<(), Failure> {
+    let began = Instant::now();
+    while began.elapsed() < DELETION {
+        match client.get(path).await {
+            Err(failure) if failure.refusal("not-found").is_some() => return Ok(()),
+            looked => drop(looked?),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(Failure::said("the user's agents are not gone yet; see `zeroone agent list --all`"))
 }
 
 async fn set_administrator(client: &Client, user: &str, administrator: bool) -> Result<(), Failure> {
@@ -217,8 +246,7 @@ pub(super) async fn run_key(verb: KeyVerb, client: &Client) -> Result<(), Failur
         KeyVerb::Revoke { key, user } => {
             let path = keys_of(client, user.as_deref()).await?;
             client.delete(&format!("{path}/{key}")).await?;
-            output::line("revoked");
-            Ok(())
+            client.output.done(&json!({ "id": key, "revoked": true }), "revoked")
         }
     }
 }

@@ -304,7 +304,14 @@ impl Client {
         if error.is_timeout() {
             return Failure::said("the service did not answer in time");
         }
-        Failure::said(format!("the request failed: {error}"))
+        if error.is_builder() {
+            return Failure::Usage(format!("{} is not the URL of a service (--url, ZEROONE_URL)", plain(&self.url)));
+        }
+        Failure::said(format!(
+            "the service at {} closed the connection before it had answered, as it does when it ends; it may have done what \
+             was asked",
+            plain(&self.url)
+        ))
     }
 
     /// Something else answers at the URL, or a proxy whose service is away.

@@ -53,7 +53,7 @@ pub(super) async fn login(args: LoginArgs, client: &Client, environment: &Enviro
     Ok(())
 }
 
-pub(super) fn logout(name: Option<&str>, environment: &Environment) -> Result<(), Failure> {
+pub(super) fn logout(name: Option<&str>, output: Output, environment: &Environment) -> Result<(), Failure> {
     let mut contexts = Contexts::read(environment)?;
     let current = contexts.current.clone();
     let name = name.or(current.as_deref()).ok_or_else(|| Failure::NotFound("there is no login".into()))?;
@@ -61,8 +61,8 @@ pub(super) fn logout(name: Option<&str>, environment: &Environment) -> Result<()
         return Err(Failure::NotFound(format!("no context is called {}", plain(name))));
     }
     contexts.write(environment)?;
-    line(&format!("forgot {}; its key works until it is revoked (`zeroone key revoke`)", plain(name)));
-    Ok(())
+    let said = format!("forgot {}; its key works until it is revoked (`zeroone key revoke`)", plain(name));
+    output.done(&json!({ "context": name, "forgotten": true }), &said)
 }
 
 pub(super) fn context(verb: ContextVerb, output: Output, environment: &Environment) -> Result<(), Failure> {
@@ -75,9 +75,10 @@ pub(super) fn context(verb: ContextVerb, output: Output, environment: &Environme
             output.many(&CONTEXTS, &rows.collect::<Vec<_>>())
         }
         ContextVerb::Use { name } => {
-            contexts.choose(Some(&name))?;
-            contexts.current = Some(name);
-            contexts.write(environment).map(|_| ())
+            let url = contexts.choose(Some(&name))?.map(|(_, context)| context.url.clone()).unwrap_or_default();
+            contexts.current = Some(name.clone());
+            contexts.write(environment)?;
+            output.done(&json!({ "context": name, "url": url }), &format!("{} at {}", plain(&name), plain(&url)))
         }
     }
 }

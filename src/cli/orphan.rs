@@ -7,7 +7,7 @@ use super::account::{given, id_of};
 use super::client::Client;
 use super::confirm::confirmed;
 use super::outcome::Failure;
-use super::output::{self, Column};
+use super::output::Column;
 use crate::domain::AgentId;
 
 const PATH: &str = "/api/admin/orphans";
@@ -57,8 +57,7 @@ pub(super) async fn run(verb: OrphanVerb, client: &Client) -> Result<(), Failure
                 return Err(Failure::Refused(format!("{id} was not removed")));
             }
             client.post(PATH, &json!({ "id": id, "action": "remove" })).await?;
-            output::line("removed");
-            Ok(())
+            client.output.done(&json!({ "id": id, "removed": true }), "removed")
         }
     }
 }

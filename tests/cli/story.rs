@@ -125,8 +125,12 @@ fn users_and_keys_are_made_used_and_revoked() {
     assert_eq!(as_user(&["user", "list"]).code, Some(4), "no admin");
     let plan = serving.json(&world, &["user", "set-plan", &user, "pro"]);
     assert_eq!(plan["plan"], "pro");
+    let planned = as_user(&["upgrade", "--all", "--dry-run"]);
+    assert_eq!(planned.code, Some(0), "without the scope admin all agents are one's own: {planned:?}");
     let keys: Value = serde_json::from_str(&as_user(&["key", "list", "-o", "json"]).stdout).unwrap();
-    assert_eq!(as_user(&["key", "revoke", keys[0]["id"].as_str().unwrap()]).code, Some(0));
+    let revoked = as_user(&["key", "revoke", keys[0]["id"].as_str().unwrap(), "-o", "json"]);
+    assert_eq!(revoked.code, Some(0));
+    assert_eq!(serde_json::from_str::<Value>(&revoked.stdout).unwrap()["revoked"], true);
     assert_eq!(as_user(&["agent", "list"]).code, Some(4), "revoked");
 }
 
@@ -164,6 +168,25 @@ fn administrators_help_suspend_and_delete_users_by_their_address() {
     assert_eq!(serving.refused(&world, &["user", "get", "no@body"]).code, Some(3));
     assert_eq!(serving.refused(&world, &["user", "get", "nobody"]).code, Some(2));
     assert_eq!(serving.verb(&world, &["user", "delete", "a@b.c"]), "deleted");
+    assert_eq!(serving.refused(&world, &["user", "get", "a@b.c"]).code, Some(3));
+}
+
+#[test]
+fn administrators_call_agents_of_others_by_slug_and_delete_them_with_their_user() {
+    let world = World::new();
+    let serving = world.serve();
+    serving.verb(&world, &["user", "create", "--email", "a@b.c"]);
+    let key = serving.verb(&world, &["key", "create", "--user", "a@b.c"]);
+    let as_user =
+        |arguments: &[&str]| world.run(arguments, &[("ZEROONE_URL", &serving.url), ("ZEROONE_API_KEY", &key)]);
+    let created = as_user(&["agent", "create", "Bob", "--provider", "ollama", "--model", "m", "--wait"]);
+    assert_eq!(created.code, Some(0), "{created:?}");
+    assert_eq!(serving.verb(&world, &["agent", "stop", "bob", "--wait"]), "STOPPED");
+    assert_eq!(serving.refused(&world, &["agent", "stop", "bo"]).code, Some(3));
+    serving.verb(&world, &["agent", "create", "Own", "--provider", "ollama", "--model", "m"]);
+    assert_eq!(as_user(&["agent", "get", "own"]).code, Some(3), "for those with the scope admin alone");
+    let gone = serving.json(&world, &["user", "delete", "a@b.c", "--with-agents", "--yes", "--wait"]);
+    assert_eq!(gone["deleted"], true);
     assert_eq!(serving.refused(&world, &["user", "get", "a@b.c"]).code, Some(3));
 }
 

@@ -66,18 +66,23 @@ pub(in crate::cli) async fn run(args: UpgradeArgs, client: &Client) -> Result<()
     let image = args.target.image.as_deref();
     if args.dry_run {
         let to = image.unwrap_or("what new agents run");
+        if client.output.json {
+            let planned = |agent: &Value| json!({ "slug": agent["slug"], "from": agent["image"], "to": image });
+            return output::json(&agents.iter().map(planned).collect::<Vec<_>>());
+        }
         for agent in &agents {
             output::line(&format!("{}: {} → {to}", cell(&agent["slug"]), cell(&agent["image"])));
         }
         output::line(&format!("agents: {}; waves: {}", agents.len(), agents.len().div_ceil(args.wave.into())));
         return Ok(());
     }
-    let (mut done, mut failed) = (0, Vec::new());
+    let (mut done, mut failed, mut told) = (0, Vec::new(), Vec::new());
     for wave in agents.chunks(args.wave.into()) {
         let ends = join_all(wave.iter().map(|agent| upgrade(agent, image, client))).await;
         for (agent, end) in wave.iter().zip(ends) {
             done += 1;
             let slug = cell(&agent["slug"]);
+            let ok = end.is_ok();
             let said = match end {
                 Ok(said) => said,
                 Err(failure) => {
@@ -85,11 +90,18 @@ pub(in crate::cli) async fn run(args: UpgradeArgs, client: &Client) -> Result<()
                     failure.to_string()
                 }
             };
-            output::line(&format!("{done}/{} {slug}: {said}", agents.len()));
+            if client.output.json {
+                told.push(json!({ "slug": slug, "ok": ok, "detail": said }));
+            } else {
+                output::line(&format!("{done}/{} {slug}: {said}", agents.len()));
+            }
         }
         if failed.len() >= usize::from(args.max_failures) {
             break;
         }
+    }
+    if client.output.json {
+        output::json(&told)?;
     }
     if failed.is_empty() {
         return Ok(());
@@ -104,8 +116,8 @@ pub(super) async fn one(args: &OneArgs, client: &Client) -> Result<(), Failure> 
     let image = args.target.image.as_deref();
     if args.wait {
         let record = client.get(&agent.path("")).await?;
-        output::line(&upgrade(&record, image, client).await?);
-        return Ok(());
+        let said = upgrade(&record, image, client).await?;
+        return client.output.done(&client.get(&agent.path("")).await?, &said);
     }
     let (status, record) = client.post_told(&agent.path("/upgrade"), &body(image), BEGIN).await?;
     if client.output.json {
@@ -124,7 +136,7 @@ fn body(image: Option<&str>) -> Value {
 async fn chosen(args: &UpgradeArgs, client: &Client) -> Result<Vec<Value>, Failure> {
     if args.all {
         return match client.list("/api/admin/agents?status=RUNNING").await {
-            Err(Failure::Refused(_)) => client.list("/api/agents?status=RUNNING").await,
+            Err(failure) if failure.refusal("forbidden").is_some() => client.list("/api/agents?status=RUNNING").await,
             all => all,
         };
     }

@@ -63,9 +63,12 @@ impl Origin {
 }
 
 fn is_local(url: &str) -> bool {
-    let host = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
-    let host = host.rsplit_once(':').map_or(host, |(host, _)| host).trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    match url::Url::parse(url).ok().as_ref().and_then(url::Url::host) {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
 }
 
 /// The administrator's key of a data folder, if it has one that can be read.
@@ -96,6 +99,9 @@ mod tests {
         for (url, local) in [
             ("http://127.0.0.1:3001", true),
             ("http://[::1]:3001", true),
+            ("http://[::1]", true),
+            ("http://127.0.0.1", true),
+            ("http://localhost@192.0.2.1", false),
             ("http://localhost", true),
             ("https://localhost.example.org", false),
             ("http://10.0.0.1:3001", false),
