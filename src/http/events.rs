@@ -22,7 +22,7 @@ use super::state::Api;
 use super::{schema, sse};
 use crate::control::{AgentHandle, EventsError};
 use crate::domain::{AgentId, Status, Timestamp};
-use crate::store::{Event as LoggedEvent, EventKind, LogEntry};
+use crate::store::{Event as LoggedEvent, EventKind, LogEntry, StoreError};
 use crate::view::AgentView;
 
 /// Entries that a stream reads at once.
@@ -59,7 +59,8 @@ struct AgentEntry {
     entry: Entry,
 }
 
-/// The agent's timeline, oldest first: a page, or all of it and what comes.
+/// The agent's timeline, oldest first: a page, or all of it and what comes. Where a stream cannot go on after the given event,
+/// because the timeline does not reach back that far or was put back by a restore, it begins with a `gap` event.
 #[utoipa::path(
     get, path = "/api/agents/{id}/events", tag = "agents",
     params(
@@ -80,7 +81,7 @@ pub async fn agent_events(
     params.finish()?;
     if sse::is_wanted(&headers) {
         let after = sse::last_event_id(&headers).and_then(|id| id.parse().ok()).or(after).unwrap_or(0);
-        return sse::answer(&state, &own.caller, Timeline::new(own.handle, after).events());
+        return sse::answer(&state, &own.caller, Timeline::resumed(own.handle, after).await?.events());
     }
     // One more than asked for tells whether there is a next page.
     let mut entries = own.handle.events(after.unwrap_or(0), limit + 1).await?;
@@ -113,12 +114,16 @@ pub async fn all_events(state: State<Api>, caller: Admitted, headers: HeaderMap)
                 Err(EventsError::Expired { oldest }) => oldest.saturating_sub(1),
                 Err(EventsError::Ahead { newest }) => newest,
             };
-            let gap = sse::event("gap", &json!({"resumedAfter": go_on_after})).id(go_on_after.to_string());
             let events = plane.events(go_on_after);
-            return Some((gap, (plane, events)));
+            return Some((gap(go_on_after), (plane, events)));
         }
     });
     sse::answer(&state, &caller.0, events)
+}
+
+/// Events may be missing: the stream goes on after this one.
+fn gap(go_on_after: u64) -> Event {
+    sse::event("gap", &json!({"resumedAfter": go_on_after})).id(go_on_after.to_string())
 }
 
 fn line(event: LoggedEvent) -> Event {
@@ -140,11 +145,21 @@ struct Timeline {
     waiting: VecDeque<LogEntry>,
     /// The last entry that was read.
     after: u64,
+    /// It goes on elsewhere than it was to, and that is not told yet.
+    gap: bool,
 }
 
 impl Timeline {
-    fn new(agent: AgentHandle, after: u64) -> Self {
-        Self { changes: agent.changes(), waiting: VecDeque::new(), after, agent }
+    /// From the entry after this one on; 0 for all.
+    async fn resumed(agent: AgentHandle, after: u64) -> Result<Self, StoreError> {
+        let changes = agent.changes();
+        let kept = if after > 0 { agent.events(0, usize::MAX).await? } else { Vec::new() };
+        let go_on_after = match (kept.first(), kept.last()) {
+            (_, Some(newest)) if after > newest.seq => newest.seq,
+            (Some(oldest), _) if after < oldest.seq => oldest.seq.saturating_sub(1),
+            _ => after,
+        };
+        Ok(Self { changes, waiting: VecDeque::new(), after: go_on_after, gap: go_on_after != after, agent })
     }
 
     fn events(self) -> impl Stream<Item = Event> + Send {
@@ -153,6 +168,9 @@ impl Timeline {
 
     /// The next entry; `None` once the agent is gone, or the store does not answer (the client comes back).
     async fn next(&mut self) -> Option<Event> {
+        if std::mem::take(&mut self.gap) {
+            return Some(gap(self.after));
+        }
         loop {
             if let Some(entry) = self.waiting.pop_front() {
                 let id = entry.seq.to_string();

@@ -42,6 +42,22 @@ async fn a_timeline_is_told_in_order_and_resumed() {
 }
 
 #[tokio::test]
+async fn a_timeline_that_was_put_back_says_so_and_goes_on() {
+    let world = World::new(Plan::Pro).await;
+    let id = world.running("a").await;
+    let path = format!("/api/agents/{id}/events");
+    let page = world.get(&path).await.body;
+    let newest = page["data"].as_array().unwrap().last().unwrap()["seq"].clone();
+    // As of a client that was here before a backup was restored.
+    let request = world.request(Method::GET, &path).header(SSE.0, SSE.1).header("last-event-id", "9999");
+    let (mut stream, mut buffer) = (request.send().await.unwrap(), String::new());
+    let (kind, _, data) = next_event(&mut stream, &mut buffer).await.unwrap();
+    assert_eq!((&kind[..], &data["resumedAfter"]), ("gap", &newest));
+    world.command(&id, "stop").await;
+    assert_eq!(next_event(&mut stream, &mut buffer).await.unwrap().2["to"], "STOPPING");
+}
+
+#[tokio::test]
 async fn one_stream_tells_of_all_of_the_callers_agents_and_ends_with_the_service() {
     let world = World::new(Plan::Pro).await;
     let mut stream = world.request(Method::GET, "/api/events").send().await.unwrap();
