@@ -132,10 +132,16 @@ impl Span {
     }
 
     fn show(self, points: Vec<(Timestamp, Point)>) -> Json<Figures> {
-        let Self { from, to, step, ring: _ } = self;
-        let data = in_steps(points.into_iter().filter(|(at, _)| (from..=to).contains(at)), step);
+        let Self { from, to, step, ring } = self;
+        let asked = (from.as_second(), to.as_second());
+        let data = in_steps(points.into_iter().filter(|(at, _)| overlaps(at.as_second(), ring, asked)), step);
         Json(Figures { from, to, step_secs: step, data })
     }
+}
+
+/// Whether a point that begins then has some of the time that is asked about: a minute that has begun before it, too.
+fn overlaps(begin: i64, ring: Ring, (from, to): (i64, i64)) -> bool {
+    begin <= to && begin + ring.seconds() > from
 }
 
 fn in_steps(points: impl Iterator<Item = (Timestamp, Point)>, step: i64) -> Vec<FigurePoint> {
@@ -178,6 +184,14 @@ fn seconds(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_point_that_has_begun_before_the_time_that_is_asked_about_is_shown() {
+        let shown: Vec<i64> =
+            [0, 60, 120, 180].into_iter().filter(|at| overlaps(*at, Ring::Minutes, (90, 120))).collect();
+        assert_eq!(shown, [60, 120]);
+        assert!(overlaps(0, Ring::Hours, (3599, 3599)) && !overlaps(0, Ring::Hours, (3600, 3600)));
+    }
 
     #[test]
     fn steps_are_read_as_people_write_them() {
