@@ -332,11 +332,7 @@ async fn memories(app: &App, owner: &Owner, question: &str) -> String {
 }
 
 fn last_user_message(conversation: &[Message]) -> &str {
-    let texts = conversation.iter().rev().filter_map(|message| match message {
-        Message::User(text) => Some(text.as_str()),
-        _ => None,
-    });
-    texts.into_iter().next().unwrap_or_default()
+    conversation.iter().rev().find_map(Message::question).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub(super) fn tokens_of(message: &Message) -> usize {
     FRAME
         + match message {
             Message::System(text) | Message::User(text) => tokens(text),
+            Message::Named { name, text } => tokens(name) + tokens(text),
             Message::Assistant(said) => {
                 let AssistantMessage { text, tool_calls, .. } = said;
                 let calls = tool_calls.iter().map(|call| tokens(&call.name) + tokens(&call.arguments));
@@ -48,7 +49,7 @@ pub(super) fn fit(conversation: Vec<Message>, budget: usize, most: usize) -> Vec
 /// The conversation without its older half, or `None` where there is nothing to leave out: only what came before the last
 /// question may go.
 pub(super) fn shorten(conversation: &[Message]) -> Option<Vec<Message>> {
-    let question = conversation.iter().rposition(|message| matches!(message, Message::User(_)))?;
+    let question = conversation.iter().rposition(|message| message.question().is_some())?;
     let is_system = |message: &&Message| matches!(message, Message::System(_));
     let head: Vec<Message> = conversation.iter().take_while(is_system).cloned().collect();
     let earlier = question.checked_sub(head.len()).filter(|earlier| *earlier > 0)?;
@@ -58,7 +59,7 @@ pub(super) fn shorten(conversation: &[Message]) -> Option<Vec<Message>> {
 
 /// The conversation from the first question at or after `first` on: an answer without its question misleads the model.
 fn from_a_question(mut conversation: Vec<Message>, first: usize) -> Vec<Message> {
-    let starts = |message: &Message| matches!(message, Message::User(_) | Message::System(_));
+    let starts = |message: &Message| message.question().is_some() || matches!(message, Message::System(_));
     let offset = if first == 0 { 0 } else { conversation.iter().skip(first).position(starts).unwrap_or_default() };
     conversation.drain(..first + offset);
     conversation

@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 
 pub(super) use error::{ModelError, Reason, whole_seconds};
 pub(super) use learned::Learned;
-pub(super) use message::{AssistantMessage, Completion, Message, ToolCall, ToolSpec, Usage};
+pub(super) use message::{AssistantMessage, Completion, Message, ToolCall, ToolSpec, Usage, spoken};
 pub(super) use route::{Route, is_loopback_host};
 
 use self::http::Call;

@@ -14,7 +14,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::context;
 use super::persona::head;
-use super::provider::{AssistantMessage, Message};
+use super::provider::{AssistantMessage, Message, spoken};
 use crate::domain::Timestamp;
 
 /// Sessions that are kept.
@@ -79,6 +79,7 @@ impl Kept {
     fn of(message: &Message) -> Option<Self> {
         match message {
             Message::User(text) => Some(Self::User { text: head(text, TEXT).to_owned() }),
+            Message::Named { name, text } => Some(Self::User { text: head(&spoken(name, text), TEXT).to_owned() }),
             Message::Assistant(said) => Some(Self::Assistant(said.kept(TEXT))),
             Message::System(_) | Message::ToolResult { .. } => None,
         }

@@ -141,6 +141,14 @@ async fn a_session_is_not_told_what_was_said_in_another() {
     assert!(other.contains("blue") && !other.contains("4711"), "{other}");
     chat(&world, Some("one"), "what do you know of the boat?").await;
     assert!(recalled(&world).contains("4711"));
+    for (path, field) in [("/v1/chat/completions", "messages"), ("/v1/responses", "input")] {
+        for (session, knows) in [("one", true), ("two", false)] {
+            let mut body = json!({ "model": "m" });
+            body[field] = json!([{ "role": "user", "content": "what do you know of the boat?" }]);
+            let asked = world.post(path).header("X-Session-Id", session).json(&body).send().await.unwrap();
+            assert_eq!((asked.status().as_u16(), recalled(&world).contains("4711")), (200, knows), "{path} {session}");
+        }
+    }
     let said = &entries(&world, "?query=4711").await[0];
     assert_eq!(
         (&said["owner"], &said["session_id"], &said["kind"]),

@@ -45,6 +45,15 @@ async fn a_model_is_looked_up_by_its_name() {
 }
 
 #[tokio::test]
+async fn the_model_is_told_which_of_several_users_speaks() {
+    let world = World::paired("").await;
+    let request = json!({ "messages": [{ "role": "user", "name": "bob", "content": "hi" }] });
+    assert_eq!(complete(&world, &request).await.0, 200);
+    let sent = world.model.calls()[0].body["messages"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((&sent["name"], &sent["content"]), (&json!("bob"), &json!("hi")));
+}
+
+#[tokio::test]
 async fn what_says_how_to_answer_reaches_the_model_and_the_rest_is_refused_by_name() {
     let world = World::paired("").await;
     let wishes = json!({

@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::Turn;
 use super::error::{ModelError, Reason};
-use super::message::{AssistantMessage, Completion, Message, ToolCall, Usage, arguments, arguments_object, with_ids};
+use super::message::{
+    AssistantMessage, Completion, Message, ToolCall, Usage, arguments, arguments_object, spoken, with_ids,
+};
 use super::reader::Assembler;
 
 /// The API wants a limit for each answer, in tokens.
@@ -97,6 +99,7 @@ fn messages(messages: &[Message], host: &str) -> Vec<Value> {
         let (role, parts) = match message {
             Message::System(_) => continue,
             Message::User(text) => ("user", vec![json!({ "type": "text", "text": text })]),
+            Message::Named { name, text } => ("user", vec![json!({ "type": "text", "text": spoken(name, text) })]),
             Message::Assistant(said) => ("assistant", assistant_blocks(said, host)),
             Message::ToolResult { call_id, content } => {
                 ("user", vec![json!({ "type": "tool_result", "tool_use_id": call_id, "content": content })])

@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::Turn;
 use super::error::{ModelError, Reason};
-use super::message::{AssistantMessage, Completion, Message, ToolCall, Usage, arguments, arguments_object, with_ids};
+use super::message::{
+    AssistantMessage, Completion, Message, ToolCall, Usage, arguments, arguments_object, spoken, with_ids,
+};
 use super::reader::Assembler;
 
 /// Where the parts of an answer are kept.
@@ -111,6 +113,7 @@ fn contents(messages: &[Message], host: &str) -> Vec<Value> {
         let (role, parts) = match message {
             Message::System(_) => continue,
             Message::User(text) => ("user", vec![json!({ "text": text })]),
+            Message::Named { name, text } => ("user", vec![json!({ "text": spoken(name, text) })]),
             Message::Assistant(said) => ("model", model_parts(said, host)),
             Message::ToolResult { call_id, content } => {
                 let name = called(&messages[..at], call_id);

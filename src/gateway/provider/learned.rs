@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::error::{ModelError, Reason};
+use super::message::spoken;
 use super::words;
 
 /// Models that are remembered; callers may make names up.
@@ -39,6 +40,9 @@ const OPTIONAL: [&str; 22] = [
     "service_tier",
     "prompt_cache_key",
 ];
+
+/// The member of a message that says who of several speaks.
+const NAME: &str = "name";
 
 /// The two names of one parameter.
 const NAMES: [(&str, &str); 2] = [("max_tokens", "max_completion_tokens"), ("max_completion_tokens", "max_tokens")];
@@ -115,6 +119,9 @@ impl Adaptation {
         }
         for message in body["messages"].as_array_mut().into_iter().flatten() {
             if let Some(members) = message.as_object_mut() {
+                if self.members.contains(NAME) {
+                    name_to_content(members);
+                }
                 members.retain(|name, _| !self.members.contains(name));
             }
         }
@@ -202,6 +209,18 @@ fn system_to_user(body: &mut Value) {
     }
 }
 
+/// Puts the name of a user, which says who speaks, in front of what is said.
+fn name_to_content(message: &mut Map<String, Value>) {
+    let is_user = message.get("role").is_some_and(|role| role == "user");
+    if let (true, Some(name), Some(text)) = (is_user, text_in(message, NAME), text_in(message, "content")) {
+        message.insert("content".to_owned(), spoken(&name, &text).into());
+    }
+}
+
+fn text_in(message: &Map<String, Value>, member: &str) -> Option<String> {
+    message.get(member)?.as_str().map(str::to_owned)
+}
+
 /// A text, or those of a list of parts.
 fn texts(content: &Value) -> Vec<String> {
     match content {
@@ -217,9 +236,9 @@ fn parameters(sent: &Value) -> Vec<&'static str> {
     OPTIONAL.into_iter().filter(|name| has(name)).collect()
 }
 
-/// Members of assistant messages that a provider gave us.
+/// Members of messages that a provider gave us, or a client of ours.
 fn message_members(sent: &Value) -> Vec<&str> {
-    const OURS: [&str; 5] = ["role", "content", "tool_calls", "tool_call_id", "name"];
+    const OURS: [&str; 4] = ["role", "content", "tool_calls", "tool_call_id"];
     let messages = sent["messages"].as_array().into_iter().flatten().filter_map(Value::as_object);
     messages.flat_map(|message| message.keys().map(String::as_str)).filter(|name| !OURS.contains(name)).collect()
 }
@@ -236,7 +255,7 @@ fn named(error: &ModelError, names: &[&str]) -> Option<String> {
 
 /// Where a text names a parameter. Names that are words of the language count only in quotes.
 fn position(text: &str, name: &str) -> Option<usize> {
-    const WORDS: [&str; 5] = ["user", "store", "seed", "metadata", "verbosity"];
+    const WORDS: [&str; 6] = ["user", "store", "seed", "metadata", "verbosity", NAME];
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.match_indices(name).map(|(at, _)| at).find(|at| {
         let before = text[..*at].chars().next_back();
@@ -318,6 +337,27 @@ mod tests {
         let mut body = sent;
         adaptation.apply(&mut body);
         assert_eq!(body["messages"][0], json!({ "role": "assistant", "content": "a" }));
+    }
+
+    #[test]
+    fn a_name_that_is_refused_is_put_in_front_of_what_its_user_says() {
+        let sent = json!({ "messages": [
+            { "role": "user", "name": "bob", "content": "hi" }, { "role": "assistant", "name": "ada", "content": "a" },
+        ] });
+        for body in [
+            json!({ "error": { "message": "Invalid value", "param": "messages[0].name" } }),
+            json!({ "detail": [{ "loc": ["body", "messages", 0, "user", "name"], "msg": "Extra inputs are not permitted" }] }),
+            message("property 'name' is unsupported"),
+        ] {
+            let mut adaptation = Adaptation::default();
+            assert!(adaptation.learn(&refusal(400, body), &sent, false));
+            let mut body = sent.clone();
+            adaptation.apply(&mut body);
+            let expected =
+                [json!({ "role": "user", "content": "bob: hi" }), json!({ "role": "assistant", "content": "a" })];
+            assert_eq!(body["messages"], json!(expected));
+        }
+        assert!(!Adaptation::default().learn(&refusal(400, message("no model of that name")), &sent, false));
     }
 
     #[test]

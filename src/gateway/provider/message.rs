@@ -11,8 +11,16 @@ use crate::gateway::persona::head;
 pub(in crate::gateway) enum Message {
     System(String),
     User(String),
+    /// What one of several users says, under the name that a client gave it.
+    Named {
+        name: String,
+        text: String,
+    },
     Assistant(AssistantMessage),
-    ToolResult { call_id: String, content: String },
+    ToolResult {
+        call_id: String,
+        content: String,
+    },
 }
 
 /// What the model said: text, calls, or both.
@@ -81,10 +89,23 @@ impl Message {
         Self::User(text.into())
     }
 
+    /// What a user says, whichever of several.
+    pub(in crate::gateway) fn question(&self) -> Option<&str> {
+        match self {
+            Self::User(text) | Self::Named { text, .. } => Some(text),
+            Self::System(_) | Self::Assistant(_) | Self::ToolResult { .. } => None,
+        }
+    }
+
     /// Plain text of the assistant.
     pub(in crate::gateway) fn assistant(text: impl Into<String>) -> Self {
         Self::Assistant(AssistantMessage { text: text.into(), ..AssistantMessage::default() })
     }
+}
+
+/// A text under its speaker's name, for an API that has no place for names.
+pub(in crate::gateway) fn spoken(name: &str, text: &str) -> String {
+    format!("{name}: {text}")
 }
 
 impl AssistantMessage {

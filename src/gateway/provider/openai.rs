@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Turn;
 use super::error::{ModelError, Reason};
 use super::message::{
-    AssistantMessage, Completion, Message, ToolCall, ToolSpec, Usage, arguments, unknown_members, with_ids,
+    AssistantMessage, Completion, Message, ToolCall, ToolSpec, Usage, arguments, spoken, unknown_members, with_ids,
 };
 use super::reader::Assembler;
 use super::thoughts::{self, Thoughts};
@@ -48,11 +48,18 @@ fn message(message: &Message, host: &str) -> Value {
     match message {
         Message::System(text) => json!({ "role": "system", "content": text }),
         Message::User(text) => json!({ "role": "user", "content": text }),
+        Message::Named { name, text } if is_name(name) => json!({ "role": "user", "name": name, "content": text }),
+        Message::Named { name, text } => json!({ "role": "user", "content": spoken(name, text) }),
         Message::Assistant(said) => assistant(said, host),
         Message::ToolResult { call_id, content } => {
             json!({ "role": "tool", "tool_call_id": call_id, "content": content })
         }
     }
+}
+
+/// Whether OpenAI takes it for a name.
+fn is_name(name: &str) -> bool {
+    name.len() <= 64 && !name.contains(|c: char| c.is_whitespace() || matches!(c, '<' | '|' | '\\' | '/' | '>'))
 }
 
 fn assistant(said: &AssistantMessage, host: &str) -> Value {

@@ -70,8 +70,9 @@ pub(super) async fn chat_completions(
 ) -> Result<Response, OpenAiError> {
     admitted?;
     paired?;
-    let body: Value = body?.json("Expected an OpenAI chat completion request with \"messages\"")?;
-    let request = request::read(body, &app.config().default_model)?;
+    let body = body?;
+    let fields: Value = body.json("Expected an OpenAI chat completion request with \"messages\"")?;
+    let request = request::read(fields, &app.config().default_model)?.of_session(&body.headers);
     let head =
         Head { id: format!("chatcmpl-{}", uuid::Uuid::now_v7().simple()), created: Timestamp::now().as_second() };
     if request.stream {

@@ -13,16 +13,37 @@ pub(super) enum Role {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) role: Role,
+    /// Who of several speaks.
+    pub(super) name: Option<String>,
     pub(super) text: String,
 }
 
-/// A single message stays as it is. Otherwise instructions come first, then the earlier messages with their speakers, then
+impl Line {
+    pub(super) const fn new(role: Role, text: String) -> Self {
+        Self { role, name: None, text }
+    }
+
+    /// A word for whoever speaks, with the name where there is one.
+    fn speaker(&self, word: &str) -> String {
+        match &self.name {
+            Some(name) => format!("{word} ({name})"),
+            None => word.to_owned(),
+        }
+    }
+}
+
+/// A single message without a name stays as it is. Otherwise instructions come first, then the earlier messages with their speakers, then
 /// the message to answer.
 pub(super) fn flatten(lines: &[Line]) -> String {
     let spoken: Vec<&Line> = lines.iter().filter(|line| line.role != Role::System).collect();
-    let instructions: Vec<&str> =
-        lines.iter().filter(|line| line.role == Role::System).map(|line| line.text.as_str()).collect();
-    if let ([only], true) = (spoken.as_slice(), instructions.is_empty()) {
+    let instruction = |line: &Line| match &line.name {
+        Some(name) => format!("{name}: {}", line.text),
+        None => line.text.clone(),
+    };
+    let instructions: Vec<String> = lines.iter().filter(|line| line.role == Role::System).map(instruction).collect();
+    if let ([only], true) = (spoken.as_slice(), instructions.is_empty())
+        && only.name.is_none()
+    {
         return only.text.clone();
     }
     let mut prompt = String::new();
@@ -38,14 +59,14 @@ pub(super) fn flatten(lines: &[Line]) -> String {
     if !earlier.is_empty() {
         prompt.push_str("Conversation so far:\n");
         for line in earlier {
-            let speaker = if line.role == Role::Assistant { "Assistant" } else { "User" };
+            let speaker = line.speaker(if line.role == Role::Assistant { "Assistant" } else { "User" });
             let _ = writeln!(prompt, "{speaker}: {}", line.text);
         }
         prompt.push('\n');
     }
     match last {
         Some(last) => {
-            let _ = write!(prompt, "Message:\n{}", last.text);
+            let _ = write!(prompt, "{}:\n{}", last.speaker("Message"), last.text);
         }
         None => prompt.push_str("Continue the last answer."),
     }
@@ -57,7 +78,7 @@ mod tests {
     use super::*;
 
     fn line(role: Role, text: &str) -> Line {
-        Line { role, text: text.into() }
+        Line::new(role, text.into())
     }
 
     #[test]
@@ -67,6 +88,17 @@ mod tests {
         assert_eq!(flatten(&[line(System, "be short"), line(User, "hi")]), "Instructions:\nbe short\n\nMessage:\nhi");
         let talk = [line(System, "a"), line(System, "b"), line(User, "1"), line(Assistant, "2"), line(User, "3")];
         assert_eq!(flatten(&talk), "Instructions:\na\nb\n\nConversation so far:\nUser: 1\nAssistant: 2\n\nMessage:\n3");
+        let named = |role, name: &str, text: &str| Line { name: Some(name.into()), ..line(role, text) };
+        assert_eq!(flatten(&[named(User, "bob", "hi")]), "Message (bob):\nhi");
+        let talk = [
+            named(System, "style", "a"),
+            named(User, "bob", "1"),
+            named(Assistant, "ada", "2"),
+            named(User, "eve", "3"),
+        ];
+        let text =
+            "Instructions:\nstyle: a\n\nConversation so far:\nUser (bob): 1\nAssistant (ada): 2\n\nMessage (eve):\n3";
+        assert_eq!(flatten(&talk), text);
         let open = [line(User, "1"), line(Assistant, "2")];
         assert_eq!(flatten(&open), "Conversation so far:\nUser: 1\nAssistant: 2\n\nContinue the last answer.");
     }

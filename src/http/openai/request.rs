@@ -21,6 +21,14 @@ impl Kind {
         }
     }
 
+    /// What belongs to the other endpoint alone.
+    const fn foreign(self) -> &'static [&'static str] {
+        match self {
+            Self::Chat => &["input", "instructions", "truncation"],
+            Self::Responses => &["messages"],
+        }
+    }
+
     const fn conversation(self) -> &'static str {
         match self {
             Self::Chat => "messages",
@@ -54,13 +62,18 @@ const HARMLESS: [&str; 14] = [
     "truncation",
 ];
 /// Values that ask for what happens anyway.
-const DEFAULTS: [(&str, &[&str]); 12] = [
-    ("n", &["1"]),
+const DEFAULTS: [(&str, &[&str]); 17] = [
+    ("n", &["1", "1.0"]),
     ("temperature", &["1", "1.0"]),
     ("top_p", &["1", "1.0"]),
     ("presence_penalty", &["0", "0.0"]),
     ("frequency_penalty", &["0", "0.0"]),
     ("logprobs", &["false"]),
+    ("top_logprobs", &["0"]),
+    ("logit_bias", &["{}"]),
+    ("stop", &["[]"]),
+    ("include", &["[]"]),
+    ("text", &["{}", "{\"format\":{\"type\":\"text\"}}"]),
     ("tools", &["[]"]),
     ("functions", &["[]"]),
     ("tool_choice", &["\"auto\"", "\"none\""]),
@@ -91,7 +104,8 @@ impl Ask {
                 let value = value.to_string();
                 DEFAULTS.iter().any(|(field, values)| field == name && values.contains(&value.as_str()))
             };
-            if !HARMLESS.contains(&name.as_str()) && !asked_anyway() {
+            let known = HARMLESS.contains(&name.as_str()) && !kind.foreign().contains(&name.as_str());
+            if !known && !asked_anyway() {
                 return Err(bad(
                     name,
                     "is not supported for this agent; its own settings decide, see PATCH /api/agents/{id}",
@@ -106,12 +120,12 @@ impl Ask {
         let mut lines = Vec::new();
         if let Some(instructions) = fields.get("instructions") {
             let text = instructions.as_str().ok_or_else(|| bad("instructions", "must be text"))?;
-            lines.push(Line { role: Role::System, text: text.to_owned() });
+            lines.push(Line::new(Role::System, text.to_owned()));
         }
         let name = kind.conversation();
         match fields.get(name) {
             Some(Value::String(text)) if kind == Kind::Responses => {
-                lines.push(Line { role: Role::User, text: text.clone() });
+                lines.push(Line::new(Role::User, text.clone()));
             }
             Some(Value::Array(messages)) => {
                 for (index, message) in messages.iter().enumerate() {
@@ -143,13 +157,24 @@ fn line(message: &Value, at: &str) -> Result<Line, Problem> {
     if calls {
         return Err(bad(&format!("{at}.tool_calls"), "the agent has tools of its own and takes none of the caller's"));
     }
+    if message.get("function_call").is_some_and(|call| !call.is_null()) {
+        return Err(bad(
+            &format!("{at}.function_call"),
+            "the agent has tools of its own and takes none of the caller's",
+        ));
+    }
     let text = match message.get("content") {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Array(parts)) => text_of(parts, at)?,
         None | Some(Value::Null) if role == Role::Assistant => String::new(),
         Some(_) | None => return Err(bad(&format!("{at}.content"), "must be text or a list of parts")),
     };
-    Ok(Line { role, text })
+    let name = match message.get("name") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(name)) if !name.trim().is_empty() => Some(name.clone()),
+        Some(_) => return Err(bad(&format!("{at}.name"), "must be text that is not empty")),
+    };
+    Ok(Line { role, name, text })
 }
 
 fn text_of(parts: &[Value], at: &str) -> Result<String, Problem> {
@@ -184,7 +209,7 @@ mod tests {
             "tools": [], "stop": null, "response_format": {"type": "text"}, "user": "u", "stream": null
         });
         let ask = read(Kind::Chat, &body).unwrap();
-        assert_eq!(ask, Ask { lines: vec![Line { role: Role::User, text: "hi".into() }], stream: false });
+        assert_eq!(ask, Ask { lines: vec![Line::new(Role::User, "hi".into())], stream: false });
     }
 
     #[test]
@@ -219,6 +244,8 @@ mod tests {
             (json!([{"role": "user", "content": 3}]), "messages[0].content"),
             (json!([{"role": "user", "content": [{"type": "image_url"}]}]), "messages[0].content[0].type"),
             (json!([{"role": "assistant", "tool_calls": [{}]}]), "messages[0].tool_calls"),
+            (json!([{"role": "assistant", "function_call": {"name": "f"}}]), "messages[0].function_call"),
+            (json!([{"role": "user", "content": "hi", "name": 7}]), "messages[0].name"),
         ] {
             assert_eq!(read(Kind::Chat, &json!({"messages": messages})), Err(json!(param)), "{messages}");
         }
@@ -226,6 +253,9 @@ mod tests {
             read(Kind::Responses, &json!({"input": "hi", "previous_response_id": "r"})),
             Err(json!("previous_response_id"))
         );
+        let of_both = json!({"input": "hi", "messages": question});
+        assert_eq!(read(Kind::Responses, &of_both), Err(json!("messages")));
+        assert_eq!(read(Kind::Chat, &of_both), Err(json!("input")));
     }
 
     #[test]

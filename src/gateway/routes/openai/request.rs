@@ -3,10 +3,13 @@
 //! SDKs write every optional field, null where there is nothing: null is absent. What says how to answer is passed on to
 //! the model's server; what cannot be honoured is refused by its name, never dropped in silence.
 
+use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
 use crate::gateway::agent::{Ask, Source, Tools};
-use crate::gateway::provider::{AssistantMessage, Message, ToolCall, ToolSpec, Tuning};
+use crate::gateway::memory::Owner;
+use crate::gateway::provider::{AssistantMessage, Message, ToolCall, ToolSpec, Tuning, spoken};
+use crate::gateway::routes::webhook::session;
 
 /// Why a request cannot be taken, with the parameter where it is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +29,16 @@ pub(super) struct Request {
     pub(super) stream: bool,
     pub(super) include_usage: bool,
     pub(super) ask: Ask,
+}
+
+impl Request {
+    /// The conversation comes along whole; what is remembered of it is the session's own.
+    pub(super) fn of_session(mut self, headers: &HeaderMap) -> Self {
+        if let Some(id) = session(headers) {
+            self.ask.owner = Owner::session(id);
+        }
+        self
+    }
 }
 
 /// Fields that change nothing for the answer.
@@ -208,8 +221,21 @@ fn messages(value: &Value) -> Result<Vec<Message>, Invalid> {
 fn message(said: &Value) -> Result<Message, Invalid> {
     let invalid = |message: &str| Invalid::new("messages", message);
     match said["role"].as_str().unwrap_or_default() {
-        "system" | "developer" => Ok(Message::system(content(&said["content"])?)),
-        "user" => Ok(Message::user(content(&said["content"])?)),
+        // Examples in a prompt name their speakers so.
+        "system" | "developer" => {
+            let text = content(&said["content"])?;
+            Ok(Message::System(match name(said)? {
+                Some(name) => spoken(name, &text),
+                None => text,
+            }))
+        }
+        "user" => {
+            let text = content(&said["content"])?;
+            Ok(match name(said)? {
+                Some(name) => Message::Named { name: name.to_owned(), text },
+                None => Message::User(text),
+            })
+        }
         "assistant" => Ok(Message::Assistant(assistant(said)?)),
         "tool" | "function" => {
             let call_id = said["tool_call_id"].as_str().or_else(|| said["name"].as_str());
@@ -220,8 +246,18 @@ fn message(said: &Value) -> Result<Message, Invalid> {
     }
 }
 
+/// Who of several speaks.
+fn name(said: &Value) -> Result<Option<&str>, Invalid> {
+    let invalid = || Invalid::new("messages", "a message's name must be a text that is not empty");
+    match &said["name"] {
+        Value::Null => Ok(None),
+        name => name.as_str().filter(|name| !name.trim().is_empty()).map(Some).ok_or_else(invalid),
+    }
+}
+
 fn assistant(said: &Value) -> Result<AssistantMessage, Invalid> {
-    const KNOWN: [&str; 7] = ["role", "content", "tool_calls", "function_call", "refusal", "name", "audio"];
+    const KNOWN: [&str; 6] = ["role", "content", "tool_calls", "function_call", "refusal", "audio"];
+    name(said)?;
     let mut extra: Map<String, Value> = said.as_object().cloned().unwrap_or_default();
     extra.retain(|name, value| !KNOWN.contains(&name.as_str()) && value != &Value::Array(vec![]));
     let text = match &said["content"] {
@@ -366,6 +402,28 @@ mod tests {
         ] {
             let invalid = with(name, value).err().unwrap();
             assert_eq!(invalid.param.as_deref(), Some(name));
+        }
+    }
+
+    #[test]
+    fn a_message_keeps_its_speaker() {
+        let conversation = with(
+            "messages",
+            json!([
+                { "role": "system", "name": "example_user", "content": "a" }, { "role": "user", "name": "bob", "content": "b" },
+                { "role": "assistant", "name": "ada", "content": "c" }, { "role": "user", "name": null, "content": "d" },
+            ]),
+        );
+        let conversation = conversation.unwrap().ask.conversation;
+        let [Message::System(example), question, Message::Assistant(answer), last] = &conversation[..] else {
+            panic!()
+        };
+        assert_eq!((example.as_str(), &answer.extra["name"]), ("example_user: a", &json!("ada")));
+        assert_eq!(question, &Message::Named { name: "bob".into(), text: "b".into() });
+        assert_eq!(last, &Message::user("d"));
+        for (role, name) in [("user", json!(7)), ("assistant", json!("")), ("system", json!({}))] {
+            let refused = with("messages", json!([{ "role": role, "name": name, "content": "hi" }]));
+            assert!(refused.err().unwrap().message.contains("name"), "{role}");
         }
     }
 

@@ -33,9 +33,11 @@ pub(in crate::gateway::routes) async fn responses(
 ) -> Result<Response, OpenAiError> {
     admitted?;
     paired?;
-    let body: Value = body?.json("Expected an OpenAI response request with \"input\"")?;
-    let instructions = body["instructions"].clone();
-    let request = request::read(as_chat(body)?, &app.config().default_model)?;
+    let body = body?;
+    let fields: Value = body.json("Expected an OpenAI response request with \"input\"")?;
+    let instructions = fields["instructions"].clone();
+    let request = request::read(as_chat(fields)?, &app.config().default_model).map_err(in_own_terms)?;
+    let request = request.of_session(&body.headers);
     let head = Head { id: format!("resp_{}", uuid::Uuid::now_v7().simple()), created: Timestamp::now().as_second() };
     let shape = Shape { head, instructions };
     if request.stream {
@@ -56,7 +58,7 @@ fn as_chat(body: Value) -> Result<Value, Invalid> {
         match name.as_str() {
             "instructions" => messages.insert(0, json!({ "role": "system", "content": value })),
             "input" => messages.extend(input(&value)?),
-            "tools" => chat["tools"] = value.as_array().into_iter().flatten().map(tool).collect(),
+            "tools" if value.is_array() => chat["tools"] = value.as_array().into_iter().flatten().map(tool).collect(),
             "tool_choice" if value["name"].is_string() => {
                 chat["tool_choice"] = json!({ "type": "function", "function": { "name": value["name"] } });
             }
@@ -76,8 +78,12 @@ fn as_chat(body: Value) -> Result<Value, Invalid> {
             "background" if value == true => return Err(Invalid::new(&name, "background is not supported")),
             "truncation" if value != "disabled" => return Err(Invalid::new(&name, "truncation must be disabled")),
             "prompt" | "max_tool_calls" => return Err(Invalid::new(&name, format!("{name} is not supported"))),
-            // Nothing of it is in an answer of ours.
+            "include" if asks_for_logprobs(&value) => {
+                return Err(Invalid::new(&name, "include: logprobs are not supported"));
+            }
+            // What else can be included is of tools and of stored responses, and there are none.
             "background" | "truncation" | "include" | "stream_options" => {}
+            "messages" => return Err(Invalid::new(&name, "messages is not supported; use input")),
             _ => chat[name] = value,
         }
     }
@@ -86,6 +92,24 @@ fn as_chat(body: Value) -> Result<Value, Invalid> {
     }
     chat["messages"] = messages.into();
     Ok(chat)
+}
+
+fn asks_for_logprobs(include: &Value) -> bool {
+    let mut wanted = include.as_array().into_iter().flatten().filter_map(Value::as_str);
+    wanted.any(|part| part.ends_with(".logprobs"))
+}
+
+/// A refusal by the names that this API has for the parameters of the other one.
+fn in_own_terms(refused: Invalid) -> Invalid {
+    const NAMES: [(&str, &str); 4] = [
+        ("messages", "input"),
+        ("max_completion_tokens", "max_output_tokens"),
+        ("response_format", "text"),
+        ("reasoning_effort", "reasoning"),
+    ];
+    let own = refused.param.as_deref().and_then(|param| NAMES.iter().find(|(name, _)| *name == param));
+    let Some((name, own)) = own else { return refused };
+    Invalid { message: refused.message.replace(name, own), param: Some((*own).to_owned()) }
 }
 
 /// The items of the input as messages; calls that follow one another are one message.
@@ -97,7 +121,9 @@ fn input(value: &Value) -> Result<Vec<Value>, Invalid> {
     let mut messages: Vec<Value> = Vec::new();
     for item in items {
         match item["type"].as_str().unwrap_or("message") {
-            "message" => messages.push(json!({ "role": item["role"], "content": item["content"] })),
+            "message" => {
+                messages.push(json!({ "role": item["role"], "name": item["name"], "content": item["content"] }));
+            }
             "function_call" => {
                 let function = json!({ "name": item["name"], "arguments": item["arguments"] });
                 let call = json!({ "id": item["call_id"], "type": "function", "function": function });
@@ -375,12 +401,20 @@ mod tests {
             ("background", json!(true)),
             ("truncation", json!("auto")),
             ("max_tool_calls", json!(1)),
+            ("include", json!(["message.output_text.logprobs"])),
+            ("messages", json!([])),
+            ("max_output_tokens", json!(0)),
+            ("tools", json!("x")),
+            ("input", json!([{ "role": "user", "content": [{ "type": "input_image" }] }])),
             ("input", json!([{ "type": "image_generation_call" }])),
             ("input", Value::Null),
         ] {
             let mut body = json!({ "input": "hi" });
             body[name] = value;
-            assert_eq!(as_chat(body).unwrap_err().param.as_deref(), Some(name));
+            let read = as_chat(body).and_then(|chat| request::read(chat, "m").map_err(in_own_terms));
+            let refused = read.err().unwrap();
+            assert_eq!(refused.param.as_deref(), Some(name));
+            assert!(!refused.message.contains("max_completion_tokens"), "{}", refused.message);
         }
     }
 }
