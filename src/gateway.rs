@@ -49,6 +49,7 @@ mod models;
 mod options;
 mod outbound;
 mod pairing;
+mod pause;
 mod persona;
 mod provider;
 mod reply;

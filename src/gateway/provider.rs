@@ -12,13 +12,13 @@
 //! ```
 
 mod anthropic;
+mod body;
 mod error;
 mod gemini;
 mod http;
 mod learned;
 mod message;
 mod openai;
-mod pause;
 mod reader;
 mod redact;
 mod route;

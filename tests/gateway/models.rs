@@ -1,6 +1,5 @@
 //! Models as they are: the answers, refusals and habits of real providers, in shapes made from their documentation.
 
-use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 
 use axum::body::Bytes;
@@ -186,26 +185,33 @@ async fn what_a_provider_puts_beside_its_call_comes_back() {
 
 #[tokio::test]
 async fn packed_answers_are_unpacked_though_they_were_not_asked_for() {
-    let server = Scripted::start(|call, _| {
-        let message = if call.is_streamed() {
-            let event = json!({ "choices": [{ "delta": { "content": "Hi there" }, "finish_reason": "stop" }] });
-            format!("data: {event}\n\ndata: [DONE]\n\n")
-        } else {
-            json!({ "choices": [{ "message": { "content": "Hi there" } }] }).to_string()
-        };
-        // Stored blocks: a gzip file without any compression.
-        let mut packed = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255, 1];
-        let length = u16::try_from(message.len()).unwrap();
-        packed.extend(length.to_le_bytes());
-        packed.extend((!length).to_le_bytes());
-        packed.write_all(message.as_bytes()).unwrap();
-        packed.extend(crc32(message.as_bytes()).to_le_bytes());
-        packed.extend(u32::from(length).to_le_bytes());
-        ([("content-encoding", "gzip")], packed).into_response()
-    })
-    .await;
-    assert_eq!(both_ways(&server.world("").await).await, ["Hi there", "Hi there"]);
-    assert_eq!(server.calls()[0].headers["accept-encoding"], "identity");
+    for coding in ["gzip", "x-gzip", "deflate"] {
+        let server = Scripted::start(move |call, _| {
+            let message = if call.is_streamed() {
+                let event = json!({ "choices": [{ "delta": { "content": "Hi there" }, "finish_reason": "stop" }] });
+                format!("data: {event}\n\ndata: [DONE]\n\n")
+            } else {
+                json!({ "choices": [{ "message": { "content": "Hi there" } }] }).to_string()
+            };
+            let packed = if coding == "deflate" { stored(&message) } else { gzip(&message) };
+            ([("content-encoding", coding)], packed).into_response()
+        })
+        .await;
+        assert_eq!(both_ways(&server.world("").await).await, ["Hi there", "Hi there"], "{coding}");
+        assert_eq!(server.calls()[0].headers["accept-encoding"], "identity");
+    }
+}
+
+/// A block without any compression, as some servers send `deflate`: without zlib's frame.
+fn stored(message: &str) -> Vec<u8> {
+    let length = u16::try_from(message.len()).unwrap();
+    [&[1][..], &length.to_le_bytes(), &(!length).to_le_bytes(), message.as_bytes()].concat()
+}
+
+fn gzip(message: &str) -> Vec<u8> {
+    let head = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+    let length = u32::try_from(message.len()).unwrap();
+    [&head[..], &stored(message), &crc32(message.as_bytes()).to_le_bytes(), &length.to_le_bytes()].concat()
 }
 
 fn crc32(bytes: &[u8]) -> u32 {

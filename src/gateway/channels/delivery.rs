@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::domain::Timestamp;
 use crate::gateway::outbound::OutboundError;
+use crate::gateway::pause;
 use crate::gateway::persona::head;
 
 /// A platform that takes longer is out of order.
@@ -123,7 +124,7 @@ fn refusal(status: u16, headers: &HeaderMap, body: &Value, now: Timestamp) -> Ch
         return ChannelError::Refused { status, reason };
     }
     let used_up = is_used_up(status, headers);
-    let pause = pause(used_up, headers, body, now);
+    let pause = asked_pause(used_up, headers, body, now);
     let named = status == 403 && names_a_limit(&reason);
     if status == 429 || used_up || pause.is_some() || is_limit_of_meta(body) {
         ChannelError::Limited { status, reason, pause }
@@ -153,30 +154,19 @@ fn is_limit_of_meta(body: &Value) -> bool {
     error["is_transient"] == true || error["code"].as_i64().is_some_and(|code| META_LIMITS.contains(&code))
 }
 
-/// The longest of the pauses that a platform asks for: in seconds or until a date in a header; until a limit is renewed;
-/// in the body, as Telegram and Discord have it.
-fn pause(used_up: bool, headers: &HeaderMap, body: &Value, now: Timestamp) -> Option<Duration> {
-    // The platform's clock, as far as it tells: ours may be wrong.
-    let now = header(headers, "date").and_then(date).unwrap_or(now).as_second() as f64;
-    let asked = header(headers, "retry-after");
-    let in_header = asked.and_then(|text| {
-        let until = || Some((date(text)?.as_second() as f64 - now).max(0.0));
-        text.parse().ok().or_else(until)
-    });
+/// The longest of the pauses that a platform asks for: in a header; until a limit is renewed; in the body, as Telegram and
+/// Discord have it.
+fn asked_pause(used_up: bool, headers: &HeaderMap, body: &Value, now: Timestamp) -> Option<Duration> {
+    let now = pause::clock(headers, now.into());
     let renewed = header(headers, "x-ratelimit-reset").filter(|_| used_up).and_then(|text| text.parse::<f64>().ok());
     // A limit whose time has just come is renewed in a moment.
-    let renewed = renewed.map(|at| (at - now).max(1.0));
-    let in_body = body["parameters"]["retry_after"].as_f64().or_else(|| body["retry_after"].as_f64());
-    let asked = [in_header, renewed, in_body].into_iter().flatten();
-    asked.filter_map(|seconds| Duration::try_from_secs_f64(seconds).ok()).max()
+    let renewed = renewed.and_then(|at| pause::until(at * 1000.0, now)).map(|pause| pause.max(Duration::from_secs(1)));
+    let in_body = [&body["parameters"]["retry_after"], &body["retry_after"]].into_iter().find_map(pause::in_json);
+    [pause::in_headers(headers, now), renewed, in_body].into_iter().flatten().max()
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
-}
-
-fn date(text: &str) -> Option<Timestamp> {
-    Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()
 }
 
 /// A platform's own words for an error. They describe the request's form, never its credentials.
@@ -268,10 +258,11 @@ mod tests {
     fn asked_pauses_are_read_from_header_and_body_and_the_longest_counts() {
         let pause = |asked: Option<&str>, body: Value| {
             let headers = asked.map(|asked| (reqwest::header::RETRY_AFTER, asked.parse().unwrap()));
-            pause(false, &headers.into_iter().collect(), &body, NOW.parse().unwrap())
+            asked_pause(false, &headers.into_iter().collect(), &body, NOW.parse().unwrap())
         };
         assert_eq!(pause(None, json!({ "parameters": { "retry_after": 7 } })), Some(Duration::from_secs(7)));
         assert_eq!(pause(Some("1.0"), json!({ "retry_after": 1.5 })), Some(Duration::from_millis(1500)));
+        assert_eq!(pause(Some("2s"), json!({ "retry_after": "1" })), Some(Duration::from_secs(2)));
         assert_eq!(pause(Some("nan"), json!({})), None);
         assert_eq!(pause(Some("-1"), json!({})), None);
     }

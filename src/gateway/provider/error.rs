@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 
 use self::told::Told;
 use super::redact::redact;
-use super::{pause, words};
+use super::words;
 use crate::gateway::outbound::OutboundError;
+use crate::gateway::pause;
 
 /// As much of the provider's words as is passed on, in characters.
 const QUOTE: usize = 300;
@@ -103,6 +104,11 @@ impl ModelError {
         Self::new(Reason::Tls, format!("{error}{source}"))
     }
 
+    /// Packed in a form that is none.
+    pub(super) fn undecodable() -> Self {
+        Self::new(Reason::Unreadable, "its content encoding cannot be decoded")
+    }
+
     /// Reads a failed request. The error has lost its URL already, which may hold a password.
     pub(super) fn from_transport(error: &reqwest::Error) -> Self {
         let mut text = error.to_string();
@@ -131,7 +137,7 @@ impl ModelError {
             } else if error.is_connect() || error.is_timeout() {
                 (Reason::Unreachable, "no connection in time")
             } else if error.is_decode() || has(&["decompress", "gzip", "zstd", "brotli", "deflate"]) {
-                (Reason::Unreadable, "its content encoding cannot be decoded")
+                return Self::undecodable();
             } else {
                 (Reason::Broken, "the connection broke before the answer was complete")
             };

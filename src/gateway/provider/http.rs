@@ -2,17 +2,18 @@
 
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{ACCEPT_ENCODING, HeaderMap, RETRY_AFTER};
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap};
 use reqwest::{RequestBuilder, Response, Url};
 use serde_json::Value;
 
+use super::body::Body;
 use super::error::ModelError;
 use super::message::Completion;
-use super::pause;
 use super::reader::{self, Pieces};
 use super::route::{Dialect, Endpoint};
 use crate::domain::Secret;
 use crate::gateway::outbound::HttpClients;
+use crate::gateway::pause;
 
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 /// Longest answer to a check that is read, in bytes.
@@ -32,7 +33,7 @@ pub(super) async fn send(clients: &HttpClients, call: Call<'_>, pieces: &Pieces<
     let request = authorised(request.json(call.body), call.endpoint.dialect, call.key);
     let response = request.send().await.map_err(|error| ModelError::from_transport(&error.without_url()))?;
     if response.status().is_success() {
-        reader::read(response, call.endpoint.dialect, pieces).await
+        reader::read(Body::of(response), call.endpoint.dialect, pieces).await
     } else {
         Err(refused(response).await)
     }
@@ -57,9 +58,9 @@ pub(super) async fn models(
     endpoint: &Endpoint,
     key: Option<&Secret<String>>,
 ) -> Result<Vec<String>, ModelError> {
-    let mut response = ask(clients, endpoint, endpoint.below("/models"), key).await?;
+    let mut response = Body::of(ask(clients, endpoint, endpoint.below("/models"), key).await?);
     let mut body = Vec::new();
-    while let Some(bytes) = response.chunk().await.map_err(|error| ModelError::from_transport(&error.without_url()))? {
+    while let Some(bytes) = response.chunk().await? {
         body.extend_from_slice(&bytes);
         if body.len() > CHECK_LIMIT {
             return Err(ModelError::unreadable("its list of models is too long"));
@@ -98,10 +99,11 @@ fn authorised(request: RequestBuilder, dialect: Dialect, key: Option<&Secret<Str
 async fn refused(response: Response) -> ModelError {
     let status = response.status().as_u16();
     #[expect(clippy::disallowed_methods, reason = "the date in an answer is of the real time")]
-    let now = SystemTime::now();
-    let asked = retry_after(response.headers(), now);
+    let ours = SystemTime::now();
+    let now = pause::clock(response.headers(), ours);
+    let asked = pause::in_headers(response.headers(), now);
     let limited = if status == 429 { limit_resets(response.headers()) } else { None };
-    let body = reader::refusal(response).await;
+    let body = reader::refusal(Body::of(response)).await;
     let json: Option<Value> = serde_json::from_slice(&body).ok();
     let told = json.as_ref().and_then(|body| ModelError::from_body(status, body));
     // A router passes on the headers of the provider behind it.
@@ -131,48 +133,4 @@ fn limit_resets(headers: &HeaderMap) -> Option<Duration> {
         .iter()
         .filter_map(|name| pause::alone(headers.get(*name)?.to_str().ok()?))
         .max()
-}
-
-/// The pause that a server asks for: in milliseconds, in whole or broken seconds, with units, or as a date.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    if let Some(millis) = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok()) {
-        return Duration::try_from_secs_f64(millis / 1000.0).ok();
-    }
-    let value = text(RETRY_AFTER.as_str())?;
-    if let Some(pause) = pause::alone(value) {
-        return Some(pause);
-    }
-    let at = httpdate::parse_http_date(value).ok()?;
-    // A date in the past means now.
-    Some(at.duration_since(now).unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(name: &'static str, value: &str) -> Option<Duration> {
-        let now = httpdate::parse_http_date("Wed, 21 Oct 2026 07:28:00 GMT").unwrap();
-        let mut headers = HeaderMap::new();
-        headers.insert(name, value.parse().unwrap());
-        retry_after(&headers, now)
-    }
-
-    #[test]
-    fn retry_after_is_read_in_every_form() {
-        let seconds = |seconds| Some(Duration::from_secs(seconds));
-        assert_eq!(read("retry-after", "2"), seconds(2));
-        assert_eq!(read("retry-after", " 0.5 "), Some(Duration::from_millis(500)));
-        assert_eq!(read("retry-after-ms", "1500"), Some(Duration::from_millis(1500)));
-        assert_eq!(read("retry-after", "4s"), seconds(4));
-        assert_eq!(read("retry-after", "4, 4"), seconds(4));
-        assert_eq!(read("retry-after", "Wed, 21 Oct 2026 07:28:07 GMT"), seconds(7));
-        assert_eq!(read("retry-after", "Wednesday, 21-Oct-26 07:28:07 GMT"), seconds(7));
-        assert_eq!(read("retry-after", "Wed Oct 21 07:28:07 2026"), seconds(7));
-        assert_eq!(read("retry-after", "Wed, 21 Oct 2026 07:27:00 GMT"), seconds(0));
-        for bad in ["-1", "soon", "", "nan"] {
-            assert_eq!(read("retry-after", bad), None, "{bad}");
-        }
-    }
 }

@@ -7,10 +7,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use reqwest::Response;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::body::Body;
 use super::error::{ModelError, Reason};
 use super::message::Completion;
 use super::route::Dialect;
@@ -61,18 +61,14 @@ fn assembler(dialect: Dialect) -> Box<dyn Assembler> {
 }
 
 /// Reads the answer to its end, and passes each piece of text on as it comes.
-pub(super) async fn read(
-    mut response: Response,
-    dialect: Dialect,
-    pieces: &Pieces<'_>,
-) -> Result<Completion, ModelError> {
+pub(super) async fn read(mut response: Body, dialect: Dialect, pieces: &Pieces<'_>) -> Result<Completion, ModelError> {
     let mut head = Vec::new();
     // What it is shows in its first byte that is no blank; the declared type is wrong too often.
     let first = loop {
         if let Some(byte) = head.iter().find(|byte: &&u8| !byte.is_ascii_whitespace() && **byte < 0x80) {
             break *byte;
         }
-        match chunk(&mut response).await? {
+        match response.chunk().await? {
             Some(bytes) if head.len() + bytes.len() <= ANSWER_LIMIT => head.extend_from_slice(&bytes),
             Some(_) => return Err(ModelError::unreadable("it is too long")),
             None => return Err(ModelError::new(Reason::Broken, "its answer has no content")),
@@ -90,7 +86,7 @@ pub(super) async fn read(
 }
 
 /// The body of a refusal, cut where it is too long.
-pub(super) async fn refusal(mut response: Response) -> Vec<u8> {
+pub(super) async fn refusal(mut response: Body) -> Vec<u8> {
     const LIMIT: usize = 64 << 10;
     let mut body = Vec::new();
     while body.len() < LIMIT {
@@ -109,12 +105,8 @@ pub(super) fn is_web_page(body: &[u8]) -> bool {
     start.starts_with("<!doctype html") || start.starts_with("<html") || start.contains("<head")
 }
 
-async fn chunk(response: &mut Response) -> Result<Option<bytes::Bytes>, ModelError> {
-    response.chunk().await.map_err(|error| ModelError::from_transport(&error.without_url()))
-}
-
-async fn rest(response: &mut Response, mut body: Vec<u8>) -> Result<Vec<u8>, ModelError> {
-    while let Some(bytes) = chunk(response).await? {
+async fn rest(response: &mut Body, mut body: Vec<u8>) -> Result<Vec<u8>, ModelError> {
+    while let Some(bytes) = response.chunk().await? {
         if body.len() + bytes.len() > ANSWER_LIMIT {
             return Err(ModelError::unreadable("it is too long"));
         }
@@ -159,7 +151,7 @@ fn by_lines(body: &[u8], dialect: Dialect) -> Option<Result<Completion, ModelErr
 }
 
 async fn stream(
-    mut response: Response,
+    mut response: Body,
     head: &[u8],
     dialect: Dialect,
     pieces: &Pieces<'_>,
@@ -186,7 +178,7 @@ async fn stream(
         if ended {
             break;
         }
-        let Some(bytes) = chunk(&mut response).await? else {
+        let Some(bytes) = response.chunk().await? else {
             events.close();
             ended = true;
             continue;

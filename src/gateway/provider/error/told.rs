@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::gateway::provider::{pause, words};
+use crate::gateway::pause;
+use crate::gateway::provider::words;
 
 /// What an error says, whatever its shape: OpenAI's object, a plain text, FastAPI's `detail`, Google's list.
 #[derive(Default)]
@@ -134,8 +135,5 @@ fn words(value: &Value) -> Option<String> {
 
 /// The member that some put beside their words, as a number or as text.
 fn pause_of(object: &Value) -> Option<Duration> {
-    ["retry_after", "retry_after_seconds", "retryAfter"].into_iter().find_map(|name| match &object[name] {
-        Value::String(text) => pause::alone(text),
-        value => Duration::try_from_secs_f64(value.as_f64()?).ok(),
-    })
+    ["retry_after", "retry_after_seconds", "retryAfter"].into_iter().find_map(|name| pause::in_json(&object[name]))
 }

@@ -1,6 +1,9 @@
-//! How long a server asks to wait, in whatever form it says so.
+//! How long a server asks to wait, in whatever form it says so: models and platforms alike.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use serde_json::Value;
 
 /// Letters after a number, and how many seconds they stand for. The first that fits counts.
 const UNITS: [(&str, f64); 14] = [
@@ -21,6 +24,30 @@ const UNITS: [(&str, f64); 14] = [
 ];
 /// What stands before a pause in a sentence.
 const BEFORE: [&str; 5] = ["try again in ", "retry in ", "retry after ", "retrying after ", "wait "];
+
+/// The server's clock as far as its answer tells it, else `ours`, which may be wrong: what it says of times goes by its own.
+pub(super) fn clock(headers: &HeaderMap, ours: SystemTime) -> SystemTime {
+    text(headers, DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or(ours)
+}
+
+/// What `Retry-After` and its like ask for: in milliseconds, in whole or broken seconds, with units, or until a date.
+pub(super) fn in_headers(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    if let Some(millis) = text(headers, "retry-after-ms").and_then(|text| text.parse::<f64>().ok()) {
+        return of_seconds(millis / 1000.0);
+    }
+    let value = text(headers, RETRY_AFTER.as_str())?;
+    let until = || httpdate::parse_http_date(value).ok();
+    // A date in the past means now.
+    alone(value).or_else(|| Some(until()?.duration_since(now).unwrap_or_default()))
+}
+
+/// A pause that is a member of JSON: a number of seconds, or a text.
+pub(super) fn in_json(value: &Value) -> Option<Duration> {
+    match value {
+        Value::String(text) => alone(text),
+        value => of_seconds(value.as_f64()?),
+    }
+}
 
 /// A pause that is written alone: seconds (`4`, `0.5`), with units (`4s`, `4200ms`, `1m30s`), or the first of a list.
 pub(super) fn alone(text: &str) -> Option<Duration> {
@@ -66,6 +93,10 @@ fn begins_with(text: &str) -> Option<(Duration, &str)> {
     found.then_some((pause, rest))
 }
 
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok().map(str::trim)
+}
+
 fn of_seconds(seconds: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
@@ -73,6 +104,47 @@ fn of_seconds(seconds: f64) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(headers: &[(&'static str, &str)]) -> Option<Duration> {
+        let ours = httpdate::parse_http_date("Wed, 21 Oct 2026 07:28:00 GMT").unwrap();
+        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        in_headers(&headers, clock(&headers, ours))
+    }
+
+    #[test]
+    fn headers_are_read_in_every_form() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(read(&[("retry-after", "2")]), seconds(2));
+        assert_eq!(read(&[("retry-after", " 0.5 ")]), Some(Duration::from_millis(500)));
+        assert_eq!(read(&[("retry-after-ms", "1500")]), Some(Duration::from_millis(1500)));
+        assert_eq!(read(&[("retry-after", "4s")]), seconds(4));
+        assert_eq!(read(&[("retry-after", "4, 4")]), seconds(4));
+        assert_eq!(read(&[("retry-after", "Wed, 21 Oct 2026 07:28:07 GMT")]), seconds(7));
+        assert_eq!(read(&[("retry-after", "Wednesday, 21-Oct-26 07:28:07 GMT")]), seconds(7));
+        assert_eq!(read(&[("retry-after", "Wed Oct 21 07:28:07 2026")]), seconds(7));
+        assert_eq!(read(&[("retry-after", "Wed, 21 Oct 2026 07:27:00 GMT")]), seconds(0));
+        for bad in ["-1", "soon", "", "nan"] {
+            assert_eq!(read(&[("retry-after", bad)]), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_date_is_of_the_clock_of_whoever_wrote_it() {
+        let of_theirs = [("date", "Wed, 21 Oct 2026 09:00:00 GMT"), ("retry-after", "Wed, 21 Oct 2026 09:00:05 GMT")];
+        assert_eq!(read(&of_theirs), Some(Duration::from_secs(5)));
+        assert_eq!(read(&[("date", "soon"), of_theirs[1]]), Some(Duration::from_secs(92 * 60 + 5)));
+    }
+
+    #[test]
+    fn a_member_is_a_number_or_a_text() {
+        use serde_json::json;
+        for value in [json!(1.5), json!("1.5"), json!("1500ms")] {
+            assert_eq!(in_json(&value), Some(Duration::from_millis(1500)), "{value}");
+        }
+        for value in [json!(null), json!(-1), json!("soon"), json!({})] {
+            assert_eq!(in_json(&value), None, "{value}");
+        }
+    }
 
     #[test]
     fn a_pause_alone_is_read_with_and_without_units() {
