@@ -33,6 +33,7 @@ mod config_view;
 mod context;
 mod conversation;
 mod cost;
+mod encrypted;
 mod events;
 mod exposition;
 mod footprint;

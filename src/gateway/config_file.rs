@@ -12,9 +12,9 @@ use toml_edit::DocumentMut;
 
 use super::config::Config;
 use super::config_keys::{self, Consequence};
+use super::encrypted::is_encrypted;
 use super::options::Options;
 use super::{Error, config_env, config_names, config_schema};
-use crate::domain::Secret;
 
 /// A configuration with what its reader should be told.
 pub(super) struct Loaded {
@@ -77,10 +77,17 @@ pub(super) fn effective(text: &str, options: &Options) -> Result<Loaded, String>
     Ok(Loaded { config, notes })
 }
 
-/// ZeroClaw encrypts what it keeps in the file, and its key is not ours: as they are, these values would be sent to the
-/// provider, or shut every client out.
+/// Takes out what ZeroClaw encrypted, and tells of it. The secret of `/webhook` stays, which is closed with it: without one
+/// it would be open to whoever has a token.
 fn drop_encrypted(config: &mut Config, notes: &mut Notes) {
-    let is_encrypted = |secret: &Secret<String>| ["enc2:", "enc:"].iter().any(|mark| secret.expose().starts_with(mark));
+    let webhook = config.channels_config.webhook.as_ref().and_then(|webhook| webhook.secret.as_ref());
+    if webhook.is_some_and(is_encrypted) {
+        notes.off.push(
+            "channels_config.webhook.secret was encrypted by ZeroClaw and cannot be read, so that POST /webhook is \
+             refused; write it in clear text"
+                .to_owned(),
+        );
+    }
     if config.api_key.take_if(|key| is_encrypted(key)).is_some() {
         notes.broken.push("api_key was encrypted by ZeroClaw and cannot be read; set API_KEY".to_owned());
     }

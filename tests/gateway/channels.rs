@@ -397,4 +397,8 @@ async fn the_webhook_secret_is_a_second_lock() {
     };
     assert_eq!(with("wrong").send().await.unwrap().status(), 401);
     assert_eq!(with("open sesame").send().await.unwrap().status(), 200);
+    // One that ZeroClaw encrypted is no secret: whoever reads the file knows its text.
+    let world = World::paired("[channels_config.webhook]\nport = 1\nsecret = \"enc2:00aa\"\n").await;
+    let known = world.post("/webhook").header("X-Webhook-Secret", "enc2:00aa").json(&json!({ "message": "hi" }));
+    assert_eq!(known.send().await.unwrap().status(), 401);
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::delivery::ChannelError;
 use crate::domain::Secret;
+use crate::gateway::encrypted::is_encrypted;
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -219,7 +220,7 @@ fn read<T: Settings>(table: Value) -> Channel<T> {
         if secret.expose().trim().is_empty() {
             return Channel::Off(format!("{key} is empty"));
         }
-        if secret.expose().starts_with("enc2:") {
+        if is_encrypted(secret) {
             return Channel::Off(format!("{key} was encrypted by ZeroClaw and cannot be read; write it in clear text"));
         }
     }
@@ -465,7 +466,11 @@ mod tests {
     fn unusable_channels_are_off_with_the_key_and_never_the_value() {
         assert!(off::<Telegram>(json!({})).contains("bot_token is missing"));
         assert!(off::<Telegram>(json!({ "bot_token": " " })).contains("bot_token is empty"));
-        assert!(off::<Telegram>(json!({ "bot_token": "enc2:aa" })).contains("encrypted by ZeroClaw"));
+        for encrypted in ["enc2:aa", "enc:aa"] {
+            assert!(off::<Telegram>(json!({ "bot_token": encrypted })).contains("encrypted by ZeroClaw"));
+            let github = json!({ "access_token": "t", "webhook_secret": encrypted });
+            assert!(off::<Github>(github).contains("webhook_secret was encrypted by ZeroClaw"));
+        }
         assert!(off::<Telegram>(json!({ "bot_token": "t", "api_base": "planted" })).contains("api_base must begin"));
         assert!(off::<WhatsApp>(json!({ "session_path": "/x" })).contains("Web mode"));
         assert!(off::<Slack>(json!({ "bot_token": "t", "app_token": "" })).contains("app_token is empty"));

@@ -81,6 +81,9 @@ fn what_zeroclaw_encrypted_is_told_and_dropped() {
         assert!(notes.off[0].contains("paired_tokens") && !format!("{notes:?}").contains("00aa"), "{notes:?}");
         let Loaded { config, notes } = with_environment(&text, &[("API_KEY", "sk")]).unwrap();
         assert!(config.api_key.is_some() && notes.broken.is_empty(), "the variable stands in");
+        let webhook = format!("[channels_config.webhook]\nport = 1\nsecret = \"{key}\"\n");
+        let off = loaded(&webhook).unwrap().notes.off;
+        assert!(off.len() == 1 && off[0].contains("channels_config.webhook.secret was encrypted"), "{off:?}");
     }
 }
 

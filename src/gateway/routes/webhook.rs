@@ -18,6 +18,7 @@ use crate::gateway::auth::Paired;
 use crate::gateway::body::Limited;
 use crate::gateway::client::Client;
 use crate::gateway::conversation;
+use crate::gateway::encrypted::is_encrypted;
 use crate::gateway::memory::Owner;
 use crate::gateway::reply::Refusal;
 use crate::gateway::shared::App;
@@ -113,6 +114,7 @@ fn check_secret(app: &App, given: &str) -> Result<(), Refusal> {
     let config = app.config();
     let secret = config.channels_config.webhook.as_ref().and_then(|webhook| webhook.secret.as_ref());
     match secret {
+        Some(secret) if is_encrypted(secret) => Err(Refusal::WrongSecret),
         Some(secret) if !bool::from(secret.expose().as_bytes().ct_eq(given.trim().as_bytes())) => {
             Err(Refusal::WrongSecret)
         }
