@@ -53,6 +53,7 @@ mod pairing;
 mod pause;
 mod persona;
 mod provider;
+mod recipients;
 mod reply;
 mod routes;
 mod scheduler;

@@ -246,6 +246,13 @@ impl Model {
     }
 }
 
+/// The servers that are asked for the configured model, each with the key that it gets.
+pub(super) fn recipients(config: &Config) -> Vec<(String, Secret<String>)> {
+    let targets = targets(config, &config.default_model).into_iter();
+    let keyed = targets.filter_map(|target| Some((target.route, target.key?)));
+    keyed.flat_map(|(route, key)| route.endpoints.into_iter().map(move |at| (at.origin(), key.clone()))).collect()
+}
+
 impl Route {
     /// Asks for the models, at the first address that has any.
     ///

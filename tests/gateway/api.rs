@@ -96,6 +96,28 @@ async fn settings_are_shown_without_secrets_and_changed_without_losing_them() {
 }
 
 #[tokio::test]
+async fn a_secret_that_is_not_written_again_is_not_sent_to_another_server() {
+    let world = World::paired("[channels_config.slack]\nbot_token = \"xoxb-planted\"\n").await;
+    let content = get(&world, "/api/config").await["content"].as_str().unwrap().to_owned();
+    let elsewhere = super::model::FakeModel::start().await;
+    let put = async |text: String| {
+        let (status, body) = both(world.request("PUT", "/api/config").body(text).send().await.unwrap()).await;
+        (status.as_u16(), body["error"].as_str().unwrap_or_default().to_owned())
+    };
+    let moved = content.replace(&world.model.url(), &elsewhere.url());
+    let (status, error) = put(moved.clone()).await;
+    assert!(status == 400 && error.contains("api_key must be written again"), "{error}");
+    let (status, error) =
+        put(content.replace("bot_token", &format!("api_base = \"{}\"\nbot_token", elsewhere.url()))).await;
+    assert!(status == 400 && error.contains("channels_config.slack must be written again"), "{error}");
+    world.say("hi").await;
+    assert!(elsewhere.calls().is_empty());
+    assert_eq!(put(moved.replacen("***MASKED***", "sk-planted-key", 1)).await.0, 200, "who knows it may move it");
+    assert_eq!(world.say("hi").await.1["response"], "echo: hi");
+    assert_eq!(elsewhere.calls().len(), 1);
+}
+
+#[tokio::test]
 async fn settings_that_cannot_work_are_refused_and_change_nothing() {
     let world = World::paired("").await;
     let before = world.config_text();

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::delivery::ChannelError;
 use crate::domain::Secret;
 use crate::gateway::encrypted::is_encrypted;
+use crate::gateway::recipients::{self, Recipient};
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -232,6 +233,15 @@ fn read<T: Settings>(table: Value) -> Channel<T> {
     Channel::On { settings, unknown }
 }
 
+/// `platform`: where the platform itself is, for one that is in one place.
+fn recipients_of<T: Settings>(of: &'static str, channel: &Channel<T>, platform: Option<String>) -> Vec<Recipient> {
+    let Some(settings) = channel.as_ref() else { return Vec::new() };
+    let origin = recipients::origin(settings.base().1);
+    let own = platform.is_some_and(|platform| recipients::origin(&platform) == origin);
+    let secrets = settings.secrets().into_iter();
+    secrets.map(|(_, secret)| Recipient { of, origin: origin.clone(), secret: secret.clone(), own }).collect()
+}
+
 fn some<'a>(key: &'static str, secret: Option<&'a Secret<String>>) -> Option<(&'static str, &'a Secret<String>)> {
     secret.map(|secret| (key, secret))
 }
@@ -360,6 +370,19 @@ impl Channels {
 
     pub(in crate::gateway) fn nextcloud(&self) -> Result<&NextcloudTalk, ChannelError> {
         self.nextcloud_talk.usable()
+    }
+
+    /// The platforms' servers, each with the secrets that belong to it.
+    pub(in crate::gateway) fn recipients(&self) -> Vec<Recipient> {
+        let all = [
+            recipients_of("channels_config.telegram", &self.telegram, Some(Telegram::api_base())),
+            recipients_of("channels_config.discord", &self.discord, Some(Discord::api_base())),
+            recipients_of("channels_config.slack", &self.slack, Some(Slack::api_base())),
+            recipients_of("channels_config.whatsapp", &self.whatsapp, Some(WhatsApp::api_base())),
+            recipients_of("channels_config.github", &self.github, Some(Github::api_base())),
+            recipients_of("channels_config.nextcloud_talk", &self.nextcloud_talk, None),
+        ];
+        all.into_iter().flatten().collect()
     }
 
     /// Which platforms are configured and usable, by ZeroClaw's names.

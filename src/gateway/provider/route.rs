@@ -164,6 +164,11 @@ impl Endpoint {
     pub(super) fn as_str(&self) -> &str {
         self.base.as_str()
     }
+
+    /// Scheme, host and port.
+    pub(super) fn origin(&self) -> String {
+        self.base.origin().ascii_serialization()
+    }
 }
 
 /// A base address without the endings of an endpoint.

@@ -10,6 +10,7 @@ use crate::gateway::body::Limited;
 use crate::gateway::config_env;
 use crate::gateway::config_file::{self, RewriteError};
 use crate::gateway::config_view::{mask, unmask};
+use crate::gateway::recipients;
 use crate::gateway::reply::Refusal;
 use crate::gateway::shared::App;
 
@@ -24,8 +25,8 @@ pub(super) async fn show(_: Paired, State(app): State<App>) -> Result<Json<Value
     Ok(Json(json!({ "format": "toml", "content": document.to_string() })))
 }
 
-/// Takes a whole `config.toml`. A masked secret stays as it was, and so do the paired tokens: a dashboard must not lock
-/// its own owner out.
+/// Takes a whole `config.toml`. A masked secret stays as it was, unless it would go to another server, and so do the paired
+/// tokens: a dashboard must not lock its own owner out.
 pub(super) async fn replace(
     _: Paired,
     State(app): State<App>,
@@ -43,10 +44,10 @@ pub(super) async fn replace(
     Ok(Json(json!({ "status": "ok", "restart_required": restart })))
 }
 
-fn rewrite(app: &App, text: &str) -> Result<Vec<&'static str>, RewriteError> {
+fn rewrite(app: &App, sent: &str) -> Result<Vec<&'static str>, RewriteError> {
     let mut taken = None;
     app.config_file.rewrite(|current| {
-        let mut document = config_file::parse_document(text)?;
+        let mut document = config_file::parse_document(sent)?;
         if document.is_empty() && !current.is_empty() {
             return Err("the file is empty, which would remove the key and all channels".into());
         }
@@ -60,6 +61,9 @@ fn rewrite(app: &App, text: &str) -> Result<Vec<&'static str>, RewriteError> {
         let loaded = config_file::effective(&text, app.options())?;
         if !loaded.config.may_bind() {
             return Err("gateway.host is reachable from other machines, and allow_public_bind is not set".into());
+        }
+        if let Some(key) = recipients::moved(&app.config(), &loaded.config, sent) {
+            return Err(format!("{key} must be written again, because it would be sent to another server than before"));
         }
         taken = Some(loaded);
         Ok(document)
