@@ -311,7 +311,7 @@ fn look_up<'a>(document: &'a Table, key: &str) -> Option<&'a Value> {
 }
 
 /// ZeroClaw's variables that are read here.
-const VARIABLES: [&str; 19] = [
+const VARIABLES: [&str; 14] = [
     "ZEROCLAW_API_KEY",
     "ZEROCLAW_PROVIDER",
     "ZEROCLAW_MODEL_PROVIDER",
@@ -326,11 +326,6 @@ const VARIABLES: [&str; 19] = [
     "ZEROCLAW_GATEWAY_TIMEOUT_SECS",
     "ZEROCLAW_WORKSPACE",
     "ZEROCLAW_CONFIG_DIR",
-    "ZEROCLAW_HTTP_PROXY",
-    "ZEROCLAW_HTTPS_PROXY",
-    "ZEROCLAW_ALL_PROXY",
-    "ZEROCLAW_NO_PROXY",
-    "ZEROCLAW_DATA_DIR",
 ];
 /// Those that set something which does not exist here.
 const HARMLESS_VARIABLES: [&str; 13] = [
@@ -360,11 +355,14 @@ pub(super) fn judge_variables<'a>(names: impl Iterator<Item = &'a str>) -> Vec<S
     });
     let mut told: Vec<String> = unread
         .map(|name| match name {
-            name if name.starts_with("ZEROCLAW_PROXY") => {
+            name if name.starts_with("ZEROCLAW_PROXY") || name.ends_with("_PROXY") => {
                 format!("{name} is not read; set HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
             }
             name if name.starts_with("ZEROCLAW_STORAGE") => {
                 format!("{name} is not read: the memory stays in the workspace")
+            }
+            "ZEROCLAW_DATA_DIR" => {
+                "ZEROCLAW_DATA_DIR is not read; set ZEROCLAW_CONFIG_DIR and ZEROCLAW_WORKSPACE".to_owned()
             }
             name => format!("{name} is not read by this gateway; use its key in config.toml"),
         })
@@ -449,11 +447,14 @@ mod tests {
             "ZEROCLAW_gateway__port",
             "ZEROCLAW_SKILLS_PROMPT_MODE",
             "ZEROCLAW_MODLE",
+            "ZEROCLAW_HTTPS_PROXY",
+            "ZEROCLAW_DATA_DIR",
             "PATH",
         ];
         let told = judge_variables(names.into_iter());
-        assert_eq!(told.len(), 1);
-        assert!(told[0].starts_with("ZEROCLAW_MODLE "));
+        let named: Vec<&str> = told.iter().filter_map(|words| words.split(' ').next()).collect();
+        assert_eq!(named, ["ZEROCLAW_DATA_DIR", "ZEROCLAW_HTTPS_PROXY", "ZEROCLAW_MODLE"]);
+        assert!(told[1].contains("set HTTPS_PROXY"), "{told:?}");
     }
 
     #[test]

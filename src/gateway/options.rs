@@ -114,9 +114,11 @@ impl Options {
             names.iter().filter_map(found).find(|(_, value)| !value.is_empty())
         };
         let text = |names: &[&'static str]| set(names).map(|(_, value)| value);
-        let mut options = match (set(&["ZEROCLAW_CONFIG_DIR"]), set(&["HOME"])) {
-            (Some((_, folder)), _) => Self { folder: folder.into(), ..Self::new("") },
-            (None, Some((_, home))) => Self::new(home),
+        let given = Arguments::read(args)?;
+        let folder = given.folder.or_else(|| text(&["ZEROCLAW_CONFIG_DIR"]).map(PathBuf::from));
+        let mut options = match (folder, text(&["HOME"])) {
+            (Some(folder), _) => Self { folder, ..Self::new("") },
+            (None, Some(home)) => Self::new(home),
             (None, None) => return Err(UsageError::NoHome),
         };
         options.workspace =
@@ -134,6 +136,10 @@ impl Options {
                 }
                 !link
             });
+        let temperature = text(&["ZEROCLAW_TEMPERATURE"]).map(|value| value.parse());
+        if matches!(temperature, Some(Err(_))) {
+            warnings.push("ZEROCLAW_TEMPERATURE is no number and is passed over".to_owned());
+        }
         options.overrides = Overrides {
             api_key: text(&["ZEROCLAW_API_KEY", "API_KEY"]).map(|key| Secret::new(bare_key(&key))),
             provider_keys: Provider::ALL
@@ -148,7 +154,7 @@ impl Options {
             default_provider: text(&["PROVIDER", "MODEL_PROVIDER"]),
             provider_url: text(&["ZEROCLAW_PROVIDER_URL", "ZEROCLAW_API_URL"]),
             model: text(&["ZEROCLAW_MODEL", "MODEL"]),
-            temperature: text(&["ZEROCLAW_TEMPERATURE"]).and_then(|value| value.parse().ok()),
+            temperature: temperature.and_then(Result::ok),
             port: port_set.map(|(name, value)| port(name, &value)).transpose()?,
             host: text(&["ZEROCLAW_GATEWAY_HOST"]),
             allow_public_bind: set(&["ZEROCLAW_ALLOW_PUBLIC_BIND"])
@@ -168,26 +174,8 @@ impl Options {
             options.log_level = level;
         }
         options.warnings = warnings;
-        let mut args = args.into_iter();
-        while let Some(arg) = args.next() {
-            let (flag, attached) = split_flag(&arg);
-            let missing = || UsageError::MissingValue(flag.to_owned());
-            let mut value = || match attached {
-                Some(value) => Some(value.to_owned()).filter(|value| !value.is_empty()).ok_or_else(missing),
-                None => args.next().ok_or_else(missing),
-            };
-            match flag {
-                "--port" | "-p" => options.overrides.port = Some(port("--port", &value()?)?),
-                "--host" => options.overrides.host = Some(value()?),
-                "--config-dir" => {
-                    options.folder = value()?.into();
-                    if set(&["ZEROCLAW_WORKSPACE"]).is_none() {
-                        options.workspace = options.folder.join("workspace");
-                    }
-                }
-                _ => return Err(UsageError::UnknownArgument(arg)),
-            }
-        }
+        options.overrides.port = given.port.or(options.overrides.port);
+        options.overrides.host = given.host.or(options.overrides.host);
         options.variables = Arc::new(variables);
         Ok(options)
     }
@@ -250,6 +238,36 @@ impl Options {
 
     pub(super) const fn log_level(&self) -> LevelFilter {
         self.log_level
+    }
+}
+
+/// What the command line says.
+#[derive(Default)]
+struct Arguments {
+    port: Option<u16>,
+    host: Option<String>,
+    folder: Option<PathBuf>,
+}
+
+impl Arguments {
+    fn read(args: impl IntoIterator<Item = String>) -> Result<Self, UsageError> {
+        let mut read = Self::default();
+        let mut args = args.into_iter();
+        while let Some(arg) = args.next() {
+            let (flag, attached) = split_flag(&arg);
+            let missing = || UsageError::MissingValue(flag.to_owned());
+            let mut value = || match attached {
+                Some(value) => Some(value.to_owned()).filter(|value| !value.is_empty()).ok_or_else(missing),
+                None => args.next().ok_or_else(missing),
+            };
+            match flag {
+                "--port" | "-p" => read.port = Some(port("--port", &value()?)?),
+                "--host" => read.host = Some(value()?),
+                "--config-dir" => read.folder = Some(value()?.into()),
+                _ => return Err(UsageError::UnknownArgument(arg)),
+            }
+        }
+        Ok(read)
     }
 }
 
@@ -340,8 +358,15 @@ mod tests {
             assert_eq!(options.overrides.port, port, "{args:?}");
             assert_eq!(options.overrides.host.is_some(), port.is_none(), "{args:?}");
         }
-        let folder = read(&["--config-dir=/d"], &[("HOME", "/h")]).unwrap().config_path();
-        assert_eq!(folder, Path::new("/d/config.toml"));
+        for (env, workspace) in [
+            (&[("HOME", "/h")][..], "/d/workspace"),
+            (&[], "/d/workspace"),
+            (&[("ZEROCLAW_CONFIG_DIR", "/c"), ("ZEROCLAW_WORKSPACE", "/w")], "/w"),
+        ] {
+            let options = read(&["--config-dir=/d"], env).unwrap();
+            assert_eq!(options.config_path(), Path::new("/d/config.toml"), "{env:?}");
+            assert_eq!(options.workspace(), Path::new(workspace), "{env:?}");
+        }
         for (arg, error) in [
             ("--port=", UsageError::MissingValue("--port".into())),
             ("--port=x", UsageError::Port("--port".into())),
@@ -381,6 +406,8 @@ mod tests {
         assert_eq!(read(&[], &[("HOME", "/h"), ("PORT", "x")]).unwrap_err(), UsageError::Port("PORT".into()));
         let switch = [("HOME", "/h"), ("ZEROCLAW_REQUIRE_PAIRING", "maybe")];
         assert_eq!(read(&[], &switch).unwrap_err(), UsageError::Switch("ZEROCLAW_REQUIRE_PAIRING".into()));
+        let warm = read(&[], &[("HOME", "/h"), ("ZEROCLAW_TEMPERATURE", "warm")]).unwrap();
+        assert!(warm.overrides.temperature.is_none() && warm.warnings()[0].contains("ZEROCLAW_TEMPERATURE"));
         let timeout = [("HOME", "/h"), ("ZEROCLAW_GATEWAY_TIMEOUT_SECS", "0")];
         assert_eq!(read(&[], &timeout).unwrap_err(), UsageError::Number("ZEROCLAW_GATEWAY_TIMEOUT_SECS".into()));
     }
