@@ -45,7 +45,7 @@ macro_rules! codes {
 
 codes! {
     Malformed = BAD_REQUEST "malformed" false, "The request cannot be read";
-    Unauthorized = UNAUTHORIZED "unauthorized" false, "No valid API key";
+    Unauthorized = UNAUTHORIZED "unauthorized" false, "No valid credential";
     QuotaExceeded = FORBIDDEN "quota-exceeded" false, "The plan's quota is used up";
     Forbidden = FORBIDDEN "forbidden" false, "Not allowed";
     Suspended = FORBIDDEN "suspended" false, "The user is suspended";
@@ -59,7 +59,7 @@ codes! {
     InUse = CONFLICT "in-use" false, "Still in use";
     LastAdministrator = CONFLICT "last-administrator" false, "The last administrator";
     AnswerNotKept = CONFLICT "answer-not-kept" false, "Done already, but the answer was not kept";
-    Conflict = CONFLICT "conflict" true, "Changed by someone else";
+    Conflict = CONFLICT "conflict" true, "In conflict with its present state";
     PreconditionFailed = PRECONDITION_FAILED "precondition-failed" false, "Changed since it was read";
     TooLarge = PAYLOAD_TOO_LARGE "too-large" false, "Too large";
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" false, "Not JSON";

@@ -130,7 +130,10 @@ const fn explained(code: Code) -> (&'static str, &'static str) {
             "The OpenID Connect provider of this service cannot be reached, or what it said is not valid.",
             "Try again in a minute. The operator finds the cause in the service's log, beside the request's id.",
         ),
-        Code::Conflict => ("Somebody else changed it at the same time.", "Read it again and repeat the change."),
+        Code::Conflict => (
+            "Somebody else changed it at the same time, or its present state does not allow what was asked.",
+            "The detail says what is in the way. Read it again, and repeat the change where that can help.",
+        ),
         Code::PreconditionFailed => (
             "If-Match names an older generation: it was changed since it was read.",
             "Read it again and repeat the change with the new ETag.",
