@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! serve, demo ──► service ──► engine (which runtime), first_start (the admin), then http
+//! route ──► crate::router, before several services
 //! agent, user, key ──► client ──► the API of a running service
 //! login, context ──► contexts, which client looks up
 //! chaos ──► client, and hands on the instances beside it          recover ──► engine, and a new store
@@ -34,6 +35,7 @@ mod output;
 mod password;
 mod private_file;
 mod recover;
+mod route;
 mod serve;
 mod service;
 mod settings;
@@ -72,6 +74,9 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 
 enum Verb {
     /// Run the service.
     Serve(serve::ServeArgs),
+    /// Send requests to the one of several services, the cells, that each belongs to. They need no more than this: keys, ids and
+    /// host names tell the cell.
+    Route(route::RouteArgs),
     /// Make a lost store anew from what the runtime still has.
     Recover(recover::RecoverArgs),
     /// Do faults to agents of a running service, and report how each of them recovered.
@@ -181,6 +186,7 @@ fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
     let beside = |environment| Client::new(&cli.client.without_data(), environment);
     match cli.verb {
         Verb::Serve(args) => serve::run(args, environment),
+        Verb::Route(args) => route::run(&args, environment),
         Verb::Chaos(args) => chaos::run(args, environment, beside(environment)?),
         Verb::Recover(args) => recover::run(args, environment, cli.client.output(environment)),
         Verb::Demo(args) => demo::run(args, environment),
@@ -219,6 +225,7 @@ impl Verb {
         matches!(
             self,
             Self::Serve(_)
+                | Self::Route(_)
                 | Self::Demo(_)
                 | Self::Config(_)
                 | Self::Openapi

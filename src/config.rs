@@ -9,9 +9,11 @@
 //! sections  the table as types, and what the parts of the service take of it; oidc: one of them
 //! ranges    what numbers make sense                      nearest   "did you mean"
 //! show      the table as TOML again                      variables the environment's names
+//! cell      two sections for installations of several control planes
 //! docker_host, proxies   what other programs' variables say, for keys that nothing set
 //! ```
 
+mod cell;
 mod docker_host;
 mod layers;
 mod nearest;
@@ -28,6 +30,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use cell::{CellSection, RouterSection};
 pub use layers::Origin;
 pub use oidc::Oidc;
 pub use sections::{
@@ -79,6 +82,10 @@ pub struct Config {
     pub agents: Agents,
     /// `[proxy]`: the data path to agents' own gateways.
     pub proxy: Proxy,
+    /// `[cell]`: which of several control planes this is.
+    pub cell: CellSection,
+    /// `[router]`: what is before them.
+    pub router: RouterSection,
     /// `[vault]`: where the master key is.
     pub vault: VaultSection,
     /// `[log]`: the service's own log lines.

@@ -73,7 +73,7 @@ pub use crate::actor::{
 };
 use crate::actor::{Directory, Services, SupervisorMsg};
 pub use crate::backoff::RestartPolicy;
-use crate::domain::{AgentId, Slug, Software, Status, UserId};
+use crate::domain::{AgentId, Cell, Slug, Software, Status, UserId};
 use crate::incident::{Kind, Recovery};
 pub use crate::lifecycle::Timing;
 use crate::runtime::{Caps, ImageChoice, RuntimeError};
@@ -132,6 +132,12 @@ impl ControlPlane {
     pub fn agent_by_slug(&self, slug: &str) -> Option<AgentHandle> {
         let slug = Slug::parse(slug).ok()?;
         self.services.views.by_slug(&slug).and_then(|id| self.agent(id))
+    }
+
+    /// The agent that has this first label of a host name, which is its slug, and where there are cells the number of this one.
+    pub fn agent_by_label(&self, label: &str) -> Option<AgentHandle> {
+        let numbered = Cell::of_label(label).filter(|(_, cell)| Some(*cell) == self.cell());
+        numbered.and_then(|(slug, _)| self.agent_by_slug(slug)).or_else(|| self.agent_by_slug(label))
     }
 
     /// Agents in order of creation: one user's, or all.
@@ -221,6 +227,16 @@ impl ControlPlane {
     /// Public host name suffix of agents, if configured.
     pub fn domain(&self) -> Option<&str> {
         self.services.settings.domain.as_deref()
+    }
+
+    /// An agent's public host name, if agents have some.
+    pub fn host_of(&self, slug: &Slug) -> Option<String> {
+        self.services.settings.host_of(slug)
+    }
+
+    /// Which of several cells this is.
+    pub fn cell(&self) -> Option<Cell> {
+        self.services.settings.cell
     }
 
     /// Waits until another control plane has taken this installation; tells which one. This one shuts itself down then.

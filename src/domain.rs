@@ -4,12 +4,14 @@
 //! answer with the value or with a [`FieldError`] that names the field and the remedy, and that never repeats the input:
 //! what was sent in the wrong place may be a secret.
 
+mod cell;
 mod channels;
 mod credentials;
 mod field;
 mod file;
 mod id;
 mod identity;
+mod issuer;
 mod key;
 mod model_check;
 mod origin;
@@ -30,12 +32,14 @@ mod time;
 mod token;
 mod user;
 
+pub use cell::Cell;
 pub use channels::{ChannelKind, Channels, Discord, Slack, Telegram};
 pub use credentials::Credentials;
 pub use field::{FieldError, Problems, is_misleading, label};
 pub use file::StagedFile;
 pub use id::{AgentId, InstallationId, KeyId, SessionId, TicketId, UserId};
 pub use identity::Identity;
+pub use issuer::Issuer;
 pub use key::{ApiKey, Scope, Scopes};
 pub use model_check::{ModelQuestion, ModelRefusal};
 pub use origin::Origin;

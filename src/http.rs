@@ -79,14 +79,24 @@ use self::guard::{Rule, guarded};
 use self::state::Api;
 use crate::control::ControlPlane;
 
+#[cfg(feature = "cli")]
+pub(crate) use self::agent_host::label_of as agent_label;
 pub use self::agents::ListModels;
 pub use self::backup::BackupOptions;
 pub use self::metrics::Metrics;
 #[cfg(feature = "oidc")]
 pub use self::oidc::{OidcOptions, Provider as OidcProvider};
+#[cfg(feature = "cli")]
+pub(crate) use self::params::cursor;
+#[cfg(feature = "cli")]
+pub(crate) use self::problem::{Code, Problem};
 pub use self::provider_urls::ProviderUrls;
 pub use self::rate::RateLimit;
+#[cfg(feature = "cli")]
+pub(crate) use self::request::{BadRequest, Trace, peer_of, render};
 pub use self::serve::{ServeOptions, serve};
+#[cfg(feature = "cli")]
+pub(crate) use self::session::{COOKIE as SESSION_COOKIE, only_cookie};
 pub use self::state::HttpOptions;
 
 /// The whole API over a control plane, for a router with any state. It may be nested: locations, problems and the OpenAPI

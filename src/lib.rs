@@ -23,6 +23,7 @@
 //! | what readers see without asking an actor | [`view`], [`accounts`], [`incident`], [`audit`], [`usage`] |
 //! | what embedders and the HTTP facade hold | [`control`] |
 //! | the data path to an agent's own gateway | `proxy` |
+//! | which of several control planes a request is for | `router` |
 //! | the pages for people, on top of the API | `console` |
 //! | the agent runtime of our own, a program in itself | `gateway` |
 //!
@@ -75,6 +76,8 @@ mod listen;
 mod plain;
 #[cfg(feature = "server")]
 pub mod proxy;
+#[cfg(feature = "cli")]
+mod router;
 pub mod runtime;
 pub mod store;
 #[cfg(feature = "cli")]

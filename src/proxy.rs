@@ -18,7 +18,7 @@ mod limits;
 mod pace;
 mod route;
 mod socket;
-mod tunnel;
+pub(crate) mod tunnel;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -26,6 +26,10 @@ use std::time::Duration;
 pub use self::body::MAX_REPLAYED;
 pub use self::forward::{Call, ForwardError, is_websocket};
 pub use self::headers::{Client, Mount, VISIT_PREFIX, socket_credential};
+#[cfg(feature = "cli")]
+pub(crate) use self::headers::{remove_hop_by_hop, strip_connection};
+#[cfg(feature = "cli")]
+pub(crate) use self::limits::Meets;
 pub use self::limits::{Bound, Limited};
 pub use self::route::{Refused, Route, judge, judge_open};
 pub use self::socket::Socket;

@@ -23,7 +23,7 @@ const LAYERS: [&[&str]; 9] = [
 ];
 
 /// Modules above the control plane: programs and facades, which no module below uses.
-const ABOVE: [&str; 8] = ["http", "console", "cli", "config", "telemetry", "testkit", "proxy", "gateway"];
+const ABOVE: [&str; 9] = ["http", "console", "cli", "config", "telemetry", "testkit", "proxy", "gateway", "router"];
 
 /// Which library may be named where.
 const KEPT: [(&str, &[&str]); 8] = [
@@ -32,7 +32,7 @@ const KEPT: [(&str, &[&str]); 8] = [
     ("k8s_openapi", &["runtime/kubernetes"]),
     ("redb", &["store"]),
     ("ractor", &["actor", "control"]),
-    ("axum", &["http", "console", "gateway", "proxy"]),
+    ("axum", &["http", "console", "gateway", "proxy", "router"]),
     ("rusqlite", &["gateway", "zeroclaw/database"]),
     ("maud", &["console"]),
 ];

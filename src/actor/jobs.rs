@@ -239,7 +239,7 @@ fn instance_spec(
         cpu: input.limits.cpu,
         memory_mb: input.limits.memory_mb,
         own_network: false,
-        host_name: services.settings.domain.as_ref().map(|domain| format!("{}.{domain}", record.slug)),
+        host_name: services.settings.host_of(&record.slug),
         origin: Some(Arc::new(Origin {
             user: record.user,
             created_at: record.created_at,

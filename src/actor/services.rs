@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::{Clock, Counters, CreationRule, JobQueues, Lease};
 use crate::accounts::Accounts;
 use crate::backoff::RestartPolicy;
-use crate::domain::{AgentId, PortRange, UserId};
+use crate::domain::{AgentId, Cell, PortRange, Slug, UserId};
 use crate::incident::Recoveries;
 use crate::lifecycle::Timing;
 use crate::runtime::ContainerRuntime;
@@ -116,6 +116,8 @@ pub struct Settings {
     pub limits: JobLimits,
     /// Public domain of agents: `<slug>.<domain>`.
     pub domain: Option<String>,
+    /// Which of several cells this is. Its number goes into ids, keys and host names that are made from then on.
+    pub cell: Option<Cell>,
     /// The host ports that agents get; all of them by default. An agent keeps the one that it has.
     pub ports: PortRange,
     /// What happens to instances that belong to no agent.
@@ -135,11 +137,17 @@ impl Settings {
         with_timing(timing: Timing);
         with_limits(limits: JobLimits);
         with_domain(domain: impl Into<String> => Some(domain.into()));
+        with_cell(cell: Cell => Some(cell));
         with_ports(ports: PortRange);
         with_orphans(orphans: Orphans);
         with_accounts(accounts: AccountSettings);
         with_proxies(proxies: Proxies);
         with_record_usage(record_usage: bool);
+    }
+
+    /// An agent's public host name, if agents have some.
+    pub fn host_of(&self, slug: &Slug) -> Option<String> {
+        self.domain.as_ref().map(|domain| format!("{}.{domain}", Cell::label(self.cell, slug)))
     }
 }
 

@@ -44,9 +44,10 @@ pub(super) async fn run(args: AdminLinkArgs, environment: &Environment, output: 
         error => Failure::of(error),
     })?;
     let user = choose(store.load().await.map_err(Failure::of)?.users, args.user.as_deref())?;
-    let (secret, now) = (Token::generate(Token::TICKET), Timestamp::now());
+    let (cell, now) = (loaded.config.cell.number(), Timestamp::now());
+    let secret = Token::generate_in(Token::TICKET, cell);
     let ticket = TicketRecord {
-        id: TicketId::new(),
+        id: TicketId::new().in_cell(cell),
         hash: secret.hash(),
         opens: TicketKind::SignIn { user: user.id },
         created_at: now,

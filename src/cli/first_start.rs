@@ -10,7 +10,8 @@ use anyhow::Context as _;
 
 use super::private_file;
 use crate::control::{ControlPlane, NewKey, NewUser, UserChange};
-use crate::domain::{ApiKey, Plan, Scope, Scopes, Timestamp, Token, UserStatus};
+use crate::domain::{ApiKey, Cell, Plan, Scope, Scopes, Timestamp, Token, UserStatus};
+use crate::store::{KeyRecord, UserRecord};
 
 const EMAIL: &str = "admin@localhost";
 
@@ -42,13 +43,45 @@ pub(super) async fn ensure_admin(plane: &ControlPlane, data: &Path) -> anyhow::R
     let change = UserChange { administrator: Some(true), ..UserChange::default() };
     let user = plane.change_user(user.id, change).await.context("cannot make the user admin an administrator")?;
     // The file comes first: a key in the store that nobody has would be no way in.
-    let (key, path) = (ApiKey::generate(), data.join("admin.key"));
+    let (key, path) = (ApiKey::generate_in(plane.cell()), data.join("admin.key"));
     private_file::write(&path, &format!("{}\n", key.expose()))
         .with_context(|| format!("cannot write {}", path.display()))?;
     let new = NewKey { name: Some("first start".into()), ..NewKey::new(Scopes::all()) };
     plane.add_key(user.id, &key, new).await.context("cannot store the admin's key")?;
     let (_, link) = plane.sign_in_link(user.id, LINK).await.context("cannot make a link for the admin")?;
     Ok(Some(AdminKey { key, path, link }))
+}
+
+/// What the operator's key is called among the admin's keys.
+const OPERATOR: &str = "cell.operator_key_file";
+
+/// Gives the operator's key, which is the same in all cells, to an administrator, and takes those away that it replaces.
+pub(super) async fn ensure_operator(plane: &ControlPlane, key: Option<&ApiKey>) -> anyhow::Result<()> {
+    let users = plane.accounts().users();
+    let keys: Vec<_> = users.iter().flat_map(|user| plane.accounts().keys_of(user.id)).map(|(key, _)| key).collect();
+    let is_it = |record: &KeyRecord| key.is_some_and(|key| key.hash() == record.hash);
+    if let Some(key) = key.filter(|_| !keys.iter().any(is_it)) {
+        let administrators = || users.iter().filter(|user| user.administrator);
+        let first = administrators().find(|user| user.email == EMAIL).or_else(|| administrators().next());
+        let user = first.context("there is no administrator who could have the operator's key")?;
+        let new = NewKey { name: Some(OPERATOR.into()), ..NewKey::new(Scopes::all()) };
+        plane.add_key(user.id, key, new).await.context("cannot store the operator's key")?;
+    }
+    for former in keys.iter().filter(|record| record.name.as_deref() == Some(OPERATOR) && !is_it(record)) {
+        plane.remove_key(former.user, former.id).await.context("cannot revoke the operator's former key")?;
+    }
+    Ok(())
+}
+
+/// A data folder stays the cell that it was: keys and ids that it gave out have the number.
+pub(super) fn check_cell(plane: &ControlPlane) -> anyhow::Result<()> {
+    let Some(cell) = plane.cell() else { return Ok(()) };
+    let users = plane.accounts().users();
+    let made_in = |user: &UserRecord| user.id.cell().unwrap_or(Cell::FIRST);
+    match users.iter().map(made_in).find(|other| *other != cell) {
+        Some(other) => anyhow::bail!("cell.number is {cell}, but this data folder is that of cell {other}"),
+        None => Ok(()),
+    }
 }
 
 /// The user admin of a service from before there were administrators.

@@ -19,12 +19,12 @@ use tokio_util::sync::CancellationToken;
 use super::Environment;
 use super::descriptors;
 use super::engine::{self, Engine};
-use super::first_start::{AdminKey, ensure_admin};
+use super::first_start::{AdminKey, check_cell, ensure_admin, ensure_operator};
 use crate::config::{Config, Loaded};
 use crate::control::{Agents, ControlPlane};
-use crate::domain::InstallationId;
 #[cfg(feature = "oidc")]
 use crate::domain::Secret;
+use crate::domain::{ApiKey, InstallationId};
 use crate::http::{self, BackupOptions, HttpOptions, RateLimit, ServeOptions};
 use crate::store::{Store, StoreOptions};
 use crate::vault::{MasterKey, Vault};
@@ -55,6 +55,7 @@ impl Service {
         let config = &loaded.config;
         make_folder(&config.data)?;
         let (store, vault, new_master_key) = open_store(loaded).await?;
+        let operator = operator_key(&config.cell.operator_key_file)?;
         let http = HttpOptions {
             #[cfg(feature = "oidc")]
             oidc: identity_provider(config)?,
@@ -74,7 +75,12 @@ impl Service {
             builder = builder.key_keeper(file);
         }
         let plane = builder.start().await?;
+        if let Err(error) = check_cell(&plane) {
+            plane.shutdown(Agents::Leave).await;
+            return Err(error);
+        }
         let admin = ensure_admin(&plane, &config.data).await?;
+        ensure_operator(&plane, operator.as_ref()).await?;
         // A first start that was refused, for its port or its engine, made the key and could tell nobody.
         let own_key = || loaded.master_key_file().filter(|file| file.own).map(|file| file.path);
         let new_master_key = new_master_key.or_else(|| admin.as_ref().and_then(|_| own_key()));
@@ -117,7 +123,7 @@ impl Service {
 }
 
 /// With what to do about it.
-fn cannot_listen(bind: SocketAddr, error: &io::Error) -> anyhow::Error {
+pub(super) fn cannot_listen(bind: SocketAddr, error: &io::Error) -> anyhow::Error {
     let remedy = match error.kind() {
         io::ErrorKind::AddrInUse => {
             "it is in use by another program: stop that (ss -ltnp shows it), or choose another by --bind"
@@ -158,6 +164,17 @@ pub(super) async fn separate(data: &Path) -> anyhow::Result<InstallationId> {
     let options = StoreOptions { separate_as: Some(installation), ..StoreOptions::default() };
     tokio::task::spawn_blocking(move || Store::open(path, options)).await.context("opening the store panicked")??;
     Ok(installation)
+}
+
+/// The key that all cells have.
+fn operator_key(file: &Path) -> anyhow::Result<Option<ApiKey>> {
+    if file.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(file);
+    let text = text.with_context(|| format!("cell.operator_key_file: cannot read {}", file.display()))?;
+    let key = ApiKey::of_all_cells(text.trim());
+    key.map(Some).map_err(|problem| anyhow::anyhow!("cell.operator_key_file: {} {problem}", file.display()))
 }
 
 #[cfg(feature = "oidc")]
@@ -206,11 +223,11 @@ fn http_options(config: &Config, closing: &CancellationToken, base: HttpOptions)
 }
 
 /// As many as configured, and as the limit of open files allows.
-fn connections(config: &Config) -> usize {
+pub(super) fn connections(config: &Config) -> usize {
     descriptors::connections(config.server.max_connections, descriptors::raise())
 }
 
-fn serve_options(config: &Config) -> ServeOptions {
+pub(super) fn serve_options(config: &Config) -> ServeOptions {
     let max_connections = connections(config);
     let per_address = config.server.connections_per_address;
     ServeOptions {

@@ -326,6 +326,7 @@ impl Config {
                 answer: secs(self.server.answer_secs),
             },
             domain: self.proxy.domain().map(str::to_owned),
+            cell: self.cell.number(),
             orphans: self.reconcile.orphans,
             ports: PortRange::default(),
             accounts: self.accounts.settings(),
@@ -356,6 +357,8 @@ impl Config {
         check("agents.https_proxy", proxy(&self.agents.https_proxy));
         check("agents.http_proxy", proxy(&self.agents.http_proxy));
         check("proxy.domain", self.proxy.check());
+        self.cell.check().into_iter().for_each(|(key, outcome)| check(key, outcome));
+        self.router.check().into_iter().for_each(|(key, outcome)| check(key, outcome));
         self.oidc.check().into_iter().for_each(|(key, outcome)| check(key, outcome));
         check("log.level", crate::telemetry::filter(&self.log.level).map(drop));
         check("restart.max_delay_secs", self.restart.check());

@@ -81,7 +81,8 @@ impl ControlPlane {
 
     /// A user who is not stored yet.
     pub(super) fn new_user(&self, new: NewUser) -> UserRecord {
-        UserRecord { limits: new.limits, ..UserRecord::new(UserId::new(), new.email, new.plan, self.now()) }
+        let id = UserId::new().in_cell(self.cell());
+        UserRecord { limits: new.limits, ..UserRecord::new(id, new.email, new.plan, self.now()) }
     }
 
     /// Another plan or limits: agents that are more than allowed stay, no more can be added. Suspended: keys are refused
@@ -130,7 +131,7 @@ impl ControlPlane {
     /// # Errors
     /// [`AccountRefusal::NoSuchUser`], [`AccountRefusal::TooManyKeys`], or the store's.
     pub async fn create_key(&self, user: UserId, new: NewKey) -> Result<(KeyRecord, ApiKey), AccountError> {
-        let secret = ApiKey::generate();
+        let secret = ApiKey::generate_in(self.cell());
         Ok((self.add_key(user, &secret, new).await?, secret))
     }
 

@@ -22,7 +22,8 @@ const MAX_RETIRED: usize = 16;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NewAgent {
-    /// Given by callers who must find the agent again after a crash; a new one by default.
+    /// Given by callers who must find the agent again after a crash; a new one by default. Where there are cells it gets the
+    /// number of this one ([`AgentId::in_cell`]).
     pub id: AgentId,
     /// What it is to be.
     pub spec: AgentSpec,
@@ -136,6 +137,7 @@ impl ControlPlane {
         untold: bool,
     ) -> Result<AgentHandle, CreateError> {
         let NewAgent { id, spec, credentials, slug, idempotency } = new;
+        let id = id.in_cell(self.cell());
         let (slug, wish) = match slug {
             Some(slug) => (slug.clone(), SlugRequest::Exact(slug)),
             None => {

@@ -406,7 +406,8 @@ impl ControlPlane {
             return Err(SignInError::Suspended);
         }
         audit::identified(user.id);
-        let (token, now, settings) = (Token::generate(Token::SESSION), self.now(), &self.services.settings.accounts);
+        let (now, settings) = (self.now(), &self.services.settings.accounts);
+        let token = Token::generate_in(Token::SESSION, self.cell());
         let before = visitor.session.and_then(|token| self.accounts().session_by_token(token.expose()));
         let session = SessionRecord {
             id: SessionId::new(),
@@ -437,9 +438,9 @@ impl ControlPlane {
         opens: TicketKind,
         expires_at: Timestamp,
     ) -> Result<(TicketRecord, Token), AccountError> {
-        let token = Token::generate(Token::TICKET);
-        let ticket =
-            TicketRecord { id: TicketId::new(), hash: token.hash(), opens, created_at: self.now(), expires_at };
+        let token = Token::generate_in(Token::TICKET, self.cell());
+        let id = TicketId::new().in_cell(self.cell());
+        let ticket = TicketRecord { id, hash: token.hash(), opens, created_at: self.now(), expires_at };
         self.change_account(AccountChange::AddTicket(Box::new(ticket.clone()))).await?;
         Ok((ticket, token))
     }

@@ -1,10 +1,14 @@
 //! Identifiers: UUIDv7, so that they sort by creation and are unique without asking anyone.
+//!
+//! Those of a [`Cell`] are UUIDv8: the same, with the cell's number in place of the last 16 bits.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use super::cell::Cell;
 
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident) => {
@@ -23,6 +27,17 @@ macro_rules! identifier {
             /// One that was stored before. Anything is taken; only [`new`](Self::new) gives those that sort by creation.
             pub const fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(Uuid::from_bytes(bytes))
+            }
+
+            /// The same with this cell's number in it.
+            #[must_use]
+            pub fn in_cell(self, cell: Option<Cell>) -> Self {
+                Self(cell.map_or(self.0, |cell| numbered(self.0, cell)))
+            }
+
+            /// The cell whose number is in it.
+            pub fn cell(&self) -> Option<Cell> {
+                number_in(self.0)
             }
 
             /// For storing it.
@@ -53,6 +68,21 @@ macro_rules! identifier {
             }
         }
     };
+}
+
+/// What RFC 9562 leaves to whoever makes it.
+const CUSTOM: u8 = 0x80;
+
+fn numbered(id: Uuid, cell: Cell) -> Uuid {
+    let mut bytes = *id.as_bytes();
+    bytes[6] = (bytes[6] & 0x0f) | CUSTOM;
+    bytes[14..].copy_from_slice(&cell.number().to_be_bytes());
+    Uuid::from_bytes(bytes)
+}
+
+fn number_in(id: Uuid) -> Option<Cell> {
+    let bytes = id.as_bytes();
+    (bytes[6] & 0xf0 == CUSTOM).then(|| Cell::new(u16::from_be_bytes([bytes[14], bytes[15]]))).flatten()
 }
 
 identifier!(

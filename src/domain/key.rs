@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::cell::Cell;
 use super::secret::Secret;
 
-/// A bearer key of a user: `zo_` and 256 random bits in hex. Shown once; only its hash is stored.
+/// A bearer key of a user: `zo_`, the number of its cell where there are cells, and 256 random bits in hex. Shown once; only its
+/// hash is stored.
 ///
 /// A plain SHA-256 is enough: there is nothing to guess in 256 random bits, so a slow hash would protect nothing.
 #[derive(Debug, Clone)]
@@ -17,9 +19,26 @@ impl ApiKey {
 
     /// A new key, from the system's source of randomness.
     pub fn generate() -> Self {
+        Self::generate_in(None)
+    }
+
+    /// A new key of this cell.
+    pub fn generate_in(cell: Option<Cell>) -> Self {
         let random: [u8; 32] = rand::random();
         let hex = random.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        Self(Secret::new(format!("{}{hex}", Self::PREFIX)))
+        Self(Secret::new(format!("{}{hex}", Cell::prefix(cell, Self::PREFIX))))
+    }
+
+    /// A key for all cells, which an operator made: `zo_all_` and 64 hex digits. No other text becomes a key: this one is 256 bits long.
+    ///
+    /// # Errors
+    /// A sentence that says what it must be.
+    pub fn of_all_cells(text: &str) -> Result<Self, String> {
+        let rest = text.strip_prefix(Self::PREFIX).and_then(|rest| rest.strip_prefix(Cell::ALL)?.strip_prefix('_'));
+        match rest {
+            Some(random) if Cell::is_random(random) => Ok(Self(Secret::from(text))),
+            _ => Err("must be zo_all_ and 64 hex digits in small letters".into()),
+        }
     }
 
     /// The key itself, to be shown once. The caller must not log or store it.

@@ -1,5 +1,6 @@
 //! Secrets that let a person in: what a browser keeps of a session, and what a one-time link carries.
 
+use super::cell::Cell;
 use super::key::ApiKey;
 use super::secret::Secret;
 
@@ -16,8 +17,13 @@ impl Token {
 
     /// A new token, from the system's source of randomness.
     pub fn generate(prefix: &str) -> Self {
+        Self::generate_in(prefix, None)
+    }
+
+    /// A new token of this cell.
+    pub fn generate_in(prefix: &str, cell: Option<Cell>) -> Self {
         let random: [u8; 32] = rand::random();
-        Self(Secret::new(format!("{prefix}{}", data_encoding::HEXLOWER.encode(&random))))
+        Self(Secret::new(format!("{}{}", Cell::prefix(cell, prefix), data_encoding::HEXLOWER.encode(&random))))
     }
 
     /// The token itself, to be sent once. The caller must not log or store it.

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -34,11 +34,11 @@ const WAITING: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">
 
 /// Sends requests for an agent's own host name to its gateway, and all others on to our routes.
 pub async fn by_host_name(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let Some(slug) = api.plane.domain().and_then(|domain| slug_of(&request, domain)) else {
+    let Some(label) = api.plane.domain().and_then(|domain| label_of(request.uri(), request.headers(), domain)) else {
         return next.run(request).await;
     };
     let visitor = wants_page(request.headers());
-    let Some(agent) = api.plane.agent_by_slug(&slug) else { return unknown() };
+    let Some(agent) = api.plane.agent_by_label(&label) else { return unknown() };
     let (parts, body) = request.into_parts();
     let pairing = dashboard::pairs(&parts).then(|| (agent.clone(), parts.clone()));
     let response = match pass(&api, agent, parts, body).await {
@@ -119,14 +119,14 @@ fn counts_guesses(path: &str) -> bool {
 
 /// The first label of a host name directly below the domain. The name stands in the target of an HTTP/2 request, and of
 /// an HTTP/1.1 request to a proxy; there it counts more than the header.
-fn slug_of(request: &Request, domain: &str) -> Option<String> {
-    let host = match request.uri().host() {
+pub fn label_of(uri: &Uri, headers: &HeaderMap, domain: &str) -> Option<String> {
+    let host = match uri.host() {
         Some(host) => host,
-        None => request.headers().get(header::HOST)?.to_str().ok()?,
+        None => headers.get(header::HOST)?.to_str().ok()?,
     };
     let name = without_port(host).trim_end_matches('.').to_ascii_lowercase();
-    let slug = name.strip_suffix(&domain.to_ascii_lowercase())?.strip_suffix('.')?;
-    (!slug.is_empty() && !slug.contains('.')).then(|| slug.to_owned())
+    let label = name.strip_suffix(&domain.to_ascii_lowercase())?.strip_suffix('.')?;
+    (!label.is_empty() && !label.contains('.')).then(|| label.to_owned())
 }
 
 fn without_port(host: &str) -> &str {
@@ -161,12 +161,13 @@ fn waiting() -> Response {
 mod tests {
     use super::*;
 
-    fn slug(uri: &str, host: Option<&str>) -> Option<String> {
+    fn label(uri: &str, host: Option<&str>) -> Option<String> {
         let mut request = axum::http::Request::builder().uri(uri);
         if let Some(host) = host {
             request = request.header(header::HOST, host);
         }
-        slug_of(&request.body(Body::empty()).unwrap(), "agents.test")
+        let request = request.body(Body::empty()).unwrap();
+        label_of(request.uri(), request.headers(), "agents.test")
     }
 
     #[test]
@@ -184,9 +185,9 @@ mod tests {
             ("[::1]:3001", None),
             ("", None),
         ] {
-            assert_eq!(slug("/", Some(host)).as_deref(), found, "{host}");
+            assert_eq!(label("/", Some(host)).as_deref(), found, "{host}");
         }
-        assert_eq!(slug("/", None), None);
-        assert_eq!(slug("http://bob.agents.test/", Some("ada.agents.test")).as_deref(), Some("bob"));
+        assert_eq!(label("/", None), None);
+        assert_eq!(label("http://bob.agents.test/", Some("ada.agents.test")).as_deref(), Some("bob"));
     }
 }

@@ -41,10 +41,9 @@ pub struct Invitation {
     responses((status = 201, body = Invitation))
 )]
 pub async fn dashboard(state: State<Api>, own: OwnedAgent, _: EmptyBody) -> Result<Response, Problem> {
-    let domain = state.plane.domain().ok_or_else(|| {
+    let host = state.plane.host_of(&own.view.record.slug).ok_or_else(|| {
         Problem::new(Code::NotFound, "Agents have no host names here; the operator sets `domain` in [proxy].")
     })?;
-    let host = format!("{}.{domain}", own.view.record.slug);
     let (code, expires_at) = state.visits.invite(own.handle.id(), own.caller, state.plane.now());
     let invitation = Invitation { host, code: code.expose().clone(), expires_at };
     let mut response = (StatusCode::CREATED, Json(invitation)).into_response();

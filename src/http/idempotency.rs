@@ -155,7 +155,7 @@ impl Keyed {
             Ok(None) => {}
         }
         if matches!(self.retry, Retry::FindAgent(_)) {
-            let agent = AgentId::new();
+            let agent = AgentId::new().in_cell(self.api.plane.cell());
             let record =
                 self.record(IdempotencyState::InFlight { agent: Some(agent), started_at: self.api.plane.now() });
             let claim = IdempotencyClaim { key: self.key.clone(), record };

@@ -45,6 +45,7 @@ macro_rules! codes {
 
 codes! {
     Malformed = BAD_REQUEST "malformed" false, "The request cannot be read";
+    CellNeeded = BAD_REQUEST "cell-needed" false, "The request does not say which cell";
     Unauthorized = UNAUTHORIZED "unauthorized" false, "No valid credential";
     QuotaExceeded = FORBIDDEN "quota-exceeded" false, "The plan's quota is used up";
     Forbidden = FORBIDDEN "forbidden" false, "Not allowed";
@@ -73,8 +74,10 @@ codes! {
     ModelError = BAD_GATEWAY "model-error" true, "The agent's model failed";
     IdentityProvider = BAD_GATEWAY "identity-provider" true, "The identity provider failed";
     GatewayError = BAD_GATEWAY "gateway-error" true, "The agent failed";
+    CellFailed = BAD_GATEWAY "cell-failed" false, "The cell gave no answer";
     DeliveryUnknown = BAD_GATEWAY "delivery-unknown" false, "Whether the message arrived is unknown";
     AgentNotReady = SERVICE_UNAVAILABLE "agent-not-ready" true, "The agent is not ready";
+    CellUnavailable = SERVICE_UNAVAILABLE "cell-unavailable" true, "The cell does not answer";
     RuntimeUnavailable = SERVICE_UNAVAILABLE "runtime-unavailable" true, "The container engine does not answer";
     StoreUnavailable = SERVICE_UNAVAILABLE "store-unavailable" true, "The store does not answer";
     StreamClosed = SERVICE_UNAVAILABLE "stream-closed" true, "The stream was closed";

@@ -86,6 +86,18 @@ const fn explained(code: Code) -> (&'static str, &'static str) {
         Code::Malformed => {
             ("The request cannot be read: its JSON or a header is malformed.", "The detail says where; correct it.")
         }
+        Code::CellNeeded => (
+            "Behind this address are several cells, and the request is for one of them without saying which.",
+            "Name it by the header Zeroone-Cell, or use a key of that cell; the detail says more.",
+        ),
+        Code::CellUnavailable => (
+            "The cell that this belongs to cannot be reached; cell has its number. Nothing was done. Other cells are not concerned.",
+            "Try again after Retry-After; the operator should look at that cell.",
+        ),
+        Code::CellFailed => (
+            "The request was sent to its cell, which ended or hung before it answered; cell has its number. It may have been carried out.",
+            "Read what it would have changed before it is sent again; with an Idempotency-Key it can be sent again as it is.",
+        ),
         Code::Unauthorized => (
             "The request has no API key that works.",
             "Send a valid key in Authorization: Bearer. It may have expired or been revoked.",

@@ -184,7 +184,7 @@ pub async fn no_such_method(method: Method, headers: HeaderMap) -> Problem {
 }
 
 impl Trace {
-    fn of(headers: &HeaderMap) -> Self {
+    pub fn of(headers: &HeaderMap) -> Self {
         let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
         Self {
             request_id: given.map_or_else(|| Uuid::now_v7().to_string(), ToOwned::to_owned),

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::limits::{Bound, Place};
+use super::limits::{Bound, Meets as _, Place};
 use super::pace::Pace;
 use crate::zeroclaw::client::connections::Lease;
 use crate::zeroclaw::client::handover::Handover;

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Proxy;
 use super::body::{Answer, Ends, Outgoing, Unusable};
 use super::headers::{self, Client, Mount, SwappedProtocol};
-use super::limits::{Bound, Limited, Place};
+use super::limits::{Bound, Limited, Meets as _, Place};
 use super::tunnel::{self, Bounds};
 use crate::control::{AgentHandle, DeliveryError, Turn};
 use crate::view::Access;

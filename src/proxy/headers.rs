@@ -100,12 +100,7 @@ pub(super) fn to_gateway(
     to: SocketAddr,
     token: &Secret<String>,
 ) {
-    let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    remove_hop_by_hop(headers);
-    if trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
-    }
+    strip_connection(headers);
     // Answered by ourselves: our server asks for a body when the gateway's connection does.
     headers.remove(header::EXPECT);
     hide_session(headers);
@@ -165,8 +160,18 @@ pub(super) fn to_client(headers: &mut HeaderMap, mount: &Mount, from: SocketAddr
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
 }
 
+/// Takes off what belongs to the connection by which a request came. Who takes trailers still does.
+pub(crate) fn strip_connection(headers: &mut HeaderMap) {
+    let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    remove_hop_by_hop(headers);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+}
+
 /// Headers of one connection, and those that `Connection` names.
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()

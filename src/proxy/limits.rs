@@ -129,9 +129,14 @@ impl Limits {
     }
 }
 
-impl Place {
+/// Is told which bounds a call met.
+pub(crate) trait Meets: Send + Sync + 'static {
     /// The call has met this bound.
-    pub(super) fn meets(&self, bound: Bound) {
+    fn meets(&self, bound: Bound);
+}
+
+impl Meets for Place {
+    fn meets(&self, bound: Bound) {
         self.counts.meet(bound);
     }
 }

@@ -10,23 +10,23 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::limits::{Bound, Place};
+use super::limits::{Bound, Meets};
 use super::pace::Pace;
 
 /// Bytes on their way in one direction: a reader who is slow holds up the writer, and nothing piles up here.
 const BUFFER: usize = 8 * 1024;
 
 /// What a WebSocket may take.
-pub(super) struct Bounds {
-    pub(super) place: Place,
+pub(crate) struct Bounds<P> {
+    pub(crate) place: P,
     /// Nothing moved for this long.
-    pub(super) idle: Duration,
+    pub(crate) idle: Duration,
     /// Bytes a second in each direction.
-    pub(super) pace: Option<NonZeroU32>,
+    pub(crate) pace: Option<NonZeroU32>,
 }
 
 /// Joins both ends as soon as they have changed their protocol; goes on by itself until one of them ends.
-pub(super) fn open(caller: OnUpgrade, gateway: OnUpgrade, bounds: Bounds, until: BoxFuture<'static, ()>) {
+pub(crate) fn open<P: Meets>(caller: OnUpgrade, gateway: OnUpgrade, bounds: Bounds<P>, until: BoxFuture<'static, ()>) {
     tokio::spawn(async move {
         let joined = async {
             let (caller, gateway) = (TokioIo::new(caller.await?), TokioIo::new(gateway.await?));
@@ -45,7 +45,7 @@ pub(super) fn open(caller: OnUpgrade, gateway: OnUpgrade, bounds: Bounds, until:
 }
 
 /// Copies both ways until one end closes and the other has taken what was left, or nothing moved for too long.
-async fn join(caller: impl AsyncRead + AsyncWrite, gateway: impl AsyncRead + AsyncWrite, bounds: &Bounds) {
+async fn join<P: Meets>(caller: impl AsyncRead + AsyncWrite, gateway: impl AsyncRead + AsyncWrite, bounds: &Bounds<P>) {
     let (caller_reads, caller_writes) = tokio::io::split(caller);
     let (gateway_reads, gateway_writes) = tokio::io::split(gateway);
     let moved = Moved::now();
@@ -60,11 +60,11 @@ async fn join(caller: impl AsyncRead + AsyncWrite, gateway: impl AsyncRead + Asy
 }
 
 /// Copies until the end; `true` where that came because nothing moved.
-async fn copy(
+async fn copy<P: Meets>(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     moved: &Moved,
-    Bounds { place, idle, pace }: &Bounds,
+    Bounds { place, idle, pace }: &Bounds<P>,
 ) -> bool {
     let mut buffer = vec![0; BUFFER];
     let mut pace = pace.map(Pace::new);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::http_client::http_client;
 
 #[path = "lines.rs"]
-mod lines;
+pub mod lines;
 use lines::Lines;
 
 /// How long a condition may take to come true; far longer than it ever should on a busy machine.

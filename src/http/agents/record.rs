@@ -130,7 +130,7 @@ impl Agent {
                 .as_ref()
                 .or(state.reason.as_ref())
                 .map(|cause| StatusReason { code: cause.code.as_str(), message: cause.message() }),
-            subdomain: api.plane.domain().map(|domain| format!("{}.{domain}", record.slug)),
+            subdomain: api.plane.host_of(&record.slug),
             memory_mb: vitals.usage.as_ref().map(|usage| usage.memory_mb),
             cpu_percent: vitals.usage.as_ref().map(|usage| usage.cpu_percent),
             last_health_at: vitals.last_health_at,

@@ -53,6 +53,8 @@ struct Gateways<K: Key, B> {
     known: DashMap<K, Arc<Mutex<Idle<B>>>>,
     /// Whether a task closes what nobody uses.
     swept: Mutex<bool>,
+    /// How long a connection is kept that nobody uses.
+    kept: Duration,
 }
 
 struct Idle<B> {
@@ -83,7 +85,14 @@ pub(crate) struct Lease<B> {
 
 impl<K: Key, B> Default for Connections<K, B> {
     fn default() -> Self {
-        Self(Arc::new(Gateways { known: DashMap::new(), swept: Mutex::new(false) }))
+        Self::keeping(IDLE)
+    }
+}
+
+impl<K: Key, B> Connections<K, B> {
+    /// For servers with another patience: a connection that nobody uses is kept for so long.
+    pub(crate) fn keeping(kept: Duration) -> Self {
+        Self(Arc::new(Gateways { known: DashMap::new(), swept: Mutex::new(false), kept }))
     }
 }
 
@@ -95,7 +104,7 @@ impl<K: Key + Send + Sync + 'static, B: Outgoing> Connections<K, B> {
     pub(crate) async fn lease(&self, gateway: K, at: SocketAddr, attempt: u64) -> Result<Lease<B>, std::io::Error> {
         let known = self.0.known.get(&gateway).map(|idle| Arc::clone(&idle));
         let idle = known.unwrap_or_else(|| self.enter(gateway));
-        while let Some(mut open) = take(&idle, attempt) {
+        while let Some(mut open) = take(&idle, attempt, self.0.kept) {
             if poll_fn(|cx| Poll::Ready(open.is_usable(cx))).await {
                 return Ok(Lease { open, used: true, attempt, idle });
             }
@@ -110,7 +119,7 @@ impl<K: Key + Send + Sync + 'static, B: Outgoing> Connections<K, B> {
         let new = || Arc::new(Mutex::new(Idle { attempt: 0, parked: Vec::new() }));
         let idle = Arc::clone(&self.0.known.entry(gateway).or_insert_with(new));
         if !std::mem::replace(&mut *swept, true) {
-            tokio::spawn(sweep(Arc::downgrade(&self.0)));
+            tokio::spawn(sweep(Arc::downgrade(&self.0), self.0.kept));
         }
         idle
     }
@@ -118,12 +127,12 @@ impl<K: Key + Send + Sync + 'static, B: Outgoing> Connections<K, B> {
 
 /// Closes connections that were not used lately, also those that their gateway has closed, and forgets gateways without any.
 /// Ends when none is left.
-async fn sweep<K: Key, B>(gateways: Weak<Gateways<K, B>>) {
+async fn sweep<K: Key, B>(gateways: Weak<Gateways<K, B>>, kept: Duration) {
     loop {
-        sleep(IDLE).await;
+        sleep(kept).await;
         let Some(gateways) = gateways.upgrade() else { return };
         let now = Instant::now();
-        gateways.known.retain(|_, idle| Arc::strong_count(idle) > 1 || has_fresh(idle, now));
+        gateways.known.retain(|_, idle| Arc::strong_count(idle) > 1 || has_fresh(idle, now, kept));
         let mut swept = lock(&gateways.swept);
         if gateways.known.is_empty() {
             *swept = false;
@@ -213,20 +222,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn has_fresh<B>(idle: &Mutex<Idle<B>>, now: Instant) -> bool {
+fn has_fresh<B>(idle: &Mutex<Idle<B>>, now: Instant, kept: Duration) -> bool {
     let mut idle = lock(idle);
-    idle.parked.retain(|parked| now.duration_since(parked.since) < IDLE);
+    idle.parked.retain(|parked| now.duration_since(parked.since) < kept);
     !idle.parked.is_empty()
 }
 
 /// The connection that was used last: the others grow old and are dropped.
-fn take<B>(idle: &Mutex<Idle<B>>, attempt: u64) -> Option<Open<B>> {
+fn take<B>(idle: &Mutex<Idle<B>>, attempt: u64, kept: Duration) -> Option<Open<B>> {
     let mut idle = lock(idle);
     if idle.attempt != attempt {
         idle.attempt = attempt;
         idle.parked.clear();
     }
-    let parked = idle.parked.pop().filter(|parked| parked.since.elapsed() < IDLE);
+    let parked = idle.parked.pop().filter(|parked| parked.since.elapsed() < kept);
     if parked.is_none() {
         // What lies below is older still.
         idle.parked.clear();
