@@ -73,3 +73,77 @@ fn dashboards_and_alerts_ask_for_figures_that_there_are() {
         }
     }
 }
+
+/// All manifests in a folder of `deploy/kubernetes`.
+fn manifests(folder: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(&folder)).unwrap().flatten()
+        {
+            let name = format!("{folder}/{}", entry.file_name().to_str().unwrap());
+            if entry.path().is_dir() { folders.push(name) } else { found.push((name.clone(), deployed(&name))) }
+        }
+    }
+    found
+}
+
+/// What stands behind this key, on one line, in either style.
+fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
+    let behind = text.match_indices(key).map(|(at, _)| text[at + key.len()..].lines().next().unwrap_or_default());
+    behind.map(|value| value.split([',', '}']).next().unwrap_or_default().trim().trim_matches('"')).collect()
+}
+
+#[test]
+fn manifests_ask_for_paths_and_set_keys_that_there_are() {
+    let world = World::new();
+    let serving = world.serve();
+    let manifests = manifests("kubernetes");
+    let paths: BTreeSet<&str> = manifests
+        .iter()
+        .flat_map(|(_, text)| text.lines().filter(|line| line.contains("httpGet")))
+        .flat_map(|line| values(line, "path: "))
+        .collect();
+    assert!(paths.len() >= 2, "{paths:?}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for path in paths {
+        let asked = async {
+            let http = super::http_client::http_client(Duration::from_secs(30));
+            http.get(format!("{}{path}", serving.url)).send().await.unwrap().status()
+        };
+        assert_eq!(runtime.block_on(asked), 200, "a probe asks for {path}");
+    }
+    let variables: BTreeSet<&str> = manifests
+        .iter()
+        .flat_map(|(_, text)| text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')))
+        .filter(|word| word.strip_prefix("ZEROONE_").is_some_and(|key| !key.is_empty()))
+        .collect();
+    for variable in variables {
+        let shown = world.run(&["config", "show"], &[(variable, "no value of this kind")]);
+        let said = shown.stdout + &shown.stderr;
+        assert!(!said.contains("is no key"), "{variable} is set in a manifest: {said}");
+    }
+}
+
+#[test]
+fn cells_have_as_many_namespaces_as_replicas_and_the_router_knows_them_all() {
+    let replicas: usize = values(&deployed("kubernetes/cells/cells.yaml"), "replicas: ")[0].parse().unwrap();
+    let kustomization = deployed("kubernetes/cells/kustomization.yaml");
+    let folders: Vec<&str> = kustomization.lines().filter_map(|line| line.strip_prefix("- agents-")).collect();
+    assert_eq!(folders, (0..replicas).map(|number| number.to_string()).collect::<Vec<_>>());
+    for number in folders {
+        let agents = deployed(&format!("kubernetes/cells/agents-{number}/kustomization.yaml"));
+        assert_eq!(
+            values(&agents, "namespace: "),
+            [format!("zeroone-{number}-agents")],
+            "as cells.yaml makes it of the Pod's name"
+        );
+    }
+    let router = deployed("kubernetes/cells/router.yaml");
+    assert!(router.contains(&format!("http://zeroone-{{0..{}}}.zeroone:3001", replicas - 1)));
+    for (file, text) in manifests("kubernetes/cells") {
+        for patch in values(&text, "- path: ").into_iter().filter(|patch| patch.ends_with(".yaml")) {
+            assert!(!deployed(&format!("kubernetes/cells/{patch}")).is_empty(), "{file}");
+        }
+    }
+}

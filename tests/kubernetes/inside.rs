@@ -6,9 +6,9 @@ use crate::cluster::{self, API_SERVER, Cluster, ZEROCLAW, ZEROONE};
 use crate::model::{ANSWER, Model};
 use crate::world::{World, until};
 
-/// The rules of `deploy/kubernetes/role.yaml`.
+/// The rules of `deploy/kubernetes/agents/role.yaml`.
 fn rules() -> Vec<Value> {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kubernetes/role.yaml");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kubernetes/agents/role.yaml");
     let text = cluster::ok(&["kubectl", "create", "--dry-run=client", "--output=json", "-f", file]);
     let documents = serde_json::Deserializer::from_str(&text).into_iter::<Value>().map(Result::unwrap);
     let role = documents.flat_map(|found| match found["items"].as_array() {

@@ -110,7 +110,7 @@ fn refusal(code: u16, message: &str) -> RuntimeError {
         404 => RuntimeError::NotFound,
         409 => RuntimeError::Conflict(message),
         403 if message.contains(OVER_QUOTA) => RuntimeError::Capacity(message),
-        403 => RuntimeError::Invalid(format!("{message}; grant it in deploy/kubernetes/role.yaml")),
+        403 => RuntimeError::Invalid(format!("{message}; grant it in deploy/kubernetes/agents/role.yaml")),
         400 | 422 => RuntimeError::Invalid(message),
         503 | 504 => RuntimeError::Unavailable(message),
         _ => RuntimeError::Failed(message),

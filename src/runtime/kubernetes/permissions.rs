@@ -8,7 +8,7 @@ use serde_json::json;
 use super::cluster::{Cluster, read};
 use crate::runtime::{RuntimeError, RuntimeResult};
 
-/// Group, resource, subresource and verb: what `deploy/kubernetes/role.yaml` grants, and nothing else.
+/// Group, resource, subresource and verb: what `deploy/kubernetes/agents/role.yaml` grants, and nothing else.
 const NEEDED: &[(&str, &str, &str, &[&str])] = &[
     ("", "pods", "", &["get", "list", "watch", "create", "delete"]),
     ("", "pods", "log", &["get"]),
@@ -37,7 +37,7 @@ pub(super) async fn check(cluster: &Cluster, forwards: bool) -> RuntimeResult<()
                 let what =
                     if subresource.is_empty() { (*resource).to_owned() } else { format!("{resource}/{subresource}") };
                 return Err(RuntimeError::Invalid(format!(
-                    "this account may not {verb} {what} in the namespace {}: apply deploy/kubernetes/role.yaml",
+                    "this account may not {verb} {what} in the namespace {}: apply deploy/kubernetes/agents/role.yaml",
                     cluster.namespace
                 )));
             }
