@@ -83,11 +83,12 @@ async fn a_check_is_for_those_who_may_make_agents_and_not_too_often() {
     let reader = world.key_with(&[Scope::AgentsRead]).await;
     answer(world.raw(Method::POST, PATH).bearer_auth(&reader).json(&new_agent("a"))).await.problem(403, "forbidden");
     let url = provider().await;
-    let mut last = 200;
-    for _ in 0..12 {
-        last = world.post(PATH, &at(&url, "sk-good")).await.status;
+    let mut refused = false;
+    // More than the allowance, since some of it comes back while a busy machine answers.
+    for _ in 0..100 {
+        refused = refused || world.post(PATH, &at(&url, "sk-good")).await.status == 429;
     }
-    assert_eq!(last, 429);
+    assert!(refused);
     let none = World::new(Plan::Pro).await;
     none.post(PATH, &new_agent("a")).await.problem(404, "not-found");
 }
