@@ -89,16 +89,18 @@ pub(crate) async fn an_end_for_want_of_memory_is_told_apart(world: &Arc<World>) 
     let spec = spec.with_command(vec![WORD.into(), "hoard".into()]).with_memory_mb(64);
     runtime.ensure_created(&spec).await.unwrap();
     runtime.start(&spec.key).await.unwrap();
-    let exit = until("it is ended", async || {
+    // Every run ends so. The engine's word for it comes by an event of its own, which on a busy machine can be later than the
+    // kubelet's look at one of them.
+    let exit = until("it is ended for want of memory", async || {
         let seen = runtime.observe(&spec.key).await.unwrap()?;
-        match seen.state {
+        let exit = match seen.state {
             InstanceState::Exited(exit) => Some(exit),
             _ => seen.died,
-        }
+        };
+        exit.inspect(|exit| assert_eq!(exit.code, Some(137))).filter(|exit| exit.oom)
     })
     .await;
-    assert!(exit.oom, "{exit:?}");
-    assert_eq!(exit.code, Some(137));
+    assert!(!exit.asked);
     runtime.remove(&spec.key, DataPolicy::Remove).await.unwrap();
 }
 
