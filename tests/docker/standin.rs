@@ -265,7 +265,8 @@ pub(crate) async fn remove_unused(docker: &Docker) {
     let images = docker.list_images(Some(all)).await.unwrap_or_default();
     for image in images.into_iter().flat_map(|image| image.repo_tags) {
         // Podman puts the registry in front of which it would be.
-        let Some((repository, _)) = image.trim_start_matches("docker.io/library/").split_once(':') else { continue };
+        let name = image.rsplit('/').next().unwrap_or(&image);
+        let Some((repository, _)) = name.split_once(':') else { continue };
         let lock = lock_of(repository);
         if lock.try_lock().is_ok() {
             let _ = docker.remove_image(&image, None::<RemoveImageOptions>, None::<DockerCredentials>).await;
