@@ -20,6 +20,8 @@ pub(crate) enum Mode {
     Lose(&'static str),
     /// Calls whose first line holds one of these words are answered with this status and message, and go no further.
     Refuse(&'static [&'static str], u16, &'static str),
+    /// The first call whose first line begins like this is answered so; after it everything passes.
+    RefuseOnce(&'static str, u16, &'static str),
 }
 
 /// The first lines of the requests that came through.
@@ -44,7 +46,7 @@ impl Proxy {
             while let Ok((client, _)) = listener.accept().await {
                 let Some(mode) = told.upgrade() else { return };
                 counter.fetch_add(usize::from(*mode.borrow() == Mode::Hang), Ordering::SeqCst);
-                tokio::spawn(serve(client, engine.clone(), mode.subscribe(), Arc::clone(&lines)));
+                tokio::spawn(serve(client, engine.clone(), mode, Arc::clone(&lines)));
             }
         });
         Self { mode, hanging, asked, folder }
@@ -79,7 +81,9 @@ impl Proxy {
     }
 }
 
-async fn serve(mut client: UnixStream, engine: String, mut mode: watch::Receiver<Mode>, asked: CommandReply) {
+async fn serve(mut client: UnixStream, engine: String, set: Arc<watch::Sender<Mode>>, asked: CommandReply) {
+    // Only the one who made the proxy keeps it.
+    let (mut mode, set) = (set.subscribe(), Arc::downgrade(&set));
     let now = mode.borrow_and_update().clone();
     if now == Mode::Cut {
         return;
@@ -93,9 +97,17 @@ async fn serve(mut client: UnixStream, engine: String, mut mode: watch::Receiver
     let length = client.read(&mut request).await.unwrap_or(0);
     request.truncate(length);
     let line = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned();
-    if let Mode::Refuse(words, status, message) = now
-        && words.iter().any(|word| line.contains(word))
-    {
+    let refusal = match now {
+        Mode::Refuse(words, status, message) if words.iter().any(|word| line.contains(word)) => Some((status, message)),
+        Mode::RefuseOnce(start, status, message) if line.starts_with(start) => {
+            if let Some(set) = set.upgrade() {
+                set.send_replace(Mode::Pass);
+            }
+            Some((status, message))
+        }
+        _ => None,
+    };
+    if let Some((status, message)) = refusal {
         asked.lock().unwrap().push(line);
         let body = format!("{{\"message\":{message:?}}}");
         let head = format!("HTTP/1.1 {status} No\r\nContent-Type: application/json\r\nConnection: close\r\n");

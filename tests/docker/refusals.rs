@@ -102,6 +102,31 @@ pub(crate) async fn refused_events_are_asked_for_less_and_less_often(world: &Wor
     tokio::time::timeout(Duration::from_secs(60), woken).await.expect("events, once they are allowed");
 }
 
+/// Podman takes a removal back when the container ends by itself between its look and its signal.
+pub(crate) async fn an_end_that_overtakes_a_removal_does_not_stop_it(world: &World) {
+    let Some((proxy, runtime)) = between(world) else { return };
+    let spec = spec(&["gateway"]);
+    world.launch(&spec).await;
+    let message = "cannot remove container 5c as it could not be stopped: sending SIGKILL to container 5c: container \
+                   state improper: stopped";
+    proxy.set(Mode::RefuseOnce("DELETE /", 500, message));
+    runtime.remove(&spec.key, DataPolicy::Remove).await.unwrap();
+    assert_eq!(runtime.observe(&spec.key).await.unwrap(), None);
+
+    // Any other refusal is told at once: nothing says that a second attempt would find it better.
+    let spec = crate::world::spec(&["gateway"]);
+    world.launch(&spec).await;
+    proxy.set(Mode::RefuseOnce("DELETE /", 500, "device or resource busy"));
+    assert_error!(runtime.remove(&spec.key, DataPolicy::Remove).await, RuntimeError::Failed(_));
+    runtime.remove(&spec.key, DataPolicy::Remove).await.unwrap();
+
+    let spec = crate::world::spec(&["gateway"]);
+    world.launch(&spec).await;
+    proxy.set(Mode::RefuseOnce("POST /", 409, "5c is in state exited: container state improper"));
+    runtime.kill(&spec.key).await.unwrap();
+    runtime.remove(&spec.key, DataPolicy::Remove).await.unwrap();
+}
+
 /// Field case 40b: the engine says "in use" of a name that nothing has.
 pub(crate) async fn a_name_that_only_the_engine_knows_is_told(world: &World) {
     let Some((proxy, runtime)) = between(world) else { return };

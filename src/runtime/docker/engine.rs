@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bollard::errors::Error;
+use bollard::query_parameters::RemoveContainerOptionsBuilder;
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
@@ -179,6 +180,18 @@ impl Engine {
     pub(super) async fn networks(&self, filter: Option<&str>) -> RuntimeResult<Vec<Network>> {
         let query: Vec<_> = filter.into_iter().map(|filter| ("filters", filter)).collect();
         Ok(readable(self.get("listing networks", &path("/networks", &query)).await?, "networks"))
+    }
+
+    /// Removes a container, running or not, with the volumes that have no name.
+    pub(super) async fn remove_container(&self, action: &str, id: &str) -> Result<(), Failure> {
+        let docker = &self.connected().await?.docker;
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        let remove = || change(CHANGE, action, docker.remove_container(id, Some(options.clone())));
+        match remove().await {
+            // It has ended by now, so nothing can overtake the second attempt.
+            Err(failure) if failure.ended_by_itself() => remove().await,
+            answer => answer,
+        }
     }
 
     /// The engine's events, as lines.

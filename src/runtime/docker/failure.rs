@@ -56,7 +56,18 @@ impl Failure {
     pub(super) const fn already(&self) -> bool {
         matches!(self, Self::Refused(304 | 404, _))
     }
+
+    /// Whether a signal came too late: its container was ending by itself. Podman says so with a conflict or a failure,
+    /// and takes even the removal by force back when the container ends between its look and its signal.
+    pub(super) fn ended_by_itself(&self) -> bool {
+        let Self::Refused(409 | 500, message) = self else { return false };
+        message.contains("is not running")
+            || (message.contains("container state improper") && ENDED.iter().any(|state| message.contains(state)))
+    }
 }
+
+/// Podman's words for a container that runs no longer.
+const ENDED: [&str; 2] = ["stopped", "exited"];
 
 /// A subnet that is in use, which the engine tells with a status for what is not allowed.
 pub(super) fn overlaps(message: &str) -> bool {
@@ -324,6 +335,28 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_signal_that_came_too_late_is_told_from_one_that_failed() {
+        for (status, message, ended) in [
+            (409, "Cannot kill container: 5c: container 5c is not running", true),
+            (409, "can only kill running containers. 5c is in state exited: container state improper", true),
+            (
+                500,
+                "cannot remove container 5c as it could not be stopped: sending SIGKILL to container 5c: container state \
+                 improper: stopped",
+                true,
+            ),
+            (409, "5c is in state created: container state improper", false),
+            (409, "container 5c is paused and must be unpaused first: container state improper", false),
+            (409, "removal of container 5c is already in progress", false),
+            (500, "container 5c: device or resource busy", false),
+            (404, "no such container: 5c is not running", false),
+        ] {
+            assert_eq!(Failure::refused(status, message).ended_by_itself(), ended, "{status} {message}");
+        }
+        assert!(!Failure::Lost("is not running".into()).ended_by_itself());
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bollard::models::VolumeCreateRequest;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
-    StartContainerOptions, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, KillContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions,
+    StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use futures_util::{StreamExt, stream};
 
@@ -225,10 +225,7 @@ impl DockerRuntime {
 
     /// Removes a container, keeping its data.
     async fn discard(&self, found: &Found) -> RuntimeResult<()> {
-        let docker = self.engine.docker().await?;
-        // `v` is about volumes without a name; the agent's data has one.
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        match change(CHANGE, "removing the container", docker.remove_container(&found.id, Some(options))).await {
+        match self.engine.remove_container("removing the container", &found.id).await {
             Ok(()) => {}
             Err(failure) if failure.already() => {}
             Err(Failure::Refused(409, message)) if message.contains("already in progress") => {}
@@ -359,7 +356,7 @@ impl DockerRuntime {
         let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
         let docker = self.engine.docker().await?;
         match change(STOP_MARGIN, "killing the container", docker.kill_container(&found.id, Some(options))).await {
-            Err(Failure::Refused(409 | 500, message)) if message.contains("is not running") => Ok(()),
+            Err(failure) if failure.ended_by_itself() => Ok(()),
             answer => done(answer),
         }
     }

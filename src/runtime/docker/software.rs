@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::models::{ContainerCreateBody, HostConfig};
-use bollard::query_parameters::{
-    CreateContainerOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
-};
+use bollard::query_parameters::{CreateContainerOptions, LogsOptionsBuilder, StartContainerOptions};
 use futures_util::TryStreamExt;
 
 use super::answers::Image;
@@ -123,10 +121,7 @@ impl DockerRuntime {
                 .await?
                 .id;
         let output = tokio::time::timeout(VERSION, version_output(&self.engine, &made)).await;
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        if let Err(failure) =
-            change(CHANGE, "removing a container", docker.remove_container(&made, Some(options))).await
-        {
+        if let Err(failure) = self.engine.remove_container("removing a container", &made).await {
             tracing::warn!(container = made, ?failure, "a container that told its version could not be removed");
         }
         // A program that cannot be asked is known by its labels.
