@@ -98,6 +98,7 @@ pub use self::serve::{ServeOptions, serve};
 #[cfg(feature = "cli")]
 pub(crate) use self::session::{COOKIE as SESSION_COOKIE, only_cookie};
 pub use self::state::HttpOptions;
+pub use crate::forwarded::Network;
 
 /// The whole API over a control plane, for a router with any state. It may be nested: locations, problems and the OpenAPI
 /// document keep the prefix.

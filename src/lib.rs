@@ -64,6 +64,8 @@ pub mod config;
 pub mod console;
 pub mod control;
 pub mod domain;
+#[cfg(any(feature = "server", feature = "gateway"))]
+mod forwarded;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 #[cfg(feature = "server")]
@@ -71,7 +73,6 @@ pub mod http;
 pub mod incident;
 mod ledger;
 mod lifecycle;
-#[cfg(any(feature = "server", feature = "gateway"))]
 mod listen;
 mod plain;
 #[cfg(feature = "server")]

@@ -159,6 +159,10 @@ fn what_makes_no_sense_is_refused() {
         ("[health]\nmisses = 1\nmisses = 2", "test.toml, line 3:"),
         ("[log]\nlevel = \"loud\"", "log.level (from test.toml) must be error, warn"),
         ("[process]\nuids = \"0-10\"", "process.uids (from test.toml) must be a range of uids"),
+        (
+            "[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"router\"]",
+            "server.trusted_proxies (from test.toml) must be an IP address",
+        ),
         ("[server]\nhosts = [\"https://a.example\"]", "server.hosts (from test.toml) must have host names"),
         (
             "[agents]\nprovider_url_list = [\"https://a.example\"]",

@@ -208,6 +208,8 @@ fn http_options(config: &Config, closing: &CancellationToken, base: HttpOptions)
         provider_urls: config.agents.provider_urls(),
         cors_origins: config.server.cors_origins.clone(),
         hosts: config.server.hosts.clone(),
+        // Checked with the rest of the configuration.
+        trusted_proxies: config.server.trusted_proxies().unwrap_or_default(),
         proxy: config.proxy.options(),
         list_models: Some(|question| Box::pin(crate::gateway::list_models(question))),
         backup: Some(BackupOptions {

@@ -12,7 +12,7 @@ use super::{Config, proxies};
 use crate::actor::{AccountSettings, JobLimits, Orphans, Registration, Settings};
 use crate::backoff::RestartPolicy;
 use crate::domain::{InstallationId, PortRange, Secret};
-use crate::http::ProviderUrls;
+use crate::http::{Network, ProviderUrls};
 use crate::lifecycle::Timing;
 use crate::proxy::ProxyOptions;
 use crate::runtime::process::{ProcessOptions, Uids};
@@ -52,6 +52,8 @@ pub struct Server {
     pub streams_per_user: usize,
     /// Origins whose pages may call the API from a browser; empty for none.
     pub cors_origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` is believed, beside those on this machine.
+    pub trusted_proxies: Vec<String>,
     /// Host names of the service, beside `localhost`, addresses, and those below the domain of agents.
     pub hosts: Vec<String>,
 }
@@ -363,6 +365,7 @@ impl Config {
         check("log.level", crate::telemetry::filter(&self.log.level).map(drop));
         check("restart.max_delay_secs", self.restart.check());
         check("server.hosts", self.server.check_hosts());
+        check("server.trusted_proxies", self.server.trusted_proxies().map(drop));
         unused::check(self).into_iter().for_each(|(key, outcome)| check(key, outcome));
         #[cfg(feature = "docker")]
         check("docker.subnets", self.docker.options(InstallationId::new()).map(drop));
@@ -373,6 +376,12 @@ impl Config {
 impl Server {
     fn check_origins(&self) -> Result<(), String> {
         self.cors_origins.iter().try_for_each(|text| origin(text))
+    }
+
+    /// The networks of [`Self::trusted_proxies`].
+    pub fn trusted_proxies(&self) -> Result<Vec<Network>, String> {
+        let network = |text: &String| text.parse().map_err(|remedy| format!("{remedy}: {text:?}"));
+        self.trusted_proxies.iter().map(network).collect()
     }
 
     fn check_hosts(&self) -> Result<(), String> {

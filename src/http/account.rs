@@ -43,7 +43,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Address {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        Ok(Self(address_of(&parts.extensions, &parts.headers)))
+        Ok(Self(address_of(&parts.extensions)))
     }
 }
 

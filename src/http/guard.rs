@@ -248,7 +248,7 @@ fn socket_caller(api: &Api, request: &Request, passed_on: bool, refused: Refused
 
 fn refusal(api: &Api, refused: Refused, request: &Request) -> Problem {
     // A key that works is let in whatever others at its address do: only failures are counted.
-    let address = address_of(request.extensions(), request.headers());
+    let address = address_of(request.extensions());
     if let (Some(failures), Some(address)) = (&api.failures, address)
         && let Err((wait, _)) = failures.count(address)
     {

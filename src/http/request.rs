@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::problem::{self, Code, Problem};
 use super::state::Api;
+use crate::forwarded::{Network, client_address};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -51,21 +52,19 @@ pub fn peer_of(extensions: &Extensions) -> Option<SocketAddr> {
     ours.or_else(|| extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0))
 }
 
-/// The address of whoever is at the other end. A peer on this machine may be a proxy that says for whom it calls; what is
-/// last in its list is what it has seen itself.
-pub fn address_of(extensions: &Extensions, headers: &HeaderMap) -> Option<IpAddr> {
-    let peer = peer_of(extensions)?.ip().to_canonical();
-    if !peer.is_loopback() {
-        return Some(peer);
-    }
-    let forwarded = headers.get_all("x-forwarded-for").iter().next_back().and_then(|list| list.to_str().ok());
-    let last = forwarded.and_then(|list| named_address(list.rsplit(',').next()?.trim()));
-    Some(last.map_or(peer, |address| address.to_canonical()))
+/// Whoever is at the other end, behind the proxies that are trusted; put into every request by [`observe`].
+#[derive(Debug, Clone, Copy)]
+struct ClientAddress(IpAddr);
+
+/// The address of whoever is at the other end: for it failures are counted, and it is in the audit.
+pub fn address_of(extensions: &Extensions) -> Option<IpAddr> {
+    extensions.get::<ClientAddress>().map(|client| client.0)
 }
 
-/// An address as proxies write it, some of them with the port.
-fn named_address(text: &str) -> Option<IpAddr> {
-    text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+/// A proxy on this machine is trusted in any case.
+fn client_of(extensions: &Extensions, headers: &HeaderMap, trusted: &[Network]) -> Option<ClientAddress> {
+    let is_proxy = |at: IpAddr| at.is_loopback() || trusted.iter().any(|network| network.contains(at));
+    peer_of(extensions).map(|peer| ClientAddress(client_address(peer.ip(), headers, is_proxy)))
 }
 
 pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -> Response {
@@ -80,6 +79,9 @@ pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -
         "request", id = %trace.request_id, %method, path = %shown(&format!("{prefix}{}", uri.path())),
         user = tracing::field::Empty, key = tracing::field::Empty
     );
+    if let Some(client) = client_of(request.extensions(), request.headers(), &api.options.trusted_proxies) {
+        request.extensions_mut().insert(client);
+    }
     request.extensions_mut().insert(trace.clone());
     request.extensions_mut().insert(Prefix(prefix.clone()));
     let bad = request.extensions().get::<BadRequest>().copied();
@@ -222,23 +224,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_proxy_on_this_machine_speaks_for_others() {
+    fn only_trusted_proxies_speak_for_others() {
+        let trusted: Vec<Network> = vec!["10.0.0.0/8".parse().unwrap()];
         for (peer, list, seen) in [
             ("192.0.2.1:1", Some("198.51.100.7"), "192.0.2.1"),
             ("127.0.0.1:1", None, "127.0.0.1"),
-            ("127.0.0.1:1", Some("10.0.0.1, 198.51.100.7"), "198.51.100.7"),
+            ("127.0.0.1:1", Some("192.0.2.9, 198.51.100.7"), "198.51.100.7"),
             ("[::1]:1", Some("nonsense"), "::1"),
-            ("[::1]:1", Some("198.51.100.7:4711"), "198.51.100.7"),
-            ("[::1]:1", Some("[2001:db8::7]:4711"), "2001:db8::7"),
-            ("[::ffff:127.0.0.1]:1", Some("::ffff:198.51.100.7"), "198.51.100.7"),
+            ("[::ffff:127.0.0.1]:1", Some("198.51.100.7:4711"), "198.51.100.7"),
+            ("10.3.2.1:1", Some("198.51.100.7"), "198.51.100.7"),
+            // An Ingress before the router of cells: both are ours.
+            ("10.3.2.1:1", Some("192.0.2.9, 198.51.100.7, 10.0.0.2"), "198.51.100.7"),
         ] {
             let (mut extensions, mut headers) = (Extensions::new(), HeaderMap::new());
             extensions.insert(Peer(peer.parse().unwrap()));
             headers
                 .extend(list.map(|list| (HeaderName::from_static("x-forwarded-for"), HeaderValue::from_static(list))));
-            assert_eq!(address_of(&extensions, &headers), Some(seen.parse().unwrap()), "{peer} {list:?}");
+            let client = client_of(&extensions, &headers, &trusted).map(|client| client.0);
+            assert_eq!(client, Some(seen.parse().unwrap()), "{peer} {list:?}");
         }
-        assert_eq!(address_of(&Extensions::new(), &HeaderMap::new()), None);
+        assert!(client_of(&Extensions::new(), &HeaderMap::new(), &trusted).is_none());
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl FromRequestParts<Api> for FromHere {
 pub fn visitor_of(parts: &Parts) -> Visitor {
     let client = parts.headers.get(header::USER_AGENT).and_then(|name| name.to_str().ok());
     Visitor {
-        address: address_of(&parts.extensions, &parts.headers),
+        address: address_of(&parts.extensions),
         client: client.map(ToOwned::to_owned),
         session: token(&parts.headers),
     }

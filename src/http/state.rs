@@ -26,6 +26,7 @@ use super::visits::Visits;
 use crate::accounts::Caller;
 use crate::control::ControlPlane;
 use crate::domain::{KeyId, UserId, elapsed};
+use crate::forwarded::Network;
 use crate::proxy::{Proxy, ProxyOptions};
 
 /// How the facade behaves.
@@ -48,6 +49,9 @@ pub struct HttpOptions {
     pub cors_origins: Vec<String>,
     /// Host names of the service, beside `localhost`, addresses, and those below the control plane's domain.
     pub hosts: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` is believed, beside those on this machine. Whoever is among these networks can make
+    /// failed sign-ins count against others.
+    pub trusted_proxies: Vec<Network>,
     /// Whether a [`Caller`](crate::accounts::Caller) among a request's extensions is let in as it is: for embedders with a
     /// sign-in of their own. Only what is in the same process can put one there.
     pub trust_callers: bool,
@@ -80,6 +84,7 @@ impl HttpOptions {
         with_provider_urls(provider_urls: ProviderUrls);
         with_cors_origins(cors_origins: Vec<String>);
         with_hosts(hosts: Vec<String>);
+        with_trusted_proxies(trusted_proxies: Vec<Network>);
         with_trust_callers(trust_callers: bool);
         with_answer_within(answer_within: Duration);
         with_closing(closing: CancellationToken);
@@ -104,6 +109,7 @@ impl Default for HttpOptions {
             provider_urls: ProviderUrls::Any,
             cors_origins: Vec::new(),
             hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
             trust_callers: false,
             answer_within: Duration::from_secs(120),
             closing: CancellationToken::new(),

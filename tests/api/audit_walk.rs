@@ -13,7 +13,7 @@ use zeroone::testkit::FakeImage;
 use zeroone::zeroclaw::bundle;
 
 use crate::audit::changing;
-use crate::gateway::TestGateway;
+use crate::test_gateway::TestGateway;
 use crate::world::{World, answer, new_agent, until};
 
 const PASSWORD: &str = "planted horse battery";

@@ -12,7 +12,7 @@ use zeroone::domain::Scope;
 use zeroone::http::HttpOptions;
 use zeroone::proxy::ProxyOptions;
 
-use crate::gateway::{TestGateway, open_socket, raw};
+use crate::test_gateway::{TestGateway, open_socket, raw};
 use crate::world::{PATIENCE, World, answer, until};
 
 /// A request for the agent's gateway, in the caller's own bytes.

@@ -8,7 +8,7 @@ use zeroone::domain::{AgentId, Plan};
 use zeroone::http::HttpOptions;
 use zeroone::testkit::GatewayFault;
 
-use crate::gateway::TestGateway;
+use crate::test_gateway::TestGateway;
 use crate::world::{Answer, World, answer, new_agent, until};
 
 fn keyed(world: &World, path: &str, body: &serde_json::Value) -> RequestBuilder {

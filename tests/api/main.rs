@@ -3,6 +3,7 @@
 
 mod account;
 mod administration;
+mod agent_hosts;
 mod agents;
 mod audit;
 mod audit_walk;
@@ -27,6 +28,7 @@ mod service;
 mod sessions;
 mod sign_in;
 mod streams;
+mod test_gateway;
 mod upgrades;
 mod usage;
 mod web;

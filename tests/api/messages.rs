@@ -7,7 +7,7 @@ use serde_json::json;
 use zeroone::domain::{AgentId, Plan};
 use zeroone::testkit::GatewayFault;
 
-use crate::gateway::TestGateway;
+use crate::test_gateway::TestGateway;
 use crate::world::{Answer, World, answer, until};
 
 async fn say(world: &World, id: &str, text: &str, prefer: &'static str) -> Answer {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use zeroone::domain::{Plan, Scope};
 use zeroone::http::HttpOptions;
 
-use crate::gateway::TestGateway;
+use crate::test_gateway::TestGateway;
 use crate::world::{Answer, World, answer};
 
 fn error(answer: &Answer, status: u16) -> &Value {

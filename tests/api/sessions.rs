@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use zeroone::domain::{AgentId, Plan, Profile, Scope};
 use zeroone::http::HttpOptions;
 
-use crate::gateway::TestGateway;
+use crate::test_gateway::TestGateway;
 use crate::world::{Answer, World, answer, until};
 
 fn message(world: &World, id: &str, body: &Value) -> RequestBuilder {

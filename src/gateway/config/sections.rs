@@ -7,7 +7,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::domain::{MemoryBackend, Secret};
-use crate::gateway::client::Network;
+use crate::forwarded::Network;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
