@@ -11,9 +11,9 @@ ARG BASE=gcr.io/distroless/cc-debian12
 FROM ${BUILD} AS build
 WORKDIR /source
 COPY . .
-RUN cargo build --release --locked --features kubernetes --bin zeroone \
+RUN cargo build --profile dist --locked --features kubernetes --bin zeroone \
  && mkdir -p /out/data /out/zeroclaw-data \
- && cp target/release/zeroone /out/zeroone
+ && cp target/dist/zeroone /out/zeroone
 
 FROM ${BASE}
 COPY --from=build /out/zeroone /usr/local/bin/zeroone

@@ -153,6 +153,8 @@ pub(super) struct Answer {
     place: Place,
     ends: Ends,
     silence: Pin<Box<Sleep>>,
+    /// Whether the next frame is waited for, with `silence` set for it. Most answers come without a wait.
+    waited: bool,
     /// Holds up those who may not have all at once.
     pace: Option<Box<Pace>>,
     /// Whether it was held up before.
@@ -217,6 +219,7 @@ impl Answer {
             unread,
             place,
             silence: Box::pin(sleep(ends.idle)),
+            waited: false,
             ends,
             pace: pace.map(|rate| Box::new(Pace::new(rate))),
             held_up: false,
@@ -275,8 +278,7 @@ impl HttpBody for Answer {
                     pace.count(data.len());
                 }
                 self.unlooked += 1;
-                let until = Instant::now() + self.ends.idle;
-                self.silence.as_mut().reset(until);
+                self.waited = false;
                 if self.inner.is_end_stream() {
                     self.end();
                 }
@@ -290,6 +292,10 @@ impl HttpBody for Answer {
             Poll::Pending => {
                 if self.ends.until.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(self.no_longer());
+                }
+                if !std::mem::replace(&mut self.waited, true) {
+                    let until = Instant::now() + self.ends.idle;
+                    self.silence.as_mut().reset(until);
                 }
                 ready!(self.silence.as_mut().poll(cx));
                 self.place.meets(Bound::Idle);
