@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, MatchedPath, OriginalUri, Request, State};
-use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -24,6 +24,8 @@ const MAX_HEADERS: usize = 32 * 1024;
 const MESSAGES: [&str; 3] = ["/api/agents/{id}/message", "/v1/chat/completions", "/v1/responses"];
 /// In routes of what is passed on to agents.
 const PASSED_ON: &str = "/gateway/";
+/// Short beside the wait that a client is told, long beside the work of a refusal.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(250);
 /// Longer ids are no ids.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -102,6 +104,9 @@ pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -
     .instrument(span)
     .await;
     api.metrics.count(&method, route, response.status(), began.elapsed());
+    if let Some(pause) = pause(&response) {
+        tokio::time::sleep(pause).await;
+    }
     if method == Method::POST && MESSAGES.contains(&route) {
         api.metrics.message(response.extensions().get::<Problem>().map_or("answered", |problem| problem.cause().0));
     }
@@ -130,6 +135,14 @@ fn log(method: &Method, route: &str, response: &Response, began: Instant) {
     } else {
         tracing::info!(status = status.as_u16(), took_ms, code, "answered");
     }
+}
+
+/// How long a refusal for too many requests is held back. Whoever asks again at once, on each of a thousand connections, would
+/// else keep the service busy with nothing but refusals, and everybody else waiting behind them.
+fn pause(response: &Response) -> Option<Duration> {
+    // An agent's own refusals are passed on as they come.
+    let ours = response.extensions().get::<Problem>().is_some();
+    (ours && response.status() == StatusCode::TOO_MANY_REQUESTS).then_some(REFUSAL_PAUSE)
 }
 
 /// What the path had in front before the embedder's router took it away.
@@ -244,6 +257,14 @@ mod tests {
             assert_eq!(client, Some(seen.parse().unwrap()), "{peer} {list:?}");
         }
         assert!(client_of(&Extensions::new(), &HeaderMap::new(), &trusted).is_none());
+    }
+
+    #[test]
+    fn only_refusals_of_our_own_are_held_back() {
+        assert_eq!(pause(&Problem::new(Code::RateLimited, "wait").into_response()), Some(REFUSAL_PAUSE));
+        assert_eq!(pause(&Problem::new(Code::Unauthorized, "no").into_response()), None);
+        assert_eq!(pause(&StatusCode::TOO_MANY_REQUESTS.into_response()), None, "an agent's own");
+        assert_eq!(pause(&StatusCode::OK.into_response()), None);
     }
 
     #[test]

@@ -47,9 +47,10 @@ impl Default for ServeOptions {
     }
 }
 
-/// What hyper takes of headers before it refuses them by itself, without a problem body: far more than we accept.
+/// What hyper takes of headers before it refuses them by itself, without a problem body: far more bytes than we accept.
 const HEADER_BUFFER: usize = 512 * 1024;
-const HEADER_COUNT: usize = 512;
+/// More lines than any client sends. For as many hyper has room on the stack; for more it would allocate two tables at each request.
+const HEADER_COUNT: usize = 100;
 
 /// Serves until `shutdown`; then lets requests under way end within the grace, and cuts off those that do not.
 ///
