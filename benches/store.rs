@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use zeroone::domain::{AgentId, AgentSpec, HostPort, Provider, Secret, Slug, Status, Timestamp, UserId};
-use zeroone::store::{AgentRecord, Batch, LogEntry, Store, StoreOptions};
+use zeroone::internal::store::{Batch, commit};
+use zeroone::store::{AgentRecord, LogEntry, Store, StoreOptions};
 use zeroone::vault::{Binding, MasterKey, MasterKeySource, Sealed, Vault};
 use zeroone::view::{Cause, Code};
 
@@ -74,7 +75,7 @@ async fn keep_writing(store: Store, mut agent: AgentRecord, began: Instant) -> V
     while began.elapsed() < SPAN {
         agent.state.revision += 1;
         let sent = Instant::now();
-        store.commit(Batch::update_agent(&agent, Some(&entry(&agent)))).await.expect("a commit");
+        commit(&store, Batch::update_agent(&agent, Some(&entry(&agent)))).await.expect("a commit");
         latencies.push(sent.elapsed());
     }
     latencies
@@ -100,7 +101,7 @@ async fn fill(store: &Store, agents: u16, sealed: &Sealed) {
         let agent = agent(n, sealed);
         let batch = Batch::create_agent(&agent, Some(port), &entry(&agent), None);
         let store = store.clone();
-        creates.spawn(async move { store.commit(batch).await });
+        creates.spawn(async move { commit(&store, batch).await });
         while creates.len() >= usize::from(WRITERS) * 4 {
             creates.join_next().await.expect("one of them").expect("no panic").expect("a commit");
         }

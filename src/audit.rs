@@ -90,7 +90,7 @@ pub fn concerns(user: UserId) {
 ///
 /// # Errors
 /// The store's.
-pub async fn commit(store: &Store, batch: Batch) -> Result<(), StoreError> {
+pub(crate) async fn commit(store: &Store, batch: Batch) -> Result<(), StoreError> {
     let acting = current().filter(|acting| !acting.is_written());
     let batch = match &acting {
         Some(acting) => batch.audited(acting.record(AuditOutcome::Done, None)),

@@ -102,6 +102,19 @@ pub mod internal {
             &mut state.restarts
         }
     }
+
+    /// Stores as only a fault or an older version leaves them, for tests of what is done about those.
+    #[cfg(feature = "testkit")]
+    pub mod store {
+        use crate::store::{Store, StoreError};
+
+        pub use crate::store::batch::Batch;
+
+        /// Writes a batch, behind the back of every actor.
+        pub async fn commit(store: &Store, batch: Batch) -> Result<(), StoreError> {
+            store.commit(batch).await
+        }
+    }
 }
 
 /// The README's example is compiled with the documentation's.

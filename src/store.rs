@@ -12,6 +12,8 @@
 //! The store decides nothing: what may follow what is the lifecycle's business. It keeps no measurements, which would
 //! wear it out for nothing, and no secrets that are not sealed.
 //!
+//! Programs that embed the crate open a store and read it; only the control plane writes.
+//!
 //! In memory ([`Store::in_memory`]) it is the same store on another medium, without thread and clock: a commit is done
 //! when the call returns, so that simulations are reproducible.
 
@@ -20,7 +22,7 @@ mod append;
 mod apply;
 mod audit;
 mod backup;
-mod batch;
+pub(crate) mod batch;
 mod codec;
 mod disk;
 mod engine;
@@ -38,6 +40,7 @@ mod tables;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redb::ReadTransaction;
@@ -51,7 +54,8 @@ use queue::Queue;
 
 pub use answer::Answer;
 pub use audit::{AuditFilter, AuditOutcome, AuditPage, AuditRecord};
-pub use batch::{Batch, SERVICE, UsageRow};
+pub use batch::SERVICE;
+pub(crate) use batch::{Batch, UsageRow};
 pub use disk::Disk;
 pub use error::{Conflict, OpenError, StoreError};
 pub use event_log::{Event, EventKind, EventLogBounds, EventPage};
@@ -146,6 +150,8 @@ struct Shared {
     engine: Arc<Engine>,
     /// None in memory, where commits run on their caller's task.
     queue: Option<Queue>,
+    /// Whether a control plane works on it, or did.
+    taken: AtomicBool,
 }
 
 impl Store {
@@ -166,7 +172,7 @@ impl Store {
     /// As [`Store::open`].
     pub fn in_memory(disk: impl Disk, options: StoreOptions) -> Result<Self, OpenError> {
         let engine = Self::engine(Place::Memory(Arc::new(disk)), options)?;
-        Ok(Self(Arc::new(Shared { engine: Arc::new(engine), queue: None })))
+        Ok(Self(Arc::new(Shared { engine: Arc::new(engine), queue: None, taken: AtomicBool::new(false) })))
     }
 
     fn with_writer(place: Place, options: StoreOptions) -> Result<Self, OpenError> {
@@ -176,7 +182,7 @@ impl Store {
             path: engine.place.to_string(),
             reason: error.to_string(),
         })?;
-        Ok(Self(Arc::new(Shared { engine, queue: Some(queue) })))
+        Ok(Self(Arc::new(Shared { engine, queue: Some(queue), taken: AtomicBool::new(false) })))
     }
 
     fn engine(place: Place, options: StoreOptions) -> Result<Engine, OpenError> {
@@ -193,13 +199,14 @@ impl Store {
         Ok(engine)
     }
 
-    /// Writes a batch. When this returns `Ok`, the batch is durable.
+    /// Writes a batch. When this returns `Ok`, the batch is durable. Not public: each record has one actor that writes it, and
+    /// what anybody else wrote would be undone, or end the actor.
     ///
     /// A caller that stops waiting does not stop the batch.
     ///
     /// # Errors
     /// [`StoreError::Unknown`] if it may or may not have been written; with every other error it was not.
-    pub async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+    pub(crate) async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         match &self.0.queue {
             Some(queue) => queue.commit(batch).await,
             None => self.commit_inline(batch),
@@ -212,6 +219,16 @@ impl Store {
             tracing::debug!(store = %self.0.engine.place, "still down");
         }
         self.0.engine.write(&[batch]).pop().unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Notes that a control plane works on it: from then on its actors alone write.
+    pub(crate) fn take(&self) {
+        self.0.taken.store(true, Ordering::Release);
+    }
+
+    /// Whether a control plane works on it, or did.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.0.taken.load(Ordering::Acquire)
     }
 
     /// All agents with their ports, all users and all keys, for boot.
@@ -314,7 +331,7 @@ impl Store {
     ///
     /// # Errors
     /// [`OpenError::WrongKey`] names the key that is missing. Nothing is changed then.
-    pub async fn check_key(&self, vault: &Vault) -> Result<(), OpenError> {
+    pub(crate) async fn check_key(&self, vault: &Vault) -> Result<(), OpenError> {
         let binding = Binding::named("canary", self.0.engine.identity.installation.as_bytes());
         let canary = self.read(read::canary).await?;
         if let Some(canary) = &canary {

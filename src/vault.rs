@@ -113,7 +113,7 @@ impl Vault {
     }
 
     /// Takes another ring: from now on its first key seals, and all of its keys open.
-    pub fn replace_ring(&self, master: &MasterKey) {
+    pub(crate) fn replace_ring(&self, master: &MasterKey) {
         let ring = master.ring().map(RingKey::new).collect();
         *self.ring.write().unwrap_or_else(PoisonError::into_inner) = ring;
     }

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use zeroone::domain::{Plan, Timestamp, UserId};
-use zeroone::store::{Batch, OpenError, Store, StoreOptions, UserRecord};
+use zeroone::internal::store::{Batch, commit};
+use zeroone::store::{OpenError, Store, StoreOptions, UserRecord};
 
 #[path = "support/lines.rs"]
 mod lines;
@@ -43,7 +44,7 @@ async fn writes_until_it_is_killed() {
         let first = found.get(&writer).map_or(0, |count| count + 1);
         writers.spawn(async move {
             for count in first.. {
-                store.commit(Batch::put_user(&user(writer, count))).await.unwrap();
+                commit(&store, Batch::put_user(&user(writer, count))).await.unwrap();
                 // One write call for the line: the kill leaves all of it or nothing.
                 std::io::stdout().write_all(format!("ack {writer} {count}\n").as_bytes()).unwrap();
             }

@@ -177,6 +177,7 @@ impl Builder {
         let claimant = self.claimant()?;
         let lease = Lease::default();
         claimant.claim(&*self.runtime, &lease).await?;
+        self.store.take();
         let snapshot = self.store.load().await?;
         let gateway = self.gateway.unwrap_or_else(|| Arc::new(HttpGateway::new()));
         let services = Arc::new(Services {

@@ -74,6 +74,9 @@ pub enum RecoverError {
     /// What it has might contradict what was found.
     #[error("the store has agents or users already: only an empty one can be filled")]
     NotEmpty,
+    /// Its actors would not know of it.
+    #[error("a control plane works on this store, or did: open it anew")]
+    InUse,
     /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -145,8 +148,11 @@ pub fn plan(found: Vec<Found>, email: &str, now: Timestamp) -> Result<Recovery, 
 /// Writes it into a store that has nothing yet.
 ///
 /// # Errors
-/// The store has something, or cannot be written. Some of it may be there then: recover into a new one.
+/// The store has something, a control plane has it, or it cannot be written. Some of it may be there then: recover into a new one.
 pub async fn write(store: &Store, recovery: &Recovery) -> Result<(), RecoverError> {
+    if store.is_taken() {
+        return Err(RecoverError::InUse);
+    }
     let there = store.load().await?;
     if !there.agents.is_empty() || !there.users.is_empty() {
         return Err(RecoverError::NotEmpty);

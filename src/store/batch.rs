@@ -96,6 +96,7 @@ pub(super) struct IdempotencyRow {
     pub(super) withheld: Option<Vec<u8>>,
 }
 
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "some of it only the HTTP facade writes"))]
 impl Batch {
     /// A new agent with its claims on a port, where the engine needs one, a slug and a place in its user's quota.
     ///

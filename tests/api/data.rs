@@ -3,7 +3,8 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 use zeroone::domain::{AgentId, Plan};
-use zeroone::store::{Batch, IdempotencyState};
+use zeroone::internal::store::{Batch, commit};
+use zeroone::store::IdempotencyState;
 use zeroone::zeroclaw::bundle;
 
 use crate::world::{Answer, World, answer};
@@ -139,8 +140,8 @@ async fn unanswered(world: &World, key: &str, made: &str) {
     let mut record = store.idempotency(world.user, key).await.unwrap().unwrap();
     let agent = Some(made.parse().unwrap());
     record.state = IdempotencyState::InFlight { agent, started_at: record.expires_at };
-    store.commit(Batch::remove_idempotency(world.user, key)).await.unwrap();
-    store.commit(Batch::put_idempotency(world.user, key, &record)).await.unwrap();
+    commit(store, Batch::remove_idempotency(world.user, key)).await.unwrap();
+    commit(store, Batch::put_idempotency(world.user, key, &record)).await.unwrap();
 }
 
 #[tokio::test]

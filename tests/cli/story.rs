@@ -136,12 +136,13 @@ fn users_and_keys_are_made_used_and_revoked() {
 
 /// As a store is that was left by a version that let its last administrator go.
 fn forget_all_keys(store: &std::path::Path) {
-    use zeroone::store::{Batch, Store, StoreOptions};
+    use zeroone::internal::store::{Batch, commit};
+    use zeroone::store::{Store, StoreOptions};
     let store = Store::open(store, StoreOptions::default()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         for key in store.load().await.unwrap().keys {
-            store.commit(Batch::remove_keys(key.user, vec![key.id])).await.unwrap();
+            commit(&store, Batch::remove_keys(key.user, vec![key.id])).await.unwrap();
         }
         store.close().await;
     });

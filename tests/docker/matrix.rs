@@ -12,8 +12,8 @@ use bollard::query_parameters::{
 };
 use zeroone::control::AgentHandle;
 use zeroone::domain::Secret;
+use zeroone::internal::store::{Batch, commit};
 use zeroone::runtime::StagedFile;
-use zeroone::store::Batch;
 
 use crate::containers::test_label;
 use crate::own_engine::OwnEngine;
@@ -301,7 +301,7 @@ pub(crate) async fn comes_back_from_a_token_that_is_lost(world: &World) {
                 let mut record = store.agent(id).await.unwrap().unwrap().record;
                 record.token = None;
                 record.state.revision += 1;
-                store.commit(Batch::update_agent(&record, None)).await.unwrap();
+                commit(store, Batch::update_agent(&record, None)).await.unwrap();
             })
             .await;
     })

@@ -14,8 +14,8 @@ use zeroone::control::{AgentHandle, AgentPatch};
 use zeroone::domain::{
     AgentSpec, Channels, Credentials, Discord, MemoryBackend, Profile, Provider, Secret, Status, Telegram,
 };
+use zeroone::internal::store::{Batch, commit};
 use zeroone::runtime::{ContainerRuntime, InstanceKey};
-use zeroone::store::Batch;
 use zeroone::view::AgentView;
 use zeroone::zeroclaw::client::{Gateway, HttpGateway, Pairing, WebhookCall};
 use zeroone::zeroclaw::workspace::{Staging, files, token_hash};
@@ -92,7 +92,7 @@ pub(crate) async fn installation_from_before_the_profile_is_healed_at_its_first_
             let mut record = store.agent(id).await.unwrap().unwrap().record;
             record.software = None;
             record.state.revision += 1;
-            store.commit(Batch::update_agent(&record, None)).await.unwrap();
+            commit(store, Batch::update_agent(&record, None)).await.unwrap();
         })
         .await;
     let agent = service.plane.agent(id).unwrap();

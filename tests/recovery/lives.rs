@@ -3,6 +3,7 @@
 use zeroone::control::{AgentPatch, ControlPlane, NewUser, Settings};
 use zeroone::domain::{AgentId, Plan, Status, UserId};
 use zeroone::internal::lifecycle::Code;
+use zeroone::internal::store::{Batch, commit};
 use zeroone::testkit::{self, Cut, FakeDisk, Fakes, new_agent};
 
 use crate::{PATIENCE, answered, status, until};
@@ -93,7 +94,7 @@ fn a_token_that_is_lost_from_the_store_leads_to_a_new_pairing() {
         let mut record = plane.store().agent(agent.id()).await.unwrap().unwrap().record;
         record.token = None;
         record.state.revision += 1;
-        plane.store().commit(zeroone::store::Batch::update_agent(&record, None)).await.unwrap();
+        commit(plane.store(), Batch::update_agent(&record, None)).await.unwrap();
         agent.id()
     });
     lives(&fakes, &mut disk, async |plane| {

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use zeroone::control::{AgentHandle, ControlPlane, NewUser, RestartPolicy, Settings, Timing};
 use zeroone::domain::{Plan, Status, UserId};
-use zeroone::store::{Batch, IdempotencyRecord, IdempotencyState};
+use zeroone::internal::store::{Batch, commit};
+use zeroone::store::{IdempotencyRecord, IdempotencyState};
 use zeroone::testkit::{self, FakeDisk, Fakes, Sequence, check, message, new_agent};
 
 use crate::number;
@@ -116,7 +117,7 @@ impl Installation {
         let state = IdempotencyState::InFlight { agent: None, started_at: now };
         let record = IdempotencyRecord::new([7; 32], state, expires_at);
         let batch = Batch::put_idempotency(self.user, &format!("key {}", self.keyed), &record);
-        self.plane.store().commit(batch).await.expect("a store in memory takes it");
+        commit(self.plane.store(), batch).await.expect("a store in memory takes it");
     }
 
     /// Waits until every agent runs: stopped ones were started, crashed ones come back.

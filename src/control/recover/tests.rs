@@ -3,6 +3,7 @@ use std::collections::HashSet;
 use super::*;
 use crate::domain::{ChannelKind, Exit, RunId, Slug};
 use crate::runtime::{InstanceKey, Run};
+use crate::store::{MemoryDisk, Snapshot, StoreOptions};
 
 fn user(n: u8) -> UserId {
     UserId::from_bytes([n; 16])
@@ -38,6 +39,15 @@ fn of(owner: u8, provider: &str, channels: &[ChannelKind]) -> Option<Origin> {
 
 fn planned(found: Vec<Found>) -> Recovery {
     plan(found, "ada@example.org", Timestamp::UNIX_EPOCH).unwrap()
+}
+
+#[tokio::test]
+async fn store_of_a_control_plane_is_not_filled() {
+    let store = Store::in_memory(MemoryDisk::new(), StoreOptions::default()).unwrap();
+    let recovery = planned(vec![found(7, "ada", InstanceState::Created, of(1, "ollama", &[]))]);
+    store.take();
+    assert!(matches!(write(&store, &recovery).await, Err(RecoverError::InUse)));
+    assert_eq!(store.load().await.unwrap(), Snapshot::default());
 }
 
 #[test]
