@@ -161,7 +161,7 @@ impl ControlPlane {
         &self.services.accounts
     }
 
-    /// The store that it works on. It is closed by [`ControlPlane::shutdown`].
+    /// The store that it works on, to be read. It is closed by [`ControlPlane::shutdown`].
     pub fn store(&self) -> &Store {
         &self.services.store
     }
@@ -177,12 +177,12 @@ impl ControlPlane {
     }
 
     /// How many agents are in each status.
-    pub fn count_by_status(&self) -> [(Status, usize); 6] {
+    pub fn count_by_status(&self) -> Vec<(Status, usize)> {
         self.services.views.count_by_status()
     }
 
     /// How long agents took to recover, by what had gone wrong, since this control plane began.
-    pub fn recoveries(&self) -> [(Kind, Recovery); Kind::ALL.len()] {
+    pub fn recoveries(&self) -> Vec<(Kind, Recovery)> {
         self.services.recoveries.counted()
     }
 

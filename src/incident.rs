@@ -46,8 +46,8 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of their declaration.
-    pub const ALL: [Self; 8] =
-        [Self::Exit, Self::Oom, Self::Probe, Self::Token, Self::Engine, Self::Operator, Self::Model, Self::Service];
+    pub const ALL: &'static [Self] =
+        &[Self::Exit, Self::Oom, Self::Probe, Self::Token, Self::Engine, Self::Operator, Self::Model, Self::Service];
 
     /// The name in the API and in labels of metrics.
     pub const fn as_str(self) -> &'static str {

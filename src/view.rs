@@ -228,8 +228,8 @@ impl Views {
     }
 
     /// How many agents are in each status, for metrics.
-    pub fn count_by_status(&self) -> [(Status, usize); 6] {
-        let mut counts = Status::ALL.map(|status| (status, 0));
+    pub fn count_by_status(&self) -> Vec<(Status, usize)> {
+        let mut counts: Vec<_> = Status::ALL.iter().map(|status| (*status, 0)).collect();
         for entry in &self.entries {
             let status = entry.view.borrow().status();
             for (counted, count) in &mut counts {

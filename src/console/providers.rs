@@ -11,7 +11,7 @@ pub(super) struct About {
 }
 
 pub(super) fn all() -> impl Iterator<Item = About> {
-    Provider::ALL.into_iter().map(about)
+    Provider::ALL.iter().copied().map(about)
 }
 
 const fn about(provider: Provider) -> About {

@@ -77,7 +77,7 @@ pub enum Scope {
 
 impl Scope {
     /// Every scope there is.
-    pub const ALL: [Self; 4] = [Self::AgentsRead, Self::AgentsWrite, Self::MessagesSend, Self::Admin];
+    pub const ALL: &'static [Self] = &[Self::AgentsRead, Self::AgentsWrite, Self::MessagesSend, Self::Admin];
 
     /// Its name in the API.
     pub const fn as_str(self) -> &'static str {
@@ -95,7 +95,8 @@ impl Scope {
     /// A sentence that lists the scopes.
     pub fn parse(text: &str) -> Result<Self, String> {
         Self::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .find(|scope| scope.as_str() == text)
             .ok_or_else(|| "must be one of agents:read, agents:write, messages:send, admin".into())
     }

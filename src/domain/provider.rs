@@ -30,7 +30,7 @@ pub enum Provider {
 
 impl Provider {
     /// Every provider there is.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: &'static [Self] = &[
         Self::Openrouter,
         Self::Openai,
         Self::Anthropic,
@@ -60,7 +60,7 @@ impl Provider {
     /// # Errors
     /// A sentence that lists the providers.
     pub fn parse(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|provider| provider.as_str() == text).ok_or_else(|| {
+        Self::ALL.iter().copied().find(|provider| provider.as_str() == text).ok_or_else(|| {
             "must be one of openrouter, openai, anthropic, ollama, groq, gemini, mistral, deepseek".into()
         })
     }

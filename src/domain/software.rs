@@ -119,7 +119,7 @@ impl Upgrade {
 
 impl Profile {
     /// Every family there is.
-    pub const ALL: [Self; 4] = [Self::V01, Self::V06, Self::V08, Self::Embedded];
+    pub const ALL: &'static [Self] = &[Self::V01, Self::V06, Self::V08, Self::Embedded];
 
     /// By the name that the configuration has for it.
     ///
@@ -127,7 +127,8 @@ impl Profile {
     /// A sentence that lists the names.
     pub fn parse(text: &str) -> Result<Self, String> {
         Self::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .find(|profile| profile.as_str() == text)
             .ok_or_else(|| "must be one of 0.1, 0.6, 0.8, embedded".into())
     }
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        for profile in Profile::ALL {
+        for &profile in Profile::ALL {
             assert_eq!(Profile::parse(profile.as_str()), Ok(profile));
             assert_eq!(serde_json::to_value(profile).unwrap(), profile.as_str());
         }

@@ -24,7 +24,7 @@ pub enum Status {
 
 impl Status {
     /// The only changes there are, as a user sees them. An agent that is deleted is gone from STOPPING.
-    pub const EDGES: [(Self, Self); 15] = [
+    pub const EDGES: &'static [(Self, Self)] = &[
         (Self::Pending, Self::Starting),
         (Self::Pending, Self::Stopping),
         (Self::Starting, Self::Running),
@@ -47,8 +47,8 @@ impl Status {
     ];
 
     /// Every status there is.
-    pub const ALL: [Self; 6] =
-        [Self::Pending, Self::Starting, Self::Running, Self::Stopping, Self::Stopped, Self::Error];
+    pub const ALL: &'static [Self] =
+        &[Self::Pending, Self::Starting, Self::Running, Self::Stopping, Self::Stopped, Self::Error];
 
     /// Its name in the API.
     pub const fn as_str(self) -> &'static str {
@@ -68,7 +68,8 @@ impl Status {
     /// A sentence that lists the statuses.
     pub fn parse(text: &str) -> Result<Self, String> {
         Self::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .find(|status| status.as_str() == text)
             .ok_or_else(|| "must be one of PENDING, STARTING, RUNNING, STOPPING, STOPPED, ERROR".into())
     }

@@ -143,7 +143,8 @@ impl Options {
         options.overrides = Overrides {
             api_key: text(&["ZEROCLAW_API_KEY", "API_KEY"]).map(|key| Secret::new(bare_key(&key))),
             provider_keys: Provider::ALL
-                .into_iter()
+                .iter()
+                .copied()
                 .filter_map(|provider| {
                     let name = format!("{}_API_KEY", provider.as_str().to_ascii_uppercase());
                     let key = bare_key(variables.get(&name)?.expose());

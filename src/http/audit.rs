@@ -129,8 +129,9 @@ async fn answer(
 ) -> Result<Response, Problem> {
     let (limit, before) = (params.limit(), params.cursor::<u64>());
     let (action, target) = (params.part("action"), params.part("target"));
-    let outcome = params.one_of("outcome", &AuditOutcome::ALL.map(AuditOutcome::as_str));
-    let outcome = outcome.and_then(|word| AuditOutcome::ALL.into_iter().find(|outcome| outcome.as_str() == word));
+    let outcomes = || AuditOutcome::ALL.iter().copied();
+    let outcome = params.one_of("outcome", &outcomes().map(AuditOutcome::as_str).collect::<Vec<_>>());
+    let outcome = outcome.and_then(|word| outcomes().find(|outcome| outcome.as_str() == word));
     let (since, until) = (params.time("since"), params.time("until"));
     params.finish()?;
     let filter = AuditFilter { action, target, outcome, since, until, ..filter };

@@ -249,7 +249,7 @@ impl Metrics {
     pub(super) fn observe(&self, plane: &ControlPlane, proxy: &Proxy, stats: Option<&StoreStats>) {
         self.count_actors(&plane.actor_counts());
         self.proxy_open.set(number(proxy.open() as u64));
-        for bound in Bound::ALL {
+        for &bound in Bound::ALL {
             let met = self.proxy_bounded.get_or_create(&Met { bound: bound.as_str() });
             met.inner().store(proxy.met(bound), Ordering::Relaxed);
         }
@@ -299,9 +299,10 @@ impl Collector for Recoveries {
         let help = "From the first sign of an incident to RUNNING, by cause";
         let mut family = encoder.encode_descriptor("recovery", help, Some(&Unit::Seconds), MetricType::Histogram)?;
         for (kind, recovery) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let within: u64 = recovery.buckets.iter().sum();
+            let within: u64 = recovery.buckets().iter().sum();
             let longer = (f64::INFINITY, recovery.count.saturating_sub(within));
-            let buckets: Vec<_> = BOUNDS.into_iter().zip(recovery.buckets).chain([longer]).collect();
+            let buckets: Vec<_> =
+                BOUNDS.iter().copied().zip(recovery.buckets().iter().copied()).chain([longer]).collect();
             let labels = By { cause: kind.as_str() };
             let sum = recovery.sum.as_secs_f64();
             family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, recovery.count, &buckets, None)?;

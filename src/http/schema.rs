@@ -26,7 +26,7 @@ pub fn log_stream() -> Object {
 }
 
 pub fn incident_kind() -> Object {
-    one_of(Kind::ALL.map(Kind::as_str))
+    one_of(Kind::ALL.iter().map(|kind| kind.as_str()))
 }
 
 pub fn incident_state() -> Object {

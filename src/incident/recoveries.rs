@@ -11,7 +11,7 @@ use crate::store::LogEntry;
 
 /// Upper bounds of the buckets in seconds: an agent's start takes a twentieth of a second as a process and one as a
 /// container, a back-off up to five minutes; what is longer waited for somebody.
-pub const BOUNDS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+pub const BOUNDS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
 /// The recoveries from one kind of incident, from detected to RUNNING.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -21,8 +21,7 @@ pub struct Recovery {
     pub count: u64,
     /// How long they took together.
     pub sum: Duration,
-    /// How many took no longer than each of [`BOUNDS`] and longer than the one before it.
-    pub buckets: [u64; BOUNDS.len()],
+    buckets: [u64; BOUNDS.len()],
 }
 
 /// Reads all agents' timelines as they are written. Agents that are well cost nothing. An incident during which the
@@ -56,13 +55,18 @@ impl Recoveries {
     }
 
     /// What was counted so far, one line for each kind.
-    pub fn counted(&self) -> [(Kind, Recovery); Kind::ALL.len()] {
+    pub fn counted(&self) -> Vec<(Kind, Recovery)> {
         let counted = *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        Kind::ALL.map(|kind| (kind, counted[kind as usize]))
+        Kind::ALL.iter().map(|kind| (*kind, counted[*kind as usize])).collect()
     }
 }
 
 impl Recovery {
+    /// How many took no longer than each of [`BOUNDS`] and longer than the one before it.
+    pub fn buckets(&self) -> &[u64] {
+        &self.buckets
+    }
+
     fn add(&mut self, took: Duration) {
         self.count += 1;
         self.sum += took;

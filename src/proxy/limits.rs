@@ -28,7 +28,7 @@ pub enum Bound {
 
 impl Bound {
     /// Every bound there is.
-    pub const ALL: [Self; 5] = [Self::Agent, Self::User, Self::Body, Self::Idle, Self::Pace];
+    pub const ALL: &'static [Self] = &[Self::Agent, Self::User, Self::Body, Self::Idle, Self::Pace];
 
     /// Its name in the metrics.
     pub const fn as_str(self) -> &'static str {
@@ -190,7 +190,7 @@ mod tests {
         assert!(limits.enter(ada, user).is_ok());
         drop((first, third));
         assert_eq!(limits.open(), 0);
-        assert_eq!(Bound::ALL.map(|bound| limits.met(bound)), [1, 1, 0, 0, 0]);
+        assert_eq!(Bound::ALL.iter().map(|bound| limits.met(*bound)).collect::<Vec<_>>(), [1, 1, 0, 0, 0]);
         assert!(
             limits.counts.agents.is_empty() && limits.counts.users.is_empty(),
             "nothing is left of calls that ended"

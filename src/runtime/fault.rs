@@ -27,7 +27,7 @@ pub enum Fault {
 
 impl Fault {
     /// All faults, those that last and those that do not.
-    pub const ALL: [Self; 4] = [Self::Kill, Self::Pause, Self::Stop, Self::Cut];
+    pub const ALL: &'static [Self] = &[Self::Kill, Self::Pause, Self::Stop, Self::Cut];
 
     /// The name that [`Fault::parse`] reads.
     pub const fn as_str(self) -> &'static str {
@@ -44,7 +44,7 @@ impl Fault {
     /// # Errors
     /// A sentence that lists the faults.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|fault| fault.as_str() == text);
+        let known = Self::ALL.iter().copied().find(|fault| fault.as_str() == text);
         known.ok_or_else(|| "must be one of kill, pause, stop, cut".into())
     }
 }

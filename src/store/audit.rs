@@ -61,7 +61,7 @@ pub enum AuditOutcome {
 
 impl AuditOutcome {
     /// Every outcome.
-    pub const ALL: [Self; 3] = [Self::Done, Self::Refused, Self::Failed];
+    pub const ALL: &'static [Self] = &[Self::Done, Self::Refused, Self::Failed];
 
     /// As the API writes it.
     pub const fn as_str(self) -> &'static str {

@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn written_and_read_back_without_secrets() {
-        for profile in Profile::ALL {
+        for &profile in Profile::ALL {
             let bundle = bundle(profile, Some(vec![entry()]));
             assert_eq!(paths(&bundle.files), ["memory/brain.db", "MEMORY.md", "workspace/notes/a.txt"], "{profile}");
             let archive = bundle.to_tar().unwrap();

@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn each_provider_has_its_own_family_without_an_override() {
-        for provider in Provider::ALL {
+        for &provider in Provider::ALL {
             let uri = (provider == Provider::Ollama).then(|| "http://host.test:11434".to_owned());
             assert_eq!(family(provider.as_str(), None), (provider.as_str(), uri));
         }

@@ -350,7 +350,7 @@ mod tests {
             assert_eq!(carry(from, to, MemoryBackend::Sqlite), expected, "{from} to {to}");
             assert_eq!(carry(from, to, MemoryBackend::None), Carry::InPlace, "{from} to {to}");
         }
-        for profile in Profile::ALL {
+        for &profile in Profile::ALL {
             assert_eq!(carry(profile, profile, MemoryBackend::Sqlite), Carry::InPlace);
         }
         // ZeroClaw's versions write notes in Markdown alike, our own gateway does not.

@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn no_file_holds_the_api_key() {
-        for profile in Profile::ALL {
+        for &profile in Profile::ALL {
             for file in sample(profile) {
                 let text = String::from_utf8(file.content.expose().clone()).unwrap();
                 assert!(!text.contains("sk-planted"), "{profile} {}", file.path);

@@ -256,7 +256,7 @@ async fn every_route_wants_its_scope() {
             }
             let of_agent = path.starts_with("/api/agents/{id}");
             let mut right = Vec::new();
-            for scope in Scope::ALL {
+            for &scope in Scope::ALL {
                 let enough = needed.is_empty() || needed == [scope.as_str()] || (of_agent && scope == Scope::Admin);
                 if enough {
                     right.push(scope);

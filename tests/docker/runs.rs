@@ -179,7 +179,7 @@ pub(crate) async fn faults_on_purpose_are_done_to_its_own_and_taken_back(world: 
     others.start(&foreign.key).await.unwrap();
     let run = world.launch(&spec).await;
     assert_eq!(injector.alive().await.unwrap(), [(agent, 1)].into());
-    for fault in Fault::ALL {
+    for &fault in Fault::ALL {
         assert!(!injector.inject(foreign.key.agent, fault).await.unwrap(), "another installation's: {fault}");
     }
     assert!(injector.inject(agent, Fault::Pause).await.unwrap());

@@ -114,7 +114,7 @@ async fn a_kill_is_one_incident_whose_times_are_in_order() {
         assert!([detected, waited].into_iter().chain(steps).is_sorted(), "{incident:?}");
     }
     let (kind, counted) = world.plane.recoveries()[0];
-    assert_eq!((kind, counted.count, counted.buckets.iter().sum::<u64>()), (Kind::Exit, 3, 3));
+    assert_eq!((kind, counted.count, counted.buckets().iter().sum::<u64>()), (Kind::Exit, 3, 3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -324,7 +324,7 @@ async fn a_start_can_be_stopped() {
 async fn deletion_works_in_every_status() {
     let world = testkit::plane(11, Plan::Free).await;
     let engine = world.fakes.engine();
-    for wanted in Status::ALL {
+    for &wanted in Status::ALL {
         engine.set_image(Image::Present);
         engine.set_behavior(GatewayBehavior::default());
         let agent = match wanted {

@@ -195,7 +195,7 @@ fn at_rest(inspector: &mut Inspector, mut shown: Shown, invariant: Invariant) {
 
 #[tokio::test(start_paused = true)]
 async fn every_check_can_fail() {
-    for invariant in Invariant::ALL {
+    for &invariant in Invariant::ALL {
         let found = broken(invariant).await;
         assert!(found.iter().any(|violation| violation.invariant == invariant), "{invariant:?}: {found:?}");
         let guarded = matches!(invariant, Invariant::IntentFirst | Invariant::OneOperation);

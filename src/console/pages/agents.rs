@@ -30,7 +30,7 @@ pub(super) fn filters() -> Markup {
             }
             fieldset.statuses {
                 legend { "Status" }
-                @for status in Status::ALL {
+                @for &status in Status::ALL {
                     label.chip { input type="checkbox" name="status" value=(status.as_str()); " " (word(status)) }
                 }
             }

@@ -197,7 +197,7 @@ fn a_key_is_required_where_the_provider_wants_one() {
         let patch = SpecPatch { api_key, ..SpecPatch::new("a", provider, "m") };
         patch.create().err().map_or(0, |problems| pointers(problems).len())
     };
-    for provider in Provider::ALL {
+    for &provider in Provider::ALL {
         assert_eq!(count(provider, None), usize::from(provider != Provider::Ollama), "{provider}");
         assert_eq!(count(provider, Some("sk-1")), 0, "{provider}");
     }

@@ -26,7 +26,7 @@ pub(super) async fn integrations(_: Paired, State(app): State<App>) -> Json<Valu
         json!({ "name": name, "category": category, "description": description, "status": status })
     };
     let providers = Provider::ALL
-        .into_iter()
+        .iter()
         .map(|provider| entry(provider.as_str(), "AiModel", "Model provider", config.provider() == provider.as_str()));
     let channels = config.channels_config.present().into_iter().map(|(name, present)| {
         let only_sends = name == "slack" && !config.channels_config.receives_slack();

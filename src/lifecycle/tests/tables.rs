@@ -187,7 +187,7 @@ fn the_status_changes_along_the_known_edges_and_along_all_of_them() {
             }
         }
     }
-    assert_eq!(seen, BTreeSet::from(Status::EDGES));
+    assert_eq!(seen, Status::EDGES.iter().copied().collect());
 }
 
 #[test]

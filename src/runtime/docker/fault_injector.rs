@@ -103,7 +103,7 @@ impl DockerFaultInjector {
 
 impl FaultInjector for DockerFaultInjector {
     fn faults(&self) -> &'static [Fault] {
-        &Fault::ALL
+        Fault::ALL
     }
 
     fn inject(&self, agent: AgentId, fault: Fault) -> BoxFuture<'_, RuntimeResult<bool>> {

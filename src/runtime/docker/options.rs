@@ -145,8 +145,8 @@ impl Subnets {
         range.map(|range| Self(range.trunc())).ok_or_else(|| RuntimeError::Invalid(expected.into()))
     }
 
-    /// All subnets of the range, in order.
-    pub fn iter(self) -> impl Iterator<Item = Ipv4Net> {
+    /// All subnets of the range, in order. Not public: how a network is written is the engine's client's matter.
+    pub(super) fn iter(self) -> impl Iterator<Item = Ipv4Net> {
         self.0.subnets(Self::PREFIX).into_iter().flatten()
     }
 }

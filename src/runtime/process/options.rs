@@ -61,7 +61,7 @@ impl ProcessOptions {
     /// The variables of the service's own environment that instances need too: where programs and certificates are, and
     /// what language and time zone the machine has. Whoever reads the environment puts them into
     /// [`ProcessOptions::environment`].
-    pub const INHERITED: [&str; 6] = ["PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+    pub const INHERITED: &'static [&str] = &["PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR"];
     /// Some ten thousand lines.
     pub const LOG_LIMIT_BYTES: u64 = 2 * 1024 * 1024;
 }
