@@ -11,9 +11,7 @@ mod threads;
 
 use std::sync::Arc;
 
-use crate::domain::{
-    AgentId, AgentSpec, HostPort, KeyId, Plan, Provider, Scopes, Slug, Status, Timestamp, UserId, UserStatus,
-};
+use crate::domain::{AgentId, AgentSpec, HostPort, KeyId, Plan, Provider, Scopes, Slug, Status, Timestamp, UserId};
 use crate::lifecycle::AgentState;
 
 use super::*;
@@ -40,27 +38,13 @@ fn port(n: u16) -> Option<HostPort> {
 }
 
 fn agent(n: u8) -> AgentRecord {
-    AgentRecord {
-        id: agent_id(n),
-        user: user_id(1),
-        slug: Slug::parse(&format!("agent-{n}")).unwrap(),
-        created_at: at(1),
-        updated_at: at(1),
-        spec: Arc::new(AgentSpec {
-            timezone: "Europe/Zurich".into(),
-            communication_style: Some("short \"and\" plain\n".into()),
-            ..AgentSpec::new(format!("Agent {n}"), Provider::Ollama, "llama3")
-        }),
-        api_key: None,
-        channels: None,
-        channel_kinds: Vec::new(),
-        token: None,
-        software: None,
-        retired: None,
-        upgrade: None,
-        untold: false,
-        state: state(1),
-    }
+    let spec = AgentSpec {
+        timezone: "Europe/Zurich".into(),
+        communication_style: Some("short \"and\" plain\n".into()),
+        ..AgentSpec::new(format!("Agent {n}"), Provider::Ollama, "llama3")
+    };
+    let slug = Slug::parse(&format!("agent-{n}")).unwrap();
+    AgentRecord::new(agent_id(n), user_id(1), slug, at(1), Arc::new(spec))
 }
 
 fn state(revision: u64) -> AgentState {
@@ -86,17 +70,7 @@ fn entry(seq: u64) -> LogEntry {
 }
 
 fn user(n: u8) -> UserRecord {
-    UserRecord {
-        id: user_id(n),
-        email: format!("{n}@example.org"),
-        plan: Plan::Free,
-        limits: None,
-        created_at: at(1),
-        status: UserStatus::Active,
-        administrator: false,
-        password: None,
-        identity: None,
-    }
+    UserRecord::new(user_id(n), format!("{n}@example.org"), Plan::Free, at(1))
 }
 
 fn key(n: u8, owner: u8) -> KeyRecord {
