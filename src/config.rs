@@ -7,6 +7,7 @@
 //! ```text
 //! layers    one table of values, each layer put over the one before, with the origin of each value
 //! sections  the table as types, and what the parts of the service take of it; oidc: one of them
+//! engines   three of them: the runtimes' own
 //! ranges    what numbers make sense                      nearest   "did you mean"
 //! show      the table as TOML again                      variables the environment's names
 //! cell      two sections for installations of several control planes
@@ -15,6 +16,7 @@
 
 mod cell;
 mod docker_host;
+mod engines;
 mod layers;
 mod nearest;
 mod oidc;
@@ -31,11 +33,12 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use cell::{CellSection, RouterSection};
+pub use engines::{Docker, Kubernetes, Process};
 pub use layers::Origin;
 pub use oidc::Oidc;
 pub use sections::{
-    Accounts, Agents, Docker, Health, Kubernetes, Log, LogFormat, Process, Proxy, RateLimit, Reconcile, Restart,
-    RuntimeChoice, Server, Start, VaultSection,
+    Accounts, Agents, Health, Log, LogFormat, Proxy, RateLimit, Reconcile, Restart, RuntimeChoice, Server, Start,
+    VaultSection,
 };
 
 use crate::control::KeyFile;

@@ -5,27 +5,25 @@
 //! ```
 //! An unknown address, one without a password and a wrong password are answered alike, after the same work.
 
+mod passwords;
+mod tickets;
+
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
+use self::tickets::unless_ticket;
 use super::accounts::AccountError;
 use super::{ControlPlane, NewUser};
 use crate::accounts::{Busy, Passwords, Slowdown};
 use crate::actor::{AccountChange, AccountRefusal, Registration, UserChange, Which};
 use crate::audit;
-use crate::domain::{
-    Identity, Password, Plan, Secret, SessionId, TicketId, Timestamp, Token, UserId, UserStatus, elapsed, later,
-};
-use crate::store::{SessionRecord, SignInBy, TicketKind, TicketRecord, UserRecord};
+use crate::domain::{Identity, Password, Plan, Secret, SessionId, Token, UserId, UserStatus, later};
+use crate::store::{SessionRecord, SignInBy, TicketKind, UserRecord};
 
 /// Failures in a row after which an account's next sign-in waits, and the longest wait.
 const ACCOUNT: (u32, Duration) = (5, Duration::from_secs(15 * 60));
 /// The same for an address, which people share.
 const ADDRESS: (u32, Duration) = (50, Duration::from_secs(60));
-/// How long somebody who came by a link may set a password without the one that they have forgotten.
-const LINK_SETS_PASSWORD: Duration = Duration::from_secs(15 * 60);
 /// What is kept of a browser's name for itself.
 const MAX_CLIENT: usize = 200;
 
@@ -267,73 +265,6 @@ impl ControlPlane {
         }
     }
 
-    /// A user's own new password. All their other sessions end. The current one must be presented, except by somebody who
-    /// has none, or has just come by a link.
-    ///
-    /// # Errors
-    /// See [`SignInError`].
-    pub async fn change_password(
-        &self,
-        user: UserId,
-        session: Option<SessionId>,
-        current: Option<Secret<String>>,
-        password: Password,
-        address: Option<IpAddr>,
-    ) -> Result<(), SignInError> {
-        let now = self.now();
-        let record = self.accounts().user(user).ok_or(AccountError::from(AccountRefusal::NoSuchUser))?;
-        let sessions = self.accounts().sessions_of(user, now);
-        let from_link = sessions.iter().any(|it| {
-            Some(it.id) == session && it.by == SignInBy::Link && elapsed(it.created_at, now) < LINK_SETS_PASSWORD
-        });
-        if record.password.is_none() && session.is_none() {
-            return Err(SignInError::SessionNeeded);
-        }
-        if record.password.is_some() && !from_link {
-            let current = current.ok_or(SignInError::CurrentNeeded)?;
-            self.check_password(&record.email, Some(&record), current, address).await?;
-        }
-        self.put_password(user, password, session).await
-    }
-
-    /// Another password for any user. All their sessions end.
-    ///
-    /// # Errors
-    /// See [`SignInError`].
-    pub async fn set_password(&self, user: UserId, password: Password) -> Result<(), SignInError> {
-        self.put_password(user, password, None).await
-    }
-
-    /// What invites somebody to make an account on this plan; for one address alone, if it is given.
-    ///
-    /// # Errors
-    /// [`AccountRefusal::TooManyTickets`], or the store's.
-    pub async fn invite(
-        &self,
-        email: Option<String>,
-        plan: Plan,
-        expires_at: Timestamp,
-    ) -> Result<(TicketRecord, Token), AccountError> {
-        self.add_ticket(TicketKind::Invitation { email, plan }, expires_at).await
-    }
-
-    /// What signs a user in once, without a password.
-    ///
-    /// # Errors
-    /// [`AccountRefusal::TooManyTickets`], or the store's.
-    pub async fn sign_in_link(&self, user: UserId, within: Duration) -> Result<(TicketRecord, Token), AccountError> {
-        self.accounts().user(user).ok_or(AccountRefusal::NoSuchUser)?;
-        self.add_ticket(TicketKind::SignIn { user }, later(self.now(), within)).await
-    }
-
-    /// Makes an invitation or a link worthless before it is used.
-    ///
-    /// # Errors
-    /// [`AccountRefusal::NoSuchTicket`], or the store's.
-    pub async fn withdraw_invitation(&self, ticket: TicketId) -> Result<(), AccountError> {
-        self.change_account(AccountChange::WithdrawTicket(ticket)).await
-    }
-
     /// Who may make an account for themselves.
     pub fn registration(&self) -> Registration {
         self.services.settings.accounts.registration
@@ -344,53 +275,12 @@ impl ControlPlane {
         self.accounts().has_administrator(self.now(), &std::collections::HashSet::new(), None)
     }
 
-    /// The password is this user's. Attempts that fail slow down the next ones of the account and of the address.
-    async fn check_password(
-        &self,
-        email: &str,
-        user: Option<&UserRecord>,
-        password: Secret<String>,
-        address: Option<IpAddr>,
-    ) -> Result<(), SignInError> {
-        let now = self.now();
-        self.begin_from(address)?;
-        let known =
-            address.filter(|address| user.is_some_and(|it| self.accounts().knows_address(it.id, *address, now)));
-        let account = (Sha256::digest(email.as_bytes()).into(), known.map(network));
-        self.sign_ins.by_account.begin(&account, now).map_err(SignInError::TooSoon)?;
-        user.iter().for_each(|user| audit::concerns(user.id));
-        let kept = user.and_then(|user| user.password.clone());
-        let verified = self.sign_ins.passwords.verify(password, kept).await;
-        if matches!(verified, Ok(false)) {
-            return Err(SignInError::Wrong);
-        }
-        if let Some(address) = address {
-            self.sign_ins.by_address.took_back(&network(address));
-        }
-        if verified.is_err() {
-            self.sign_ins.by_account.took_back(&account);
-        } else {
-            self.sign_ins.by_account.succeeded(&account);
-        }
-        verified.map(drop).map_err(SignInError::Busy)
-    }
-
     fn begin_from(&self, address: Option<IpAddr>) -> Result<(), SignInError> {
         match address {
             Some(address) => {
                 self.sign_ins.by_address.begin(&network(address), self.now()).map_err(SignInError::TooSoon)
             }
             None => Ok(()),
-        }
-    }
-
-    fn invitation(&self, secret: &Secret<String>, address: &str) -> Result<([u8; 32], Plan), SignInError> {
-        let ticket = self.accounts().ticket(secret.expose(), self.now()).ok_or(SignInError::NoTicket)?;
-        match ticket.opens {
-            TicketKind::Invitation { email, plan } if email.as_ref().is_none_or(|email| email == address) => {
-                Ok((ticket.hash, plan))
-            }
-            TicketKind::Invitation { .. } | TicketKind::SignIn { .. } => Err(SignInError::NoTicket),
         }
     }
 
@@ -426,31 +316,6 @@ impl ControlPlane {
         let change = AccountChange::OpenSession { session: Box::new(session.clone()), spends, replaces };
         self.change_account(change).await.map_err(unless_ticket)?;
         Ok(SignedIn { user, session, token })
-    }
-
-    async fn put_password(&self, user: UserId, password: Password, keep: Option<SessionId>) -> Result<(), SignInError> {
-        let password = self.sign_ins.passwords.hash(password).await?;
-        Ok(self.change_account(AccountChange::SetPassword { user, password, keep }).await?)
-    }
-
-    async fn add_ticket(
-        &self,
-        opens: TicketKind,
-        expires_at: Timestamp,
-    ) -> Result<(TicketRecord, Token), AccountError> {
-        let token = Token::generate_in(Token::TICKET, self.cell());
-        let id = TicketId::new().in_cell(self.cell());
-        let ticket = TicketRecord { id, hash: token.hash(), opens, created_at: self.now(), expires_at };
-        self.change_account(AccountChange::AddTicket(Box::new(ticket.clone()))).await?;
-        Ok((ticket, token))
-    }
-}
-
-/// A ticket that somebody else has used in the same moment.
-fn unless_ticket(error: AccountError) -> SignInError {
-    match error {
-        AccountError::Refused(AccountRefusal::NoSuchTicket) => SignInError::NoTicket,
-        error => error.into(),
     }
 }
 

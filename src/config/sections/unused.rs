@@ -1,6 +1,7 @@
 //! Values that are set and would do nothing: a wish that goes unheard is as bad as a typo.
 
-use super::{Config, Isolation, UrlPolicy};
+use super::{Config, UrlPolicy};
+use crate::config::engines::Isolation;
 
 /// Each key that is set without what makes it count, and what to do.
 pub(super) fn check(config: &Config) -> Vec<(&'static str, Result<(), String>)> {
