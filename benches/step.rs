@@ -3,14 +3,13 @@
 //! `cargo bench --bench step`; the floor is the clone of a life, which every change has to pay for.
 
 use std::hint::black_box;
-use std::sync::Arc;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use zeroone::control::RestartPolicy;
 use zeroone::domain::{Exit, RunId, Timestamp};
 use zeroone::internal::lifecycle::{
-    AgentState, Context, Event, InstanceRef, Job, Observation, Outcome, Phase, Step, Timing, Transition, restarts, step,
+    AgentState, Context, Event, Job, Observation, Outcome, Phase, Step, Timing, Transition, restarts, step,
 };
 
 fn main() {
@@ -24,9 +23,13 @@ fn life_in(phase: Phase) -> AgentState {
         restarts(&mut state).died(now(), &RestartPolicy::default(), 7);
     }
     restarts(&mut state).running(now());
-    state.instance = Some(Arc::new(InstanceRef::new("0123456789abcdef", run_id("b1"))));
+    state.engine_id = Some("0123456789abcdef".into());
     (state.phase, state.attempt, state.revision) = (phase, 3, 10);
     state
+}
+
+fn running() -> Phase {
+    Phase::Running { run_id: run_id("b1"), misses: 0 }
 }
 
 fn run_id(name: &str) -> RunId {
@@ -51,12 +54,13 @@ fn decide(bencher: Bencher<'_, '_>, phase: Phase, event: impl Fn() -> Event + Sy
 #[divan::bench]
 fn health_tick(bencher: Bencher<'_, '_>) {
     let event = || Event::Health { attempt: 3, alive: true };
-    decide(bencher, Phase::Running { misses: 0 }, event, |transition| transition.state.is_none());
+    decide(bencher, running(), event, |transition| transition.state.is_none());
 }
 
 #[divan::bench]
 fn job_outcome(bencher: Bencher<'_, '_>) {
-    let phase = Phase::Starting { step: Step::Probing, stage: false, rebinds: 0, away_since: None };
+    let phase =
+        Phase::Starting { step: Step::Probing { run_id: run_id("b1") }, stage: false, rebinds: 0, away_since: None };
     let event = || Event::Job { attempt: 3, job: Job::Probe, outcome: Outcome::Done };
     decide(bencher, phase, event, |transition| transition.state.is_some());
 }
@@ -64,17 +68,17 @@ fn job_outcome(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn crash(bencher: Bencher<'_, '_>) {
     let event = || Event::Observed { revision: 10, observation: Observation::Down(Exit::with_code(137)) };
-    decide(bencher, Phase::Running { misses: 0 }, event, |transition| transition.state.is_some());
+    decide(bencher, running(), event, |transition| transition.state.is_some());
 }
 
 #[divan::bench]
 fn stale_event(bencher: Bencher<'_, '_>) {
     let event = || Event::Wake { revision: 9 };
-    decide(bencher, Phase::Running { misses: 0 }, event, |transition| transition.effects.is_empty());
+    decide(bencher, running(), event, |transition| transition.effects.is_empty());
 }
 
 #[divan::bench]
 fn floor_clone(bencher: Bencher<'_, '_>) {
-    let state = life_in(Phase::Running { misses: 0 });
+    let state = life_in(running());
     bencher.counter(ItemsCount::new(1_usize)).bench(|| drop(black_box(black_box(&state).clone())));
 }

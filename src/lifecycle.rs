@@ -27,11 +27,12 @@ mod cause;
 mod event;
 mod phase;
 mod step;
+mod stored;
 #[cfg(test)]
 mod tests;
 
 pub use admit::{Admission, admit, allowed};
 pub use cause::{Cause, Code, FailedModel, meaning_of_exit};
 pub use event::{Command, Effect, Event, Failure, FailureKind, Job, Observation, Outcome};
-pub use phase::{AfterStop, AgentState, InstanceRef, Phase, RetryTarget, Step};
+pub use phase::{AfterStop, AgentState, Phase, RetryTarget, Step};
 pub use step::{Context, Timing, TokenChange, Transition, step};

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 pub use self::send_queue::{Held, SendQueue};
 use crate::domain::{AgentId, HostPort, Secret, Slug, Status, Timestamp, UserId};
-pub use crate::lifecycle::{AfterStop, AgentState, Cause, Code, FailedModel, InstanceRef, Phase, RetryTarget, Step};
+pub use crate::lifecycle::{AfterStop, AgentState, Cause, Code, FailedModel, Phase, RetryTarget, Step};
 use crate::runtime::Usage;
 use crate::store::AgentRecord;
 use crate::zeroclaw::client::ModelFailure;

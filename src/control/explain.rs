@@ -85,7 +85,7 @@ fn because(state: &AgentState, waiting: Option<&str>) -> String {
         (Phase::Starting { step: Step::BackingOff { .. }, .. }, Some(reason)) => {
             format!("waiting before the next attempt: {reason}")
         }
-        (Phase::Starting { step: Step::Pairing, .. }, Some(reason)) => {
+        (Phase::Starting { step: Step::Pairing { .. }, .. }, Some(reason)) => {
             format!("pairing again with the running instance: {reason}")
         }
         (Phase::Starting { .. }, Some(reason)) => format!("starting again: {reason}"),
@@ -107,11 +107,11 @@ const fn next(phase: &Phase) -> &'static str {
             Step::Awaiting => {
                 "the instance runs; if the engine does not get it to run in time, the start is tried again"
             }
-            Step::Probing => "the gateway is asked for its health until it answers",
-            Step::Pairing => "the token is tried, or a pairing code is redeemed",
+            Step::Probing { .. } => "the gateway is asked for its health until it answers",
+            Step::Pairing { .. } => "the token is tried, or a pairing code is redeemed",
             Step::BackingOff { .. } => "the next attempt to start",
         },
-        Phase::Running { misses: 0 } => "health checks go on",
+        Phase::Running { misses: 0, .. } => "health checks go on",
         Phase::Running { .. } => "if the gateway stays silent it is restarted",
         Phase::Stopping { then, .. } => match then {
             AfterStop::Stay => "when the instance has ended, the agent is stopped",
@@ -147,6 +147,7 @@ impl super::AgentHandle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::RunId;
 
     fn said(step: Step, away_since: Option<Timestamp>, reason: Option<Cause>) -> String {
         let phase = Phase::Starting { step, stage: false, rebinds: 0, away_since };
@@ -181,7 +182,7 @@ mod tests {
             said(Step::Creating, None, exited()),
             said(back_off.clone(), None, exited()),
             said(back_off, Some(at), Some(Cause::new(Code::RuntimeUnavailable))),
-            said(Step::Pairing, None, Some(Cause::new(Code::TokenRefused))),
+            said(Step::Pairing { run_id: RunId("b1".into()) }, None, Some(Cause::new(Code::TokenRefused))),
         ];
         for (n, text) in texts.iter().enumerate() {
             assert!(!texts[..n].contains(text), "{text}");

@@ -17,7 +17,7 @@ use super::CreateError;
 use crate::actor::CreateRefusal;
 use crate::domain::{AgentId, AgentSpec, HostPort, Origin, Plan, Provider, Slug, Status, Timestamp, UserId};
 use crate::ledger::{Allocation, Ledger, SlugRequest};
-use crate::lifecycle::{AgentState, Cause, Code, InstanceRef, Phase, RetryTarget};
+use crate::lifecycle::{AgentState, Cause, Code, Phase, RetryTarget};
 use crate::runtime::{ContainerRuntime, InstanceState, ObservedInstance, RuntimeError};
 use crate::store::{AgentRecord, Batch, LogEntry, Store, StoreError, UserRecord};
 
@@ -212,8 +212,8 @@ fn record(found: Found, user: UserId, slug: Slug, now: Timestamp) -> (AgentRecor
     } else {
         (Phase::Stopped, Cause::new(Code::Recovered))
     };
-    let instance = InstanceRef { engine_id: found.seen.engine_id.into(), run_id: run };
-    let state = AgentState { phase, reason: Some(reason), instance: Some(Arc::new(instance)), ..AgentState::new() };
+    let engine_id = Some(found.seen.engine_id.into());
+    let state = AgentState { phase, reason: Some(reason), engine_id, leftover: run, ..AgentState::new() };
     let (created_at, spec) = match found.origin {
         Some(origin) => (origin.created_at, origin.spec),
         None => (now, Arc::new(unknown(slug.as_str()))),

@@ -1,4 +1,15 @@
 //! The state of an agent: each phase with exactly the data that it needs.
+//!
+//! What is about a run carries the run: an agent cannot be RUNNING, probed or paired without one. Where the run's gateway is
+//! reached, and the token that it takes, belong to the run as well, and are not in here for these reasons:
+//!
+//! - The endpoint is true only while the engine says so. An instance may come back under another address, and a stored one
+//!   would send the token to whoever has the old one. So it is never stored: after a restart of the service nobody knows it
+//!   until the instance was observed. The actor keeps it with the [`RunId`] that it was seen with, and readers get it only
+//!   while the state is RUNNING with that very run. Nothing is decided by it but that it moved, which the event says.
+//! - The token outlives the run. The files are written with its hash, so that the next run takes it as well, and an agent that
+//!   is STARTING, STOPPED or in ERROR has one too. It is part of the record, sealed; what is decided about it is a
+//!   [`TokenChange`](super::TokenChange).
 
 use std::sync::Arc;
 
@@ -9,11 +20,11 @@ use super::event::Job;
 use crate::backoff::Restarts;
 use crate::domain::{RunId, Status, Timestamp};
 
-/// All that is decided about an agent; stored as part of its record.
+/// All that is decided about an agent; stored as part of its record, in the form of `stored`.
 ///
 /// Three counters, never mixed: `generation` counts accepted changes of the spec (the ETag), `attempt` counts starts (the
 /// fence for everything asynchronous), and the [`RunId`] is what the engine shows. `revision` counts commits.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct AgentState {
     /// What it does, or waits for.
@@ -30,34 +41,17 @@ pub struct AgentState {
     pub(crate) restarts: Restarts,
     /// Why it is in its status; `None` where all is well and nothing is to be said.
     pub reason: Option<Cause>,
-    /// The instance last seen, running or not. Beside the phase, because a start, a stop and ERROR have
-    /// a run to end as well. An agent that is RUNNING, probed or paired always has its run here.
-    pub instance: Option<Arc<InstanceRef>>,
+    /// The engine's own id of the instance, for people; `None` before there was one.
+    pub engine_id: Option<Arc<str>>,
+    /// The run last seen, in a phase that is about none: a start, a stop and ERROR may have one to end as well. `None` when it
+    /// is over, or there was none yet. [`AgentState::enter`] keeps it.
+    pub(crate) leftover: Option<RunId>,
     /// Why its messages get no answer although the gateway is well; only while it is RUNNING.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_model: Option<Arc<FailedModel>>,
 }
 
-/// An instance and its last known run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct InstanceRef {
-    /// The engine's own id, for people.
-    pub engine_id: Arc<str>,
-    /// `None` when its run is over, or there was none yet.
-    #[serde(rename = "boot")]
-    pub run_id: Option<RunId>,
-}
-
-impl InstanceRef {
-    /// With what is known of it.
-    pub fn new(engine_id: impl Into<Arc<str>>, run_id: impl Into<Option<RunId>>) -> Self {
-        Self { engine_id: engine_id.into(), run_id: run_id.into() }
-    }
-}
-
 /// What an agent does, or waits for. [`AgentState::status`] is how it shows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
     /// Accepted; the deployment begins as soon as its actor takes it up.
@@ -75,6 +69,8 @@ pub enum Phase {
     },
     /// It is paired, and takes messages.
     Running {
+        /// The run that was paired with.
+        run_id: RunId,
         /// Health checks missed in a row.
         misses: u8,
     },
@@ -99,11 +95,10 @@ pub enum Phase {
 }
 
 /// What an attempt to start is doing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
     /// Ends what is left of an older run.
-    #[serde(rename = "Halting")]
     Killing,
     /// Makes the instance and puts its files in place.
     Creating,
@@ -114,15 +109,20 @@ pub enum Step {
     /// The engine is busy with the start: it may take minutes.
     Awaiting,
     /// Waits until its gateway is healthy.
-    Probing,
+    Probing {
+        /// The run whose gateway that is.
+        run_id: RunId,
+    },
     /// Gets a token that works.
-    Pairing,
+    Pairing {
+        /// The run that it is for.
+        run_id: RunId,
+    },
     /// Waits before the next attempt.
     BackingOff {
         /// When that begins.
         until: Timestamp,
         /// Whether it begins by ending what is left of the run.
-        #[serde(rename = "halt")]
         kill: bool,
     },
 }
@@ -162,7 +162,8 @@ impl AgentState {
             restart_count: 0,
             restarts: Restarts::default(),
             reason: None,
-            instance: None,
+            engine_id: None,
+            leftover: None,
             failed_model: None,
         }
     }
@@ -209,7 +210,7 @@ impl AgentState {
 
     /// The run last seen, unless it is known to be over.
     pub fn run_id(&self) -> Option<&RunId> {
-        self.instance.as_ref().and_then(|instance| instance.run_id.as_ref())
+        self.phase.run_id().or(self.leftover.as_ref())
     }
 
     /// The state that follows, still without what changed.
@@ -217,11 +218,30 @@ impl AgentState {
         Self { revision: self.revision + 1, ..self.clone() }
     }
 
-    /// Notes the instance's run, `None` when it is over.
-    pub(super) fn set_run_id(&mut self, run_id: Option<RunId>) {
-        let engine_id = self.instance.as_ref().map_or_else(|| Arc::from(""), |known| Arc::clone(&known.engine_id));
-        if self.instance.is_some() || run_id.is_some() {
-            self.instance = Some(Arc::new(InstanceRef { engine_id, run_id }));
+    /// Goes on to this phase. A run that it is not about is left over, and may have to be ended.
+    pub(super) fn enter(&mut self, phase: Phase) {
+        let before = std::mem::replace(&mut self.phase, phase);
+        self.leftover = match self.phase.run_id() {
+            Some(_) => None,
+            None => before.run_id().cloned().or_else(|| self.leftover.take()),
+        };
+    }
+
+    /// Notes how many health checks were missed in a row, of an agent that is RUNNING.
+    pub(super) const fn set_misses(&mut self, missed: u8) {
+        if let Phase::Running { misses, .. } = &mut self.phase {
+            *misses = missed;
+        }
+    }
+}
+
+impl Phase {
+    /// The run that it is about; `None` in a phase that may be without one.
+    pub const fn run_id(&self) -> Option<&RunId> {
+        match self {
+            Self::Running { run_id, .. }
+            | Self::Starting { step: Step::Probing { run_id } | Step::Pairing { run_id }, .. } => Some(run_id),
+            Self::Pending | Self::Starting { .. } | Self::Stopping { .. } | Self::Stopped | Self::Failed { .. } => None,
         }
     }
 }
@@ -235,8 +255,8 @@ impl Step {
             Self::Rebinding => Some(Job::Rebind),
             Self::Launching => Some(Job::Launch),
             Self::Awaiting => Some(Job::Await),
-            Self::Probing => Some(Job::Probe),
-            Self::Pairing => Some(Job::Pair),
+            Self::Probing { .. } => Some(Job::Probe),
+            Self::Pairing { .. } => Some(Job::Pair),
             Self::BackingOff { .. } => None,
         }
     }

@@ -146,7 +146,7 @@ pub fn step(state: &AgentState, event: Event, context: &Context<'_>) -> Transiti
 /// A job ended: it matters if it is the one that the phase waits for. Others were superseded.
 fn finish(state: &AgentState, job: Job, outcome: Outcome, context: &Context<'_>) -> Transition {
     match &state.phase {
-        Phase::Starting { step, .. } if step.job() == Some(job) => start::finish(state, job, outcome, context),
+        Phase::Starting { step, .. } if step.job() == Some(job) => start::finish(state, step, outcome, context),
         Phase::Stopping { then, .. } if then.job() == job => stop::finish(state, *then, outcome, context),
         Phase::Stopped | Phase::Failed { retry_at: None, .. } if job == Job::Kill => {
             resume::after_kill(&outcome, context)

@@ -42,8 +42,21 @@ fn down(code: i32) -> Observation {
 
 /// An agent in the middle of its life, in this phase, with a run named `b1`.
 fn life_in(phase: Phase) -> AgentState {
-    let instance = InstanceRef { engine_id: "engine-id".into(), run_id: Some(run_id("b1")) };
-    AgentState { phase, attempt: 3, revision: 10, instance: Some(Arc::new(instance)), ..AgentState::new() }
+    let leftover = phase.run_id().is_none().then(|| run_id("b1"));
+    let engine_id = Some("engine-id".into());
+    AgentState { phase, attempt: 3, revision: 10, engine_id, leftover, ..AgentState::new() }
+}
+
+fn paired(misses: u8) -> Phase {
+    Phase::Running { run_id: run_id("b1"), misses }
+}
+
+fn probing() -> Step {
+    Step::Probing { run_id: run_id("b1") }
+}
+
+fn pairing() -> Step {
+    Step::Pairing { run_id: run_id("b1") }
 }
 
 fn starting(step: Step, stage: bool) -> Phase {

@@ -40,7 +40,7 @@ impl ActorState {
             record: self.view.record.clone(),
             port: self.view.port,
             token: self.token.clone(),
-            run: self.run.clone(),
+            run: self.run().cloned(),
         };
         let span = self.span();
         self.services.job_queues.run(self.view.record.id, move |cancel| {
@@ -71,7 +71,7 @@ impl ActorState {
         let services = Arc::clone(&self.services);
         let (agent, revision) = (self.view.record.id, self.view.record.state.revision);
         let key = jobs::key_of(&self.view.record);
-        let known = self.run.clone();
+        let known = self.run().cloned();
         let unknown = AgentMsg::Observed { revision, observation: Observation::Unknown, run: None };
         self.observation = Some(self.report(myself, unknown, async move {
             let (observation, run) = jobs::observe(&services, agent, &key, known.as_ref()).await;
@@ -82,7 +82,7 @@ impl ActorState {
     fn check_health(&mut self, myself: ActorRef<AgentMsg>, delay: Duration) {
         let services = Arc::clone(&self.services);
         let (agent, attempt) = (self.view.record.id, self.view.record.state.attempt);
-        let endpoint = self.run.as_ref().map(|run| run.endpoint);
+        let endpoint = self.run().map(|run| run.endpoint);
         let key = jobs::key_of(&self.view.record);
         let missed = AgentMsg::HealthChecked { attempt, alive: false };
         self.health = Some(self.report(myself, missed, async move {

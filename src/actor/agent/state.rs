@@ -21,6 +21,7 @@ pub struct ActorState {
     /// The committed state, as readers see it.
     pub(super) view: Arc<AgentView>,
     pub(super) token: Option<Secret<String>>,
+    /// The run that the engine showed last, with where it is reached; [`ActorState::run`] says whether it is the state's.
     pub(super) run: Option<Run>,
     /// What the last creation was made from, as soon as a job says so.
     pub(super) software: Option<Arc<Software>>,
@@ -53,6 +54,11 @@ impl ActorState {
     pub(super) fn span(&self) -> tracing::Span {
         let record = &self.view.record;
         tracing::info_span!("agent", id = %record.id, slug = %record.slug, attempt = record.state.attempt)
+    }
+
+    /// The run that the state is about, with where its gateway is reached; `None` until the engine has shown that very run.
+    pub(super) fn run(&self) -> Option<&Run> {
+        known(self.run.as_ref(), &self.view.record.state)
     }
 
     pub(super) fn next_record(
@@ -98,15 +104,18 @@ impl ActorState {
     /// Puts a view of this record in place of the one before it.
     pub(super) fn show(&mut self, record: AgentRecord, port: Option<HostPort>) {
         let running = matches!(record.state.phase, Phase::Running { .. });
-        let access = match (&self.run, &self.token) {
-            (Some(run), Some(token)) if running => {
-                Some(Arc::new(Access { endpoint: run.endpoint, token: token.clone(), attempt: record.state.attempt }))
-            }
-            _ => None,
-        };
+        let run = known(self.run.as_ref(), &record.state).filter(|_| running);
+        let access = run.zip(self.token.as_ref()).map(|(run, token)| {
+            Arc::new(Access { endpoint: run.endpoint, token: token.clone(), attempt: record.state.attempt })
+        });
         self.view = Arc::new(AgentView { record, port, access });
         self.services.views.put(Arc::clone(&self.view));
     }
+}
+
+/// What was seen of a run is worth something for that run alone.
+fn known<'a>(seen: Option<&'a Run>, state: &AgentState) -> Option<&'a Run> {
+    seen.filter(|run| state.run_id() == Some(&run.run_id))
 }
 
 /// The one line of each transition; its span names the agent. ERROR is a warning: it needs a person, or a long rest.
@@ -116,5 +125,21 @@ fn log_transition(entry: &LogEntry) {
         tracing::warn!(%from, %to, cause, detail, to_attempt = attempt, "transition");
     } else {
         tracing::info!(%from, %to, cause, detail, to_attempt = attempt, "transition");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{RunId, Timestamp};
+
+    #[test]
+    fn endpoint_of_another_run_is_not_used() {
+        let run = |name: &str| Run::new(RunId(name.into()), Timestamp::UNIX_EPOCH, ([127, 0, 0, 1], 40_000).into());
+        let phase = Phase::Running { run_id: RunId("b1".into()), misses: 0 };
+        let state = AgentState { phase, ..AgentState::new() };
+        assert_eq!(known(Some(&run("b1")), &state), Some(&run("b1")));
+        assert_eq!(known(Some(&run("b2")), &state), None);
+        assert_eq!(known(Some(&run("b1")), &AgentState::new()), None, "nor in a state that knows of no run");
     }
 }

@@ -117,13 +117,12 @@ impl Agent {
         let waiting = matches!(state.phase, Phase::Starting { step: Step::Awaiting, .. })
             .then(|| vitals.waiting.clone().map(|why| Cause::because(Code::EngineBusy, why)))
             .flatten();
-        let engine_id = state.instance.as_ref().map(|instance| instance.engine_id.to_string());
         Self {
             id: record.id,
             user_id: record.user,
             spec: record.spec.shown(),
             slug: record.slug.clone(),
-            container_id: engine_id.filter(|id| !id.is_empty()),
+            container_id: state.engine_id.as_ref().map(ToString::to_string),
             container_port: view.port.map(HostPort::get),
             status: view.status(),
             status_reason: waiting

@@ -24,7 +24,7 @@ fn begin_anew(state: &AgentState, code: Code, context: &Context<'_>) -> Transiti
     if matches!(state.phase, Phase::Stopped) {
         return start::deploy(next, Cause::new(code));
     }
-    next.phase = Phase::Pending;
+    next.enter(Phase::Pending);
     let effects = timers(&next, context);
     Transition::to(next, Cause::new(code), effects)
 }
@@ -50,7 +50,7 @@ fn update(state: &AgentState, inside: bool, context: &Context<'_>) -> Transition
     next.generation += 1;
     match &state.phase {
         Phase::Running { .. } if inside => {
-            next.phase = Phase::Stopping { then: AfterStop::Restart, since: context.now, retry_at: None };
+            next.enter(Phase::Stopping { then: AfterStop::Restart, since: context.now, retry_at: None });
             next.reason = Some(cause.clone());
             Transition::to(next, cause, vec![Effect::Run(Job::Stop)])
         }

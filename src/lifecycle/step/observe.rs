@@ -22,28 +22,29 @@ pub(super) fn see(state: &AgentState, observation: Observation, context: &Contex
         (Phase::Running { .. }, Observation::Absent) => {
             died(state, true, false, Cause::new(Code::InstanceGone), context)
         }
-        (Phase::Running { .. }, Observation::Up { run_id, died, .. }) if state.run_id() != Some(&run_id) => {
+        (Phase::Running { run_id: known, .. }, Observation::Up { run_id, died, .. }) if *known != run_id => {
             restarted_outside(state, run_id, died.as_ref(), context)
         }
-        (Phase::Running { misses }, Observation::Up { moved: true, .. }) => moved(state, *misses, context),
+        (Phase::Running { misses, .. }, Observation::Up { moved: true, .. }) => moved(state, *misses, context),
         // There, but it has not answered for too long.
-        (Phase::Running { misses }, Observation::Up { .. } | Observation::Paused) if *misses >= tolerated(context) => {
+        (Phase::Running { misses, .. }, Observation::Up { .. } | Observation::Paused)
+            if *misses >= tolerated(context) =>
+        {
             died(state, false, true, Cause::new(Code::HealthLost), context)
         }
         (Phase::Running { .. }, Observation::Up { .. } | Observation::Paused) => Transition::nothing(),
 
         // The run that is being probed is over: no need to wait for the probe's deadline.
-        (Phase::Starting { step: Step::Probing | Step::Pairing, .. }, Observation::Down(exit)) => {
+        (Phase::Starting { step: Step::Probing { .. } | Step::Pairing { .. }, .. }, Observation::Down(exit)) => {
             start::failed(state, transient(Cause::exited(&exit)), context)
         }
-        (Phase::Starting { step: Step::Probing | Step::Pairing, .. }, Observation::Absent) => {
+        (Phase::Starting { step: Step::Probing { .. } | Step::Pairing { .. }, .. }, Observation::Absent) => {
             start::failed(state, transient(Cause::new(Code::InstanceGone)), context)
         }
-        (Phase::Starting { step: Step::Probing | Step::Pairing, .. }, Observation::Up { run_id, died, .. })
-            if state.run_id() != Some(&run_id) =>
-        {
-            restarted_outside(state, run_id, died.as_ref(), context)
-        }
+        (
+            Phase::Starting { step: Step::Probing { run_id: known } | Step::Pairing { run_id: known }, .. },
+            Observation::Up { run_id, died, .. },
+        ) if *known != run_id => restarted_outside(state, run_id, died.as_ref(), context),
         // The other steps find out by themselves, and the jobs of these know their run.
         (Phase::Starting { .. }, _) => Transition::nothing(),
 
@@ -64,14 +65,14 @@ fn moved(state: &AgentState, misses: u8, context: &Context<'_>) -> Transition {
         return Transition::only(effects);
     }
     let mut next = state.next();
-    next.phase = Phase::Running { misses: 0 };
+    next.set_misses(0);
     next.reason = None;
     Transition::to(next, Cause::new(Code::EndpointMoved), effects)
 }
 
 /// A health check of the run came back.
 pub(super) fn check(state: &AgentState, alive: bool, context: &Context<'_>) -> Transition {
-    let Phase::Running { misses } = state.phase else { return Transition::nothing() };
+    let Phase::Running { misses, .. } = state.phase else { return Transition::nothing() };
     let timing = context.timing;
     if alive {
         let effects = vec![Effect::CheckHealth(timing.health_interval)];
@@ -79,7 +80,7 @@ pub(super) fn check(state: &AgentState, alive: bool, context: &Context<'_>) -> T
             return Transition::only(effects);
         }
         let mut next = state.next();
-        next.phase = Phase::Running { misses: 0 };
+        next.set_misses(0);
         next.reason = None;
         return Transition::to(next, Cause::new(Code::HealthBack), effects);
     }
@@ -95,7 +96,7 @@ pub(super) fn check(state: &AgentState, alive: bool, context: &Context<'_>) -> T
     }
     let mut next = state.next();
     let cause = Cause::new(Code::HealthMissed);
-    next.phase = Phase::Running { misses: missed };
+    next.set_misses(missed);
     next.reason = Some(cause.clone());
     Transition::to(next, cause, effects)
 }
@@ -104,7 +105,10 @@ pub(super) fn check(state: &AgentState, alive: bool, context: &Context<'_>) -> T
 /// again: it tries the token once more, for what refused it may have been a hiccup.
 pub(super) fn refused(state: &AgentState, context: &Context<'_>) -> Transition {
     match &state.phase {
-        Phase::Running { .. } => pick_up(state.next(), Step::Pairing, Cause::new(Code::TokenRefused), context),
+        Phase::Running { run_id, .. } => {
+            let at = Step::Pairing { run_id: run_id.clone() };
+            pick_up(state.next(), at, Cause::new(Code::TokenRefused), context)
+        }
         Phase::Pending | Phase::Starting { .. } | Phase::Stopping { .. } | Phase::Stopped | Phase::Failed { .. } => {
             Transition::nothing()
         }
@@ -158,13 +162,14 @@ fn restarted_outside(state: &AgentState, run_id: RunId, died: Option<&Exit>, con
     let cause = died.filter(|exit| !exit.asked).map_or_else(|| Cause::new(Code::RestartedOutside), Cause::exited);
     let mut next = state.next();
     next.restart_count += 1;
-    next.set_run_id(Some(run_id));
-    pick_up(next, Step::Probing, cause, context)
+    pick_up(next, Step::Probing { run_id }, cause, context)
 }
 
 /// Goes on with a run that is up, in the midst of a start. It counts like a death all the same, or a crash loop under the
 /// engine's own policy, or a gateway that refuses each token it gave, would never end. But there is nothing to wait for.
 fn pick_up(mut next: AgentState, at: Step, cause: Cause, context: &Context<'_>) -> Transition {
+    // Whichever run was known before, this one is up: it is gone on with, or has to be ended.
+    next.enter(Phase::Starting { step: at.clone(), stage: false, rebinds: 0, away_since: None });
     match next.restarts.died(context.now, context.restart, context.seed) {
         Decision::Again(_) => {
             next.reason = Some(cause.clone());

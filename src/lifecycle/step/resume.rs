@@ -19,7 +19,7 @@ pub(super) fn recover(state: &AgentState, context: &Context<'_>) -> Transition {
             let first = start::first_step(*step == Step::Killing);
             start::attempt(state.next(), first, *stage, None, Cause::new(Code::ServiceRestarted))
         }
-        Phase::Running { misses } => take_up_running(state, *misses, context),
+        Phase::Running { misses, .. } => take_up_running(state, *misses, context),
         Phase::Stopping { then, retry_at: None, .. } => Transition::only(vec![Effect::Run(then.job())]),
         Phase::Stopped => Transition::only(vec![Effect::Observe]),
         Phase::Failed { .. } => {
@@ -39,7 +39,7 @@ fn take_up_running(state: &AgentState, misses: u8, context: &Context<'_>) -> Tra
     }
     // What was missed before tells more about the service than about the agent: nobody is killed for it.
     let mut next = state.next();
-    next.phase = Phase::Running { misses: 0 };
+    next.set_misses(0);
     next.reason = None;
     Transition::to(next, Cause::new(Code::ServiceRestarted), effects)
 }
@@ -55,13 +55,13 @@ pub(super) fn wake(state: &AgentState, context: &Context<'_>) -> Transition {
         }
         Phase::Stopping { then, since, retry_at: Some(_) } => {
             let mut next = state.next();
-            next.phase = Phase::Stopping { then: *then, since: *since, retry_at: None };
+            next.enter(Phase::Stopping { then: *then, since: *since, retry_at: None });
             Transition::to(next, cause, vec![Effect::Run(then.job())])
         }
         Phase::Failed { resume: RetryTarget::Start, retry_at: Some(_) } => {
             let mut next = state.next();
             next.restarts.rested();
-            next.phase = Phase::Pending;
+            next.enter(Phase::Pending);
             let effects = timers(&next, context);
             Transition::to(next, cause, effects)
         }

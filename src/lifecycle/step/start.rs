@@ -9,7 +9,7 @@ use crate::backoff::Decision;
 use crate::domain::{RunId, Timestamp, elapsed, later};
 use crate::lifecycle::cause::{Cause, Code};
 use crate::lifecycle::event::{Effect, Failure, FailureKind, Job, Outcome};
-use crate::lifecycle::phase::{AgentState, InstanceRef, Phase, RetryTarget, Step};
+use crate::lifecycle::phase::{AgentState, Phase, RetryTarget, Step};
 
 /// Ports tried in one attempt before it counts as failed: strangers may hold some, never this many.
 pub(super) const MAX_REBINDS: u8 = 50;
@@ -34,7 +34,7 @@ pub(super) fn attempt(
 ) -> Transition {
     next.attempt += 1;
     let effects = first.job().map(Effect::Run).into_iter().collect();
-    next.phase = Phase::Starting { step: first, stage, rebinds: 0, away_since };
+    next.enter(Phase::Starting { step: first, stage, rebinds: 0, away_since });
     Transition::to(next, cause, effects)
 }
 
@@ -52,7 +52,7 @@ pub(super) fn back_off(
         return attempt(next, first_step(kill), stage, None, cause);
     }
     let step = Step::BackingOff { until: later(context.now, delay), kill };
-    next.phase = Phase::Starting { step, stage, rebinds: 0, away_since: None };
+    next.enter(Phase::Starting { step, stage, rebinds: 0, away_since: None });
     let effects = timers(&next, context);
     Transition::to(next, cause, effects)
 }
@@ -64,7 +64,7 @@ pub(super) fn rest(next: AgentState, rest: Duration, cause: &Cause, context: &Co
 
 /// ERROR, and what is left of the run is killed.
 fn give_up(mut next: AgentState, retry_at: Option<Timestamp>, cause: Cause, context: &Context<'_>) -> Transition {
-    next.phase = Phase::Failed { resume: RetryTarget::Start, retry_at };
+    next.enter(Phase::Failed { resume: RetryTarget::Start, retry_at });
     next.reason = Some(cause.clone());
     let mut effects = vec![Effect::Run(Job::Kill)];
     effects.extend(timers(&next, context));
@@ -72,45 +72,44 @@ fn give_up(mut next: AgentState, retry_at: Option<Timestamp>, cause: Cause, cont
 }
 
 /// The job of the step ended.
-pub(super) fn finish(state: &AgentState, job: Job, outcome: Outcome, context: &Context<'_>) -> Transition {
-    match (job, outcome) {
+pub(super) fn finish(state: &AgentState, step: &Step, outcome: Outcome, context: &Context<'_>) -> Transition {
+    match (step, outcome) {
         (_, Outcome::Failed(failure)) => failed(state, failure, context),
-        (Job::Kill, Outcome::Done) => {
+        (Step::Killing, Outcome::Done) => {
             let mut next = state.next();
-            next.set_run_id(None);
+            next.leftover = None;
             go_on(next, Step::Creating, Cause::new(Code::Deploying))
         }
-        (Job::Rebind, Outcome::Done) => go_on(state.next(), Step::Creating, Cause::new(Code::Deploying)),
-        (Job::Create, Outcome::Created { engine_id, up }) => created(state, engine_id, up, context),
-        (Job::Launch, Outcome::Accepted { why }) => {
+        (Step::Rebinding, Outcome::Done) => go_on(state.next(), Step::Creating, Cause::new(Code::Deploying)),
+        (Step::Creating, Outcome::Created { engine_id, up }) => created(state, engine_id, up, context),
+        (Step::Launching, Outcome::Accepted { why }) => {
             go_on(state.next(), Step::Awaiting, Cause::because(Code::EngineBusy, why))
         }
-        (Job::Launch | Job::Await, Outcome::Launched { run_id }) => {
-            let mut next = state.next();
-            next.set_run_id(Some(run_id));
-            let mut transition = go_on(next, Step::Probing, Cause::new(Code::InstanceStarted));
+        (Step::Launching | Step::Awaiting, Outcome::Launched { run_id }) => {
+            let mut transition = go_on(state.next(), Step::Probing { run_id }, Cause::new(Code::InstanceStarted));
             // It may have ended while the start call was under way. What was observed then was dropped.
             transition.effects.push(Effect::Observe);
             transition
         }
-        (Job::Probe, Outcome::Done) => go_on(state.next(), Step::Pairing, Cause::new(Code::InstanceHealthy)),
-        (Job::Pair, Outcome::Paired(code)) => {
+        (Step::Probing { run_id }, Outcome::Done) => {
+            go_on(state.next(), Step::Pairing { run_id: run_id.clone() }, Cause::new(Code::InstanceHealthy))
+        }
+        (Step::Pairing { run_id }, Outcome::Paired(code)) => {
             let mut next = state.next();
-            next.phase = Phase::Running { misses: 0 };
+            next.enter(Phase::Running { run_id: run_id.clone(), misses: 0 });
             next.reason = None;
             next.restarts.running(context.now);
             Transition::to(next, Cause::new(code), vec![Effect::CheckHealth(context.timing.health_interval)])
         }
         (
-            Job::Kill
-            | Job::Create
-            | Job::Rebind
-            | Job::Launch
-            | Job::Await
-            | Job::Probe
-            | Job::Pair
-            | Job::Stop
-            | Job::Remove,
+            Step::Killing
+            | Step::Creating
+            | Step::Rebinding
+            | Step::Launching
+            | Step::Awaiting
+            | Step::Probing { .. }
+            | Step::Pairing { .. }
+            | Step::BackingOff { .. },
             _,
         ) => give_up(state.next(), None, Cause::because(Code::Internal, WRONG_OUTCOME), context),
     }
@@ -119,9 +118,8 @@ pub(super) fn finish(state: &AgentState, job: Job, outcome: Outcome, context: &C
 /// On to the next step of the same attempt. The engine answers, or it would not have come so far.
 fn go_on(mut next: AgentState, to: Step, cause: Cause) -> Transition {
     let effects = to.job().map(Effect::Run).into_iter().collect();
-    if let Phase::Starting { step, away_since, .. } = &mut next.phase {
-        *step = to;
-        *away_since = None;
+    if let Phase::Starting { stage, rebinds, .. } = next.phase {
+        next.enter(Phase::Starting { step: to, stage, rebinds, away_since: None });
     }
     Transition::to(next, cause, effects)
 }
@@ -129,16 +127,17 @@ fn go_on(mut next: AgentState, to: Step, cause: Cause) -> Transition {
 /// The instance exists, with its files in place unless it runs already.
 fn created(state: &AgentState, engine_id: Arc<str>, up: Option<RunId>, context: &Context<'_>) -> Transition {
     let mut next = state.next();
-    let to = if up.is_some() { Step::Probing } else { Step::Launching };
-    next.instance = Some(Arc::new(InstanceRef { engine_id, run_id: up }));
+    next.engine_id = Some(engine_id);
+    next.leftover.clone_from(&up);
     if let Phase::Starting { stage, .. } = &mut next.phase {
-        if *stage && to == Step::Probing {
+        if *stage && up.is_some() {
             // Started from outside. Counted like a failure, so that it can't go on for ever.
             let cause = Cause::because(Code::StartFailed, "a run with older files was in the way");
             return try_again(next, true, cause, context);
         }
         *stage = false;
     }
+    let to = up.map_or(Step::Launching, |run_id| Step::Probing { run_id });
     go_on(next, to, Cause::new(Code::InstanceCreated))
 }
 
@@ -149,7 +148,7 @@ pub(super) fn failed(state: &AgentState, failure: Failure, context: &Context<'_>
     match failure.kind {
         FailureKind::PortTaken if *rebinds < MAX_REBINDS && step.binds() => {
             let (stage, rebinds) = (*stage, rebinds + 1);
-            next.phase = Phase::Starting { step: Step::Rebinding, stage, rebinds, away_since: None };
+            next.enter(Phase::Starting { step: Step::Rebinding, stage, rebinds, away_since: None });
             Transition::to(next, failure.cause, vec![Effect::Run(Job::Rebind)])
         }
         // Whoever has to change something is told at once.
@@ -211,7 +210,7 @@ fn await_engine(
         return give_up(next, Some(later(context.now, context.restart.rest)), cause, context);
     }
     let step = Step::BackingOff { until: later(context.now, patience(waited)), kill };
-    next.phase = Phase::Starting { step, stage, rebinds: 0, away_since: Some(since) };
+    next.enter(Phase::Starting { step, stage, rebinds: 0, away_since: Some(since) });
     next.reason = Some(cause.clone());
     let effects = timers(&next, context);
     Transition::to(next, cause, effects)

@@ -11,7 +11,7 @@ use crate::lifecycle::phase::{AfterStop, AgentState, Phase, RetryTarget};
 pub(super) fn begin(state: &AgentState, then: AfterStop, code: Code, context: &Context<'_>) -> Transition {
     let cause = Cause::new(code);
     let mut next = state.next();
-    next.phase = Phase::Stopping { then, since: context.now, retry_at: None };
+    next.enter(Phase::Stopping { then, since: context.now, retry_at: None });
     next.reason = Some(cause.clone());
     // A stop that is under way goes on, only what follows it changes; a removal is another job.
     let under_way = matches!(&state.phase, Phase::Stopping { retry_at: None, .. }) && then != AfterStop::Delete;
@@ -32,11 +32,11 @@ pub(super) fn finish(state: &AgentState, then: AfterStop, outcome: Outcome, cont
 
 fn stopped(state: &AgentState, then: AfterStop) -> Transition {
     let mut next = state.next();
-    next.set_run_id(None);
+    next.leftover = None;
     let cause = Cause::new(Code::Stopped);
     match then {
         AfterStop::Stay => {
-            next.phase = Phase::Stopped;
+            next.enter(Phase::Stopped);
             next.reason = Some(cause.clone());
             Transition::to(next, cause, Vec::new())
         }
@@ -59,7 +59,7 @@ fn failed(state: &AgentState, then: AfterStop, cause: Cause, context: &Context<'
     let waited = elapsed(since, context.now);
     let cause = if waited < context.timing.stop_patience {
         let retry_at = Some(later(context.now, patience(waited)));
-        next.phase = Phase::Stopping { then, since, retry_at };
+        next.enter(Phase::Stopping { then, since, retry_at });
         cause
     } else {
         let (resume, code) = match then {
@@ -67,7 +67,7 @@ fn failed(state: &AgentState, then: AfterStop, cause: Cause, context: &Context<'
             AfterStop::Restart => (RetryTarget::Start, Code::StopTimeout),
             AfterStop::Delete => (RetryTarget::Delete, Code::DeleteTimeout),
         };
-        next.phase = Phase::Failed { resume, retry_at: Some(later(context.now, context.restart.rest)) };
+        next.enter(Phase::Failed { resume, retry_at: Some(later(context.now, context.restart.rest)) });
         cause.come_to(code)
     };
     next.reason = Some(cause.clone());

@@ -10,7 +10,7 @@ const INTERVAL: Effect = Effect::CheckHealth(Duration::from_secs(10));
 const RETRY: Effect = Effect::CheckHealth(Duration::from_secs(1));
 
 fn running() -> Story {
-    Story::in_phase(Phase::Running { misses: 0 })
+    Story::in_phase(paired(0))
 }
 
 /// Takes an attempt that is creating its instance to RUNNING.

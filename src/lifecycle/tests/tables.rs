@@ -6,12 +6,8 @@ use crate::domain::Status;
 /// Every phase, and every step in it, under the name of its row below.
 fn phases() -> Vec<(&'static str, Phase)> {
     let retry = Some(at(500));
-    let mut phases = vec![
-        ("PENDING", Phase::Pending),
-        ("RUNNING", Phase::Running { misses: 0 }),
-        ("RUNNING", Phase::Running { misses: 3 }),
-        ("STOPPED", Phase::Stopped),
-    ];
+    let mut phases =
+        vec![("PENDING", Phase::Pending), ("RUNNING", paired(0)), ("RUNNING", paired(3)), ("STOPPED", Phase::Stopped)];
     for (name, then) in [
         ("STOPPING/stay", AfterStop::Stay),
         ("STOPPING/restart", AfterStop::Restart),
@@ -38,8 +34,7 @@ fn phases() -> Vec<(&'static str, Phase)> {
 
 fn steps() -> Vec<Step> {
     let waiting = |kill| Step::BackingOff { until: at(500), kill };
-    let steps =
-        [Step::Killing, Step::Creating, Step::Rebinding, Step::Launching, Step::Awaiting, Step::Probing, Step::Pairing];
+    let steps = [Step::Killing, Step::Creating, Step::Rebinding, Step::Launching, Step::Awaiting, probing(), pairing()];
     steps.into_iter().chain([waiting(true), waiting(false)]).collect()
 }
 

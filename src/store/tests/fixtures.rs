@@ -40,6 +40,47 @@ fn read(phase: &str) -> AgentState {
 }
 
 #[test]
+fn run_beside_the_phase_becomes_the_phases_own() {
+    let run_id = || RunId("run-1".into());
+    let running = r#"{"Running": {"misses": 2}}"#;
+    assert_eq!(read(running).phase, Phase::Running { run_id: run_id(), misses: 2 });
+    let failed = read(r#"{"Failed": {"resume": "Start", "retry_at": null}}"#);
+    assert_eq!((failed.phase.run_id(), failed.run_id()), (None, Some(&run_id())), "it may have to be ended");
+    assert_eq!(failed.engine_id.as_deref(), Some("4711"));
+}
+
+#[test]
+fn record_that_lacks_its_run_looks_for_it_again() {
+    let starting =
+        |step| format!(r#"{{"Starting": {{"step": {step}, "stage": true, "rebinds": 0, "away_since": null}}}}"#);
+    for phase in [r#"{"Running": {"misses": 2}}"#.to_owned(), starting(r#""Probing""#), starting(r#""Pairing""#)] {
+        let without = record(&phase).replace(r#""boot": "run-1""#, r#""boot": null"#);
+        let record: AgentRecord = serde_json::from_str(&without).unwrap();
+        assert!(matches!(record.state.phase, Phase::Starting { step: Step::Creating, .. }), "{phase}");
+    }
+}
+
+/// So that a service can be set back to the version before.
+#[test]
+fn states_are_written_as_the_first_schema_had_them() {
+    let at = "2025-03-21T10:06:00Z";
+    let starting = |step: &str| {
+        format!(r#"{{"Starting": {{"step": {step}, "stage": false, "rebinds": 3, "away_since": "{at}"}}}}"#)
+    };
+    let steps = ["Halting", "Creating", "Rebinding", "Launching", "Awaiting", "Probing", "Pairing"];
+    let mut phases: Vec<String> = steps.iter().map(|step| starting(&format!("{step:?}"))).collect();
+    phases.push(starting(&format!(r#"{{"BackingOff": {{"until": "{at}", "halt": true}}}}"#)));
+    phases.extend([r#""Pending""#, r#""Stopped""#, r#"{"Running": {"misses": 2}}"#].map(ToOwned::to_owned));
+    phases.push(format!(r#"{{"Stopping": {{"then": "Restart", "since": "{at}", "retry_at": null}}}}"#));
+    phases.push(format!(r#"{{"Failed": {{"resume": "Delete", "retry_at": "{at}"}}}}"#));
+    for phase in phases {
+        let before: serde_json::Value = serde_json::from_str(&record(&phase)).unwrap();
+        let after = serde_json::to_value(read(&phase)).unwrap();
+        assert_eq!(after, before["life"]);
+    }
+}
+
+#[test]
 fn records_of_the_first_schema_load() {
     let at = "2025-03-21T10:06:00Z";
     let starting =
@@ -54,8 +95,8 @@ fn records_of_the_first_schema_load() {
         (r#""Creating""#, Step::Creating),
         (r#""Rebinding""#, Step::Rebinding),
         (r#""Launching""#, Step::Launching),
-        (r#""Probing""#, Step::Probing),
-        (r#""Pairing""#, Step::Pairing),
+        (r#""Probing""#, Step::Probing { run_id: RunId("run-1".into()) }),
+        (r#""Pairing""#, Step::Pairing { run_id: RunId("run-1".into()) }),
     ] {
         let state = read(&starting(step));
         assert!(matches!(state.phase, Phase::Starting { step, .. } if step == expected));

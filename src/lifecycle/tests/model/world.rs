@@ -297,12 +297,11 @@ impl World {
         };
         hold!(wanted == self.wanted, "{:?} is wanted, and it is in {:?}", self.wanted, state.phase);
 
-        let shown =
-            matches!(state.phase, Phase::Running { .. } | Phase::Starting { step: Step::Probing | Step::Pairing, .. });
+        let shown = state.phase.run_id().is_some();
         hold!(!shown || !self.unwritten, "a run goes on with older files");
-        hold!(!shown || state.run_id().is_some(), "{:?} without a run", state.phase);
+        hold!(!shown || state.leftover.is_none(), "{:?} beside the run {:?}", state.phase, state.leftover);
         let explained = match &state.phase {
-            Phase::Running { misses } => (*misses > 0) == state.reason.is_some(),
+            Phase::Running { misses, .. } => (*misses > 0) == state.reason.is_some(),
             Phase::Stopping { .. } | Phase::Stopped | Phase::Failed { .. } => state.reason.is_some(),
             Phase::Pending | Phase::Starting { .. } => true,
         };

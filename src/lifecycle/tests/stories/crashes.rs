@@ -76,7 +76,7 @@ fn an_agent_that_never_comes_up_ends_in_error_after_a_few_starts() {
             Some(Step::Killing) => story.job(Job::Kill, Outcome::Done),
             Some(Step::Creating) => story.job(Job::Create, created(None)),
             Some(Step::Launching) => story.job(Job::Launch, launched("b")),
-            Some(Step::Probing) => {
+            Some(Step::Probing { .. }) => {
                 starts += 1;
                 story.seen(down(2))
             }
@@ -153,7 +153,7 @@ fn an_unusable_run_is_started_once_more_with_new_files_and_then_given_up() {
 #[test]
 fn a_new_agent_that_is_unusable_gets_its_files_twice() {
     let unusable = || failure(FailureKind::Transient, Code::Unusable);
-    let mut story = Story::in_phase(starting(Step::Pairing, false));
+    let mut story = Story::in_phase(starting(pairing(), false));
     let effects = story.job(Job::Pair, unusable());
     assert_eq!(story.state.status(), Status::Starting);
     if !effects.contains(&Effect::Run(Job::Kill)) {
@@ -183,8 +183,8 @@ fn a_gateway_that_refuses_every_token_it_gave_ends_in_error() {
 fn a_restart_forgets_the_token_wherever_it_is_asked_for() {
     for phase in [
         Phase::Pending,
-        starting(Step::Probing, false),
-        Phase::Running { misses: 0 },
+        starting(probing(), false),
+        paired(0),
         stopping(AfterStop::Restart),
         Phase::Stopped,
         Phase::Failed { resume: RetryTarget::Start, retry_at: None },
@@ -261,7 +261,7 @@ fn misses_under_an_old_address_are_forgotten_when_the_gateway_moved() {
     }
     let moved = Observation::Up { run_id: run_id("b1"), died: None, moved: true };
     assert_eq!(story.seen(moved), [RETRY], "it is asked by its new address before anything is killed");
-    assert_eq!((story.state.phase.clone(), story.reason()), (Phase::Running { misses: 0 }, None));
+    assert_eq!((story.state.phase.clone(), story.reason()), (paired(0), None));
     story.health(false);
-    assert_eq!(story.state.phase, Phase::Running { misses: 1 });
+    assert_eq!(story.state.phase, paired(1));
 }

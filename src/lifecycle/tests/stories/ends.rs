@@ -5,8 +5,7 @@ use super::*;
 #[test]
 fn a_stop_ends_a_start_in_each_of_its_steps() {
     let waiting = Step::BackingOff { until: at(9), kill: true };
-    for step in [Step::Killing, Step::Creating, Step::Rebinding, Step::Launching, Step::Probing, Step::Pairing, waiting]
-    {
+    for step in [Step::Killing, Step::Creating, Step::Rebinding, Step::Launching, probing(), pairing(), waiting] {
         let superseded = step.job();
         let mut story = Story::in_phase(starting(step, true));
         let timer = story.state.revision;
@@ -26,7 +25,7 @@ fn a_deletion_ends_every_phase() {
     let phases = [
         Phase::Pending,
         starting(Step::Launching, true),
-        Phase::Running { misses: 2 },
+        paired(2),
         stopping(AfterStop::Stay),
         stopping(AfterStop::Restart),
         Phase::Stopped,

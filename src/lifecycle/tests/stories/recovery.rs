@@ -20,11 +20,11 @@ fn a_restart_of_the_service_takes_up_every_phase() {
         (starting(Step::Creating, true), run(Job::Create)),
         (starting(Step::Rebinding, false), run(Job::Create)),
         (starting(Step::Launching, false), run(Job::Create)),
-        (starting(Step::Probing, false), run(Job::Create)),
-        (starting(Step::Pairing, false), run(Job::Create)),
+        (starting(probing(), false), run(Job::Create)),
+        (starting(pairing(), false), run(Job::Create)),
         (starting(Step::BackingOff { until, kill: true }, true), vec![Effect::WakeAt(until)]),
-        (Phase::Running { misses: 0 }, vec![Effect::Observe, spread.clone()]),
-        (Phase::Running { misses: 3 }, vec![Effect::Observe, spread]),
+        (paired(0), vec![Effect::Observe, spread.clone()]),
+        (paired(3), vec![Effect::Observe, spread]),
         (stopping(AfterStop::Stay), run(Job::Stop)),
         (stopping(AfterStop::Restart), run(Job::Stop)),
         (stopping(AfterStop::Delete), run(Job::Remove)),
@@ -40,7 +40,7 @@ fn a_restart_of_the_service_takes_up_every_phase() {
         let mut story = Story::in_phase(phase.clone());
         assert_eq!(story.tell(Event::Recovered), effects, "{phase:?}");
         if matches!(phase, Phase::Running { .. }) {
-            assert_eq!(story.state.phase, Phase::Running { misses: 0 });
+            assert_eq!(story.state.phase, paired(0));
             assert_eq!(story.seen(up("b1")), [], "nobody is killed for checks that an older service missed");
             assert_eq!(story.state.attempt, 3, "it goes on undisturbed");
         }

@@ -82,7 +82,7 @@ fn an_update_of_a_running_agent_restarts_it_and_a_rename_does_not() {
 
 #[test]
 fn an_update_of_a_starting_agent_begins_its_start_anew() {
-    let mut story = Story::in_phase(starting(Step::Probing, false));
+    let mut story = Story::in_phase(starting(probing(), false));
     let before = story.state.attempt;
     assert_eq!(story.command(Command::Update { inside: true }), run(Job::Kill));
     assert_eq!(story.state.phase, starting(Step::Killing, true));
