@@ -99,7 +99,7 @@ fn main() {
         Shared moves::a_volume_that_never_comes_is_told;
         Shared moves::an_end_for_want_of_memory_is_told_apart;
         Shared moves::a_second_control_plane_is_refused;
-        Shared life::data_is_exported_and_copied;
+        Shared life::data_is_exported_copied_and_imported;
         Shared life::an_upgrade_is_rehearsed_and_done;
         Shared life::from_outside_by_forwarded_ports;
         Shared life::a_model_on_the_loopback_is_refused;

@@ -189,7 +189,7 @@ pub(crate) async fn changes_of_one_run_wake_and_are_told(world: &World) {
 }
 
 /// What an agent has goes out of its volume while it runs and while it does not, and into the volume of another one.
-pub(crate) async fn data_is_exported_and_copied(world: &World) {
+pub(crate) async fn data_is_exported_copied_and_imported(world: &World) {
     let mut zeroone = Zeroone::start(world, ZEROCLAW[0]).await;
     let id = zeroone.running().await;
     zeroone.talk(&id).await;
@@ -212,6 +212,19 @@ pub(crate) async fn data_is_exported_and_copied(world: &World) {
     zeroone.becomes(&copy, "STOPPED").await;
     let bundle = zeroone.export(&copy).await;
     assert!(names_in(&bundle).iter().any(|name| name == "workspace/mine.md"), "{:?}", names_in(&bundle));
+
+    // And into one that was not there, with the key of its model beside the archive.
+    let request = zeroone.service.request(reqwest::Method::POST, "/api/agents/import?name=Import");
+    let request = request.header("content-type", "application/x-tar").header("x-model-api-key", "sk-test");
+    let answer = request.body(bundle).send().await.unwrap();
+    let (status, import) = (answer.status(), answer.json::<Value>().await.unwrap());
+    assert_eq!(status, 202, "{import}");
+    let import = import["id"].as_str().unwrap().to_owned();
+    zeroone.becomes(&import, "RUNNING").await;
+    zeroone.talk(&import).await;
+    let imported = world.volume(&pod_of(&import)).join(".zeroclaw/agents/default/workspace/mine.md");
+    assert_eq!(std::fs::read_to_string(imported).unwrap(), "mine");
+    zeroone.delete(&import).await;
 
     until("nothing is left of what reached the data", async || (world.names("pods") == [pod_of(&id)]).then_some(()))
         .await;
