@@ -249,6 +249,23 @@ async fn memory_of_all_that_an_agent_starts_is_limited_together() {
     until("its control group is removed", || async { groups_of(&spec.key).is_empty().then_some(()) }).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn want_of_memory_is_told_also_of_an_agent_that_an_earlier_service_started() {
+    let mut bench = Bench::new();
+    if !bench.runtime.caps().walls.contains(&"memory") {
+        return;
+    }
+    let script = "echo ready; while [ ! -e $HOME/grow ]; do sleep 0.05; done; \
+                  exec perl -e 'push @all, \"x\" x (1 << 20) while 1'";
+    let spec = bench.spec(&["script", script]).with_memory_mb(64);
+    let run = in_a_service_that_ends(&bench, &spec, "ready").await;
+    bench.runtime = ProcessRuntime::open(bench.options.clone()).unwrap();
+    assert_eq!(observed(&bench.runtime, &spec.key).await.state, InstanceState::Running(run));
+    fs::write(bench.folder(&spec.key).join("data/grow"), "").unwrap();
+    let exit = exited(&bench.runtime, &spec.key).await;
+    assert!(exit.oom, "{exit:?}");
+}
+
 /// The control groups of an agent's runs, wherever they are.
 fn groups_of(key: &InstanceKey) -> Vec<PathBuf> {
     let (mut found, mut folders) = (Vec::new(), vec![PathBuf::from("/sys/fs/cgroup")]);

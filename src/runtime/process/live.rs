@@ -146,8 +146,9 @@ impl LiveRun {
         let code = self.process.exit_code();
         let oom = match code {
             Some(ABORTED) => self.ran_out_of_memory(),
-            // The kernel chose this process, or another of the group; either way it was too much together.
-            Some(KILLED) => self.own.cgroup.as_ref().is_some_and(Cgroup::ran_out_of_memory),
+            // The kernel chose this process, or another of the group; either way it was too much together. How a process ended
+            // that an earlier service started, the kernel tells nobody but its parent; what it did to the group, everybody.
+            Some(KILLED) | None => self.own.cgroup.as_ref().is_some_and(Cgroup::ran_out_of_memory),
             _ => false,
         };
         Exit { code, oom, asked: false, reason: None }
