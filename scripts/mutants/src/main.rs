@@ -17,6 +17,7 @@ mod suite;
 mod table;
 mod tree;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -24,7 +25,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-const USAGE: &str = "mutants build | reach | judge [--again] [--limit N] [--jobs N] | table";
+const USAGE: &str = "mutants build [--suites lib,api] | reach | judge [--again] [--limit N] [--jobs N] | table";
 
 /// The sources, and where everything is kept that is learned of them.
 pub struct Folder {
@@ -46,26 +47,29 @@ impl Folder {
     }
 }
 
-fn build(folder: &Folder) -> Result<()> {
+fn build(folder: &Folder, suites: &[&str]) -> Result<()> {
     let mut mutants = mutant::list(&folder.root, folder.read("mutants.json").unwrap_or_default())?;
     folder.write("mutants.json", &mutants)?;
-    let programs = tree::Tree::new(folder).build(&mut mutants)?;
+    let built = tree::Tree::new(folder).build(suites, &mut mutants)?;
     folder.write("mutants.json", &mutants)?;
+    let mut programs: BTreeMap<String, PathBuf> = folder.read("programs.json").unwrap_or_default();
+    programs.extend(built);
     folder.write("programs.json", &programs)
 }
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let value = |flag: &str| arguments.iter().skip_while(|argument| *argument != flag).nth(1);
     let number = |flag: &str| {
-        let value = arguments.iter().skip_while(|argument| *argument != flag).nth(1);
-        value.map(|value| value.parse::<usize>().with_context(|| format!("{flag} takes a number"))).transpose()
+        value(flag).map(|value| value.parse::<usize>().with_context(|| format!("{flag} takes a number"))).transpose()
     };
+    let suites = value("--suites").map_or(tree::SUITES.to_vec(), |names| names.split(',').collect());
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let folder = Folder { data: root.join("target/mutants"), root };
     fs::create_dir_all(&folder.data)?;
     match arguments.first().map(String::as_str) {
-        Some("build") => build(&folder),
+        Some("build") => build(&folder, &suites),
         Some("reach") => suite::reach(&folder),
         Some("judge") => {
             let limit = number("--limit")?.unwrap_or(usize::MAX);

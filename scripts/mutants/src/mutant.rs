@@ -89,6 +89,9 @@ pub fn list(root: &Path, known: Vec<Mutant>) -> Result<Vec<Mutant>> {
             last += 1;
             mutant.number = last;
         }
+        if mutant.name.contains("-> impl ") {
+            mutant.state = State::Opaque;
+        }
     }
     Ok(mutants)
 }

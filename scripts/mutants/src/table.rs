@@ -28,11 +28,10 @@ pub fn print(folder: &Folder) -> Result<()> {
         let found = hang + outcomes.iter().filter(|outcome| **outcome == Outcome::Found).count();
         let (listed, judged) = (mutants.len(), outcomes.len());
         let (unviable, no_switch) = (count(State::Unviable), count(State::Constant) + count(State::Opaque));
-        let percent = if judged == 0 { 0.0 } else { 100.0 * found as f64 / judged as f64 };
+        let share =
+            if judged == 0 { "–".to_owned() } else { format!("{:.1} %", 100.0 * found as f64 / judged as f64) };
         let missed = judged - found;
-        println!(
-            "| {name} | {listed} | {unviable} | {no_switch} | {judged} | {found} | {hang} | {missed} | {percent:.1} % |"
-        );
+        println!("| {name} | {listed} | {unviable} | {no_switch} | {judged} | {found} | {hang} | {missed} | {share} |");
     };
     for module in MODULES {
         row(module, &mutants.iter().filter(|mutant| mutant.module() == module).collect::<Vec<_>>());

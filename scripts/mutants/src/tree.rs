@@ -39,25 +39,24 @@ impl<'a> Tree<'a> {
     }
 
     /// Plants and builds until everything compiles; gives the program of each suite.
-    pub fn build(&mut self, mutants: &mut [Mutant]) -> Result<BTreeMap<String, PathBuf>> {
+    pub fn build(&mut self, suites: &[&str], mutants: &mut [Mutant]) -> Result<BTreeMap<String, PathBuf>> {
         // The library first: nothing else can tell more of it.
-        for suites in [&SUITES[..1], &SUITES[..]] {
-            loop {
-                self.write(mutants)?;
-                let (complaints, programs) = self.compile(suites)?;
-                if complaints.is_empty() {
-                    if suites.len() == SUITES.len() {
-                        return Ok(programs);
-                    }
-                    break;
-                }
-                let left: usize = self.leave_out(mutants, &complaints)?;
-                println!("{} errors; {left} mutants do not compile", complaints.len());
-                self.folder.write("mutants.json", mutants)?;
-                self.folder.write("constant.json", &self.constant)?;
+        self.build_all(&["lib"], mutants)?;
+        self.build_all(suites, mutants)
+    }
+
+    fn build_all(&mut self, suites: &[&str], mutants: &mut [Mutant]) -> Result<BTreeMap<String, PathBuf>> {
+        loop {
+            self.write(mutants)?;
+            let (complaints, programs) = self.compile(suites)?;
+            if complaints.is_empty() {
+                return Ok(programs);
             }
+            let left: usize = self.leave_out(mutants, &complaints)?;
+            println!("{} errors; {left} mutants do not compile", complaints.len());
+            self.folder.write("mutants.json", mutants)?;
+            self.folder.write("constant.json", &self.constant)?;
         }
-        bail!("there are no suites")
     }
 
     fn tree(&self) -> PathBuf {
@@ -143,11 +142,7 @@ impl<'a> Tree<'a> {
             let numbers = self.meant(complaint);
             for mutant in mutants.iter_mut().filter(|mutant| numbers.contains(&mutant.number)) {
                 left += usize::from(mutant.state == State::Planted);
-                mutant.state = match () {
-                    () if no_switch => State::Constant,
-                    () if mutant.name.contains("-> impl ") => State::Opaque,
-                    () => State::Unviable,
-                };
+                mutant.state = if no_switch { State::Constant } else { State::Unviable };
                 if mutant.why.is_empty() {
                     mutant.why.clone_from(&complaint.text);
                 }
