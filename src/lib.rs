@@ -73,6 +73,7 @@ pub mod http;
 pub mod incident;
 mod ledger;
 mod lifecycle;
+#[cfg(any(feature = "server", feature = "gateway"))]
 mod listen;
 mod plain;
 #[cfg(feature = "server")]
