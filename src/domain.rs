@@ -49,7 +49,7 @@ pub use plan::{Limits, Plan};
 pub use port::{HostPort, PortRange};
 pub use provider::{MemoryBackend, Provider};
 pub use run::{Exit, RunId};
-pub use secret::Secret;
+pub use secret::{Secret, Wipe};
 pub use session_name::SessionName;
 pub use slug::Slug;
 pub use software::{ImageRef, Profile, Software, Upgrade, UpgradeStage};
