@@ -16,7 +16,7 @@ fn the_package_lists_files_that_are_there_and_scripts_that_can_run() {
     let release = read("scripts/release");
     for asset in package["assets"].as_array().unwrap() {
         let path = asset[0].as_str().unwrap();
-        match path.strip_prefix("target/dist/") {
+        match path.strip_prefix("target/stage/") {
             // The release makes it there.
             Some(made) => assert!(release.contains(&format!("$stage/{}", made.trim_end_matches("/*.1.gz"))), "{made}"),
             None => assert!(source.join(path).is_file(), "{path} is not there"),
