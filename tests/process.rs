@@ -4,6 +4,9 @@
 #[path = "support/process_bench.rs"]
 mod bench;
 
+#[path = "support/program.rs"]
+mod program;
+
 #[cfg(all(feature = "cli", feature = "gateway"))]
 #[path = "process/shutdown.rs"]
 mod shutdown;

@@ -11,6 +11,8 @@ mod common;
 mod http_client;
 mod kills;
 mod load;
+#[path = "../support/program.rs"]
+mod program;
 mod secrets;
 #[path = "../support/service.rs"]
 #[allow(dead_code, reason = "others use the rest of it")]

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,6 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::common::{delete_everything, disagreement, process, running, talk};
+use crate::program;
 use crate::service::{EndAgents, PATIENCE, Service, StandInModel, log_of, new_agent, pause, processes};
 
 /// What the log tells of a deployment, in order; each is committed, and the step after it begins.
@@ -20,8 +20,7 @@ const DEPLOYMENT: [&str; 6] =
 fn slow_gateway(folder: &Path) -> PathBuf {
     let path = folder.join("slow-gateway");
     let script = format!("#!/bin/sh\nsleep 0.3\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_zeroone"));
-    fs::write(&path, script).expect("a script can be written");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("and be made a program");
+    program::write(&script, &path);
     path
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use super::http_client::http_client;
+use super::program;
 use super::world::{PATIENCE, World, until};
 
 /// Tries what it should not get, says how it went, and then stays.
@@ -53,8 +54,7 @@ fn nor_does_one_of_a_plain_users_service() {
 
 fn held(world: &World, root: bool) {
     let program = world.path("rogue.sh");
-    fs::write(&program, ROGUE).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    program::write(ROGUE, &program);
     let env = [("ZEROONE_PROCESS__COMMAND", program.to_str().unwrap()), ("PATH", "/usr/bin:/bin")];
     let serving = world.try_serve(&env).expect("it serves");
     let ready: serde_json::Value = {

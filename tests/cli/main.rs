@@ -14,6 +14,8 @@ mod login;
 mod mistakes;
 mod orphan;
 mod package;
+#[path = "../support/program.rs"]
+mod program;
 mod recover;
 mod story;
 mod terminal;

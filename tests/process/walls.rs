@@ -131,13 +131,13 @@ fn the_walls_hold_for_a_plain_users_service_too() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let own =
-        fs::copy(std::env::current_exe().unwrap(), folder.path().join("tests")).map(|_| folder.path().join("tests"));
-    for path in [folder.path(), own.as_deref().unwrap()] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let own = folder.path().join("tests");
+    program::install(&std::env::current_exe().unwrap(), &own);
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for path in [folder.path(), &own] {
         std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    let mut tests = Command::new(own.unwrap());
+    let mut tests = Command::new(own);
     tests
         .args(["walls::a_hostile_instance", "--nocapture"])
         .env("TMPDIR", folder.path())
