@@ -67,10 +67,8 @@ mod user_sessions;
 mod users;
 mod visits;
 
-use std::sync::Arc;
-
+use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::{Extension, Router};
 use tower::util::option_layer;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
@@ -103,21 +101,22 @@ pub use crate::forwarded::Network;
 /// The whole API over a control plane, for a router with any state. It may be nested: locations, problems and the OpenAPI
 /// document keep the prefix.
 pub fn router<S: Clone + Send + Sync + 'static>(plane: ControlPlane, options: HttpOptions) -> Router<S> {
-    let api = Api::new(plane, options);
-    let document: Arc<str> = openapi().to_string().into();
+    let api = Api::new(plane, options, openapi().to_string().into());
     let routes = table()
         .into_iter()
         .fold(OpenApiRouter::new(), |router, (rule, routes)| router.routes(guarded(&api, rule, routes)));
     let (router, _) = routes.split_for_parts();
-    let cors = cors::layer(&api.options.cors_origins);
+    // As one layer: each has a service to clone and a future to allocate at every request.
+    let around = (
+        from_fn_with_state(api.clone(), request::observe),
+        option_layer(cors::layer(&api.options.cors_origins)),
+        from_fn_with_state(api.clone(), agent_host::by_host_name),
+    );
     router
         .merge(api.options.pages.clone().with_state(()))
         .fallback(request::no_such_path)
         .method_not_allowed_fallback(request::no_such_method)
-        .layer(from_fn_with_state(api.clone(), agent_host::by_host_name))
-        .layer(Extension(document))
-        .layer(option_layer(cors))
-        .layer(from_fn_with_state(api.clone(), request::observe))
+        .layer(around)
         .with_state(api)
 }
 

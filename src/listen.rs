@@ -75,9 +75,9 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
     E: Into<Box<dyn Error + Send + Sync>> + 'static,
 {
-    let places = Places::new(bounds.connections, bounds.per_address);
-    let http = builder(&bounds);
     let draining = Draining { graceful: GracefulShutdown::new(), cut_off: CancellationToken::new() };
+    let places = Places::new(bounds.connections, bounds.per_address, draining.cut_off.clone());
+    let http = builder(&bounds);
     loop {
         let next = async {
             places.room().await;
@@ -100,8 +100,7 @@ where
         // Answers are small and written whole: waiting to fill a packet only adds latency.
         let _ = stream.set_nodelay(true);
         let (http, call, watcher) = (http.clone(), call.clone(), draining.graceful.watcher());
-        let (cut_off, within) = (draining.cut_off.clone(), bounds.first_bytes_within);
-        let stop = stop.clone();
+        let (stop, within) = (stop.clone(), bounds.first_bytes_within);
         tokio::spawn(async move {
             let served = async {
                 let stream = tokio::select! {
@@ -116,12 +115,12 @@ where
                 watcher.watch(http.serve_connection_with_upgrades(TokioIo::new(stream), service)).await
             };
             tokio::select! {
+                biased;
                 ended = served => if let Err(error) = ended {
                     // The client's doing: a connection cut short, too slow, or bytes that are not HTTP.
                     tracing::debug!(%error, "a connection ended early");
                 },
-                () = place.evicted.cancelled() => tracing::debug!("a connection without a request gave way to others"),
-                () = cut_off.cancelled() => {}
+                () = place.ended.cancelled() => tracing::debug!("a connection gave way to others, or to the end of the service"),
             }
         });
     }
@@ -219,6 +218,8 @@ struct Places {
     freed: Notify,
     all: usize,
     per_address: usize,
+    /// Ends all of them.
+    cut_off: CancellationToken,
 }
 
 #[derive(Default)]
@@ -233,20 +234,20 @@ struct Table {
 
 struct Open {
     address: IpAddr,
-    evicted: CancellationToken,
+    ended: CancellationToken,
 }
 
 /// One connection's place, given up when dropped.
 struct Place {
     id: u64,
-    evicted: CancellationToken,
+    ended: CancellationToken,
     asked: AtomicBool,
     places: Arc<Places>,
 }
 
 impl Places {
-    fn new(all: usize, per_address: usize) -> Arc<Self> {
-        Arc::new(Self { table: Mutex::default(), freed: Notify::new(), all, per_address })
+    fn new(all: usize, per_address: usize, cut_off: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { table: Mutex::default(), freed: Notify::new(), all, per_address, cut_off })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -277,12 +278,12 @@ impl Places {
         if table.open.len() >= self.all {
             table.evict(None)?;
         }
-        let (id, evicted) = (table.next, CancellationToken::new());
+        let (id, ended) = (table.next, self.cut_off.child_token());
         table.next += 1;
-        table.open.insert(id, Open { address, evicted: evicted.clone() });
+        table.open.insert(id, Open { address, ended: ended.clone() });
         table.silent.insert(id);
         *table.by_address.entry(address).or_default() += 1;
-        Some(Place { id, evicted, asked: AtomicBool::new(false), places: Arc::clone(self) })
+        Some(Place { id, ended, asked: AtomicBool::new(false), places: Arc::clone(self) })
     }
 
     /// Ends the oldest connection that has not asked for anything.
@@ -297,7 +298,7 @@ impl Table {
         let of_address =
             |id: &u64| address.is_none_or(|address| self.open.get(id).is_some_and(|it| it.address == address));
         let id = self.silent.iter().copied().find(of_address)?;
-        self.remove(id)?.evicted.cancel();
+        self.remove(id)?.ended.cancel();
         Some(())
     }
 
@@ -346,34 +347,34 @@ mod tests {
 
     #[test]
     fn the_oldest_silent_connection_gives_way() {
-        let places = Places::new(3, 2);
+        let places = Places::new(3, 2, CancellationToken::new());
         let (first, second) = (places.enter(A).unwrap(), places.enter(A).unwrap());
         let third = places.enter(A).unwrap();
-        assert!(first.evicted.is_cancelled(), "the address has two places");
-        assert!(!second.evicted.is_cancelled() && !third.evicted.is_cancelled());
+        assert!(first.ended.is_cancelled(), "the address has two places");
+        assert!(!second.ended.is_cancelled() && !third.ended.is_cancelled());
         let other = places.enter(B).unwrap();
         let newest = places.enter(B).unwrap();
-        assert!(second.evicted.is_cancelled() && !other.evicted.is_cancelled(), "all have three places");
+        assert!(second.ended.is_cancelled() && !other.ended.is_cancelled(), "all have three places");
         drop((first, second, third, other, newest));
         assert!(places.table().open.is_empty() && places.table().by_address.is_empty());
     }
 
     #[test]
     fn a_connection_with_a_request_stays() {
-        let places = Places::new(2, 1);
+        let places = Places::new(2, 1, CancellationToken::new());
         let busy = places.enter(A).unwrap();
         busy.request_began();
         assert!(places.enter(A).is_none());
         let other = places.enter(B).unwrap();
         other.request_began();
-        assert!(!busy.evicted.is_cancelled());
+        assert!(!busy.ended.is_cancelled());
         drop(busy);
         assert!(places.enter(A).is_some());
     }
 
     #[tokio::test]
     async fn a_full_listener_waits_for_a_place() {
-        let places = Places::new(1, 1);
+        let places = Places::new(1, 1, CancellationToken::new());
         let only = places.enter(A).unwrap();
         places.room().await;
         only.request_began();

@@ -1,7 +1,6 @@
 //! What machines ask: is it alive, is it ready, how does it do, what can it do.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
@@ -120,8 +119,8 @@ pub async fn metrics(state: State<Api>, request: Request) -> Result<Response, Pr
     get, path = "/api/openapi.json", tag = "service",
     responses((status = 200, body = serde_json::Value, content_type = "application/json"))
 )]
-pub async fn openapi_json(document: Extension<Arc<str>>, prefix: Extension<Prefix>) -> Response {
-    let text = with_servers(&document.0, &prefix.0.0);
+pub async fn openapi_json(state: State<Api>, prefix: Extension<Prefix>) -> Response {
+    let text = with_servers(&state.document, &prefix.0.0);
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 

@@ -160,11 +160,13 @@ pub struct Shared {
     pub proxy: Proxy,
     pub visits: Visits,
     pub strangers: Strangers,
+    /// The OpenAPI document.
+    pub document: Box<str>,
     commands: Semaphore,
 }
 
 impl Api {
-    pub fn new(plane: ControlPlane, options: HttpOptions) -> Self {
+    pub fn new(plane: ControlPlane, options: HttpOptions, document: Box<str>) -> Self {
         let api = Self(Arc::new(Shared {
             plane,
             keys: options.rate_limit.map(RateLimiter::new),
@@ -180,6 +182,7 @@ impl Api {
             readiness: Readiness::default(),
             audit: AuditBounds::default(),
             checks: RateLimiter::new(CHECKS),
+            document,
             commands: Semaphore::new(MAX_COMMANDS),
             options,
         }));
