@@ -385,15 +385,18 @@ pub async fn check_health(services: &Services, agent: AgentId, key: &InstanceKey
     if !alive {
         return HealthCheck::Missed;
     }
-    let permit = services.engine_calls.acquire().await;
-    let usage = timeout(limits.health, services.runtime.usage(key)).await;
-    drop(permit);
+    let usage = if services.runtime.caps().measures_usage {
+        let _permit = services.engine_calls.acquire().await;
+        timeout(limits.health, services.runtime.usage(key)).await.ok().and_then(Result::ok)
+    } else {
+        None
+    };
     let now = services.clock.now();
     let mut deep = false;
     services.views.update_vitals(agent, |vitals| {
         vitals.last_health_at = Some(now);
-        if let Ok(Ok(usage)) = usage {
-            vitals.usage = Some(usage);
+        if usage.is_some() {
+            vitals.usage = usage;
         }
         deep = vitals.usable_at.is_none_or(|at| elapsed(at, now) >= limits.usability_interval);
     });

@@ -4,8 +4,8 @@
 //! owns (`objects`). The name is what keeps a second Pod away: the API server gives it out again only when the node has
 //! confirmed the end of the first. So a Pod whose node is lost is left alone, for however long.
 //!
-//! Every look is a question to the API server: there is no copy of its state that could be stale. One watch wakes whoever
-//! has to look again (`watch`). An agent's volume is reached by a Pod of our own (`carriers`, `transfer`).
+//! A watch wakes whoever has to look again (`watch`), and keeps what they then look at (`reflector`); without it each look is a
+//! question to the API server. An agent's volume is reached by a Pod of our own (`carriers`, `transfer`).
 
 mod carriers;
 mod cluster;
@@ -17,6 +17,7 @@ mod objects;
 mod observe;
 mod options;
 mod permissions;
+mod reflector;
 mod transfer;
 mod usage;
 mod watch;
@@ -32,7 +33,10 @@ use self::carriers::Carriers;
 pub use self::cluster::in_cluster;
 use self::cluster::{Cluster, read};
 use self::forward::Forwards;
+use self::instance::Turns;
 pub use self::options::{KubernetesOptions, Reach};
+use self::reflector::Reflector;
+use self::usage::Metrics;
 use super::{
     BoxFuture, BoxStream, Caps, ContainerRuntime, DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState,
     LeaseAnswer, LeaseRequest, LogLine, LogQuery, NetworkIsolation, ObservedInstance, Progress, Resync, RuntimeCall,
@@ -50,8 +54,10 @@ pub struct KubernetesRuntime {
     cluster: Cluster,
     forwards: Option<Forwards>,
     carriers: Carriers,
-    /// The cluster has a metrics server.
-    measured: bool,
+    reflector: Reflector,
+    turns: Turns,
+    /// None where the cluster has no metrics server.
+    metrics: Option<Metrics>,
     /// The permissions were all there when they were last asked for.
     permitted: AtomicBool,
 }
@@ -68,10 +74,17 @@ impl KubernetesRuntime {
             Reach::Pod => false,
             Reach::PortForward => true,
         };
-        let measured = usage::is_measured(&cluster.client).await;
-        let forwards = forwards.then(Forwards::default);
-        let carriers = Carriers::default();
-        Ok(Self { options, cluster, forwards, carriers, measured, permitted: AtomicBool::new(false) })
+        let metrics = usage::is_measured(&cluster.client).await.then(Metrics::default);
+        Ok(Self {
+            options,
+            cluster,
+            forwards: forwards.then(Forwards::default),
+            carriers: Carriers::default(),
+            reflector: Reflector::default(),
+            turns: Turns::default(),
+            metrics,
+            permitted: AtomicBool::new(false),
+        })
     }
 
     /// The installations that have instances in the namespace, and how many each.
@@ -123,34 +136,11 @@ impl KubernetesRuntime {
     }
 
     async fn list(&self) -> RuntimeResult<Vec<ObservedInstance>> {
-        let ours = ListParams::default().labels(&objects::selector(self.options.installation)).limit(PAGE);
-        let (now, mut found) = (Timestamp::now(), BTreeMap::new());
-        let mut query = ours.clone();
-        loop {
-            let page = read(self.cluster.secrets().list_metadata(&query)).await?;
-            for seen in page.items.iter().filter_map(|secret| observe::of_secret(&secret.metadata)) {
-                found.insert(seen.key.agent, seen);
-            }
-            match page.metadata.continue_.filter(|more| !more.is_empty()) {
-                Some(more) => query.continue_token = Some(more),
-                None => break,
-            }
-        }
-        let mut query = ours;
-        loop {
-            let page = read(self.cluster.pods().list(&query)).await?;
-            for seen in page.items.iter().filter_map(|pod| observe::of_pod(pod, now)) {
-                found.insert(seen.key.agent, seen);
-            }
-            for carrier in page.items.iter().filter(|pod| carriers::is_one(&pod.metadata)) {
-                carriers::tidy(&self.cluster, carrier).await;
-            }
-            match page.metadata.continue_.filter(|more| !more.is_empty()) {
-                Some(more) => query.continue_token = Some(more),
-                None => break,
-            }
-        }
-        let mut list: Vec<_> = found.into_values().collect();
+        let now = Timestamp::now();
+        let mut list = match self.reflector.instances(now) {
+            Some(known) => known,
+            None => watch::list(&self.cluster, &objects::selector(self.options.installation)).await?.0.instances(now),
+        };
         for seen in &mut list {
             let key = seen.key.clone();
             self.reached(&key, &mut seen.state).await?;
@@ -183,7 +173,7 @@ impl ContainerRuntime for KubernetesRuntime {
             kills_while_stopping: false,
             stages_at_start: true,
             carries_data: true,
-            measures_usage: self.measured,
+            measures_usage: self.metrics.is_some(),
             walls: vec!["container"],
             missing_walls: BTreeMap::new(),
             host: None,
@@ -201,10 +191,11 @@ impl ContainerRuntime for KubernetesRuntime {
 
     fn longest(&self, call: RuntimeCall) -> Duration {
         // An end that a node confirms, and the calls around it.
-        let ended = instance::CONFIRMED + cluster::CALL * 3;
+        let ended = instance::QUEUE + instance::CONFIRMED + cluster::CALL * 3;
         match call {
             RuntimeCall::Stop { grace } => grace + ended,
-            RuntimeCall::EnsureCreated | RuntimeCall::Stage | RuntimeCall::Start | RuntimeCall::Kill => ended,
+            RuntimeCall::Kill => ended,
+            RuntimeCall::EnsureCreated | RuntimeCall::Stage | RuntimeCall::Start => instance::QUEUE + ended,
             RuntimeCall::Remove => ended + instance::CONFIRMED * 2,
             RuntimeCall::Prepare | RuntimeCall::Observe => cluster::CALL * 2,
         }
@@ -284,7 +275,7 @@ impl ContainerRuntime for KubernetesRuntime {
     }
 
     fn watch(&self) -> BoxStream<'static, Resync> {
-        watch::watch(self.cluster.clone(), self.options.installation)
+        watch::watch(self.cluster.clone(), self.reflector.clone(), self.options.installation)
     }
 
     fn logs<'a>(

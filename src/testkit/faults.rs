@@ -1,6 +1,6 @@
 //! Faults of calls and events, by script or by chance, in front of any runtime and any gateway.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::zeroclaw::spending::Spent;
 use crate::zeroclaw::usability::SelfReport;
 
 /// A call that can go wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Call {
     /// [`ContainerRuntime::ping`].
@@ -132,13 +132,19 @@ struct State {
     odds: Odds,
     script: VecDeque<(Call, Fault)>,
     injected: u64,
+    calls: HashMap<Call, u64>,
 }
 
 impl Faults {
     /// No faults yet: [`Faults::set_odds`] and [`Faults::next`] bring them.
     pub fn new(seed: u64) -> Self {
-        let random = Sequence::new(seed);
-        Self(Arc::new(Mutex::new(State { random, odds: Odds::default(), script: VecDeque::new(), injected: 0 })))
+        Self(Arc::new(Mutex::new(State {
+            random: Sequence::new(seed),
+            odds: Odds::default(),
+            script: VecDeque::new(),
+            injected: 0,
+            calls: HashMap::new(),
+        })))
     }
 
     /// How often faults come by chance from now on.
@@ -154,6 +160,11 @@ impl Faults {
     /// Faults that were met so far.
     pub fn injected(&self) -> u64 {
         self.lock().injected
+    }
+
+    /// Calls that were made so far, with a fault or without.
+    pub fn calls(&self, call: Call) -> u64 {
+        self.lock().calls.get(&call).copied().unwrap_or_default()
     }
 
     /// `runtime` with these faults.
@@ -172,6 +183,7 @@ impl Faults {
 
     fn draw(&self, call: Call) -> Option<Fault> {
         let mut state = self.lock();
+        *state.calls.entry(call).or_default() += 1;
         let scripted = state.script.iter().position(|(wanted, _)| *wanted == call);
         let fault = match scripted.and_then(|index| state.script.remove(index)) {
             Some((_, fault)) => Some(fault),

@@ -11,8 +11,9 @@ use crate::actor::Services;
 use crate::lifecycle::{Cause, Code, Failure, FailureKind, Outcome};
 use crate::runtime::{InstanceKey, InstanceState, Run, RuntimeError, Wait};
 
-/// Between two looks at an instance that the engine is busy with.
+/// Between two looks at an instance that the engine is busy with: at first, and at the most.
 const LOOK: Duration = Duration::from_millis(250);
+const LATER_LOOK: Duration = Duration::from_secs(2);
 /// How long an engine may fail with the same thing before that is the result: a registry may be away for a moment.
 const STUCK: Duration = Duration::from_secs(20);
 
@@ -30,7 +31,8 @@ pub(super) async fn launch(services: &Services, key: &InstanceKey) -> JobResult 
 
 /// Waits until the engine has it running.
 pub(super) async fn await_run(services: &Services, key: &InstanceKey, cancel: &CancellationToken) -> JobResult {
-    let deadline = Instant::now() + services.settings.limits.engine_start;
+    let began = Instant::now();
+    let deadline = began + services.settings.limits.engine_start;
     let mut stuck_since = None;
     loop {
         let seen = tokio::select! {
@@ -65,9 +67,11 @@ pub(super) async fn await_run(services: &Services, key: &InstanceKey, cancel: &C
         if Instant::now() >= deadline {
             return Err(transient(Cause::because(Code::EngineBusy, why)));
         }
+        // What takes long is seen late by no more than an eighth of it. Thousands may wait.
+        let pause = (began.elapsed() / 8).clamp(LOOK, LATER_LOOK);
         tokio::select! {
             biased;
-            () = sleep(LOOK) => {}
+            () = sleep(pause) => {}
             () = cancel.cancelled() => return Err(superseded()),
         }
     }

@@ -47,6 +47,10 @@ impl Carriers {
         Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(agent).or_default())
     }
 
+    fn known(&self, agent: AgentId) -> Option<Arc<tokio::sync::Mutex<Option<Carrier>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&agent).cloned()
+    }
+
     fn forget(&self, agent: AgentId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&agent);
     }
@@ -146,9 +150,9 @@ impl KubernetesRuntime {
 
     /// Before a start: the agent may be put on another node, and the volume must be free for it. One in use is let finish.
     pub(super) async fn free_volume(&self, agent: AgentId) -> RuntimeResult<()> {
-        match self.carriers.of(agent).try_lock_owned() {
-            Ok(mut kept) => self.dismiss(&mut kept).await,
-            Err(_) => Ok(()),
+        match self.carriers.known(agent).map(tokio::sync::Mutex::try_lock_owned) {
+            Some(Ok(mut kept)) => self.dismiss(&mut kept).await,
+            Some(Err(_)) | None => Ok(()),
         }
     }
 
@@ -157,7 +161,8 @@ impl KubernetesRuntime {
         let mut kept = self.carriers.of(agent).lock_owned().await;
         self.dismiss(&mut kept).await?;
         self.carriers.forget(agent);
-        let theirs = ListParams::default().labels(&format!(
+        // From the API server's memory: else it reads all Pods of the namespace for it.
+        let theirs = ListParams::default().match_any().labels(&format!(
             "{},{}",
             objects::selector_of(self.options.installation, agent),
             objects::CARRIER
@@ -201,12 +206,5 @@ pub(super) async fn tidy(cluster: &Cluster, pod: &Pod) {
         && let Err(error) = end(cluster, pod).await
     {
         tracing::debug!(%error, "a Pod that has carried data cannot be removed yet");
-    }
-}
-
-/// The same for one of which no more than this is known.
-pub(super) async fn tidied(cluster: Cluster, meta: ObjectMeta) {
-    if let Ok(Some(pod)) = read(cluster.pods().get_opt(meta.name.as_deref().unwrap_or_default())).await {
-        tidy(&cluster, &pod).await;
     }
 }

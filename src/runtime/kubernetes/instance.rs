@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, Secret as SecretObject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::cluster::{read, write, write_if_there};
@@ -28,6 +29,35 @@ pub(super) const AT_ONCE: Duration = Duration::from_secs(1);
 const RESTARTED: Duration = Duration::from_secs(5);
 /// Somebody else changes the same objects: looked at again, but not for ever.
 const TRIES: usize = 4;
+/// Of each kind of work at once: more would only wait in the API server's queue, or be refused there, and each has a connection.
+const AT_A_TIME: usize = 16;
+/// How long a call may wait for its turn. A slow cluster takes some 20 starts a second: it is enough for 12,000.
+pub(super) const QUEUE: Duration = Duration::from_secs(600);
+
+/// Turns of those who change something: all agents may want to at the same time. Each kind has its own, so that the first
+/// agents run before the last ones are created, and none ever waits for a node while it holds one.
+pub(super) struct Turns {
+    creating: Semaphore,
+    starting: Semaphore,
+    ending: Semaphore,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        let turns = || Semaphore::new(AT_A_TIME);
+        Self { creating: turns(), starting: turns(), ending: turns() }
+    }
+}
+
+async fn turn(of: &Semaphore) -> RuntimeResult<SemaphorePermit<'_>> {
+    match timeout(QUEUE, of.acquire()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        // Nothing is wrong with the agent.
+        Ok(Err(_)) | Err(_) => {
+            Err(RuntimeError::Unavailable("the API server is too slow for all that is asked of it".into()))
+        }
+    }
+}
 
 impl KubernetesRuntime {
     /// The Pod of that name. One that is not ours is an error.
@@ -37,25 +67,28 @@ impl KubernetesRuntime {
             Some(pod) if !objects::is_of(&pod.metadata, self.options.installation) => {
                 Err(RuntimeError::NotOwned(format!("the Pod {} is another installation's", name(agent))))
             }
-            pod => Ok(pod),
+            Some(pod) => {
+                self.reflector.enter_pod(&pod);
+                Ok(Some(pod))
+            }
+            None => Ok(None),
         }
     }
 
-    /// The Secrets of an instance, the one that counts first. Two are there only after a crash between two steps.
+    /// The Secrets of an instance, the one that counts first.
     pub(super) async fn secrets_of(&self, agent: AgentId) -> RuntimeResult<Vec<ObjectMeta>> {
+        if let Some(known) = self.reflector.secrets(agent) {
+            return Ok(objects::newest_first(known));
+        }
         let query = ListParams::default().labels(&objects::selector_of(self.options.installation, agent));
         let found = read(self.cluster.secrets().list_metadata(&query)).await?;
-        let mut found: Vec<ObjectMeta> = found.items.into_iter().map(|secret| secret.metadata).collect();
-        found.retain(|meta| Recipe::read(meta).is_some());
-        found.sort_by_key(|meta| {
-            let generation = Recipe::read(meta).map_or(0, |recipe| recipe.generation);
-            let created = meta.creation_timestamp.as_ref().map(|time| time.0);
-            std::cmp::Reverse((generation, created, meta.resource_version.as_ref().and_then(|v| v.parse::<u64>().ok())))
-        });
-        Ok(found)
+        Ok(objects::newest_first(found.items.into_iter().map(|secret| secret.metadata).collect()))
     }
 
     pub(super) async fn seen(&self, key: &InstanceKey) -> RuntimeResult<Option<ObservedInstance>> {
+        if let Some(known) = self.reflector.instance(key.agent, Timestamp::now()) {
+            return Ok(known);
+        }
         if let Some(pod) = self.pod(key.agent).await? {
             return Ok(observe::of_pod(&pod, Timestamp::now()));
         }
@@ -65,6 +98,7 @@ impl KubernetesRuntime {
     pub(super) async fn adopt_or_create(&self, spec: &InstanceSpec) -> RuntimeResult<ObservedInstance> {
         let agent = spec.key.agent;
         let (hash, image) = (spec.hash(), image_of(&self.options, spec.image.as_ref()));
+        let turn = turn(&self.turns.creating).await?;
         let pod = self.pod(agent).await?;
         let secrets = self.secrets_of(agent).await?;
         let (newest, older) = match secrets.split_first() {
@@ -84,6 +118,7 @@ impl KubernetesRuntime {
             return Ok(ObservedInstance { data_created_now, ..found });
         }
         if pod.is_some() {
+            drop(turn);
             self.end(&spec.key, AT_ONCE).await?;
         }
         let recipe = Recipe::of(&self.options, spec);
@@ -114,24 +149,31 @@ impl KubernetesRuntime {
         content: &BTreeMap<String, Secret<Vec<u8>>>,
     ) -> RuntimeResult<SecretObject> {
         let secret = objects::secret(&self.options, agent, recipe, origin, content)?;
-        write(self.cluster.secrets().create(&PostParams::default(), &secret)).await
+        let made = write(self.cluster.secrets().create(&PostParams::default(), &secret)).await?;
+        self.reflector.enter_secret(&made.metadata);
+        Ok(made)
     }
 
     async fn drop_secrets(&self, secrets: &[ObjectMeta]) -> RuntimeResult<()> {
         for meta in secrets {
             let name = meta.name.as_deref().unwrap_or_default();
             write_if_there(self.cluster.secrets().delete(name, &exactly(meta, None))).await?;
+            self.reflector.forget_secret(meta);
         }
         Ok(())
     }
 
     pub(super) async fn replace_files(&self, key: &InstanceKey, files: &[StagedFile]) -> RuntimeResult<()> {
+        let turn = turn(&self.turns.creating).await?;
         let secrets = self.secrets_of(key.agent).await?;
         let newest = secrets.first().ok_or(RuntimeError::NotFound)?;
         if let Some(seen) = self.pod(key.agent).await?.and_then(|pod| observe::of_pod(&pod, Timestamp::now())) {
             match seen.state {
                 // The next start makes another Pod.
-                InstanceState::Exited(_) => self.end(key, AT_ONCE).await?,
+                InstanceState::Exited(_) => {
+                    drop(turn);
+                    self.end(key, AT_ONCE).await?;
+                }
                 state => return Err(RuntimeError::Conflict(format!("it is not at rest: {}", in_words(&state)))),
             }
         }
@@ -148,6 +190,7 @@ impl KubernetesRuntime {
     pub(super) async fn launch(&self, key: &InstanceKey) -> RuntimeResult<InstanceState> {
         let (mut again, mut tries) = (Duration::ZERO, 0);
         while tries < TRIES {
+            let turn = turn(&self.turns.starting).await?;
             let secrets = self.secrets_of(key.agent).await?;
             let newest = secrets.first().ok_or(RuntimeError::NotFound)?;
             if let Some(pod) = self.pod(key.agent).await? {
@@ -157,11 +200,15 @@ impl KubernetesRuntime {
                     InstanceState::Starting(wait) if !wait.stuck && !is_going(&pod) => return Ok(state),
                     InstanceState::Exited(_) if observe::is_restarted(&pod) && again < RESTARTED => {
                         again += LOOK;
+                        drop(turn);
                         sleep(LOOK).await;
                         continue;
                     }
                     // A new Pod is tried at once; the old one would wait for minutes before it is tried again.
-                    _ => self.end(key, AT_ONCE).await?,
+                    _ => {
+                        drop(turn);
+                        self.end(key, AT_ONCE).await?;
+                    }
                 }
             }
             tries += 1;
@@ -169,7 +216,8 @@ impl KubernetesRuntime {
             self.claim(key.agent).await?;
             let pod = objects::pod(&self.options, key.agent, newest)?;
             match write(self.cluster.pods().create(&PostParams::default(), &pod)).await {
-                Ok(_) => {
+                Ok(made) => {
+                    self.reflector.enter_pod(&made);
                     let why = "the cluster has accepted it".into();
                     return Ok(InstanceState::Starting(Wait { since: Timestamp::now(), why, stuck: false }));
                 }
@@ -183,20 +231,29 @@ impl KubernetesRuntime {
 
     /// Its Pod is gone afterwards, confirmed by its node.
     pub(super) async fn end(&self, key: &InstanceKey, grace: Duration) -> RuntimeResult<()> {
-        let pods = self.cluster.pods();
-        let Some(pod) = self.pod(key.agent).await? else { return Ok(()) };
+        let (agent, pods) = (key.agent, self.cluster.pods());
+        let turn = turn(&self.turns.ending).await?;
+        let Some(pod) = self.pod(agent).await? else { return Ok(()) };
         let seconds = u32::try_from(grace.max(AT_ONCE).as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
-        write_if_there(pods.delete(&name(key.agent), &exactly(&pod.metadata, Some(seconds)))).await?;
+        write_if_there(pods.delete(&name(agent), &exactly(&pod.metadata, Some(seconds)))).await?;
+        drop(turn);
         let deadline = Instant::now() + Duration::from_secs(seconds.into()) + CONFIRMED;
-        let is_there = |found: Option<Pod>| found.is_some_and(|found| found.metadata.uid == pod.metadata.uid);
-        while is_there(read(pods.get_opt(&name(key.agent))).await?) {
+        let uid = pod.metadata.uid.as_deref();
+        loop {
+            // While the watch shows it, it is there; that it is gone only the API server itself can say.
+            if self.reflector.has_pod(agent, uid) != Some(true) {
+                let found = read(pods.get_opt(&name(agent))).await?;
+                if found.is_none_or(|found| found.metadata.uid.as_deref() != uid) {
+                    self.reflector.forget_pod(&pod.metadata);
+                    return Ok(());
+                }
+            }
             if Instant::now() >= deadline {
                 let why = "no node has confirmed that it ended; if the node is lost for good, remove the Node";
                 return Err(RuntimeError::UnknownOutcome(why.into()));
             }
             sleep(LOOK).await;
         }
-        Ok(())
     }
 
     pub(super) async fn kill_it(&self, key: &InstanceKey) -> RuntimeResult<()> {

@@ -121,6 +121,17 @@ pub(super) fn key_of(meta: &ObjectMeta) -> Option<InstanceKey> {
     Some(InstanceKey { agent: agent_of(meta)?, slug: Recipe::read(meta)?.slug })
 }
 
+/// The Secrets of an instance, the one that counts first. Two are there only after a crash between two steps.
+pub(super) fn newest_first(mut secrets: Vec<ObjectMeta>) -> Vec<ObjectMeta> {
+    secrets.retain(|meta| Recipe::read(meta).is_some());
+    secrets.sort_by_key(|meta| {
+        let generation = Recipe::read(meta).map_or(0, |recipe| recipe.generation);
+        let created = meta.creation_timestamp.as_ref().map(|time| time.0);
+        std::cmp::Reverse((generation, created, meta.resource_version.as_ref().and_then(|v| v.parse::<u64>().ok())))
+    });
+    secrets
+}
+
 fn labels(installation: InstallationId, agent: AgentId) -> Value {
     json!({ INSTALLATION: installation.to_string(), AGENT: agent.to_string() })
 }

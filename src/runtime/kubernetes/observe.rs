@@ -128,16 +128,17 @@ fn is_lost(pod: &Pod, status: &PodStatus, now: Timestamp) -> bool {
     let condition = |kind: &str| {
         status.conditions.iter().flatten().find(|condition| condition.type_ == kind).map(|found| found.status.as_str())
     };
-    let forgotten = pod
-        .metadata
-        .deletion_timestamp
-        .as_ref()
-        .is_some_and(|until| crate::domain::elapsed(until.0, now) > UNCONFIRMED);
+    let forgotten = pod.metadata.deletion_timestamp.as_ref().is_some_and(|until| is_unconfirmed(until.0, now));
     let runs = container(status)
         .is_some_and(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()));
     runs && (forgotten
         || status.reason.as_deref() == Some("NodeLost")
         || (condition("Ready") == Some("False") && condition("ContainersReady") == Some("True")))
+}
+
+/// Whether a Pod that was to be gone by then has no node that would confirm it.
+pub(super) fn is_unconfirmed(gone_by: Timestamp, now: Timestamp) -> bool {
+    crate::domain::elapsed(gone_by, now) > UNCONFIRMED
 }
 
 /// A node that is there confirms the end of a Pod within some seconds of its time.

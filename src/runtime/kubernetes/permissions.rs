@@ -12,7 +12,7 @@ use crate::runtime::{RuntimeError, RuntimeResult};
 const NEEDED: &[(&str, &str, &str, &[&str])] = &[
     ("", "pods", "", &["get", "list", "watch", "create", "delete"]),
     ("", "pods", "log", &["get"]),
-    ("", "secrets", "", &["get", "list", "create", "delete"]),
+    ("", "secrets", "", &["get", "list", "watch", "create", "delete"]),
     ("", "persistentvolumeclaims", "", &["get", "create", "patch", "delete"]),
     ("coordination.k8s.io", "leases", "", &["get", "create", "update"]),
 ];

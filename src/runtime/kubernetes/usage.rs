@@ -1,21 +1,50 @@
 //! What instances use, as the cluster's metrics server says it. Not every cluster has one.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
 use kube::Client;
 use serde::Deserialize;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
+use super::KubernetesRuntime;
 use super::cluster::read;
 use super::objects::{CONTAINER, Recipe, name};
-use super::{KubernetesRuntime, observe};
 use crate::domain::Timestamp;
 use crate::runtime::{InstanceKey, InstanceState, RuntimeError, RuntimeResult, Usage};
 
 const API: &str = "/apis/metrics.k8s.io/v1beta1";
 const MIB: f64 = 1024.0 * 1024.0;
 
+/// How long a list counts: servers measure every quarter of a minute or so.
+const FRESH: Duration = Duration::from_secs(15);
+
+/// The figures of all Pods of the namespace, asked for at once: agents are measured every few seconds, and there are many.
+#[derive(Clone, Default)]
+pub(super) struct Metrics(Arc<Mutex<Option<Listed>>>);
+
+struct Listed {
+    at: Instant,
+    pods: HashMap<String, PodMetrics>,
+}
+
+#[derive(Deserialize)]
+struct MetricsList {
+    items: Vec<PodMetrics>,
+}
+
 #[derive(Deserialize)]
 struct PodMetrics {
+    metadata: Named,
     timestamp: Timestamp,
     containers: Vec<ContainerMetrics>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -43,34 +72,49 @@ async fn get<T: serde::de::DeserializeOwned>(client: &Client, path: &str) -> Run
 
 impl KubernetesRuntime {
     pub(super) async fn measured(&self, key: &InstanceKey) -> RuntimeResult<Usage> {
-        let Some(pod) = self.pod(key.agent).await? else {
-            let there = !self.secrets_of(key.agent).await?.is_empty();
-            return Err(if there { RuntimeError::Conflict("it does not run".into()) } else { RuntimeError::NotFound });
-        };
-        if !matches!(observe::state(&pod, Timestamp::now()), InstanceState::Running(_)) {
+        let seen = self.seen(key).await?.ok_or(RuntimeError::NotFound)?;
+        if !matches!(seen.state, InstanceState::Running(_)) {
             return Err(RuntimeError::Conflict("it does not run".into()));
         }
-        if !self.measured {
+        let Some(metrics) = &self.metrics else {
             return Err(RuntimeError::Failed("the cluster has no metrics server".into()));
-        }
-        let path = format!("{API}/namespaces/{}/pods/{}", self.options.namespace, name(key.agent));
-        let figures = match get::<PodMetrics>(&self.cluster.client, &path).await {
-            // It measures every quarter of a minute or so.
-            Err(RuntimeError::NotFound) => return Err(RuntimeError::Failed("it has not been measured yet".into())),
-            figures => figures?,
         };
-        let limit = Recipe::read(&pod.metadata).map(|recipe| f64::from(recipe.memory_mb));
-        let agent = figures.containers.iter().find(|container| container.name == CONTAINER);
-        let read = agent.and_then(|agent| Some((quantity(&agent.usage.cpu)?, quantity(&agent.usage.memory)?)));
-        let (cores, bytes) = read.ok_or_else(|| RuntimeError::Failed("its figures cannot be read".into()))?;
-        Ok(Usage {
-            cpu_percent: cores * 100.0,
-            memory_mb: bytes / MIB,
-            memory_limit_mb: limit,
+        let secrets = self.secrets_of(key.agent).await?;
+        let limit = secrets.first().and_then(Recipe::read).map(|recipe| f64::from(recipe.memory_mb));
+        let path = format!("{API}/namespaces/{}/pods", self.options.namespace);
+        let (client, metrics, pod) = (self.cluster.client.clone(), metrics.clone(), name(key.agent));
+        // A task of its own: whoever asked first may not have the time to wait for all.
+        let asked = tokio::spawn(async move { metrics.of(&client, &path, &pod, limit).await });
+        asked.await.unwrap_or_else(|error| Err(RuntimeError::Failed(error.to_string())))
+    }
+}
+
+impl Metrics {
+    async fn of(&self, client: &Client, path: &str, pod: &str, limit: Option<f64>) -> RuntimeResult<Usage> {
+        let mut listed = self.0.lock().await;
+        if listed.as_ref().is_none_or(|listed| listed.at.elapsed() >= FRESH) {
+            let list: MetricsList = get(client, path).await?;
+            let pods = list.items.into_iter().map(|pod| (pod.metadata.name.clone(), pod)).collect();
+            *listed = Some(Listed { at: Instant::now(), pods });
+        }
+        let figures = listed.as_ref().and_then(|listed| listed.pods.get(pod));
+        // One that has just begun has not been measured yet.
+        let figures = figures.ok_or_else(|| RuntimeError::Failed("it has not been measured yet".into()))?;
+        figures.usage(limit).ok_or_else(|| RuntimeError::Failed("its figures cannot be read".into()))
+    }
+}
+
+impl PodMetrics {
+    fn usage(&self, memory_limit_mb: Option<f64>) -> Option<Usage> {
+        let agent = self.containers.iter().find(|container| container.name == CONTAINER)?;
+        Some(Usage {
+            cpu_percent: quantity(&agent.usage.cpu)? * 100.0,
+            memory_mb: quantity(&agent.usage.memory)? / MIB,
+            memory_limit_mb,
             pids: None,
             network_rx_bytes: None,
             network_tx_bytes: None,
-            at: figures.timestamp,
+            at: self.timestamp,
         })
     }
 }
@@ -97,7 +141,18 @@ fn quantity(text: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::quantity;
+    use super::*;
+
+    #[test]
+    fn figures_of_a_list_are_read() {
+        let list = r#"{"kind":"PodMetricsList","metadata":{},"items":[{"metadata":{"name":"zc-1","namespace":"n"},
+            "timestamp":"2026-01-01T00:00:00Z","window":"15s","containers":[
+            {"name":"other","usage":{"cpu":"1","memory":"1Gi"}},{"name":"agent","usage":{"cpu":"12m","memory":"5Mi"}}]}]}"#;
+        let list: MetricsList = serde_json::from_str(list).unwrap();
+        let usage = list.items[0].usage(Some(256.0)).unwrap();
+        assert!((usage.cpu_percent - 1.2).abs() < 1e-9 && (usage.memory_mb - 5.0).abs() < 1e-9);
+        assert_eq!(usage.memory_limit_mb, Some(256.0));
+    }
 
     #[test]
     fn quantities_are_read() {
