@@ -6,6 +6,8 @@
 
 #[path = "fleet/console.rs"]
 mod console;
+#[path = "fleet/many.rs"]
+mod many;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,16 +15,17 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use zeroone::control::{Agents, Clock, ControlPlane, NewKey, NewUser};
-use zeroone::domain::{HostPort, Plan, Scopes, Status, Timestamp, UserId};
+use zeroone::domain::{HostPort, Plan, Scopes, Timestamp, UserId};
 use zeroone::http::{HttpOptions, ServeOptions, router, serve};
 use zeroone::runtime::{ContainerRuntime, InstanceKey, InstanceSpec};
 use zeroone::store::{Store, StoreOptions};
 use zeroone::testkit::{Fakes, GatewayBehavior, Pace, new_agent, vault};
 use zeroone::zeroclaw::profile::Profile;
 use zeroone::zeroclaw::workspace::{self, Staging};
+
+use many::{all_running, create, per_agent, resident_kib};
 
 const AGENTS: usize = 10_000;
 /// Creates that wait for their answers at once.
@@ -47,7 +50,7 @@ async fn measure(path: &Path) {
     let idle = fakes();
     fill(&idle).await;
     let engine = resident_kib().saturating_sub(before);
-    println!("engine: {:.1} KiB per instance, taken off below", per_agent(engine));
+    println!("engine: {:.1} KiB per instance, taken off below", per_agent(engine, AGENTS));
 
     let fakes = fakes();
     let plane = start(path, &fakes).await;
@@ -55,12 +58,12 @@ async fn measure(path: &Path) {
     let user = plane.create_user(user).await.expect("a new store takes a user").id;
     let before = resident_kib();
     let began = Instant::now();
-    create(&plane, user).await;
-    all_running(&plane).await;
+    create(&plane, user, AGENTS, AT_ONCE).await;
+    all_running(&plane, AGENTS).await;
     println!("deploy: {AGENTS} agents RUNNING in {:.1?}", began.elapsed());
     tokio::time::sleep(SETTLE).await;
     let all = resident_kib().saturating_sub(before);
-    println!("memory: {:.1} KiB per agent (goal 12)", per_agent(all.saturating_sub(engine)));
+    println!("memory: {:.1} KiB per agent (goal 12)", per_agent(all.saturating_sub(engine), AGENTS));
     let page = page_p50(&plane, user).await;
     println!("page: p50 of {PAGE} agents over HTTP {page:.1?} (goal 2 ms)");
 
@@ -69,7 +72,7 @@ async fn measure(path: &Path) {
     let began = Instant::now();
     let plane = start(path, &fakes).await;
     let ready = began.elapsed();
-    all_running(&plane).await;
+    all_running(&plane, AGENTS).await;
     println!("boot: {AGENTS} agents ready in {ready:.1?} (goal 1 s)");
     plane.shutdown(Agents::Leave).await;
 }
@@ -105,27 +108,6 @@ async fn fill(fakes: &Fakes) {
             .with_port(port);
         runtime.ensure_created(&spec).await.expect("a fake engine creates");
         runtime.start(&key).await.expect("a fake engine starts");
-    }
-}
-
-async fn create(plane: &ControlPlane, user: UserId) {
-    let mut creates = JoinSet::new();
-    for n in 0..AGENTS {
-        let plane = plane.clone();
-        creates.spawn(async move { plane.create_agent(user, new_agent(&format!("Agent {n}"))).await.map(drop) });
-        while creates.len() >= AT_ONCE {
-            creates.join_next().await.expect("one of them").expect("no panic").expect("a create");
-        }
-    }
-    while let Some(create) = creates.join_next().await {
-        create.expect("no panic").expect("a create");
-    }
-}
-
-async fn all_running(plane: &ControlPlane) {
-    let running = || plane.count_by_status().into_iter().find(|(status, _)| *status == Status::Running);
-    while running().is_none_or(|(_, count)| count < AGENTS) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -177,16 +159,4 @@ async fn get_page(connection: &mut BufReader<TcpStream>, at: SocketAddr, key: &s
     let mut body = vec![0; length];
     connection.read_exact(&mut body).await.expect("a body");
     body
-}
-
-#[expect(clippy::cast_precision_loss, reason = "kibibytes of one machine")]
-fn per_agent(kib: usize) -> f64 {
-    kib as f64 / AGENTS as f64
-}
-
-/// What this process holds of the machine's memory now.
-fn resident_kib() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("every process has one");
-    line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
 }
