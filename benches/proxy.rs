@@ -1,11 +1,13 @@
 //! The data path beside nginx, in turns on one machine: a gateway that does nothing, reached directly, through nginx with kept
-//! upstream connections, and through the service by `/gateway/webhook` and by `/message`.
+//! upstream connections, through the libraries alone (`bare`), and through the service by `/gateway/webhook` and by `/message`.
 //!
 //! `cargo bench --bench proxy`; `-- --secs 2 --rounds 3` for another length, `--requests 1000000` for so many small requests at
 //! last, to see whether the service grows; nginx from `$ZEROONE_BENCH_NGINX` or the path, without one its lines are left out. The
 //! gateway is this program itself. Ratios are medians of those of each round, in which the ways take turns: machines are noisy.
 //! What the processor spends in the middle on a request is told as well: it depends least on what else the machine does.
 
+#[path = "proxy/bare.rs"]
+mod bare;
 #[path = "../tests/support/http_client.rs"]
 mod http_client;
 #[path = "../tests/support/service.rs"]
@@ -29,6 +31,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
+use bare::Bare;
 use service::{EndAgents, Service, new_agent};
 
 const MIB: usize = 1024 * 1024;
@@ -43,8 +46,11 @@ fn argument(name: &str, default: u64) -> u64 {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
-    if std::env::args().nth(1).as_deref() == Some("gateway") {
-        return gateway().await;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("gateway") => return gateway().await,
+        Some(bare::WORD) => return bare::run(arguments[1].parse().expect("an address")).await,
+        Some(_) | None => {}
     }
     let (secs, rounds) = (Duration::from_secs(argument("--secs", 2)), argument("--rounds", 5));
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -66,6 +72,7 @@ async fn main() {
     let direct = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let ours: SocketAddr = service.url.strip_prefix("http://").and_then(|at| at.parse().ok()).expect("an address");
     let nginx = Nginx::start(folder.path(), direct).await;
+    let bare = Bare::start(direct);
 
     let small = Bytes::from_static(SMALL.as_bytes());
     let large = Bytes::from(vec![b'x'; MIB]);
@@ -77,6 +84,7 @@ async fn main() {
     for (body, what) in [(&small, "small"), (&large, "1 MiB")] {
         let mut ways = vec![way("direct", direct, "/webhook".into(), body, vec![])];
         ways.extend(nginx.as_ref().map(|nginx| way("nginx", nginx.at, "/webhook".into(), body, nginx.workers())));
+        ways.push(way("bare", bare.at, "/webhook".into(), body, vec![bare.pid()]));
         ways.push(way("gateway", ours, format!("/api/agents/{id}/gateway/webhook"), body, pid.clone()));
         if what == "small" {
             ways.push(way("message", ours, format!("/api/agents/{id}/message"), body, pid.clone()));

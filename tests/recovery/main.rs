@@ -1,6 +1,7 @@
 //! The whole control plane on fakes, under a paused clock: whatever dies comes back, and nothing else notices.
 #![cfg(feature = "testkit")]
 
+mod accounts;
 mod busy_engine;
 mod creation_rule;
 mod events;
