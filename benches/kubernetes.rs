@@ -36,6 +36,10 @@ use cluster::Cluster;
 use gateway::Well;
 use many::{all_running, create, per_agent, resident_kib, running};
 
+/// As in the program: what ten thousand starts at once have needed is given back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Where the Role and the namespace of `deploy/kubernetes/agents` are.
 const NAMESPACE: &str = "zeroone-agents";
 const ROLE: [&str; 2] = ["deploy/kubernetes/agents/namespace.yaml", "deploy/kubernetes/agents/role.yaml"];
