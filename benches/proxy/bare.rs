@@ -26,8 +26,7 @@ pub struct Bare {
 impl Bare {
     pub fn start(upstream: SocketAddr) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
-        let mut child =
-            command.args([WORD, &upstream.to_string()]).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut child = command.args([WORD, &upstream.to_string()]).stdout(Stdio::piped()).spawn().expect("it starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("it says where it listens");
         Self { child, at: line.trim().parse().expect("an address") }
