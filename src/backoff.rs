@@ -199,6 +199,26 @@ mod tests {
     }
 
     #[test]
+    fn a_death_counts_for_less_than_the_whole_window() {
+        let policy = RestartPolicy { max_restarts: 1, window: Duration::from_secs(60), ..RestartPolicy::default() };
+        let second = |after| {
+            let mut restarts = Restarts::default();
+            restarts.died(at(0), &policy, 7);
+            restarts.died(at(after), &policy, 7)
+        };
+        assert!(matches!(second(59), Decision::GiveUp(_)));
+        assert!(matches!(second(60), Decision::Again(_)));
+    }
+
+    /// As SplitMix64 has them: after an update of the program an agent waits as long as before.
+    #[test]
+    fn what_is_taken_off_a_wait_depends_on_seed_and_number_alone() {
+        for (seed, n, left) in [(0, 1, 930), (7, 1, 940), (7, 2, 982), (1 << 40, 3, 988), (u64::MAX, 1, 998)] {
+            assert_eq!(jittered(Duration::from_secs(1), seed, n), Duration::from_millis(left), "{seed} {n}");
+        }
+    }
+
+    #[test]
     fn a_stable_run_makes_the_next_death_a_first_one() {
         let mut restarts = Restarts::default();
         restarts.died(at(0), &policy(), 7);

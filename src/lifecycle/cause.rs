@@ -191,3 +191,29 @@ codes! {
     SecretsMissing = "secrets-missing", "secrets that only their owner has were lost with the store";
     Internal = "internal", "the service failed inside";
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_by_what_is_known_of_it() {
+        let exit = |asked, oom, code| Exit { asked, oom, code, ..Exit::default() };
+        for (exit, code) in [
+            (exit(true, false, Some(137)), Code::EndedOutside),
+            (exit(true, false, None), Code::EndedOutside),
+            (exit(true, true, Some(137)), Code::EndedOutside),
+            (exit(false, true, Some(137)), Code::OomKilled),
+            (exit(false, true, None), Code::OomKilled),
+            (exit(false, false, Some(1)), Code::Exited),
+            (exit(false, false, None), Code::Exited),
+        ] {
+            let cause = Cause::exited(&exit);
+            assert_eq!((cause.code, cause.exit_code), (code, exit.code), "{exit:?}");
+            assert_eq!(cause.detail.is_some(), exit.code.is_some() && code != Code::OomKilled, "{exit:?}");
+        }
+        let evicted = Exit { reason: Some("Evicted".into()), ..exit(false, false, Some(137)) };
+        let cause = Cause::exited(&evicted);
+        assert!(cause.code == Code::Exited && cause.message().contains("Evicted"), "{cause:?}");
+    }
+}

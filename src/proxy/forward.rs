@@ -353,3 +353,34 @@ pub fn is_websocket(method: &Method, version: Version, headers: &HeaderMap) -> b
         && names(&header::CONNECTION, "upgrade")
         && names(&header::UPGRADE, "websocket")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_websocket_is_asked_for_by_all_of_its_signs() {
+        let asks = |method: Method, version, more: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("WebSocket"));
+            for (name, value) in more {
+                headers.insert(*name, HeaderValue::from_static(value));
+            }
+            is_websocket(&method, version, &headers)
+        };
+        assert!(asks(Method::GET, Version::HTTP_11, &[]));
+        assert!(asks(Method::GET, Version::HTTP_11, &[("content-length", "0")]));
+        assert!(!asks(Method::POST, Version::HTTP_11, &[]));
+        assert!(!asks(Method::GET, Version::HTTP_10, &[]));
+        assert!(!asks(Method::GET, Version::HTTP_2, &[]));
+        for more in [
+            ("transfer-encoding", "chunked"),
+            ("content-length", "5"),
+            ("connection", "keep-alive"),
+            ("upgrade", "h2c"),
+        ] {
+            assert!(!asks(Method::GET, Version::HTTP_11, &[more]), "{more:?}");
+        }
+    }
+}

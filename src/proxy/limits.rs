@@ -183,6 +183,7 @@ mod tests {
         let second = limits.enter(ada, user).ok();
         assert!(first.is_some() && second.is_some());
         assert_eq!(limits.enter(ada, user).err(), Some(Limited { bound: Bound::Agent, limit: 2 }));
+        assert_eq!(limits.open(), 2);
         let third = limits.enter(bob, user).ok();
         assert_eq!(limits.enter(bob, user).err(), Some(Limited { bound: Bound::User, limit: 3 }));
         assert!(limits.enter(bob, other).is_ok(), "another user has places of its own");

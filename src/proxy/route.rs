@@ -155,6 +155,9 @@ mod tests {
             "/%ff",
             "/a/..",
             "/.",
+            "/a\tb",
+            "/\u{7f}",
+            "/%1f",
         ] {
             assert_eq!(judge(&Method::GET, path, false), Err(Refused::Ambiguous), "{path}");
         }

@@ -38,3 +38,16 @@ pub(super) fn timers(state: &AgentState, context: &Context<'_>) -> Vec<Effect> {
 pub(super) fn patience(waited: Duration) -> Duration {
     (waited / 4).clamp(PATIENCE_MIN, PATIENCE_MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_a_quarter_of_what_was_waited_within_its_bounds() {
+        for (waited, wait) in [(0, 200), (800, 200), (1_000, 250), (8_000, 2_000), (20_000, 5_000), (3_600_000, 5_000)]
+        {
+            assert_eq!(patience(Duration::from_millis(waited)), Duration::from_millis(wait), "{waited}");
+        }
+    }
+}

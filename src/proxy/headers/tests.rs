@@ -145,3 +145,14 @@ fn a_sockets_credential_is_replaced_wherever_it_stands() {
     assert_eq!(answer[header::SEC_WEBSOCKET_PROTOCOL], "bearer.zo_key");
     assert!(socket_credential(&HeaderMap::new(), Some("tokens=1&x=token")).is_none());
 }
+
+#[test]
+fn a_host_that_is_none_is_not_told_to_the_gateway() {
+    for host in ["", "zeroone.test\";by=\"x", "a b", "a/b"] {
+        let mut headers = map(&[("host", "zeroone.test")]);
+        let client = Client { host: Some(HeaderValue::try_from(host).unwrap()), ..client() };
+        to_gateway(&mut headers, &client, &below(), at(), &token());
+        assert_eq!(headers["forwarded"], "for=192.0.2.7;proto=https", "{host:?}");
+        assert!(!headers.contains_key("x-forwarded-host"), "{host:?}");
+    }
+}

@@ -204,3 +204,30 @@ async fn an_older_store_is_brought_up_to_date_whole_or_not_at_all_and_never_back
     assert!(error.to_string().contains("newer version"), "{error}");
     assert_eq!(open_with(&path, new).unwrap(), [1], "what was migrated is not migrated again");
 }
+
+#[test]
+fn a_copy_of_a_file_is_not_the_file() {
+    let (folder, path) = folder();
+    fs::write(&path, "a store").unwrap();
+    let identity = |path: &Path| Place::File(path.to_owned()).identity().unwrap();
+    let copy = folder.path().join("copy.redb");
+    fs::copy(&path, &copy).unwrap();
+    assert_eq!(identity(&path), identity(&path));
+    assert_ne!(identity(&path), identity(&copy));
+    let before = identity(&path);
+    fs::rename(&copy, &path).unwrap();
+    assert_ne!(identity(&path), before, "another file at the same place");
+}
+
+#[tokio::test]
+async fn whoever_holds_a_store_is_named_as_far_as_it_is_known() {
+    let (_folder, path) = folder();
+    let lock = fs::File::create(path.with_extension("redb.lock")).unwrap();
+    lock.lock().unwrap();
+    let refused = |told: &str| {
+        fs::write(path.with_extension("redb.lock"), told).unwrap();
+        Store::open(&path, options()).map(drop).unwrap_err().to_string()
+    };
+    assert!(refused("4711\n").contains("(process 4711)"));
+    assert!(!refused("").contains("(process"));
+}
