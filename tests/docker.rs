@@ -166,6 +166,7 @@ fn main() {
         Standin refusals::refused_events_are_asked_for_less_and_less_often;
         Standin refusals::a_name_that_only_the_engine_knows_is_told;
         Standin refusals::an_end_that_overtakes_a_removal_does_not_stop_it;
+        Standin refusals::what_another_call_has_done_is_done;
         Standin refusals::an_outage_during_a_pull_passes_and_a_verdict_stays;
         Standin lease::is_refused_to_a_second_holder_until_it_is_given_back_or_taken_over;
         Standin lease::has_one_holder_of_many_who_claim_at_once;

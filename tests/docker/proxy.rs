@@ -22,6 +22,9 @@ pub(crate) enum Mode {
     Refuse(&'static [&'static str], u16, &'static str),
     /// The first call whose first line begins like this is answered so; after it everything passes.
     RefuseOnce(&'static str, u16, &'static str),
+    /// The first call whose first line holds this word is done and answered so, as if somebody else had done it a moment before;
+    /// after it everything passes.
+    Overtake(&'static str, u16, &'static str),
 }
 
 /// The first lines of the requests that came through.
@@ -103,6 +106,15 @@ async fn serve(mut client: UnixStream, engine: String, set: Arc<watch::Sender<Mo
             if let Some(set) = set.upgrade() {
                 set.send_replace(Mode::Pass);
             }
+            Some((status, message))
+        }
+        Mode::Overtake(word, status, message) if line.contains(word) => {
+            if let Some(set) = set.upgrade() {
+                set.send_replace(Mode::Pass);
+            }
+            let mut upstream = UnixStream::connect(&engine).await.unwrap();
+            upstream.write_all(&request).await.unwrap();
+            let _ = upstream.read(&mut [0; 1]).await;
             Some((status, message))
         }
         _ => None,

@@ -127,6 +127,28 @@ pub(crate) async fn an_end_that_overtakes_a_removal_does_not_stop_it(world: &Wor
     runtime.remove(&spec.key, DataPolicy::Remove).await.unwrap();
 }
 
+/// Podman looks before it waits for its lock: what another call has done meanwhile it takes for a wrong state.
+pub(crate) async fn what_another_call_has_done_is_done(world: &World) {
+    let Some((proxy, runtime)) = between(world) else { return };
+    let spec = spec(&["gateway"]);
+    runtime.ensure_created(&spec).await.unwrap();
+    let message = "container 5c must be in Created or Stopped state to be started: container state improper";
+    // Nobody else has started it.
+    proxy.set(Mode::RefuseOnce("POST /", 500, message));
+    assert_error!(runtime.start(&spec.key).await, RuntimeError::Failed(_));
+    proxy.set(Mode::Overtake("/start", 500, message));
+    let InstanceState::Running(run) = runtime.start(&spec.key).await.unwrap() else { panic!("it runs") };
+
+    world.pause(&format!("zeroclaw-{}", spec.key.slug)).await;
+    proxy.set(Mode::Overtake("/unpause", 500, "\"5c\" is not paused, can't unpause: container state improper"));
+    assert_eq!(runtime.start(&spec.key).await.unwrap(), InstanceState::Running(run));
+
+    proxy.set(Mode::Overtake("/stop", 500, "5c is in state exited: container state improper"));
+    runtime.stop(&spec.key, Duration::from_secs(1)).await.unwrap();
+    assert!(matches!(runtime.observe(&spec.key).await.unwrap().unwrap().state, InstanceState::Exited(_)));
+    runtime.remove(&spec.key, DataPolicy::Remove).await.unwrap();
+}
+
 /// Field case 40b: the engine says "in use" of a name that nothing has.
 pub(crate) async fn a_name_that_only_the_engine_knows_is_told(world: &World) {
     let Some((proxy, runtime)) = between(world) else { return };

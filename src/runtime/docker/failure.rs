@@ -62,7 +62,13 @@ impl Failure {
     pub(super) fn ended_by_itself(&self) -> bool {
         let Self::Refused(409 | 500, message) = self else { return false };
         message.contains("is not running")
-            || (message.contains("container state improper") && ENDED.iter().any(|state| message.contains(state)))
+            || (self.in_another_state() && ENDED.iter().any(|state| message.contains(state)))
+    }
+
+    /// Whether the container was in another state than the call needs. Podman looks before it waits for its lock, and then
+    /// takes what another call has done meanwhile for a wrong state.
+    pub(super) fn in_another_state(&self) -> bool {
+        matches!(self, Self::Refused(409 | 500, message) if message.contains("container state improper"))
     }
 }
 

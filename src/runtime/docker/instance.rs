@@ -293,7 +293,8 @@ impl DockerRuntime {
             InstanceState::Running(run) => return Ok(run.clone()),
             InstanceState::Paused(_) => {
                 let docker = self.engine.docker().await?;
-                change(CHANGE, "unpausing the container", docker.unpause_container(&found.id)).await?;
+                let unpaused = change(CHANGE, "unpausing the container", docker.unpause_container(&found.id)).await;
+                self.unless_it_runs(key, unpaused).await?;
             }
             // The engine here shows no others.
             InstanceState::Created
@@ -333,7 +334,18 @@ impl DockerRuntime {
                 self.discard(found).await?;
                 Err(RuntimeError::Conflict(format!("the container lost a part and is created again: {message}")))
             }
-            Err(failure) => Err(failure.into()),
+            answer => self.unless_it_runs(&found.observed.key, answer).await,
+        }
+    }
+
+    /// What was refused because another call has done it is done.
+    async fn unless_it_runs(&self, key: &InstanceKey, answer: Result<(), Failure>) -> RuntimeResult<()> {
+        match answer {
+            Err(failure) if failure.in_another_state() => match self.get(key).await?.observed.state {
+                InstanceState::Running(_) => Ok(()),
+                _ => Err(failure.into()),
+            },
+            answer => Ok(answer?),
         }
     }
 
@@ -355,10 +367,7 @@ impl DockerRuntime {
         }
         let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
         let docker = self.engine.docker().await?;
-        match change(STOP_MARGIN, "killing the container", docker.kill_container(&found.id, Some(options))).await {
-            Err(failure) if failure.ended_by_itself() => Ok(()),
-            answer => done(answer),
-        }
+        done(change(STOP_MARGIN, "killing the container", docker.kill_container(&found.id, Some(options))).await)
     }
 
     pub(super) async fn clear(&self, key: &InstanceKey, data: DataPolicy) -> RuntimeResult<()> {
@@ -391,7 +400,7 @@ pub(super) fn longest(call: RuntimeCall, pull: Duration) -> Duration {
         RuntimeCall::Prepare => READ * 4 + CHANGE + pull,
         RuntimeCall::EnsureCreated => READ + (CHANGE + REMOVAL) + create,
         RuntimeCall::Stage => READ + CHANGE,
-        RuntimeCall::Start => READ * 3 + START_QUEUE + CHANGE * 2 + STOP_MARGIN + START,
+        RuntimeCall::Start => READ * 4 + START_QUEUE + CHANGE * 2 + STOP_MARGIN + START,
         RuntimeCall::Stop { grace } => READ * 2 + grace + STOP_MARGIN,
         RuntimeCall::Kill => READ * 2 + STOP_MARGIN,
         RuntimeCall::Remove => READ * 3 + (CHANGE + REMOVAL) + CHANGE * 3,
@@ -404,10 +413,10 @@ pub(super) fn at_rest(found: &Found) -> bool {
     !found.waiting && matches!(found.observed.state, InstanceState::Created | InstanceState::Exited(_))
 }
 
-/// The outcome of a call whose "already so" and "not there" are as good as done.
+/// The outcome of a call that ends a container: "already so", "not there" and an end by itself are as good as done.
 fn done(answer: Result<(), Failure>) -> RuntimeResult<()> {
     match answer {
-        Err(failure) if !failure.already() => Err(failure.into()),
+        Err(failure) if !(failure.already() || failure.ended_by_itself()) => Err(failure.into()),
         Ok(()) | Err(_) => Ok(()),
     }
 }
