@@ -152,6 +152,8 @@ async fn measure(path: &Path) {
     tokio::time::sleep(Duration::from_secs(steady as u64)).await;
     let requests = audit.requests();
     println!("steady: {} lists in {steady} s (goal 0); {requests}", requests.of("list"));
+    let memory = resident_kib().saturating_sub(before);
+    println!("        {:.1} KiB per agent after it", per_agent(memory, agents));
     assert_eq!(running(&plane), agents, "nothing has happened");
 
     restarted(&plane, &faults, agents).await;

@@ -359,7 +359,9 @@ pub async fn observe(
                 (Observation::Up { run_id: run.run_id.clone(), died: seen.died, moved }, Some(run))
             }
             // There, and answers nobody.
-            InstanceState::Paused(run) | InstanceState::Ending(run) => (Observation::Paused, Some(run)),
+            InstanceState::Paused(run) | InstanceState::Ending(run) => {
+                (Observation::Paused { run_id: run.run_id.clone() }, Some(run))
+            }
             // The run that was known is over, or the engine would not begin one.
             InstanceState::Starting(_) => (Observation::Down(seen.died.unwrap_or_default()), None),
             InstanceState::Exited(exit) => (Observation::Down(exit), None),

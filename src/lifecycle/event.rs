@@ -181,7 +181,10 @@ pub enum Observation {
         moved: bool,
     },
     /// It is paused, or is about to end: its gateway answers nothing.
-    Paused,
+    Paused {
+        /// This run.
+        run_id: RunId,
+    },
     /// The engine did not answer.
     Unknown,
 }

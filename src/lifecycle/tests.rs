@@ -36,6 +36,10 @@ fn up(name: &str) -> Observation {
     Observation::Up { run_id: run_id(name), died: None, moved: false }
 }
 
+fn paused(name: &str) -> Observation {
+    Observation::Paused { run_id: run_id(name) }
+}
+
 fn down(code: i32) -> Observation {
     Observation::Down(Exit::with_code(code))
 }

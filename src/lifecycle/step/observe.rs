@@ -25,14 +25,18 @@ pub(super) fn see(state: &AgentState, observation: Observation, context: &Contex
         (Phase::Running { run_id: known, .. }, Observation::Up { run_id, died, .. }) if *known != run_id => {
             restarted_outside(state, run_id, died.as_ref(), context)
         }
+        // Nobody knows where this run is reached, so no health check would ever miss it.
+        (Phase::Running { run_id: known, .. }, Observation::Paused { run_id }) if *known != run_id => {
+            restarted_outside(state, run_id, None, context)
+        }
         (Phase::Running { misses, .. }, Observation::Up { moved: true, .. }) => moved(state, *misses, context),
         // There, but it has not answered for too long.
-        (Phase::Running { misses, .. }, Observation::Up { .. } | Observation::Paused)
+        (Phase::Running { misses, .. }, Observation::Up { .. } | Observation::Paused { .. })
             if *misses >= tolerated(context) =>
         {
             died(state, false, true, Cause::new(Code::HealthLost), context)
         }
-        (Phase::Running { .. }, Observation::Up { .. } | Observation::Paused) => Transition::nothing(),
+        (Phase::Running { .. }, Observation::Up { .. } | Observation::Paused { .. }) => Transition::nothing(),
 
         // The run that is being probed is over: no need to wait for the probe's deadline.
         (Phase::Starting { step: Step::Probing { .. } | Step::Pairing { .. }, .. }, Observation::Down(exit)) => {
@@ -49,7 +53,7 @@ pub(super) fn see(state: &AgentState, observation: Observation, context: &Contex
         (Phase::Starting { .. }, _) => Transition::nothing(),
 
         // Down by intent, up in fact: somebody started it by hand, or an old stop was lost.
-        (Phase::Stopped | Phase::Failed { .. }, Observation::Up { .. } | Observation::Paused) => {
+        (Phase::Stopped | Phase::Failed { .. }, Observation::Up { .. } | Observation::Paused { .. }) => {
             Transition::only(vec![Effect::Run(Job::Kill)])
         }
         (Phase::Stopped | Phase::Failed { .. }, Observation::Absent | Observation::Down(_)) => Transition::nothing(),

@@ -128,7 +128,7 @@ fn observation() -> impl Strategy<Value = Observation> {
         2 => (0..140_i32).prop_map(down),
         1 => Just(Observation::Down(Exit { code: None, oom: true, asked: false, reason: None })),
         1 => Just(Observation::Absent),
-        1 => Just(Observation::Paused),
+        1 => (0..3_u8).prop_map(|n| paused(&format!("b{n}"))),
         2 => Just(Observation::Unknown),
     ]
 }

@@ -130,7 +130,7 @@ fn accepted() -> Outcome {
 }
 
 fn sightings() -> Vec<Observation> {
-    vec![Observation::Absent, down(1), up("b1"), up("b2"), Observation::Paused, Observation::Unknown]
+    vec![Observation::Absent, down(1), up("b1"), up("b2"), paused("b1"), paused("b2"), Observation::Unknown]
 }
 
 /// Everything that can happen to a life, none of it stale.

@@ -214,17 +214,25 @@ fn an_engine_that_is_away_changes_nothing_for_a_running_agent() {
 #[test]
 fn a_paused_agent_is_deaf_and_is_halted() {
     let mut story = running();
-    assert_eq!(story.seen(Observation::Paused), [], "a pause alone is no harm");
+    assert_eq!(story.seen(paused("b1")), [], "a pause alone is no harm");
     assert_eq!(story.health(false), [RETRY]);
     assert_eq!(story.health(false), [RETRY]);
     assert_eq!(story.health(false), [Effect::Observe, RETRY], "before anything is killed, somebody looks");
     let missed = story.state.clone();
     assert_eq!(story.health(false), [Effect::Observe, RETRY]);
     assert_eq!(story.state, missed, "more misses are no news");
-    assert_eq!(story.seen(Observation::Paused), run(Job::Kill));
+    assert_eq!(story.seen(paused("b1")), run(Job::Kill));
     assert_eq!((story.state.status(), story.reason()), (Status::Starting, Some(Code::HealthLost)));
     assert_eq!(story.job(Job::Kill, Outcome::Done), run(Job::Create));
     deploy(&mut story, "b2");
+}
+
+/// It was restarted and paused while nobody looked.
+#[test]
+fn a_paused_run_that_is_not_the_known_one_is_probed() {
+    let mut story = running();
+    assert_eq!(story.seen(paused("b2")), run(Job::Probe));
+    assert_eq!((story.state.status(), story.reason()), (Status::Starting, Some(Code::RestartedOutside)));
 }
 
 #[test]
