@@ -1,7 +1,6 @@
 //! The `zeroone` program. What it does is in [`zeroone::cli`]; this is where the process's own state is read.
 
-/// The C library's allocator takes an eighth of all that a request costs (benches/README.md), and threads wait for each other in
-/// it; the one of the static binary's library is known to be slower still.
+/// The C library's allocator takes an eighth of all that a request costs (benches/README.md), and threads wait for each other in it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
