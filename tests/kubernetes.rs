@@ -5,6 +5,8 @@
 //! like one that passed. Every test has a namespace of its own, and leaves nothing behind. Tests that meddle with the cluster
 //! itself run alone, after all others.
 
+#[path = "kubernetes/cells.rs"]
+mod cells;
 #[path = "kubernetes/chaos.rs"]
 mod chaos;
 #[path = "kubernetes/cluster.rs"]
@@ -103,6 +105,7 @@ fn main() {
         Shared life::an_upgrade_is_rehearsed_and_done;
         Shared life::from_outside_by_forwarded_ports;
         Shared life::a_model_on_the_loopback_is_refused;
+        Shared cells::the_manifests_make_three_cells_and_one_that_dies_harms_no_other;
         Alone moves::a_drained_node_gives_its_agents_away;
         Alone chaos::an_api_server_that_is_killed_or_stopped_harms_nobody;
         Alone chaos::a_node_that_is_lost_gets_no_second_pod;

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -85,7 +85,9 @@ impl MasterKey {
     /// Reads the key, or makes it: [`MasterKeySource`] says which.
     ///
     /// As text a key is 64 hex digits or the base64 of 32 bytes. Several keys are separated by commas or line breaks.
-    /// A file must belong to its owner alone; a new one has mode 0600 and is on the disk before this returns.
+    /// A file must belong to its owner alone; a new one has mode 0600 and is on the disk before this returns. Root's may be read by
+    /// the group besides, where this process is not root: a Secret of Kubernetes is mounted so, and a process of another user
+    /// has no other way to it.
     ///
     /// # Errors
     /// If the text is no key, the file is readable by others, or the file system fails.
@@ -131,8 +133,9 @@ impl MasterKey {
     /// The outer error is the file system's, for the caller to judge.
     fn read(path: &Path) -> io::Result<Result<Self, MasterKeyError>> {
         let file = File::open(path)?;
-        let mode = file.metadata()?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
+        let metadata = file.metadata()?;
+        let mode = metadata.mode() & 0o777;
+        if is_exposed(mode, metadata.uid(), is_root) {
             return Ok(Err(MasterKeyError::Exposed { path: path.display().to_string(), mode }));
         }
         let mut text = Zeroizing::new(String::new());
@@ -257,6 +260,19 @@ impl RootKey {
             .expect("HKDF refuses only more than 8160 bytes, and no purpose asks for that");
         Secret::new(bytes)
     }
+}
+
+/// Whether others than its owner, and than those for whom root has put it there, can reach a file.
+pub(super) fn is_exposed(mode: u32, owner: u32, is_root: impl Fn() -> bool) -> bool {
+    let for_others = if owner == 0 && mode & 0o040 != 0 && !is_root() { 0o037 } else { 0o077 };
+    mode & for_others != 0
+}
+
+/// Whether this process is root's, by its effective user. Where the system does not tell, it is taken for that, which is stricter.
+fn is_root() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    users.and_then(|users| users.split_whitespace().nth(1)).is_none_or(|effective| effective == "0")
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -149,6 +149,25 @@ fn a_key_file_that_others_can_read_is_refused_with_the_remedy() {
 }
 
 #[test]
+fn a_file_of_roots_may_be_read_by_the_group_that_it_was_put_there_for() {
+    for (mode, owner, is_root, exposed) in [
+        (0o600, 1000, false, false),
+        (0o400, 0, true, false),
+        (0o440, 1000, false, true),
+        // As a Secret of Kubernetes is mounted.
+        (0o440, 0, false, false),
+        (0o640, 0, false, false),
+        (0o440, 0, true, true),
+        (0o460, 0, false, true),
+        (0o450, 0, false, true),
+        (0o444, 0, false, true),
+        (0o604, 0, false, true),
+    ] {
+        assert_eq!(master::is_exposed(mode, owner, || is_root), exposed, "{mode:o} of {owner}, as root: {is_root}");
+    }
+}
+
+#[test]
 fn a_broken_or_missing_key_file_is_never_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("master.key");
