@@ -5,8 +5,8 @@
 #
 # Both bases can be replaced, for an air-gapped registry or another distribution: the first one needs cargo and a C
 # compiler, the second one glibc, libgcc and the usual CA certificates.
-ARG BUILD=rust:1.95-slim-bookworm
-ARG BASE=gcr.io/distroless/cc-debian12
+ARG BUILD=rust:1.95.0-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082
+ARG BASE=gcr.io/distroless/cc-debian12:latest@sha256:e5d81ddde149641e2a9ba55be4545bc125c67de07508b03ba4c22e6eb0ded5aa
 
 FROM ${BUILD} AS build
 WORKDIR /source
