@@ -19,6 +19,7 @@ mod body;
 mod conversation;
 mod cors;
 mod dashboard;
+mod entrance;
 mod error;
 mod events;
 mod explain;
@@ -68,8 +69,6 @@ mod users;
 mod visits;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
-use tower::util::option_layer;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
@@ -106,18 +105,11 @@ pub fn router<S: Clone + Send + Sync + 'static>(plane: ControlPlane, options: Ht
         .into_iter()
         .fold(OpenApiRouter::new(), |router, (rule, routes)| router.routes(guarded(&api, rule, routes)));
     let (router, _) = routes.split_for_parts();
-    // As one layer: each has a service to clone and a future to allocate at every request.
-    let around = (
-        from_fn_with_state(api.clone(), request::observe),
-        option_layer(cors::layer(&api.options.cors_origins)),
-        from_fn_with_state(api.clone(), agent_host::by_host_name),
-    );
-    router
+    let router = router
         .merge(api.options.pages.clone().with_state(()))
         .fallback(request::no_such_path)
-        .method_not_allowed_fallback(request::no_such_method)
-        .layer(around)
-        .with_state(api)
+        .method_not_allowed_fallback(request::no_such_method);
+    entrance::around(router, &api).with_state(api)
 }
 
 /// The OpenAPI document of [`router`].

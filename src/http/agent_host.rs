@@ -6,12 +6,13 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use tokio::time::Instant;
 
@@ -32,16 +33,22 @@ const RELOAD_SECS: u64 = 3;
 const WAITING: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
 <title>Starting</title><body><p>The agent is not ready yet. This page reloads by itself.</p></body></html>";
 
-/// Sends requests for an agent's own host name to its gateway, and all others on to our routes.
-pub async fn by_host_name(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let Some(label) = api.plane.domain().and_then(|domain| label_of(request.uri(), request.headers(), domain)) else {
-        return next.run(request).await;
-    };
+/// The first label of the host name that the request is for, where that is an agent's own.
+pub fn label(api: &Api, request: &Request) -> Option<String> {
+    label_of(request.uri(), request.headers(), api.plane.domain()?)
+}
+
+/// Sends a request for an agent's own host name to its gateway.
+pub fn answer(api: Api, label: String, request: Request) -> BoxFuture<'static, Response> {
+    async move { answered(&api, &label, request).await }.boxed()
+}
+
+async fn answered(api: &Api, label: &str, request: Request) -> Response {
     let visitor = wants_page(request.headers());
-    let Some(agent) = api.plane.agent_by_label(&label) else { return unknown() };
+    let Some(agent) = api.plane.agent_by_label(label) else { return unknown() };
     let (parts, body) = request.into_parts();
     let pairing = dashboard::pairs(&parts).then(|| (agent.clone(), parts.clone()));
-    let response = match pass(&api, agent, parts, body).await {
+    let response = match pass(api, agent, parts, body).await {
         Ok(response) => response,
         Err(problem) if problem.code() == Code::AgentNotReady && visitor => waiting(),
         Err(problem) => problem.into_response(),
@@ -49,7 +56,7 @@ pub async fn by_host_name(State(api): State<Api>, request: Request, next: Next) 
     if let Some((agent, parts)) = pairing
         && matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
     {
-        audited::paired(&api, &agent, &parts, None).await;
+        audited::paired(api, &agent, &parts, None).await;
     }
     response
 }

@@ -246,7 +246,7 @@ fn target(path: &str) -> &str {
 
 /// Whose the thing in the path is.
 fn owner(api: &Api, path: &str) -> Option<UserId> {
-    let after = |mark: &str| path.split_once(mark).map(|(_, rest)| rest.split('/').next().unwrap_or(rest));
+    let after = |mark: &str| path.strip_prefix(mark).map(|rest| rest.split('/').next().unwrap_or(rest));
     if let Some(user) = after("/api/admin/users/") {
         return user.parse().ok().filter(|user| api.plane.accounts().user(*user).is_some());
     }

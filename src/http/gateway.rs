@@ -32,6 +32,10 @@ use crate::zeroclaw::client::{ModelFailure, WebhookAnswer};
 /// Paths of a gateway's at which its model is asked.
 const ASK_MODELS: [&str; 4] = ["/webhook", "/api/chat", "/v1/chat/completions", "/v1/responses"];
 
+/// What is passed on; CONNECT and TRACE are not, nor what nobody knows.
+pub const PASSED: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+
 /// Whatever is longer is no refusal with a reason.
 const LONGEST_REFUSAL: u64 = 64 * 1024;
 
@@ -59,7 +63,7 @@ pub async fn gateway(
     request: Request,
 ) -> Result<Response, Problem> {
     let prefix = format!("/api/agents/{}/gateway", own.handle.id());
-    let path = below(request.uri().path(), "/gateway").unwrap_or("/");
+    let path = below(request.uri().path());
     let path = with_query(path, request.uri().query())?;
     let (parts, body) = request.into_parts();
     let websocket = proxy::is_websocket(&parts.method, parts.version, &parts.headers);
@@ -128,10 +132,9 @@ pub async fn gateway_root(
     gateway(state, own, caller, request).await
 }
 
-/// What follows the first occurrence of `marker` in the path as it was sent.
-fn below<'a>(path: &'a str, marker: &str) -> Option<&'a str> {
-    let rest = &path[path.find(marker)? + marker.len()..];
-    (!rest.is_empty()).then_some(rest)
+/// The gateway's own path, as it was sent: what follows `/api/agents/{id}/gateway`.
+fn below(path: &str) -> &str {
+    path.match_indices('/').nth(4).map_or("/", |(at, _)| &path[at..])
 }
 
 fn with_query(path: &str, query: Option<&str>) -> Result<PathAndQuery, Problem> {
@@ -192,13 +195,14 @@ mod tests {
     #[test]
     fn the_gateways_path_is_what_follows_ours_as_it_was_sent() {
         for (path, rest) in [
-            ("/api/agents/1/gateway", None),
-            ("/api/agents/1/gateway/", Some("/")),
-            ("/api/agents/1/gateway/gateway/x", Some("/gateway/x")),
-            ("/api/agents/1/gateway/a%20b/", Some("/a%20b/")),
-            ("/api/agents/1/gateway//pair", Some("//pair")),
+            ("/api/agents/1/gateway", "/"),
+            ("/api/agents/1/gateway/", "/"),
+            ("/api/agents/1/gateway/gateway/x", "/gateway/x"),
+            ("/api/agents/gateway/gateway/x", "/x"),
+            ("/api/agents/1/gateway/a%20b/", "/a%20b/"),
+            ("/api/agents/1/gateway//pair", "//pair"),
         ] {
-            assert_eq!(below(path, "/gateway"), rest, "{path}");
+            assert_eq!(below(path), rest, "{path}");
         }
     }
 }

@@ -14,6 +14,7 @@ use axum::http::header;
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::audited::{self, Audited};
@@ -22,7 +23,7 @@ use super::error::{rate_limited, suspended, too_many_open, unauthorized};
 use super::idempotency::{self, FindAgent, MAX_BODY, Repeated, Retry};
 use super::problem::{Code, Problem};
 use super::rate::Allowance;
-use super::request::address_of;
+use super::request::{Answering, Whose, address_of};
 use super::session;
 use super::state::Api;
 use crate::accounts::{Caller, Refused};
@@ -71,7 +72,7 @@ impl Rule {
         Self::Key(KeyRule { discloses: true, ..KeyRule::new(Some(Scope::AgentsWrite), true, Retry::Repeat) });
     /// Its answer has a code that lets somebody in.
     pub const VISIT: Self = Self::of_agent(Scope::AgentsWrite, Retry::Unkept);
-    pub const SEND: Self = Self::of_agent(Scope::MessagesSend, Retry::Never);
+    pub const SEND: Self = Self::Key(KeyRule::SEND);
 
     /// A create: `find` answers for an agent that an earlier request made.
     pub const fn create(find: FindAgent) -> Self {
@@ -93,8 +94,7 @@ impl Rule {
         Self::Key(KeyRule::new(scope, false, Retry::Repeat))
     }
 
-    /// Passed on to an agent: the handler asks for the scope that the request needs.
-    pub const PASSED: Self = Self::Key(KeyRule::new(None, false, Retry::PassedOn));
+    pub const PASSED: Self = Self::Key(KeyRule::PASSED);
     /// A message to an agent of the caller's own.
     pub const SEND_OWN: Self = Self::Key(KeyRule::new(Some(Scope::MessagesSend), false, Retry::Never));
 
@@ -107,6 +107,11 @@ impl Rule {
 }
 
 impl KeyRule {
+    /// A message to one agent.
+    pub const SEND: Self = Self::new(Some(Scope::MessagesSend), true, Retry::Never);
+    /// Passed on to an agent: the handler asks for the scope that the request needs.
+    pub const PASSED: Self = Self::new(None, false, Retry::PassedOn);
+
     const fn new(scope: Option<Scope>, or_admin: bool, retry: Retry) -> Self {
         Self { scope, or_admin, retry, discloses: false, repeats: MAX_BODY }
     }
@@ -124,25 +129,22 @@ pub fn guarded(api: &Api, rule: Rule, (schemas, paths, methods): UtoipaMethodRou
         Rule::Open => (schemas, paths, methods),
         Rule::OpenAudited => (schemas, paths, methods.route_layer(from_fn_with_state(api.clone(), audited::visit))),
         Rule::Key(rule) => {
-            let pass = Pass { api: api.clone(), rule };
-            (schemas, paths, methods.route_layer(from_fn_with_state(pass, admit)))
+            let layer = from_fn_with_state((api.clone(), rule), |State((api, rule)), request, next: Next| async move {
+                admit(api, rule, request, |request| next.run(request).boxed()).await
+            });
+            (schemas, paths, methods.route_layer(layer))
         }
     }
 }
 
-#[derive(Clone)]
-struct Pass {
-    api: Api,
-    rule: KeyRule,
-}
-
-async fn admit(State(Pass { api, rule }): State<Pass>, request: Request, next: Next) -> Response {
+/// Answers a request by `answer` as far as the rule lets its caller.
+pub async fn admit<A: Answering>(api: Api, rule: KeyRule, request: Request, answer: A) -> Response {
     let passed_on = matches!(rule.retry, Retry::PassedOn);
     let caller = authenticate(&api, &request).or_else(|refused| socket_caller(&api, &request, passed_on, refused));
     let told = audited::is_told(request.method(), &rule);
     let audited = Audited::of(&api, &request, caller.as_ref().ok(), told);
     let response = match caller {
-        Ok(caller) => acting(audited.acting.clone(), follow(&api, rule, caller, request, next)).await,
+        Ok(caller) => acting(audited.acting.clone(), follow(api.clone(), rule, caller, request, answer)).await,
         Err(refused) => refusal(&api, refused, &request).into_response(),
     };
     let rest = audited.rest(&api, &response);
@@ -151,15 +153,15 @@ async fn admit(State(Pass { api, rule }): State<Pass>, request: Request, next: N
 }
 
 /// Follows a request whose caller is known, as far as the rule lets it.
-async fn follow(api: &Api, rule: KeyRule, caller: Caller, mut request: Request, next: Next) -> Response {
+async fn follow<A: Answering>(api: Api, rule: KeyRule, caller: Caller, mut request: Request, answer: A) -> Response {
     if caller.session.is_some()
-        && let Err(problem) = session::check(api, &request)
+        && let Err(problem) = session::check(&api, &request)
     {
         return problem.into_response();
     }
     // In one step: a formatter of JSON reads and writes all that is known of the span each time.
     tracing::record_all!(tracing::Span::current(), user = %caller.user, key = caller.key.map(display));
-    let allowance = match count(api, &caller) {
+    let allowance = match count(&api, &caller) {
         Ok(allowance) => allowance,
         Err(refused) => {
             let (problem, allowance) = *refused;
@@ -176,11 +178,14 @@ async fn follow(api: &Api, rule: KeyRule, caller: Caller, mut request: Request, 
     } else if request.method() == Method::POST && !matches!(rule.retry, Retry::PassedOn | Retry::Unkept) {
         request.extensions_mut().insert(caller.clone());
         let repeated = Repeated { retry: rule.retry, largest: rule.repeats };
-        idempotency::run(api, &caller, repeated, request, next).await
+        idempotency::run(api, caller.clone(), repeated, request, answer).await
     } else {
-        request.extensions_mut().insert(caller);
-        next.run(request).await
+        request.extensions_mut().insert(caller.clone());
+        answer(request).await
     };
+    if response.status().is_server_error() {
+        response.extensions_mut().insert(Whose(caller));
+    }
     if let Some(allowance) = allowance {
         allowance.write(response.headers_mut());
     }

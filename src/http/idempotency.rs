@@ -15,9 +15,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use http_body_util::{BodyExt, StreamBody};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
@@ -28,7 +28,7 @@ use super::body;
 use super::error::{bad_header, delivery_unknown};
 use super::in_flight::{Fingerprint, Underway, other_request};
 use super::problem::{Code, Problem};
-use super::request::{Trace, panicked, render};
+use super::request::{Answering, Trace, panicked, render};
 use super::state::Api;
 use crate::accounts::Caller;
 use crate::actor::IdempotencyClaim;
@@ -104,12 +104,12 @@ pub struct Repeated {
 }
 
 /// Runs a POST, once for each key.
-pub async fn run(api: &Api, caller: &Caller, repeated: Repeated, request: Request, next: Next) -> Response {
-    let Some(key) = request.headers().get(IDEMPOTENCY_KEY).cloned() else { return next.run(request).await };
-    match begin(api, caller, repeated, key, request).await {
+pub async fn run<A: Answering>(api: Api, caller: Caller, repeated: Repeated, request: Request, answer: A) -> Response {
+    let Some(key) = request.headers().get(IDEMPOTENCY_KEY).cloned() else { return answer(request).await };
+    match async move { begin(&api, &caller, repeated, key, request).await }.boxed().await {
         Err(problem) => problem.into_response(),
         Ok((keyed, underway, request)) => {
-            let work = keyed.follow(underway, request, next);
+            let work = keyed.follow(underway, request, answer);
             tokio::spawn(acting(current(), work).in_current_span()).await.unwrap_or_else(|_| panicked())
         }
     }
@@ -148,7 +148,7 @@ async fn begin(
 }
 
 impl Keyed {
-    async fn follow(self, underway: Underway, mut request: Request, next: Next) -> Response {
+    async fn follow<A: Answering>(self, underway: Underway, mut request: Request, answer: A) -> Response {
         match self.earlier().await {
             Err(problem) => return problem.into_response(),
             Ok(Some(response)) => return response,
@@ -163,7 +163,7 @@ impl Keyed {
         } else if let Err(problem) = self.claim().await {
             return problem.into_response();
         }
-        let response = next.run(request).await;
+        let response = answer(request).await;
         if is_stream(&response) { self.keep_stream(underway, response) } else { self.conclude(response).await }
     }
 

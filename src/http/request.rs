@@ -1,19 +1,21 @@
 //! The outermost layer: gives every request its id, its span and its log line, catches panics, writes problems.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
-use axum::extract::{ConnectInfo, MatchedPath, OriginalUri, Request, State};
-use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
+use axum::extract::{ConnectInfo, MatchedPath, OriginalUri, Request};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use tracing::Instrument;
+use futures_util::future::BoxFuture;
+use tracing::{Instrument, Level, Span};
 use uuid::Uuid;
 
 use super::problem::{self, Code, Problem};
 use super::state::Api;
+use crate::accounts::Caller;
 use crate::forwarded::{Network, client_address};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -69,72 +71,143 @@ fn client_of(extensions: &Extensions, headers: &HeaderMap, trusted: &[Network]) 
     peer_of(extensions).map(|peer| ClientAddress(client_address(peer.ip(), headers, is_proxy)))
 }
 
-pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let trace = Trace::of(request.headers());
-    let method = request.method().clone();
-    let (prefix, uri) = (prefix_of(&request), request.uri().clone());
-    // The pattern, not the path: ids would make a time series each.
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or("unmatched", |route| route.as_str());
-    let span = tracing::info_span!(
-        "request", id = %trace.request_id, %method, path = %shown(&format!("{prefix}{}", uri.path())),
-        user = tracing::field::Empty, key = tracing::field::Empty
-    );
+/// What a request's log lines are found by. Of what is passed on to agents there are none at the usual level, so that this is
+/// a debug span there: it costs as much as all else that is ours.
+macro_rules! request_span {
+    ($level:expr, $seen:expr) => {
+        tracing::span!(
+            $level, "request", id = %$seen.trace.request_id, method = %$seen.method, path = %shown(&$seen.path()),
+            user = tracing::field::Empty, key = tracing::field::Empty
+        )
+    };
+}
+
+/// What is known of a request before anybody has looked into it.
+struct Seen {
+    began: Instant,
+    trace: Trace,
+    method: Method,
+    uri: Uri,
+    /// Below which the router is nested.
+    prefix: String,
+    /// The pattern, not the path: ids would make a time series each.
+    route: Option<MatchedPath>,
+}
+
+/// Whose request failed, for the log line of one without a span.
+#[derive(Clone)]
+pub struct Whose(pub Caller);
+
+impl Seen {
+    fn of(request: &Request) -> Self {
+        Self {
+            began: Instant::now(),
+            trace: Trace::of(request.headers()),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            prefix: prefix_of(request),
+            route: request.extensions().get::<MatchedPath>().cloned(),
+        }
+    }
+
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or("unmatched", MatchedPath::as_str)
+    }
+
+    /// As the client knows it.
+    fn path(&self) -> Cow<'_, str> {
+        if self.prefix.is_empty() {
+            self.uri.path().into()
+        } else {
+            format!("{}{}", self.prefix, self.uri.path()).into()
+        }
+    }
+
+    fn is_message(&self) -> bool {
+        MESSAGES.contains(&self.route().strip_prefix(&self.prefix).unwrap_or_default())
+    }
+
+    /// Whether it is for an agent and not for us.
+    fn is_passed_on(&self) -> bool {
+        self.is_message() || self.route().contains(PASSED_ON)
+    }
+
+    fn span(&self) -> Span {
+        if self.is_passed_on() { request_span!(Level::DEBUG, self) } else { request_span!(Level::INFO, self) }
+    }
+
+    /// One line for each request: failures at WARN with their cause, changes at INFO, reads and what is passed on to agents
+    /// at DEBUG. Its span says whose it is.
+    fn log(&self, response: &Response, has_span: bool) {
+        let (status, took_ms) = (response.status(), self.began.elapsed().as_millis());
+        let (code, cause) = response.extensions().get::<Problem>().map_or(("", ""), Problem::cause);
+        if status.is_server_error() {
+            let line = || tracing::warn!(status = status.as_u16(), took_ms, code, cause, "the request failed");
+            if has_span { line() } else { self.late_span(response).in_scope(line) }
+        } else if self.method.is_safe() || self.is_passed_on() {
+            tracing::debug!(status = status.as_u16(), took_ms, code, "answered");
+        } else {
+            tracing::info!(status = status.as_u16(), took_ms, code, "answered");
+        }
+    }
+
+    /// The span of a request that had none.
+    fn late_span(&self, response: &Response) -> Span {
+        let span = request_span!(Level::INFO, self);
+        if let Some(Whose(caller)) = response.extensions().get() {
+            tracing::record_all!(span, user = %caller.user, key = caller.key.map(display));
+        }
+        span
+    }
+}
+
+/// What answers a request in the end: the rest of the router, or a handler that is known already.
+pub trait Answering: FnOnce(Request) -> BoxFuture<'static, Response> + Send + 'static {}
+
+impl<F: FnOnce(Request) -> BoxFuture<'static, Response> + Send + 'static> Answering for F {}
+
+/// Answers a request by `answer`, and does what every request needs.
+pub async fn observe<A: Answering>(api: Api, mut request: Request, answer: A) -> Response {
+    let seen = Seen::of(&request);
     if let Some(client) = client_of(request.extensions(), request.headers(), &api.options.trusted_proxies) {
         request.extensions_mut().insert(client);
     }
-    request.extensions_mut().insert(trace.clone());
-    request.extensions_mut().insert(Prefix(prefix.clone()));
+    request.extensions_mut().insert(seen.trace.clone());
+    request.extensions_mut().insert(Prefix(seen.prefix.clone()));
     let bad = request.extensions().get::<BadRequest>().copied();
-    let response = async {
-        let response = if size(request.headers()) > MAX_HEADERS {
+    let span = seen.span();
+    let answered = async move {
+        if size(request.headers()) > MAX_HEADERS {
             Problem::new(Code::HeadersTooLarge, format!("Send at most {MAX_HEADERS} bytes of headers.")).into_response()
         } else if let Some(BadRequest(why)) = bad {
             Problem::new(Code::Malformed, why).into_response()
         } else {
-            match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            match AssertUnwindSafe(answer(request)).catch_unwind().await {
                 Ok(response) => response,
                 Err(_) => panicked(),
             }
-        };
-        log(&method, route, &response, began);
-        response
-    }
-    .instrument(span)
-    .await;
-    api.metrics.count(&method, route, response.status(), began.elapsed());
+        }
+    };
+    let response = answered.instrument(span.clone()).await;
+    span.in_scope(|| seen.log(&response, !span.is_disabled()));
+    api.metrics.count(&seen.method, seen.route(), response.status(), seen.began.elapsed());
     if let Some(pause) = pause(&response) {
         tokio::time::sleep(pause).await;
     }
-    if method == Method::POST && MESSAGES.contains(&route) {
+    if seen.method == Method::POST && seen.is_message() {
         api.metrics.message(response.extensions().get::<Problem>().map_or("answered", |problem| problem.cause().0));
     }
     let mut response = match response.extensions().get::<Problem>() {
-        Some(_) => render(response, &format!("{prefix}{}", uri.path()), &trace),
+        Some(_) => render(response, &seen.path(), &seen.trace),
         None => response,
     };
-    below(&prefix, response.headers_mut());
-    if let Ok(id) = HeaderValue::try_from(&trace.request_id) {
+    below(&seen.prefix, response.headers_mut());
+    if let Ok(id) = HeaderValue::try_from(&seen.trace.request_id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
-}
-
-/// One line for each request: failures at WARN with their cause, changes at INFO, reads, messages and what is passed on to agents
-/// at DEBUG. Its span says whose it is.
-fn log(method: &Method, route: &str, response: &Response, began: Instant) {
-    let (status, took_ms) = (response.status(), began.elapsed().as_millis());
-    let (code, cause) = response.extensions().get::<Problem>().map_or(("", ""), Problem::cause);
-    if status.is_server_error() {
-        tracing::warn!(status = status.as_u16(), took_ms, code, cause, "the request failed");
-    } else if method.is_safe() || MESSAGES.contains(&route) || route.contains(PASSED_ON) {
-        tracing::debug!(status = status.as_u16(), took_ms, code, "answered");
-    } else {
-        tracing::info!(status = status.as_u16(), took_ms, code, "answered");
-    }
 }
 
 /// How long a refusal for too many requests is held back. Whoever asks again at once, on each of a thousand connections, would
@@ -257,6 +330,45 @@ mod tests {
             assert_eq!(client, Some(seen.parse().unwrap()), "{peer} {list:?}");
         }
         assert!(client_of(&Extensions::new(), &HeaderMap::new(), &trusted).is_none());
+    }
+
+    /// What `write` leaves in the log at the usual level.
+    #[cfg(feature = "cli")]
+    fn logged(write: impl FnOnce()) -> Vec<serde_json::Value> {
+        let (read, written) = std::io::pipe().unwrap();
+        let writer = std::sync::Mutex::new(written);
+        let subscriber = tracing_subscriber::fmt().json().with_writer(writer).finish();
+        tracing::subscriber::with_default(subscriber, write);
+        std::io::read_to_string(read).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn a_failure_is_told_with_whose_it_is_also_without_a_span() {
+        let seen = Seen {
+            began: Instant::now(),
+            trace: Trace { request_id: "r-1".into(), traceparent: None },
+            method: Method::POST,
+            uri: Uri::from_static("/api/agents/1/message"),
+            prefix: "/zeroone".into(),
+            route: None,
+        };
+        let user = crate::domain::UserId::new();
+        let lines = logged(|| {
+            let mut failed = Problem::new(Code::Internal, "it broke").into_response();
+            seen.log(&failed, false);
+            failed.extensions_mut().insert(Whose(Caller::new(user, crate::domain::Scopes::all())));
+            seen.log(&failed, false);
+            seen.log(&failed, true);
+        });
+        let span = |line: &serde_json::Value| line["span"].clone();
+        let known = serde_json::json!({
+            "name": "request", "id": "r-1", "method": "POST", "path": "/zeroone/api/agents/1/message"
+        });
+        assert_eq!(span(&lines[0]), known, "before anybody was let in");
+        assert_eq!(span(&lines[1])["user"], user.to_string());
+        assert_eq!(span(&lines[2]), serde_json::Value::Null, "whoever has a span is in it already");
+        assert!(lines.iter().all(|line| line["level"] == "WARN" && line["fields"]["code"] == "internal"), "{lines:?}");
     }
 
     #[test]

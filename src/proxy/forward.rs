@@ -26,6 +26,7 @@ use super::headers::{self, Client, Mount, SwappedProtocol};
 use super::limits::{Bound, Limited, Meets as _, Place};
 use super::tunnel::{self, Bounds};
 use crate::control::{AgentHandle, DeliveryError, Turn};
+use crate::domain::Secret;
 use crate::view::Access;
 use crate::zeroclaw::client::SentMark;
 use crate::zeroclaw::client::connections;
@@ -152,7 +153,7 @@ impl Proxy {
             let Some(body) = outgoing.take() else {
                 return Err(DeliveryError::Unknown("the body was given away".into()).into());
             };
-            let (head, swapped) = outbound(&parts, &path, &client, &mount, &access, websocket);
+            let (head, swapped) = outbound(&parts, &path, &client, &mount, (lease.host(), &access.token), websocket);
             match way.send(&mut lease, &access, (head, body), &mut turn).await {
                 Sent::Answered(response, unread)
                     if response.status() == StatusCode::UNAUTHORIZED
@@ -269,7 +270,7 @@ fn outbound(
     path: &PathAndQuery,
     client: &Client,
     mount: &Mount,
-    access: &Access,
+    (host, token): (&HeaderValue, &Secret<String>),
     websocket: bool,
 ) -> (Request<()>, Option<SwappedProtocol>) {
     let mut request = Request::new(());
@@ -277,14 +278,14 @@ fn outbound(
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = parts.headers.clone();
     let headers = request.headers_mut();
-    headers::to_gateway(headers, client, mount, access.endpoint, &access.token);
+    headers::to_gateway(headers, client, mount, host, token);
     let mut path = path.clone();
     let mut swapped = None;
     if websocket {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         if mount.adds_token() {
-            (path, swapped) = headers::replace_socket_token(headers, &path, &access.token);
+            (path, swapped) = headers::replace_socket_token(headers, &path, token);
         }
     } else if mount.adds_token() {
         path = headers::remove_credentials(headers, &path);

@@ -32,13 +32,13 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 /// What a gateway below our own origin may not say in its name.
-const OF_THE_ORIGIN: [&str; 6] = [
-    "strict-transport-security",
-    "clear-site-data",
-    "alt-svc",
-    "service-worker-allowed",
-    "content-security-policy",
-    "content-security-policy-report-only",
+const OF_THE_ORIGIN: [HeaderName; 6] = [
+    header::STRICT_TRANSPORT_SECURITY,
+    HeaderName::from_static("clear-site-data"),
+    header::ALT_SVC,
+    HeaderName::from_static("service-worker-allowed"),
+    header::CONTENT_SECURITY_POLICY,
+    header::CONTENT_SECURITY_POLICY_REPORT_ONLY,
 ];
 
 /// A usual length of `Forwarded`.
@@ -92,12 +92,12 @@ impl Mount {
     }
 }
 
-/// Makes a request's headers those of a request to the gateway at `to`.
+/// Makes a request's headers those of a request to a gateway. `host` names it where it listens.
 pub(super) fn to_gateway(
     headers: &mut HeaderMap,
     client: &Client,
     mount: &Mount,
-    to: SocketAddr,
+    host: &HeaderValue,
     token: &Secret<String>,
 ) {
     strip_connection(headers);
@@ -115,20 +115,12 @@ pub(super) fn to_gateway(
         Mount::Path(_) => {
             // The gateway compares the two, and the browser's page is ours.
             headers.remove(header::ORIGIN);
-            set_host(headers, to);
+            headers.insert(header::HOST, host.clone());
         }
         Mount::Host { .. } => {
             // As it is: links, cookies and checks of the origin go by the name that the browser shows.
-            if !headers.contains_key(header::HOST) {
-                set_host(headers, to);
-            }
+            headers.entry(header::HOST).or_insert_with(|| host.clone());
         }
-    }
-}
-
-fn set_host(headers: &mut HeaderMap, to: SocketAddr) {
-    if let Ok(host) = HeaderValue::try_from(to.to_string()) {
-        headers.insert(header::HOST, host);
     }
 }
 
@@ -142,7 +134,7 @@ fn bearer(token: &Secret<String>) -> Option<HeaderValue> {
 pub(super) fn to_client(headers: &mut HeaderMap, mount: &Mount, from: SocketAddr) {
     remove_hop_by_hop(headers);
     let Mount::Path(prefix) = mount else { return keep_cookies(headers, None) };
-    for name in OF_THE_ORIGIN {
+    for name in &OF_THE_ORIGIN {
         headers.remove(name);
     }
     let cors: Vec<HeaderName> =

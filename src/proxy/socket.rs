@@ -53,7 +53,7 @@ impl Proxy {
         loop {
             let (access, mut lease) = way.connection(refused_in).await?;
             let mut headers = HeaderMap::new();
-            headers::to_gateway(&mut headers, client, &mount, access.endpoint, &access.token);
+            headers::to_gateway(&mut headers, client, &mount, lease.host(), &access.token);
             headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));

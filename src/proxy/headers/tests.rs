@@ -12,6 +12,10 @@ fn at() -> SocketAddr {
     "127.0.0.1:40000".parse().unwrap()
 }
 
+fn listens() -> HeaderValue {
+    HeaderValue::from_static("127.0.0.1:40000")
+}
+
 fn client() -> Client {
     Client {
         address: Some("192.0.2.7:5000".parse().unwrap()),
@@ -44,7 +48,7 @@ fn the_callers_key_stays_with_us_and_the_agents_token_goes_on() {
         ("host", "zeroone.test:3001"),
         ("x-idempotency-key", "k"),
     ]);
-    to_gateway(&mut headers, &client(), &below(), at(), &token());
+    to_gateway(&mut headers, &client(), &below(), &listens(), &token());
     assert_eq!(headers[header::AUTHORIZATION], "Bearer zc_agent");
     assert_eq!(headers[header::COOKIE], "theirs=1; more=2");
     for gone in ["connection", "x-mine", "keep-alive", "proxy-authorization", "expect", "origin"] {
@@ -62,7 +66,7 @@ fn the_callers_key_stays_with_us_and_the_agents_token_goes_on() {
 #[test]
 fn a_caller_cannot_list_the_headers_away_that_we_rely_on() {
     let mut headers = map(&[("connection", "authorization, host, cookie, content-length"), ("content-length", "5")]);
-    to_gateway(&mut headers, &client(), &below(), at(), &token());
+    to_gateway(&mut headers, &client(), &below(), &listens(), &token());
     assert!(headers.contains_key(header::AUTHORIZATION) && headers.contains_key(header::HOST));
     assert_eq!(headers[header::CONTENT_LENGTH], "5");
 }
@@ -70,7 +74,7 @@ fn a_caller_cannot_list_the_headers_away_that_we_rely_on() {
 #[test]
 fn trailers_are_asked_for_on_the_next_connection_too() {
     let mut headers = map(&[("te", "trailers"), ("connection", "te")]);
-    to_gateway(&mut headers, &client(), &below(), at(), &token());
+    to_gateway(&mut headers, &client(), &below(), &listens(), &token());
     assert_eq!(
         (&headers[header::TE], &headers[header::CONNECTION]),
         (&HeaderValue::from_static("trailers"), &HeaderValue::from_static("te"))
@@ -85,7 +89,7 @@ fn by_its_own_name_a_gateway_gets_the_request_as_it_is() {
         ("origin", "https://ada.zeroone.test"),
         ("host", "ada.zeroone.test"),
     ]);
-    to_gateway(&mut headers, &client(), &Mount::Host { visit: false }, at(), &token());
+    to_gateway(&mut headers, &client(), &Mount::Host { visit: false }, &listens(), &token());
     assert_eq!(headers[header::AUTHORIZATION], "Bearer zc_theirs");
     assert_eq!(headers[header::HOST], "ada.zeroone.test");
     assert_eq!(headers[header::ORIGIN], "https://ada.zeroone.test");
@@ -151,7 +155,7 @@ fn a_host_that_is_none_is_not_told_to_the_gateway() {
     for host in ["", "zeroone.test\";by=\"x", "a b", "a/b"] {
         let mut headers = map(&[("host", "zeroone.test")]);
         let client = Client { host: Some(HeaderValue::try_from(host).unwrap()), ..client() };
-        to_gateway(&mut headers, &client, &below(), at(), &token());
+        to_gateway(&mut headers, &client, &below(), &listens(), &token());
         assert_eq!(headers["forwarded"], "for=192.0.2.7;proto=https", "{host:?}");
         assert!(!headers.contains_key("x-forwarded-host"), "{host:?}");
     }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dashmap::DashMap;
 use futures_util::future::{BoxFuture, FutureExt};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -69,6 +69,8 @@ struct Parked<B> {
 
 /// An open connection.
 struct Open<B> {
+    /// The `Host` of requests on it.
+    host: HeaderValue,
     sender: SendRequest<B>,
     /// What moves its bytes; `None` once it has ended.
     wire: Option<BoxFuture<'static, ()>>,
@@ -180,6 +182,11 @@ impl<B> Lease<B> {
         self.used
     }
 
+    /// The `Host` of a request to where it leads. It is made once: written anew, an address costs as much as reading a request.
+    pub(crate) const fn host(&self) -> &HeaderValue {
+        &self.open.host
+    }
+
     /// The next part of the answer's body, as [`HttpBody::poll_frame`] gives it.
     pub(crate) fn poll_frame(
         &mut self,
@@ -255,5 +262,6 @@ async fn connect<B: Outgoing>(to: SocketAddr) -> Result<Open<B>, std::io::Error>
             tracing::debug!(%error, "a connection to a gateway ended early");
         }
     });
-    Ok(Open { sender, wire: Some(wire.boxed()) })
+    let host = HeaderValue::try_from(to.to_string()).map_err(std::io::Error::other)?;
+    Ok(Open { host, sender, wire: Some(wire.boxed()) })
 }
