@@ -15,7 +15,7 @@ mod decide;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::decide::{Next, decide, named, proven, rehearsed};
 use super::ControlPlane;
@@ -118,7 +118,15 @@ impl AgentHandle {
         loop {
             let view = Arc::clone(&changes.borrow_and_update());
             let Some(upgrade) = view.record.upgrade.clone() else { return };
-            let (command, step) = match decide(&view.record, Instant::now() >= deadline) {
+            let late = Instant::now() >= deadline;
+            let (command, step) = match decide(&view.record, late) {
+                // After a restart of the service nobody knows yet where the gateway is, which is to say what it remembers.
+                Next::Rehearse(_) | Next::Prove if view.access.is_none() && !late => {
+                    if matches!(timeout_at(deadline, changes.changed()).await, Ok(Err(_))) {
+                        return;
+                    }
+                    continue;
+                }
                 Next::Wait => {
                     // An agent at rest has no deadline: whoever stopped it starts it again.
                     let rest = deadline.saturating_duration_since(Instant::now()).max(COMMAND_PAUSE);

@@ -16,7 +16,7 @@ use super::process::Process;
 use super::state::{Instance, InstancePhase, State, Tally};
 use crate::actor::Clock;
 use crate::domain::{AgentId, Exit, HostPort, InstallationId, RunId, Timestamp};
-use crate::runtime::{InstanceState, ObservedInstance, Resync, Run, RuntimeError, RuntimeResult, Wait};
+use crate::runtime::{InstanceState, LogStream, ObservedInstance, Resync, Run, RuntimeError, RuntimeResult, Wait};
 
 /// Wake-ups kept for a slow watcher; a slower one is told of a gap.
 const WAKE_UPS: usize = 1024;
@@ -126,6 +126,18 @@ impl FakeEngine {
     /// Every start keeps the engine busy for so long, and it says with what; `None` for starts that are done at once.
     pub fn set_slow_start(&self, slow: Option<(Duration, &str)>) {
         self.lock().slow_start = slow.map(|(time, why)| (time, why.into()));
+    }
+
+    /// What the engine says of a start that it is busy with: why it takes so long, and whether it tries and fails. False where
+    /// it is busy with none.
+    pub fn set_wait(&self, agent: AgentId, why: &str, stuck: bool) -> bool {
+        match self.lock().instances.get_mut(&agent).map(|instance| &mut instance.state) {
+            Some(InstancePhase::Starting(wait)) => {
+                *wait = Wait { why: why.into(), stuck, ..wait.clone() };
+                true
+            }
+            Some(InstancePhase::Created | InstancePhase::Up(_) | InstancePhase::Down(_)) | None => false,
+        }
     }
 
     /// The machine that the instance runs on is lost to the engine, or is back. False where nothing runs.
@@ -275,6 +287,22 @@ impl FakeEngine {
         {
             gateway.tokens.clear();
         }
+    }
+
+    /// Lets the run print a line, as its gateway would. False where nothing runs.
+    pub fn print(&self, agent: AgentId, text: &str) -> bool {
+        let mut state = self.lock();
+        let now = state.now();
+        let Some(instance) = state.instances.get_mut(&agent) else { return false };
+        let Some(run_id) = instance.up().map(|up| up.run.run_id.clone()) else { return false };
+        instance.print(run_id, now, LogStream::Stdout, text.to_owned());
+        instance.stirred.notify_waiters();
+        true
+    }
+
+    /// How often control planes have made sure that they reach their instances.
+    pub fn attached(&self) -> u64 {
+        self.lock().attached
     }
 
     /// What there is of this agent's instance.

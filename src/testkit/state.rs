@@ -41,6 +41,7 @@ impl State {
             volumes: BTreeMap::new(),
             leases: BTreeMap::new(),
             leases_refused: false,
+            attached: 0,
             behavior: Arc::new(GatewayBehavior::default()),
             habits_of: BTreeMap::new(),
             gateway_fault: GatewayFault::Well,
@@ -71,6 +72,8 @@ pub(super) struct State {
     pub(super) volumes: BTreeMap<AgentId, Volume>,
     pub(super) leases: BTreeMap<InstallationId, LeaseRecord>,
     pub(super) leases_refused: bool,
+    /// How often a control plane asked to be let into the instances' networks.
+    pub(super) attached: u64,
     pub(super) behavior: Arc<GatewayBehavior>,
     pub(super) habits_of: BTreeMap<AgentId, Arc<GatewayBehavior>>,
     pub(super) gateway_fault: GatewayFault,
@@ -370,7 +373,7 @@ impl Instance {
         was_up
     }
 
-    fn print(&mut self, run_id: RunId, time: Timestamp, stream: LogStream, text: String) {
+    pub(super) fn print(&mut self, run_id: RunId, time: Timestamp, stream: LogStream, text: String) {
         if self.lines.len() == LOG_LINES {
             self.lines.pop_front();
             self.first_line += 1;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use zeroone::control::{NewUser, Settings};
+use zeroone::control::{Agents, NewUser, Settings};
 use zeroone::domain::{Plan, Status};
+use zeroone::internal::lifecycle::Code;
 use zeroone::testkit::{self, FakeDisk, Fakes, GatewayFault, TestPlane};
 
 use crate::{PATIENCE, answered, causes, created, status, until};
@@ -35,6 +36,64 @@ async fn a_start_that_the_engine_never_finishes_is_tried_again() {
     engine.set_slow_start(None);
     agent.wait(&[Status::Running], Duration::from_secs(900)).await.unwrap();
     answered(&agent, "hi").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn start_that_fails_for_a_moment_now_and_then_is_waited_for() {
+    let world = testkit::plane(36, Plan::Pro).await;
+    let engine = world.fakes.engine();
+    engine.set_slow_start(Some((MINUTES, "it looks for a place")));
+    let agent = created(&world, "Ada").await;
+    until("it waits", || engine.set_wait(agent.id(), "it fetches the image", false)).await;
+    for _ in 0..3 {
+        assert!(engine.set_wait(agent.id(), "the registry does not answer", true));
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        assert!(engine.set_wait(agent.id(), "it fetches the image", false));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+    }
+    let told = agent.explain().unwrap().because;
+    assert!(told.contains("it fetches the image"), "what it is busy with now: {told}");
+    agent.wait(&[Status::Running], MINUTES).await.unwrap();
+    assert_eq!(engine.tally(agent.id()).starts.len(), 1);
+    let causes = causes(&agent).await;
+    assert!(!causes.contains(&"cannot-run".to_owned()), "{causes:?}");
+}
+
+/// What is about to run may have its files open.
+#[tokio::test(start_paused = true)]
+async fn start_that_a_new_service_finds_under_way_is_ended_before_files_are_written() {
+    let mut world = testkit::plane(38, Plan::Pro).await;
+    let agent = world.running("Ada").await;
+    let (engine, id) = (world.fakes.engine().clone(), agent.id());
+    engine.set_slow_start(Some((MINUTES, "it looks for a place")));
+    assert!(engine.remove_by_hand(id));
+    until("it is being started", || engine.set_wait(id, "it fetches the image", false)).await;
+    world.plane.shutdown(Agents::Leave).await;
+    drop(agent);
+    world.plane = testkit::start(&world.fakes, &world.disk, Settings::default()).await.unwrap();
+    let agent = world.plane.agent(id).unwrap();
+    agent.wait(&[Status::Running], MINUTES + PATIENCE).await.unwrap();
+    answered(&agent, "hi").await;
+    let causes = causes(&agent).await;
+    assert!(!causes.contains(&"start-failed".to_owned()), "{causes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn start_that_keeps_failing_is_given_up_with_the_engines_words() {
+    let world = testkit::plane(37, Plan::Pro).await;
+    let engine = world.fakes.engine();
+    engine.set_slow_start(Some((MINUTES, "it looks for a place")));
+    let agent = created(&world, "Ada").await;
+    until("it fails", || engine.set_wait(agent.id(), "there is no such image", true)).await;
+    let failing = tokio::time::Instant::now();
+    let said = || agent.explain().is_some_and(|told| told.because.contains("there is no such image"));
+    until("it says so while it waits", || said() && status(&agent) == Some(Status::Starting)).await;
+    agent.wait(&[Status::Error], PATIENCE).await.unwrap();
+    let waited = failing.elapsed().as_secs();
+    assert!((19..=25).contains(&waited), "a registry may be away for a moment: {waited} s");
+    assert!(said(), "{:?}", agent.explain());
+    let reason = agent.view().unwrap().record.state.reason.as_ref().map(|reason| reason.code);
+    assert_eq!(reason, Some(Code::CannotRun));
 }
 
 #[tokio::test(start_paused = true)]

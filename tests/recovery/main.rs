@@ -3,15 +3,22 @@
 
 mod accounts;
 mod busy_engine;
+mod changes;
 mod creation_rule;
+mod data;
+mod engine;
 mod events;
+mod keys;
 mod lease;
 mod lives;
 mod lost;
+mod messages;
+mod model;
 mod seams;
 mod shutdown;
 mod unusable;
 mod upgrades;
+mod usage;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -401,14 +408,21 @@ async fn a_panic_or_a_kill_of_an_actor_is_mended() {
         agent.wait(&[Status::Stopped], PATIENCE).await.unwrap();
         agent.start().await.unwrap();
         answered(&agent, "hi").await;
+        let crashes = || {
+            let counts = world.plane.actor_counts();
+            counts.panicked + counts.killed
+        };
+        let before = crashes();
         world.plane.crash_registry(crash);
         tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(crashes(), before + 1, "{crash:?}");
         assert_eq!(world.plane.used(world.user).await, Ok(2));
         let third = world.running("Third").await;
         third.delete().await.unwrap();
         assert!(third.gone(PATIENCE).await);
     }
     assert_eq!(world.fakes.engine().tally(other.id()).starts.len(), 1);
+    assert!(!world.plane.crash_actor(AgentId::from_bytes([9; 16]), ActorCrash::Kill), "it has no actor");
 }
 
 #[tokio::test(start_paused = true)]
@@ -480,13 +494,19 @@ async fn an_engine_that_is_away_is_no_death() {
     assert_eq!(well.view().unwrap().record.state.restart_count, 0);
 }
 
+/// The port that the first agent of a control plane gets.
+async fn first_port(seed: u64) -> HostPort {
+    testkit::plane(seed, Plan::Pro).await.running("Ada").await.view().unwrap().port.unwrap()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_port_that_a_stranger_holds_is_left_alone() {
+    let first = first_port(17).await;
     let world = testkit::plane(17, Plan::Pro).await;
     let engine = world.fakes.engine();
-    let first = HostPort::all().next().unwrap();
     engine.take_port(first);
     let agent = world.running("Ada").await;
+    assert!(causes(&agent).await.contains(&"port-taken".into()), "{:?}", causes(&agent).await);
     let port = agent.view().unwrap().port.unwrap();
     assert_ne!(port, first);
     // Also of an agent that had it for long.
@@ -505,11 +525,13 @@ async fn a_port_that_a_stranger_holds_is_left_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_port_whose_answer_is_lost_leaves_one_port() {
+    let first = first_port(24).await;
     // Whichever of a deployment's commits it is whose answer is lost.
     for commit in 1..=10 {
         let world = testkit::plane(24, Plan::Pro).await;
         let engine = world.fakes.engine();
-        engine.take_port(HostPort::all().next().unwrap());
+        engine.take_port(first);
+        let before = world.disk.memory().commits();
         world.disk.memory().fail_commit(commit, CommitFault::After);
         let id = AgentId::from_bytes([7; 16]);
         // One whose own create is the commit is there all the same.
@@ -521,6 +543,12 @@ async fn a_change_of_port_whose_answer_is_lost_leaves_one_port() {
         let stored = world.plane.store().agent(id).await.unwrap().unwrap().port;
         let runs_on = engine.observed(id).unwrap().run().unwrap().endpoint.port();
         assert_eq!((agent.view().unwrap().port, runs_on), (stored, stored.unwrap().get()), "commit {commit}");
+        let causes = causes(&agent).await;
+        assert!(causes.contains(&"port-taken".into()), "commit {commit}: {causes:?}");
+        assert!(!causes.contains(&"internal".into()), "commit {commit}: {causes:?}");
+        // Whoever does not know what was written reads it anew.
+        let was_lost = world.disk.memory().commits() >= before + commit;
+        assert_eq!(world.plane.actor_counts().failed, u64::from(was_lost), "commit {commit}");
         // A deployment may take fewer commits: then the failure must not meet the next one.
         world.disk.memory().clear_faults();
         let next = world.running("Next").await.view().unwrap().port;

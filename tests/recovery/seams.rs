@@ -1,13 +1,19 @@
 //! What happens between two parts of the control plane: calls that hang, panic or come late, and commits that fail.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
-use zeroone::control::{AgentPatch, Agents, CommandError, ControlPlane, DeliveryError, NewUser};
-use zeroone::domain::{AgentId, Plan, Status, UserId};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use zeroone::control::{
+    ActorCrash, AgentPatch, Agents, CommandError, ControlPlane, DeliveryError, KeeperError, KeyKeeper, NewUser,
+};
+use zeroone::domain::{AgentId, Plan, Secret, Status, UserId};
 use zeroone::store::{CommitFault, Store, StoreOptions};
 use zeroone::testkit::{self, Call, FakeDisk, Fakes, Fault, Faults, GatewayBehavior, Image, message, new_agent};
+use zeroone::vault::{MasterKey, MasterKeySource, Vault};
 
-use crate::{PATIENCE, answered, status, until};
+use crate::{PATIENCE, answered, causes, status, until};
 
 /// Stop grace and one engine call.
 const STOPPED_WITHIN: Duration = Duration::from_secs(2);
@@ -92,10 +98,137 @@ async fn a_commit_that_was_certainly_not_written_is_repeated_by_the_same_actor()
         world.disk.memory().fail_commit(commit, CommitFault::Before);
     }
     assert!(world.fakes.engine().crash(agent.id()));
+    let died = tokio::time::Instant::now();
+    until("it is started again", || agent.view().unwrap().record.state.restart_count == 1).await;
+    assert!(died.elapsed() < Duration::from_secs(1), "not only at the next look: {:?}", died.elapsed());
     answered(&agent, "are you there?").await;
     let counts = world.plane.actor_counts();
     assert_eq!((counts.failed, counts.panicked, counts.killed), (0, 0, 0), "the actor was not rebuilt");
     assert_eq!(agent.view().unwrap().record.state.restart_count, 1);
+}
+
+/// How many actors failed, panicked and were killed so far.
+fn ends(world: &Faulty) -> (u64, u64, u64) {
+    let counts = world.plane.actor_counts();
+    (counts.failed, counts.panicked, counts.killed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_of_actors_are_counted_by_kind_and_those_that_were_meant_are_not() {
+    let world = faulty(114, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    // Nothing was written: the command is refused, and the actor goes on.
+    world.disk.memory().fail_commit(1, CommitFault::Before);
+    assert!(matches!(agent.stop().await, Err(CommandError::Store(_))));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((status(&agent), ends(&world)), (Some(Status::Running), (0, 0, 0)));
+    // Nobody knows what was written: the actor ends, and the next one reads it.
+    world.disk.memory().fail_commit(1, CommitFault::After);
+    let _ = agent.stop().await;
+    agent.wait(&[Status::Stopped], PATIENCE).await.unwrap();
+    assert_eq!(ends(&world), (1, 0, 0));
+    let crashes = [(ActorCrash::Panic, (1, 1, 0)), (ActorCrash::Kill, (1, 1, 1))];
+    for (crash, counted) in crashes {
+        until("there is an actor", || world.plane.crash_actor(agent.id(), crash)).await;
+        until("it is counted", || ends(&world) == counted).await;
+    }
+    for (crash, counted) in [(ActorCrash::Panic, (1, 2, 1)), (ActorCrash::Kill, (1, 2, 2))] {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.plane.crash_registry(crash);
+        until("it is counted", || ends(&world) == counted).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    agent.delete().await.unwrap();
+    assert!(agent.gone(PATIENCE).await);
+    world.running("Eve").await;
+    world.plane.shutdown(Agents::Leave).await;
+    assert_eq!(ends(&world), (1, 2, 2), "neither a deletion nor a shutdown is a crash");
+    assert!(world.plane.actor_counts().commands >= 3);
+}
+
+/// Keeps the keys in memory.
+#[derive(Debug)]
+struct Keys(Mutex<Secret<String>>);
+
+impl KeyKeeper for Keys {
+    fn load(&self) -> BoxFuture<'_, Result<MasterKey, KeeperError>> {
+        async { MasterKey::load(MasterKeySource::Value(self.0.lock().unwrap().clone())).map_err(KeeperError::new) }
+            .boxed()
+    }
+
+    fn keep<'a>(&'a self, ring: &'a MasterKey) -> BoxFuture<'a, Result<(), KeeperError>> {
+        async {
+            *self.0.lock().unwrap() = ring.to_text();
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn agent_shows_the_secrets_that_are_stored_also_when_a_change_of_keys_fails() {
+    let (fakes, disk, keys) = (Fakes::new(118), FakeDisk::new(), MasterKey::generate());
+    let options = StoreOptions::default().with_installation(fakes.installation()).with_now(fakes.engine().now());
+    let store = Store::in_memory(disk.clone(), options).unwrap();
+    let plane = ControlPlane::builder(store, Vault::new(&keys), fakes.runtime())
+        .gateway(fakes.gateway())
+        .clock(fakes.clock())
+        .key_keeper(Keys(Mutex::new(keys.to_text())))
+        .start()
+        .await
+        .unwrap();
+    let user = plane.create_user(NewUser::new("ada@example.com", Plan::Free)).await.unwrap().id;
+    let agent = plane.create_agent(user, new_agent("Ada")).await.unwrap();
+    agent.wait(&[Status::Running], PATIENCE).await.unwrap();
+    let stored = async || plane.store().agent(agent.id()).await.unwrap().unwrap().record;
+    let before = stored().await;
+    // The first commit says that it begins; the second one is the agent's.
+    disk.memory().fail_commit(2, CommitFault::Before);
+    assert!(plane.rotate_master_key().await.is_err());
+    assert_eq!((&agent.view().unwrap().record, &stored().await), (&before, &before));
+    plane.rotate_master_key().await.unwrap();
+    let after = stored().await;
+    assert_eq!(agent.view().unwrap().record, after);
+    assert!(after.api_key != before.api_key && after.token != before.token);
+    answered(&agent, "hi").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_whose_start_was_not_answered_is_taken_up_as_it_is() {
+    let world = faulty(115, Plan::Free).await;
+    world.faults.next(Call::Start, Fault::LoseAnswer);
+    let agent = world.plane.create_agent(world.user, new_agent("Ada")).await.unwrap();
+    agent.wait(&[Status::Running], PATIENCE).await.unwrap();
+    answered(&agent, "hi").await;
+    let tally = world.fakes.engine().tally(agent.id());
+    assert_eq!((tally.starts.len(), tally.creates, tally.failed_pairings), (1, 1, 0));
+    let causes = causes(&agent).await;
+    assert!(causes.contains(&"runtime-unavailable".into()) && !causes.contains(&"internal".into()), "{causes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gateway_that_does_not_say_yet_whether_it_takes_the_token_is_asked_again() {
+    let world = faulty(116, Plan::Free).await;
+    let agent = world.running("Ada").await;
+    for _ in 0..20 {
+        world.faults.next(Call::Token, Fault::Fail);
+    }
+    assert!(world.fakes.engine().crash(agent.id()));
+    answered(&agent, "hi").await;
+    let causes = causes(&agent).await;
+    assert!(!causes.contains(&"health-timeout".into()), "{causes:?}");
+    assert_eq!(world.fakes.engine().tally(agent.id()).starts.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn running_gateway_is_asked_once_a_minute_whether_it_is_usable() {
+    let world = faulty(117, Plan::Free).await;
+    let _agent = world.running("Ada").await;
+    let calls = || (world.faults.calls(Call::Health), world.faults.calls(Call::Token));
+    let before = calls();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let (health, token) = (calls().0 - before.0, calls().1 - before.1);
+    assert!((55..=61).contains(&health) && (8..=10).contains(&token), "{health} {token}");
 }
 
 #[tokio::test(start_paused = true)]

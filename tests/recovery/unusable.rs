@@ -39,3 +39,15 @@ async fn unusable_run_is_found_by_the_deep_check_and_mended_by_new_files() {
     let tally = world.fakes.engine().tally(agent.id());
     assert_eq!((tally.starts.len() - before.starts.len(), tally.pairings - before.pairings), (1, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn message_that_no_model_can_answer_brings_new_files_before_the_next_deep_check() {
+    let world = testkit::plane(33, Plan::Pro).await;
+    let agent = world.running("Ada").await;
+    world.fakes.engine().set_gateway_fault_of(agent.id(), Some(GatewayFault::Unusable));
+    assert_eq!(agent.deliver(message("hi")).await.unwrap().status, 503);
+    world.fakes.engine().set_gateway_fault_of(agent.id(), None);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(causes(&agent).await.contains(&"unusable".to_owned()));
+    answered(&agent, "hi").await;
+}
