@@ -188,6 +188,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_user_starts_has_its_whole_budget_again() {
+        let mut restarts = Restarts::default();
+        let first: Vec<_> = (0..6).map(|n| restarts.died(at(n), &policy(), 7)).collect();
+        assert!(matches!(first[4..], [Decision::GiveUp(_), Decision::GiveUp(_)]));
+        restarts.forgive();
+        let again: Vec<_> = (0..6).map(|n| restarts.died(at(10 + n), &policy(), 7)).collect();
+        assert_eq!(again, first, "and rests are as short as at first");
+    }
+
+    #[test]
     fn one_restart_too_many_in_the_window_ends_the_series() {
         let mut restarts = Restarts::default();
         for n in 0..4 {

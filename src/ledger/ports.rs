@@ -15,6 +15,7 @@ pub const PORT_QUARANTINE: Duration = Duration::from_secs(600);
 pub(super) struct Ports {
     /// Also those outside of the ring: an agent keeps the port that it has when the range is changed.
     all: Vec<(HostPort, State)>,
+    /// Never empty: a [`PortRange`] has a port at least.
     ring: Range<usize>,
     next: usize,
 }
@@ -42,10 +43,7 @@ impl Ports {
     /// Begins somewhere in the range: two installations of one machine, or one and its copy, then rarely try the same
     /// ports one after the other.
     pub(super) fn begin_at(&mut self, seed: u64) {
-        let length = self.ring.len() as u64;
-        if length > 0 {
-            self.next = self.ring.start + (seed % length) as usize;
-        }
+        self.next = self.ring.start + (seed % self.ring.len() as u64) as usize;
     }
 
     /// The next free port, held from now on. Costs a step for each neighbour in use, and never allocates.
@@ -81,11 +79,8 @@ impl Ports {
     /// Goes on far away: beside a port that a stranger has there are likely more of the same one, as of another
     /// installation. Steps of the golden section of the range come near an earlier place as late as possible.
     pub(super) fn skip_neighbours(&mut self) {
-        let length = self.ring.len();
-        if length > 0 {
-            let from = self.next - self.ring.start;
-            self.next = self.ring.start + (from + length * 618 / 1000) % length;
-        }
+        let (length, from) = (self.ring.len(), self.next - self.ring.start);
+        self.next = self.ring.start + (from + length * 618 / 1000) % length;
     }
 
     fn state(&mut self, port: HostPort) -> &mut State {

@@ -2,7 +2,7 @@
 //!
 //! The order matters: batches share a transaction, so one that is rejected must not have written anything.
 
-use redb::{ReadableTable, ReadableTableMetadata, StorageError};
+use redb::{ReadableTable, ReadableTableMetadata, StorageError, Table};
 use serde::Deserialize;
 
 use crate::domain::{AgentId, HostPort, KeyId, Timestamp, UserId};
@@ -12,7 +12,7 @@ use super::codec::Place;
 use super::error::{Conflict, StoreError};
 use super::event_log::{Event, EventKind, EventLogBounds};
 use super::records::{IdempotencyRecord, KeyRecord};
-use super::tables::{FIRST, LAST, Tables, agent_place, idempotency_place, joined, key_place, usage_place};
+use super::tables::{FIRST, Id, LAST, Tables, agent_place, idempotency_place, joined, key_place, usage_place};
 
 /// How many expired idempotency records a claim clears away: more than one, so that they cannot pile up.
 const PRUNED_PER_CLAIM: usize = 8;
@@ -290,11 +290,7 @@ impl Ledger<'_> {
 
     fn note_deleted(&mut self, agent: AgentId, at: Timestamp) -> Outcome {
         self.tables.deleted.insert(agent.as_bytes(), at.as_millisecond())?;
-        if self.tables.deleted.len()? > MAX_DELETED {
-            // Ids begin with the time at which they were made, so this is an old one.
-            self.tables.deleted.pop_first()?;
-        }
-        Ok(())
+        keep_newest(&mut self.tables.deleted, MAX_DELETED)
     }
 
     fn put_usage(&mut self, row: &UsageRow) -> Outcome {
@@ -443,4 +439,12 @@ impl Ledger<'_> {
 
 pub(super) fn ensure(holds: bool, conflict: Conflict) -> Outcome {
     if holds { Ok(()) } else { Err(conflict.into()) }
+}
+
+/// Drops an old one where there are more than so many: ids begin with the time at which they were made.
+pub(super) fn keep_newest(deleted: &mut Table<'_, Id, i64>, most: u64) -> Outcome {
+    if deleted.len()? > most {
+        deleted.pop_first()?;
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError};
@@ -81,17 +81,14 @@ impl Place {
     }
 
     /// Whether a large file is mostly free pages: redb uses them again, but never gives them back by itself.
-    fn is_mostly_free(&self, database: &Database) -> bool {
+    pub(super) fn is_mostly_free(&self, database: &Database) -> bool {
         let used = || {
             let txn = database.begin_write()?;
             let stats = txn.stats()?;
             txn.abort()?;
-            Ok::<_, redb::Error>(stats.allocated_pages() * stats.page_size() as u64)
+            Ok(stats.allocated_pages() * stats.page_size() as u64)
         };
-        match (self, self.bytes()) {
-            (Self::File(_), Ok(bytes)) if bytes > COMPACTED_ABOVE => used().is_ok_and(|used| used < bytes / 2),
-            _ => false,
-        }
+        matches!(self, Self::File(_)) && self.bytes().is_ok_and(|bytes| is_worth_compacting(bytes, used))
     }
 
     fn compacted(&self, mut database: Database, opening: &Opening) -> Result<(Database, Identity), OpenError> {
@@ -234,6 +231,11 @@ impl std::fmt::Display for Place {
     }
 }
 
+/// Whether a file of so many bytes, of which so many are in use, is compacted.
+fn is_worth_compacting(bytes: u64, used: impl FnOnce() -> Result<u64, redb::Error>) -> bool {
+    bytes > COMPACTED_ABOVE && used().is_ok_and(|used| used < bytes / 2)
+}
+
 fn database(backend: Backend, check_integrity: bool) -> Result<Database, DatabaseError> {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(check_integrity);
@@ -252,7 +254,7 @@ fn lock_beside(path: &Path) -> Result<File, OpenError> {
     };
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&place);
     let mut file = file.map_err(|error| cannot("open", &error))?;
-    match locked(&file) {
+    match locked(|| file.try_lock(), || thread::sleep(LOCK_PAUSE)) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
@@ -268,28 +270,25 @@ fn lock_beside(path: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-/// How long a lock may outlive its holder, and how often it is tried meanwhile.
+/// How often a lock is tried again that is held, and the pause before each time: a second in all.
 ///
 /// A service that is killed in the very moment in which it starts an agent leaves a child between fork and exec, which
 /// still has all of its files: the lock is free when that child runs its program, milliseconds later.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_RETRIES: usize = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
-fn locked(file: &File) -> Result<(), TryLockError> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    let mut waited = false;
-    loop {
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => waited = true,
-            Ok(()) if waited => {
-                // That child lets go of the store's own file in the same breath: let it breathe out.
-                thread::sleep(LOCK_PAUSE);
-                return Ok(());
-            }
-            outcome => return outcome,
+fn locked(try_lock: impl Fn() -> Result<(), TryLockError>, pause: impl Fn()) -> Result<(), TryLockError> {
+    let mut outcome = try_lock();
+    for _ in 0..LOCK_RETRIES {
+        let Err(TryLockError::WouldBlock) = outcome else { return outcome };
+        pause();
+        outcome = try_lock();
+        if outcome.is_ok() {
+            // That child lets go of the store's own file in the same breath: let it breathe out.
+            pause();
         }
-        thread::sleep(LOCK_PAUSE);
     }
+    outcome
 }
 
 fn suffixed(path: &Path, suffix: &str) -> PathBuf {
@@ -300,4 +299,87 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
 
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_large_file_is_compacted_if_less_than_half_of_it_is_used() {
+        let large = 2 * COMPACTED_ABOVE;
+        for (bytes, used, compacted) in [
+            (COMPACTED_ABOVE, 0, false),
+            (COMPACTED_ABOVE + 1, 0, true),
+            (large, large / 2 - 1, true),
+            (large, large / 2, false),
+            (large, large, false),
+        ] {
+            assert_eq!(is_worth_compacting(bytes, || Ok(used)), compacted, "{used} of {bytes}");
+        }
+        assert!(!is_worth_compacting(large, || Err(redb::Error::Corrupted("unreadable".into()))));
+    }
+
+    /// Tries a lock that is free after so many tries; gives the outcome and the number of pauses.
+    fn lock_held_for(tries: usize) -> (Result<(), TryLockError>, usize) {
+        let (left, pauses) = (Cell::new(tries), Cell::new(0));
+        let try_lock = || {
+            let held = left.get() > 0;
+            left.set(left.get().saturating_sub(1));
+            if held { Err(TryLockError::WouldBlock) } else { Ok(()) }
+        };
+        (locked(try_lock, || pauses.set(pauses.get() + 1)), pauses.get())
+    }
+
+    #[test]
+    fn a_lock_that_outlives_its_holder_a_little_is_waited_for_and_then_the_file_beside_it() {
+        for (held, pauses) in [(0, 0), (1, 2), (2, 3), (LOCK_RETRIES, LOCK_RETRIES + 1)] {
+            assert!(matches!(lock_held_for(held), (Ok(()), paused) if paused == pauses), "{held}");
+        }
+        let refused = lock_held_for(LOCK_RETRIES + 1);
+        assert!(matches!(refused, (Err(TryLockError::WouldBlock), LOCK_RETRIES)), "{refused:?}");
+        let broken = || Err(TryLockError::Error(io::Error::other("no locks here")));
+        let outcome = locked(broken, || panic!("nothing is waited for"));
+        assert!(matches!(outcome, Err(TryLockError::Error(_))));
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_looked_for_is_not_taken_for_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        let is_missing = |path: PathBuf| Place::File(path).is_missing();
+        assert_eq!(is_missing(file.clone()), Ok(true));
+        fs::write(&file, "a store").unwrap();
+        assert_eq!(is_missing(file.clone()), Ok(false));
+        let below_a_file = is_missing(file.join("zeroone.redb"));
+        assert!(matches!(below_a_file, Err(OpenError::Io { action: "open", .. })), "{below_a_file:?}");
+    }
+
+    #[test]
+    fn trouble_with_the_disk_is_told_from_damage() {
+        let explain = |error| Place::File("zeroone.redb".into()).explain(SchemaError::Medium(error));
+        for (kind, damage) in [
+            (io::ErrorKind::InvalidData, Some("invalid data")),
+            (io::ErrorKind::UnexpectedEof, Some("it is cut short")),
+            (io::ErrorKind::PermissionDenied, None),
+            (io::ErrorKind::StorageFull, None),
+        ] {
+            match explain(redb::Error::Io(kind.into())) {
+                OpenError::Damaged { reason, .. } => assert_eq!(Some(reason.as_str()), damage, "{kind}"),
+                OpenError::Io { action: "open", .. } => assert_eq!(damage, None, "{kind}"),
+                error => panic!("{kind}: {error}"),
+            }
+        }
+        assert!(matches!(explain(redb::Error::DatabaseAlreadyOpen), OpenError::InUse { .. }));
+        assert!(matches!(explain(redb::Error::Corrupted("a page".into())), OpenError::Damaged { .. }));
+    }
+
+    #[test]
+    fn a_file_without_a_folder_is_in_the_present_one() {
+        for (file, folder) in [("/data/zeroone.redb", "/data"), ("data/zeroone.redb", "data"), ("zeroone.redb", ".")] {
+            assert_eq!(folder_of(Path::new(file)), Path::new(folder));
+        }
+    }
 }

@@ -163,11 +163,33 @@ impl Recovery {
         if self.next_attempt.is_some_and(|due| due <= Instant::now()) && engine.reopen().is_ok() {
             tracing::info!(store = %engine.place, "the store is available again");
         }
-        if !engine.is_down() {
-            *self = Self::default();
-        } else if self.next_attempt.is_none_or(|due| due <= Instant::now()) {
+        if engine.is_down() { self.wait(Instant::now()) } else { *self = Self::default() }
+    }
+
+    /// After an attempt that failed, or before the first one: sets the time of the next.
+    fn wait(&mut self, now: Instant) {
+        if self.next_attempt.is_none_or(|due| due <= now) {
             self.pause = (self.pause * 2).clamp(REOPEN_FIRST, REOPEN_LAST);
-            self.next_attempt = Some(Instant::now() + self.pause);
+            self.next_attempt = Some(now + self.pause);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_store_is_tried_again_less_and_less_often_and_at_least_every_two_seconds() {
+        let mut recovery = Recovery::default();
+        let mut now = Instant::now();
+        for pause_ms in [50, 100, 200, 400, 800, 1600, 2000, 2000] {
+            recovery.wait(now);
+            let due = now + Duration::from_millis(pause_ms);
+            assert_eq!(recovery.next_attempt, Some(due));
+            recovery.wait(due - Duration::from_millis(1));
+            assert_eq!(recovery.next_attempt, Some(due), "batches that come meanwhile change nothing");
+            now = due;
         }
     }
 }

@@ -101,6 +101,17 @@ pub(super) fn event_log(txn: &ReadTransaction, after: u64, limit: usize) -> Read
 
 /// Up to `limit` records that come before this offset and fit.
 pub(super) fn audit(txn: &ReadTransaction, before: Option<u64>, limit: usize, filter: &AuditFilter) -> Read<AuditPage> {
+    audit_among(SCANNED, txn, before, limit, filter)
+}
+
+/// The same of a page that looks at so many rows.
+pub(super) fn audit_among(
+    rows: usize,
+    txn: &ReadTransaction,
+    before: Option<u64>,
+    limit: usize,
+    filter: &AuditFilter,
+) -> Read<AuditPage> {
     let table = match txn.open_table(AUDIT) {
         Ok(table) => table,
         // It is made by the first write of a program that knows it.
@@ -116,7 +127,7 @@ pub(super) fn audit(txn: &ReadTransaction, before: Option<u64>, limit: usize, fi
         if filter.matches(&record) {
             page.records.push(AuditRecord { offset, ..record });
         }
-        if page.records.len() >= limit || scanned + 1 >= SCANNED {
+        if page.records.len() >= limit || scanned + 1 >= rows {
             page.next = Some(offset).filter(|offset| *offset > oldest);
             break;
         }

@@ -275,7 +275,7 @@ fn is_root() -> bool {
     users.and_then(|users| users.split_whitespace().nth(1)).is_none_or(|effective| effective == "0")
 }
 
-fn folder_of(path: &Path) -> &Path {
+pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

@@ -34,6 +34,7 @@ proptest! {
         ] {
             prop_assert_eq!(vault.open(&wrong, &sealed).unwrap_err(), VaultError::Refused { key: vault.active_key() });
         }
+        prop_assert!(Sealed::from_bytes(sealed.as_bytes()).is_ok_and(|copy| copy == sealed));
         let mut altered = sealed.as_bytes().to_vec();
         *flip.get_mut(&mut altered) ^= 1u8 << bit;
         let opened = Sealed::from_bytes(&altered).ok().map(|altered| vault.open(&place, &altered).is_ok());
@@ -181,6 +182,26 @@ fn a_broken_or_missing_key_file_is_never_replaced() {
 }
 
 #[test]
+fn a_key_file_that_cannot_be_read_or_made_is_not_called_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    // Its own name is as long as a name may be; that of the draft beside it is too long.
+    let long = folder.path().join("k".repeat(255));
+    for (path, refused) in [(folder.path().join("file/master.key"), "read"), (long.clone(), "create")] {
+        let error = file_or_new(&path).unwrap_err();
+        assert!(matches!(error, MasterKeyError::Io { action, .. } if action == refused), "{error:?}");
+    }
+    assert!(!long.exists());
+}
+
+#[test]
+fn a_key_file_without_a_folder_is_in_the_present_one() {
+    for (file, folder) in [("/data/master.key", "/data"), ("data/master.key", "data"), ("master.key", ".")] {
+        assert_eq!(master::folder_of(Path::new(file)), Path::new(folder));
+    }
+}
+
+#[test]
 fn answers_have_a_key_for_each_owner_and_day() {
     let vault = vault(ONE);
     let place = Binding::named("answer", b"k");
@@ -205,6 +226,7 @@ fn a_ring_grows_and_shrinks_whole() {
     let sealed = vault.seal(&Binding::named("x", b"y"), b"planted");
 
     let both = of_file().with_new();
+    assert_eq!((of_file().keys(), both.keys(), both.clone().active_alone().keys()), (1, 2, 1));
     both.replace(&path).unwrap();
     vault.replace_ring(&of_file());
     assert_eq!(vault.keys(), 2);

@@ -38,6 +38,14 @@ fn steps() -> Vec<Step> {
     steps.into_iter().chain([waiting(true), waiting(false)]).collect()
 }
 
+#[test]
+fn an_agent_is_being_deleted_from_the_command_on_also_where_that_failed() {
+    for (name, phase) in phases() {
+        let state = AgentState { phase, ..AgentState::new() };
+        assert_eq!(state.deleting(), ["STOPPING/delete", "ERROR/delete"].contains(&name), "{name}");
+    }
+}
+
 const COMMANDS: [Command; 6] = [
     Command::Start,
     Command::Stop,
@@ -116,6 +124,17 @@ fn failures() -> Vec<Outcome> {
 
 const JOBS: [Job; 9] =
     [Job::Kill, Job::Create, Job::Rebind, Job::Launch, Job::Await, Job::Probe, Job::Pair, Job::Stop, Job::Remove];
+
+#[test]
+fn an_agent_at_rest_waits_for_no_job_but_the_kill_of_what_was_left() {
+    for phase in [Phase::Stopped, Phase::Failed { resume: RetryTarget::Start, retry_at: None }] {
+        for job in JOBS {
+            let mut story = Story::in_phase(phase.clone());
+            let effects = story.job(job, failure(FailureKind::Transient, Code::Internal));
+            assert_eq!(effects.is_empty(), job != Job::Kill, "{job:?} in {phase:?}");
+        }
+    }
+}
 
 fn outcomes() -> Vec<Outcome> {
     let mut outcomes = failures();

@@ -1,8 +1,10 @@
 //! A disk that fails: what was acknowledged stays, what was not may be there or not, and the store comes back.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::store::disk::Disk;
 use crate::store::place::Place;
 
 /// A store with the writer's thread, as on a file, but on a disk that fails on demand.
@@ -152,4 +154,66 @@ async fn power_that_fails_within_a_commit_leaves_the_state_before_it_or_after_it
         outcomes[usize::from(written)] += 1;
     }
     assert!(outcomes.iter().all(|count| *count > 0), "both ends of a commit are met: {outcomes:?}");
+}
+
+/// A disk on which commits wait until they are let go.
+#[derive(Debug)]
+struct Held {
+    disk: MemoryDisk,
+    go: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Disk for Held {
+    fn len(&self) -> io::Result<u64> {
+        Disk::len(&self.disk)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        Disk::read(&self.disk, offset, out)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        Disk::write(&self.disk, offset, data)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        Disk::set_len(&self.disk, len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Disk::sync(&self.disk)
+    }
+
+    fn before_commit(&self) -> io::Result<()> {
+        self.go.lock().unwrap().recv().map_err(io::Error::other)
+    }
+}
+
+#[tokio::test]
+async fn batches_that_wait_are_counted_and_written_before_the_store_closes() {
+    let (go, held) = std::sync::mpsc::sync_channel(1);
+    let disk = MemoryDisk::new();
+    let place = Place::Memory(Arc::new(Held { disk: disk.clone(), go: held.into() }));
+    let store = Store::with_writer(place, options()).unwrap();
+    let queued = async || store.stats().await.unwrap().queued;
+    assert_eq!(queued().await, 0);
+    let waiting: Vec<_> = (1..=2)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move { store.commit(create(n)).await })
+        })
+        .collect();
+    until("both wait", || async { queued().await == 2 }).await;
+    let closing = {
+        let store = store.clone();
+        tokio::spawn(async move { store.close().await })
+    };
+    let one_more = async || tokio::time::timeout(Duration::from_millis(5), store.commit(Batch::touch())).await;
+    until("no more are taken", || async { one_more().await == Ok(Err(StoreError::Closed)) }).await;
+    drop(std::thread::spawn(move || while go.send(()).is_ok() {}));
+    closing.await.unwrap();
+    for batch in waiting {
+        assert_eq!(batch.await.unwrap(), Ok(()));
+    }
+    assert_eq!(open(&disk).load().await.unwrap().agents.len(), 2);
 }

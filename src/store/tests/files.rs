@@ -8,7 +8,8 @@ use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 use tempfile::TempDir;
 
 use crate::store::place::{Opening, Place};
-use crate::store::schema::{MIGRATIONS, Migration};
+use crate::store::schema::{self, MIGRATIONS, Migration};
+use crate::store::tables::{AUDIT, EVENT_LOG, SESSIONS, TICKETS, USAGE, USER_SESSIONS};
 
 use super::*;
 
@@ -70,12 +71,17 @@ async fn a_file_that_is_mostly_free_is_compacted_when_it_is_opened() {
     for n in 0..6 {
         store.commit(Batch::put_idempotency(user_id(1), &n.to_string(), &record)).await.unwrap();
     }
+    store.close().await;
+    let is_mostly_free = |path: &Path| Place::File(path.to_owned()).is_mostly_free(&Database::open(path).unwrap());
+    assert!(!is_mostly_free(&path), "it is in use");
+    let store = Store::open(&path, options()).unwrap();
     for n in 0..6 {
         store.commit(Batch::remove_idempotency(user_id(1), &n.to_string())).await.unwrap();
     }
     store.close().await;
     let before = fs::metadata(&path).unwrap().len();
     assert!(before > 20 << 20, "{before}");
+    assert!(is_mostly_free(&path));
     let store = Store::open(&path, options()).unwrap();
     assert_eq!(store.load().await.unwrap().agents[0].record, agent(1));
     store.close().await;
@@ -203,6 +209,30 @@ async fn an_older_store_is_brought_up_to_date_whole_or_not_at_all_and_never_back
     assert_eq!(error, OpenError::Newer { path: path.display().to_string(), found: known + 1, known });
     assert!(error.to_string().contains("newer version"), "{error}");
     assert_eq!(open_with(&path, new).unwrap(), [1], "what was migrated is not migrated again");
+}
+
+#[test]
+fn a_store_of_the_first_version_gets_all_tables_that_came_since() {
+    let (_folder, path) = folder();
+    let db = Database::create(&path).unwrap();
+    schema::found(&db, InstallationId::new(), at(1), &[]).map_err(drop).unwrap();
+    let txn = db.begin_write().unwrap();
+    txn.delete_table(EVENT_LOG).unwrap();
+    txn.delete_table(SESSIONS).unwrap();
+    txn.delete_table(USER_SESSIONS).unwrap();
+    txn.delete_table(TICKETS).unwrap();
+    txn.delete_table(AUDIT).unwrap();
+    txn.delete_table(USAGE).unwrap();
+    txn.commit().unwrap();
+    let identity = schema::upgrade(&db, MIGRATIONS).map_err(drop).unwrap();
+    assert_eq!(identity.schema, 5);
+    let txn = db.begin_read().unwrap();
+    assert!(txn.open_table(EVENT_LOG).is_ok());
+    assert!(txn.open_table(SESSIONS).is_ok());
+    assert!(txn.open_table(USER_SESSIONS).is_ok());
+    assert!(txn.open_table(TICKETS).is_ok());
+    assert!(txn.open_table(AUDIT).is_ok());
+    assert!(txn.open_table(USAGE).is_ok());
 }
 
 #[test]

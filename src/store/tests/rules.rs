@@ -1,6 +1,10 @@
 //! What a batch may do and may not.
 
+use redb::ReadableTable;
+
 use super::*;
+use crate::store::apply::{IDEMPOTENCY_BYTES, IDEMPOTENCY_ROWS, keep_newest};
+use crate::store::tables::{DELETED, IDEMPOTENCY_USE};
 
 #[tokio::test]
 async fn what_is_committed_is_read_back() {
@@ -200,6 +204,57 @@ async fn kept_answers_are_bounded_by_user_and_go_with_the_user() {
 }
 
 #[tokio::test]
+async fn a_users_room_for_kept_answers_is_used_to_its_last_byte() {
+    let bytes_of = |record: &IdempotencyRecord| {
+        Batch::put_idempotency(user_id(1), "k", record).idempotency.unwrap().value.len() as u64
+    };
+    let padded = |bytes: u64| {
+        let headers = vec![("x".to_owned(), "x".repeat(usize::try_from(bytes).unwrap()))];
+        let IdempotencyState::Done { status, body, .. } = answer(0).state else { panic!("it has an answer") };
+        IdempotencyRecord { state: IdempotencyState::Done { status, headers, body }, ..answer(0) }
+    };
+    let large = answer(4 << 20);
+    let rest = IDEMPOTENCY_BYTES - 5 * bytes_of(&large) - bytes_of(&padded(0));
+    for (more, is_kept) in [(0, true), (1, false)] {
+        let store = fresh();
+        for n in 0..5 {
+            store.commit(Batch::put_idempotency(user_id(1), &n.to_string(), &large)).await.unwrap();
+        }
+        let last = padded(rest + more);
+        store.commit(Batch::put_idempotency(user_id(1), "k", &last)).await.unwrap();
+        let stored = store.idempotency(user_id(1), "k").await.unwrap().unwrap();
+        assert_eq!(stored == last, is_kept, "{more} bytes more than there is room for");
+    }
+}
+
+#[tokio::test]
+async fn beyond_a_users_number_of_kept_requests_the_one_that_expires_first_goes() {
+    let store = fresh();
+    // As if the user had so many: writing them would take minutes.
+    let fill = || {
+        let written = store.0.engine.with_database(|database| {
+            let txn = database.begin_write().unwrap();
+            txn.open_table(IDEMPOTENCY_USE).unwrap().insert(user_id(1).as_bytes(), (IDEMPOTENCY_ROWS, 0)).unwrap();
+            txn.commit().unwrap();
+            Ok(())
+        });
+        written.unwrap();
+    };
+    let kept = async || {
+        let mut kept = Vec::new();
+        for key in ["a", "b", "c", "d"] {
+            kept.extend(store.idempotency(user_id(1), key).await.unwrap().map(|_| key));
+        }
+        kept.concat()
+    };
+    for (key, expires, left) in [("a", 100, "a"), ("b", 200, "b"), ("c", 50, "bc"), ("d", 300, "bd")] {
+        store.commit(Batch::put_idempotency(user_id(1), key, &in_flight(0, expires))).await.unwrap();
+        assert_eq!(kept().await, left, "after {key}");
+        fill();
+    }
+}
+
+#[tokio::test]
 async fn a_create_and_its_idempotency_record_are_written_together_or_not_at_all() {
     let store = fresh();
     let record = in_flight(0, 100);
@@ -247,6 +302,8 @@ async fn event_log_outlives_its_agents_and_goes_on_after_a_reopen() {
     let store = open(&disk.after(Crash::Power));
     assert_eq!(*store.appended().borrow(), 3);
     store.commit(create(2)).await.unwrap();
+    store.commit(Batch::touch()).await.unwrap();
+    assert_eq!(*store.appended().borrow(), 4, "a commit without an event takes back none");
     let kinds = [
         (1, EventKind::Created { entry: entry(1) }),
         (2, EventKind::Changed { entry: entry(2) }),
@@ -278,4 +335,117 @@ async fn event_log_is_bounded_by_number_and_by_age_and_says_what_is_left() {
         let EventPage::Lines(lines) = store.event_log(found - 1, 1000).await.unwrap() else { panic!("{event_log:?}") };
         assert_eq!((lines[0].offset, lines.last().unwrap().offset), (found, 256));
     }
+}
+
+#[tokio::test]
+async fn a_log_that_is_far_too_long_shrinks_faster_than_it_grows() {
+    let disk = MemoryDisk::new();
+    let mut revision = 1;
+    for (lines, until, oldest) in [(1_000_000, 191, 1), (1, 192, 129), (1, 255, 129), (1, 256, 256)] {
+        let event_log = EventLogBounds { lines, age: std::time::Duration::MAX };
+        let store = Store::in_memory(disk.clone(), StoreOptions { event_log, ..options() }).unwrap();
+        if revision == 1 {
+            store.commit(create(1)).await.unwrap();
+        }
+        for _ in revision..until {
+            revision += 1;
+            store.commit(Batch::update_agent(&revised(&agent(1), revision), Some(&entry(revision)))).await.unwrap();
+        }
+        let EventPage::Lines(left) = store.event_log(oldest - 1, 1).await.unwrap() else { panic!("{oldest} is there") };
+        assert_eq!(left[0].offset, oldest);
+        if oldest > 1 {
+            assert_eq!(store.event_log(0, 1).await.unwrap(), EventPage::Expired { oldest });
+        }
+        store.close().await;
+    }
+}
+
+#[test]
+fn of_the_deleted_agents_the_newest_are_known() {
+    let database = redb::Database::builder().create_with_backend(redb::backends::InMemoryBackend::new()).unwrap();
+    let txn = database.begin_write().unwrap();
+    let mut deleted = txn.open_table(DELETED).unwrap();
+    for (n, known) in [(1, vec![1]), (2, vec![1, 2]), (3, vec![1, 2, 3]), (4, vec![2, 3, 4]), (5, vec![3, 4, 5])] {
+        deleted.insert(agent_id(n).as_bytes(), 0).unwrap();
+        assert!(keep_newest(&mut deleted, 3).is_ok());
+        let rows: Vec<_> = deleted.iter().unwrap().map(|row| row.unwrap().0.value()[0]).collect();
+        assert_eq!(rows, known);
+    }
+}
+
+fn audited(n: i64) -> AuditRecord {
+    AuditRecord {
+        offset: 0,
+        time: at(n),
+        user: None,
+        key: None,
+        session: None,
+        address: None,
+        action: "POST /api/agents".into(),
+        target: format!("agent {n}"),
+        owner: None,
+        outcome: AuditOutcome::Done,
+        code: None,
+        request: "r".into(),
+    }
+}
+
+#[tokio::test]
+async fn the_audit_is_read_in_pages_that_end_by_what_they_have_or_what_they_looked_at() {
+    let store = fresh();
+    for n in 1..=5 {
+        store.commit(Batch::audit(audited(n))).await.unwrap();
+    }
+    let (all, none, second) = (
+        AuditFilter::default(),
+        AuditFilter::default().with_target("nothing"),
+        AuditFilter::default().with_target("agent 2"),
+    );
+    let between = AuditFilter::default().with_since(at(2)).with_until(at(4));
+    for (scanned, limit, before, filter, offsets, next) in [
+        (100, 2, None, &all, vec![5, 4], Some(4)),
+        (100, 2, Some(4), &all, vec![3, 2], Some(2)),
+        (100, 2, Some(2), &all, vec![1], None),
+        (100, 5, None, &all, vec![5, 4, 3, 2, 1], None),
+        (100, 9, None, &all, vec![5, 4, 3, 2, 1], None),
+        (2, 9, None, &all, vec![5, 4], Some(4)),
+        (2, 9, None, &none, vec![], Some(4)),
+        (2, 9, Some(4), &second, vec![2], Some(2)),
+        (1, 9, Some(4), &second, vec![], Some(3)),
+        (5, 9, None, &none, vec![], None),
+        (100, 9, None, &second, vec![2], None),
+        (100, 9, None, &between, vec![4, 3, 2], None),
+    ] {
+        let page = store.0.engine.read(|txn| read::audit_among(scanned, txn, before, limit, filter)).unwrap();
+        let found: Vec<_> = page.records.iter().map(|record| record.offset).collect();
+        assert_eq!((found, page.next), (offsets, next), "{limit} of {scanned} before {before:?}");
+    }
+    assert_eq!(store.audit(None, 2, all).await.unwrap().next, Some(4));
+}
+
+#[tokio::test]
+async fn a_copy_that_is_separated_keeps_users_and_keys_and_forgets_agents() {
+    let disk = MemoryDisk::new();
+    let store = open(&disk);
+    for batch in [Batch::put_user(&user(1)), Batch::put_key(&key(1, 1)), create(1), create(2)] {
+        store.commit(batch).await.unwrap();
+    }
+    store.commit(Batch::remove_agent(agent_id(2), at(9))).await.unwrap();
+    store.commit(Batch::put_idempotency(user_id(1), "k", &in_flight(0, 100))).await.unwrap();
+    store.close().await;
+    let installation = InstallationId::from_bytes([8; 16]);
+    let separated = || StoreOptions { separate_as: Some(installation), ..options() };
+    let store = Store::in_memory(disk.clone(), separated()).unwrap();
+    assert_eq!(store.installation(), installation);
+    let snapshot = store.load().await.unwrap();
+    assert_eq!((snapshot.users, snapshot.keys, snapshot.agents), (vec![user(1)], vec![key(1, 1)], vec![]));
+    let rows = store.stats().await.unwrap().rows.into_iter().filter(|(_, rows)| *rows > 0);
+    assert_eq!(
+        rows.map(|(table, _)| table).collect::<Vec<_>>(),
+        ["meta", "event_log", "users", "keys", "user_keys"],
+        "what is left"
+    );
+    store.commit(create(1)).await.unwrap();
+    store.close().await;
+    assert_eq!(open(&disk).installation(), installation, "it stays what it became");
 }

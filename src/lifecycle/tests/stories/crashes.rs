@@ -273,3 +273,25 @@ fn misses_under_an_old_address_are_forgotten_when_the_gateway_moved() {
     story.health(false);
     assert_eq!(story.state.phase, paired(1));
 }
+
+#[test]
+fn news_of_an_earlier_attempt_changes_nothing() {
+    let mut story = running();
+    story.tell(Event::ModelFailed { attempt: story.state.attempt, model: failed_model("auth") });
+    let (attempt, revision) = (story.state.attempt - 1, story.state.revision);
+    for event in [
+        Event::Job { attempt, job: Job::Probe, outcome: Outcome::Done },
+        Event::Health { attempt, alive: false },
+        Event::Unusable { attempt, why: "no memory".into() },
+        Event::TokenRefused { attempt },
+        Event::ModelFailed { attempt, model: failed_model("rate") },
+        Event::ModelAnswered { attempt },
+        Event::Wake { revision: revision - 1 },
+    ] {
+        let told = format!("{event:?}");
+        assert_eq!(story.tell(event), [], "{told}");
+        assert_eq!((story.cause, story.state.revision), (None, revision), "{told}");
+    }
+    story.tell(Event::ModelAnswered { attempt: attempt + 1 });
+    assert_eq!(story.state.revision, revision + 1, "that of this attempt counts");
+}
