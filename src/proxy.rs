@@ -113,3 +113,6 @@ impl Proxy {
         self.limits.met(bound)
     }
 }
+
+#[cfg(test)]
+mod tests;

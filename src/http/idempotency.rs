@@ -324,3 +324,90 @@ fn not_kept(status: u16) -> Problem {
                   room for kept answers is used up.";
     Problem::new(Code::AnswerNotKept, detail).with("originalStatus", status)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Plan, Scopes};
+    use crate::http::HttpOptions;
+    use crate::testkit::{self, TestPlane};
+
+    /// A request of the plane's user at this moment, always with the same key.
+    fn keyed(world: &TestPlane, api: &Api, retry: Retry) -> Keyed {
+        Keyed {
+            api: api.clone(),
+            caller: Caller::new(world.user, Scopes::user()),
+            key: "k-1".into(),
+            fingerprint: [1; 32],
+            retry,
+            path: "/api/x".into(),
+            trace: Trace { request_id: "r".into(), traceparent: None },
+            expires_at: later(api.plane.now(), KEPT_FOR),
+        }
+    }
+
+    async fn world() -> (TestPlane, Api) {
+        let world = testkit::plane(7, Plan::Free).await;
+        let api = Api::new(world.plane.clone(), HttpOptions::default(), "{}".into());
+        (world, api)
+    }
+
+    async fn stored(world: &TestPlane) -> Option<IdempotencyRecord> {
+        world.plane.store().idempotency(world.user, "k-1").await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_whose_end_is_unknown_keeps_its_mark_and_may_be_done_again_under_it() {
+        let (world, api) = world().await;
+        let first = keyed(&world, &api, Retry::Repeat);
+        assert!(first.earlier().await.unwrap().is_none());
+        first.claim().await.unwrap();
+        let mark = stored(&world).await;
+        assert!(mark.is_some());
+        // The same after a crash, when nobody came to conclude it.
+        first.conclude(StatusCode::INTERNAL_SERVER_ERROR.into_response()).await;
+        assert_eq!(stored(&world).await, mark, "whether it was done is unknown");
+        let other = Keyed { fingerprint: [2; 32], ..keyed(&world, &api, Retry::Repeat) };
+        assert!(other.earlier().await.is_err(), "the key is still taken");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let again = keyed(&world, &api, Retry::Repeat);
+        assert!(again.earlier().await.unwrap().is_none());
+        again.claim().await.unwrap();
+        assert_eq!(stored(&world).await, mark, "it has its mark already");
+        again.conclude(StatusCode::CONFLICT.into_response()).await;
+        assert_eq!(stored(&world).await, None, "what was certainly not done frees the key");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_of_a_request_is_forgotten_after_a_day() {
+        for done in [true, false] {
+            let (world, api) = world().await;
+            let first = keyed(&world, &api, Retry::Repeat);
+            first.claim().await.unwrap();
+            if done {
+                first.conclude(StatusCode::OK.into_response()).await;
+            }
+            tokio::time::advance(KEPT_FOR - Duration::from_millis(1)).await;
+            let later = keyed(&world, &api, Retry::Repeat);
+            assert_eq!(later.earlier().await.unwrap().is_some(), done, "it is still kept");
+            tokio::time::advance(Duration::from_millis(1)).await;
+            let later = keyed(&world, &api, Retry::Repeat);
+            assert!(later.earlier().await.unwrap().is_none());
+            later.claim().await.unwrap();
+            assert_eq!(stored(&world).await.unwrap().expires_at, later.expires_at(), "it is claimed anew");
+        }
+    }
+
+    #[test]
+    fn answers_that_come_as_events_are_told_by_their_type() {
+        for (kind, streamed) in [
+            ("text/event-stream", true),
+            ("text/event-stream; charset=utf-8", true),
+            ("text/plain", false),
+            ("application/json", false),
+        ] {
+            assert_eq!(is_stream(&([(header::CONTENT_TYPE, kind)], "").into_response()), streamed, "{kind}");
+        }
+        assert!(!is_stream(&Response::new(Body::empty())));
+    }
+}

@@ -312,3 +312,6 @@ impl HttpBody for Answer {
         self.inner.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests;

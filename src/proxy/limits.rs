@@ -176,6 +176,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn strangers_get_a_quarter_of_an_agents_places_beside_them_and_one_at_least() {
+        for (per_agent, guests) in [(1, 1), (3, 1), (4, 1), (8, 2), (9, 2), (128, 32)] {
+            let limits = Limits::new(per_agent, per_agent);
+            let agent = AgentId::new();
+            let open: Vec<_> = (0..guests).map(|_| limits.enter_guest(agent).ok()).collect();
+            assert!(open.iter().all(Option::is_some), "{guests} of {per_agent}");
+            let refused = Limited { bound: Bound::Agent, limit: guests };
+            assert_eq!(limits.enter_guest(agent).err(), Some(refused));
+            assert!(limits.enter(agent, UserId::new()).is_ok(), "its owner has all of them");
+            drop(open);
+            assert!(limits.enter_guest(agent).is_ok());
+            assert!(limits.counts.guests.is_empty() && limits.open() == 0);
+        }
+    }
+
+    #[test]
     fn places_are_counted_by_agent_and_by_user_and_come_back() {
         let limits = Limits::new(2, 3);
         let (ada, bob, user, other) = (AgentId::new(), AgentId::new(), UserId::new(), UserId::new());

@@ -120,3 +120,83 @@ impl Moved {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(9);
+
+    /// Counts the bounds that were met, whichever.
+    #[derive(Default)]
+    struct Met(Arc<AtomicUsize>);
+
+    impl Meets for Met {
+        fn meets(&self, _: Bound) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Both ends of a tunnel, and how often it has met a bound when it is over.
+    fn tunnel(pace: Option<NonZeroU32>) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<usize>) {
+        let ((caller, near), (gateway, far)) = (duplex(64), duplex(64));
+        let joined = tokio::spawn(async move {
+            let place = Met::default();
+            let met = Arc::clone(&place.0);
+            join(near, far, &Bounds { place, idle: IDLE, pace }).await;
+            met.load(Ordering::Relaxed)
+        });
+        (caller, gateway, joined)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_stays_while_something_moves_either_way_and_no_longer() {
+        let began = Instant::now();
+        let (mut caller, mut gateway, joined) = tunnel(None);
+        for _ in 0..3 {
+            tokio::time::sleep(IDLE * 2 / 3).await;
+            gateway.write_all(b"news").await.unwrap();
+            let mut read = [0; 4];
+            caller.read_exact(&mut read).await.unwrap();
+            assert_eq!(&read, b"news");
+        }
+        assert_eq!(joined.await.unwrap(), 1, "that it was silent is counted");
+        assert_eq!(began.elapsed(), IDLE * 3);
+        assert_eq!(caller.read(&mut [0; 4]).await.unwrap(), 0);
+        assert_eq!(gateway.read(&mut [0; 4]).await.unwrap(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_is_given_up_as_well() {
+        for hangs_up in [false, true] {
+            let began = Instant::now();
+            let (mut caller, mut gateway, joined) = tunnel(None);
+            if hangs_up {
+                gateway.shutdown().await.unwrap();
+            }
+            let _ = caller.write_all(&[0; 4 * BUFFER]).await;
+            assert_eq!(joined.await.unwrap(), 1, "counted once, also where the other direction has ended");
+            assert_eq!(began.elapsed(), IDLE);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_closes_ends_the_other_after_what_was_left() {
+        let began = Instant::now();
+        let (mut caller, mut gateway, joined) = tunnel(NonZeroU32::new(4));
+        caller.write_all(b"first").await.unwrap();
+        caller.write_all(b", last").await.unwrap();
+        caller.shutdown().await.unwrap();
+        let mut read = String::new();
+        gateway.read_to_string(&mut read).await.unwrap();
+        assert_eq!(read, "first, last");
+        drop(gateway);
+        let met = joined.await.unwrap();
+        assert!(began.elapsed() < IDLE && met <= 1, "it was held up at most: {met}");
+    }
+}
