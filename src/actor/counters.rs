@@ -73,3 +73,31 @@ impl Counters {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_trouble_has_its_own_count() {
+        let counters = Counters::default();
+        assert_eq!(counters.now(), ActorCounts::default());
+        counters.actor_panicked();
+        (0..2).for_each(|_| counters.actor_failed());
+        (0..3).for_each(|_| counters.actor_killed());
+        (0..4).for_each(|_| counters.task_panicked());
+        for millis in [20, 70, 10] {
+            counters.waited(Duration::from_millis(millis));
+        }
+        let wanted = ActorCounts {
+            panicked: 1,
+            failed: 2,
+            killed: 3,
+            task_panics: 4,
+            commands: 3,
+            waited: Duration::from_millis(100),
+            longest_wait: Duration::from_millis(70),
+        };
+        assert_eq!(counters.now(), wanted);
+    }
+}

@@ -142,4 +142,26 @@ mod tests {
         }
         assert_eq!(begun, ["first", "third"]);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn shutdown_waits_for_jobs_and_says_whether_all_have_ended() {
+        let (queues, patience) = (JobQueues::default(), Duration::from_secs(5));
+        assert!(queues.shutdown(patience).await, "there is none");
+        let ended = Arc::new(Mutex::new(0));
+        for work in [1, 4] {
+            let ended = Arc::clone(&ended);
+            queues.run(AgentId::new(), move |cancel| async move {
+                cancel.cancelled().await;
+                tokio::time::sleep(Duration::from_secs(work)).await;
+                *ended.lock().unwrap() += 1;
+            });
+        }
+        // They begin, and wait to be asked.
+        tokio::task::yield_now().await;
+        assert!(queues.shutdown(patience).await);
+        assert_eq!(*ended.lock().unwrap(), 2);
+        queues.run(AgentId::new(), |_| std::future::pending());
+        tokio::task::yield_now().await;
+        assert!(!queues.shutdown(patience).await, "one hears nothing");
+    }
 }

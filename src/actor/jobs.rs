@@ -24,14 +24,15 @@ pub use self::secrets::{
     API_KEY_FIELD, CHANNELS_FIELD, RETIRED_FIELD, TOKEN_FIELD, open_credentials, open_retired, open_token,
 };
 pub use self::snapshot::snapshot;
-use super::Services;
-use crate::domain::{AgentId, Credentials, HostPort, Limits, Origin, Secret, Software, elapsed};
+use super::{JobLimits, Services};
+use crate::domain::{AgentId, Credentials, HostPort, Limits, Origin, Secret, Software, Timestamp, elapsed};
 use crate::lifecycle::{Cause, Code, Failure, FailureKind, Job, Outcome};
 use crate::runtime::{
     DataPolicy, ImageChoice, InstanceKey, InstanceSpec, InstanceState, ObservedInstance, Progress, Run, RuntimeCall,
     RuntimeError,
 };
 use crate::store::AgentRecord;
+use crate::view::Vitals;
 use crate::zeroclaw::client::GatewayError;
 use crate::zeroclaw::outward;
 use crate::zeroclaw::workspace::{self, Staging};
@@ -72,28 +73,7 @@ type JobResult = Result<JobReport, Failure>;
 /// Does a job of the runtime or the gateway, within its limit; a panic in it is a failure like others.
 pub async fn run(services: Arc<Services>, job: Job, input: JobInput, cancel: CancellationToken) -> JobReport {
     let limits = &services.settings.limits;
-    // No shorter than what the runtime itself waits for: its own answer says what was late, and a start that waits for
-    // its turn keeps it.
-    let longest = |call| services.runtime.longest(call) + ANSWER_MARGIN;
-    let limit = match job {
-        Job::Create => {
-            let calls = [RuntimeCall::EnsureCreated, RuntimeCall::Kill, RuntimeCall::Stage];
-            let work = calls.into_iter().map(longest).sum::<Duration>().max(limits.engine_call * 2);
-            limits.prepare.max(longest(RuntimeCall::Prepare)) + work
-        }
-        Job::Kill => limits.engine_call.max(longest(RuntimeCall::Kill)),
-        Job::Launch => limits.engine_call.max(longest(RuntimeCall::Start)),
-        Job::Await => limits.engine_start + limits.engine_call,
-        Job::Rebind => limits.engine_call,
-        Job::Remove => (limits.engine_call * 2).max(longest(RuntimeCall::Remove)),
-        Job::Stop => {
-            let grace = limits.stop_grace;
-            (grace + limits.engine_call).max(longest(RuntimeCall::Stop { grace }))
-        }
-        Job::Probe => limits.start + limits.health,
-        // A token is tried, or a code is waited for and redeemed; then the gateway is asked whether it is usable.
-        Job::Pair => limits.pairing * 3 + limits.health + if input.record.untold { TELLING } else { Duration::ZERO },
-    };
+    let limit = limit_of(job, limits, input.record.untold, |call| services.runtime.longest(call));
     if changes_instance(job) && !services.lease.is_held() {
         if let Some(why) = services.lease.refusal() {
             return failed(FailureKind::EngineRefuses, Cause::because(Code::RuntimeRefuses, why));
@@ -110,6 +90,32 @@ pub async fn run(services: Arc<Services>, job: Job, input: JobInput, cancel: Can
             let cause = Cause::because(Code::RuntimeUnavailable, format!("no answer within {} s", limit.as_secs()));
             failed(FailureKind::EngineAway, cause)
         }
+    }
+}
+
+/// How long a job may take. `untold`: memory waits to be told to the gateway; `longest`: what a call of the runtime may take.
+fn limit_of(job: Job, limits: &JobLimits, untold: bool, longest: impl Fn(RuntimeCall) -> Duration) -> Duration {
+    // No shorter than what the runtime itself waits for: its own answer says what was late, and a start that waits for
+    // its turn keeps it.
+    let longest = |call| longest(call) + ANSWER_MARGIN;
+    match job {
+        Job::Create => {
+            let calls = [RuntimeCall::EnsureCreated, RuntimeCall::Kill, RuntimeCall::Stage];
+            let work = calls.into_iter().map(longest).sum::<Duration>().max(limits.engine_call * 2);
+            limits.prepare.max(longest(RuntimeCall::Prepare)) + work
+        }
+        Job::Kill => limits.engine_call.max(longest(RuntimeCall::Kill)),
+        Job::Launch => limits.engine_call.max(longest(RuntimeCall::Start)),
+        Job::Await => limits.engine_start + limits.engine_call,
+        Job::Rebind => limits.engine_call,
+        Job::Remove => (limits.engine_call * 2).max(longest(RuntimeCall::Remove)),
+        Job::Stop => {
+            let grace = limits.stop_grace;
+            (grace + limits.engine_call).max(longest(RuntimeCall::Stop { grace }))
+        }
+        Job::Probe => limits.start + limits.health,
+        // A token is tried, or a code is waited for and redeemed; then the gateway is asked whether it is usable.
+        Job::Pair => limits.pairing * 3 + limits.health + if untold { TELLING } else { Duration::ZERO },
     }
 }
 
@@ -312,6 +318,23 @@ fn gateway_failure(error: &GatewayError) -> Failure {
     Failure { kind: FailureKind::Transient, cause: Cause::because(Code::HealthTimeout, error.to_string()) }
 }
 
+/// Asks a gateway until it answers, for this long: for questions that change nothing, so that they may be asked again.
+async fn answer_within<T, A>(within: Duration, mut ask: impl FnMut() -> A) -> Result<T, Failure>
+where
+    A: Future<Output = Result<T, GatewayError>>,
+{
+    let deadline = Instant::now() + within;
+    let mut pause = PROBE_PAUSE;
+    loop {
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) if Instant::now() + pause >= deadline => return Err(gateway_failure(&error)),
+            Err(_) => sleep(pause).await,
+        }
+        pause = longer(pause);
+    }
+}
+
 /// What an engine's error means for an agent.
 fn runtime_failure(error: &RuntimeError) -> Failure {
     let (kind, code) = match error {
@@ -343,12 +366,7 @@ pub async fn observe(
     let lost = matches!(&seen, Ok(Ok(Some(ObservedInstance { state: InstanceState::Unreachable(_), .. }))));
     let answered = matches!(seen, Ok(Ok(_)));
     let (now, mut found_again) = (services.clock.now(), false);
-    services.views.update_vitals(agent, |vitals| {
-        found_again = answered && !lost && vitals.lost;
-        vitals.lost = lost || (vitals.lost && !answered);
-        // One on a lost machine is as unknown as one whose engine does not answer.
-        vitals.unknown_since = if answered && !lost { None } else { vitals.unknown_since.or(Some(now)) };
-    });
+    services.views.update_vitals(agent, |vitals| found_again = note_look(vitals, answered, lost, now));
     match seen {
         Ok(Ok(None)) => (Observation::Absent, None),
         Ok(Ok(Some(seen))) => match seen.state {
@@ -369,6 +387,17 @@ pub async fn observe(
         },
         Ok(Err(_)) | Err(_) => (Observation::Unknown, None),
     }
+}
+
+/// Notes whether the engine `answered`, and whether it has `lost` the instance's machine. True where it has found a machine
+/// again that was lost.
+fn note_look(vitals: &mut Vitals, answered: bool, lost: bool, now: Timestamp) -> bool {
+    // One on a lost machine is as unknown as one whose engine does not answer.
+    let known = answered && !lost;
+    let found_again = known && vitals.lost;
+    vitals.lost = lost || (vitals.lost && !answered);
+    vitals.unknown_since = if known { None } else { vitals.unknown_since.or(Some(now)) };
+    found_again
 }
 
 /// How a health check ended.
@@ -403,4 +432,106 @@ pub async fn check_health(services: &Services, agent: AgentId, key: &InstanceKey
         deep = vitals.usable_at.is_none_or(|at| elapsed(at, now) >= limits.usability_interval);
     });
     if deep { usability::check(services, agent, at).await } else { HealthCheck::Healthy }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Job; 9] =
+        [Job::Kill, Job::Create, Job::Rebind, Job::Launch, Job::Await, Job::Probe, Job::Pair, Job::Stop, Job::Remove];
+
+    /// Limits of which each sum is another one.
+    fn limits() -> JobLimits {
+        JobLimits {
+            prepare: Duration::from_secs(1000),
+            engine_call: Duration::from_secs(5),
+            engine_start: Duration::from_secs(400),
+            start: Duration::from_secs(30),
+            pairing: Duration::from_secs(15),
+            health: Duration::from_secs(2),
+            stop_grace: Duration::from_secs(6),
+            ..JobLimits::default()
+        }
+    }
+
+    #[test]
+    fn job_has_the_time_of_its_parts_and_no_less_than_the_runtime_takes_for_its_calls() {
+        let limit = |job, runtime: u64| limit_of(job, &limits(), false, |_| Duration::from_secs(runtime)).as_secs();
+        // By a runtime that is quick, and by one that needs half an hour for each call.
+        let wanted =
+            [(5, 1802), (1010, 7208), (5, 5), (5, 1802), (405, 405), (32, 32), (47, 47), (11, 1802), (10, 1802)];
+        for (job, wanted) in ALL.into_iter().zip(wanted) {
+            assert_eq!((limit(job, 1), limit(job, 1800)), wanted, "{job:?}");
+        }
+        let telling = limit_of(Job::Pair, &limits(), true, |_| Duration::ZERO);
+        assert_eq!(telling, Duration::from_secs(47) + TELLING, "a memory is told after the pairing");
+        // A stop is given its grace by the runtime as well.
+        let graces = std::cell::Cell::new(None);
+        limit_of(Job::Stop, &limits(), false, |call| {
+            graces.set(Some(call));
+            Duration::ZERO
+        });
+        assert!(matches!(graces.get(), Some(RuntimeCall::Stop { grace }) if grace == limits().stop_grace));
+    }
+
+    #[test]
+    fn only_what_changes_an_instance_needs_the_lease() {
+        let needs: Vec<_> = ALL.into_iter().filter(|job| changes_instance(*job)).collect();
+        assert_eq!(needs, [Job::Kill, Job::Create, Job::Launch, Job::Stop, Job::Remove]);
+    }
+
+    #[test]
+    fn pauses_grow_by_a_quarter_up_to_the_longest() {
+        let mut pauses = vec![PROBE_PAUSE];
+        while pauses.len() < 30 {
+            pauses.push(longer(pauses[pauses.len() - 1]));
+        }
+        assert_eq!(pauses[..3].iter().map(Duration::as_micros).collect::<Vec<_>>(), [2000, 2500, 3125]);
+        assert!(pauses.is_sorted());
+        assert_eq!(pauses[29], PROBE_PAUSE_MAX);
+    }
+
+    #[test]
+    fn lost_machine_stays_lost_until_the_engine_shows_it_again() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        // Whether the engine answers, whether it has lost the machine; then: found again, lost, unknown since.
+        let story = [
+            ((true, false), (false, false, None)),
+            ((false, false), (false, false, Some(1))),
+            ((false, false), (false, false, Some(1))),
+            ((true, false), (false, false, None)),
+            ((true, true), (false, true, Some(4))),
+            ((false, false), (false, true, Some(4))),
+            ((true, true), (false, true, Some(4))),
+            ((true, false), (true, false, None)),
+            ((true, false), (false, false, None)),
+        ];
+        let mut vitals = Vitals::default();
+        for (second, ((answers, lost), wanted)) in (0..).zip(story) {
+            let found_again = note_look(&mut vitals, answers, lost, at(second));
+            let (found, lost, since) = wanted;
+            assert_eq!((found_again, vitals.lost, vitals.unknown_since), (found, lost, since.map(at)), "at {second}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn question_is_asked_again_until_there_is_an_answer_or_no_time() {
+        let within = Duration::from_secs(15);
+        let asked = std::cell::Cell::new(0);
+        let some_time_away = || async {
+            asked.set(asked.get() + 1);
+            if asked.get() < 100 { Err(GatewayError::TimedOut) } else { Ok("yes") }
+        };
+        assert_eq!(answer_within(within, some_time_away).await, Ok("yes"));
+        assert_eq!(asked.get(), 100);
+
+        let began = Instant::now();
+        let never = || async { Err::<(), _>(GatewayError::NotSent("connection refused".into())) };
+        let failure = answer_within(within, never).await.unwrap_err();
+        assert_eq!((failure.kind, failure.cause.code), (FailureKind::Transient, Code::HealthTimeout));
+        assert!(failure.cause.message().contains("connection refused"), "{}", failure.cause.message());
+        let took = began.elapsed();
+        assert!(took < within && took >= within - PROBE_PAUSE_MAX, "{took:?}");
+    }
 }

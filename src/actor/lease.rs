@@ -82,3 +82,41 @@ impl Lease {
         self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn renewal_counts_for_half_of_the_time_after_which_another_may_take_it() {
+        let lease = Lease::default();
+        assert!(!lease.is_held());
+        lease.renew(7);
+        assert_eq!((lease.is_held(), lease.epoch()), (true, Some(7)));
+        tokio::time::advance(LEASE_STALE_AFTER / 2 - Duration::from_millis(1)).await;
+        assert!(lease.is_held());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!((lease.is_held(), lease.epoch()), (false, Some(7)), "the epoch is known all the same");
+        lease.renew(7);
+        assert!(lease.is_held());
+    }
+
+    #[test]
+    fn refusal_is_news_once_and_no_answer_is_news_each_time() {
+        let lease = Lease::default();
+        let told = [
+            (Some("not allowed"), true),
+            (Some("not allowed"), false),
+            (Some("no such volume"), true),
+            (None, true),
+            (None, true),
+            (Some("no such volume"), true),
+        ];
+        for (nth, (refusal, news)) in told.into_iter().enumerate() {
+            assert_eq!(lease.not_granted(refusal), news, "{nth}");
+            assert_eq!(lease.refusal().as_deref(), refusal, "{nth}");
+        }
+        lease.renew(1);
+        assert_eq!(lease.refusal(), None);
+    }
+}

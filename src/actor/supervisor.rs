@@ -38,7 +38,6 @@ pub struct SupervisorState {
     crashes: HashMap<Child, Crashes>,
     /// What the first start works with; gone afterwards.
     first: Option<(Snapshot, tokio::sync::oneshot::Sender<RegistrySlot>)>,
-    closing: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,6 +51,22 @@ struct Crashes {
     in_a_row: u32,
     /// When the last rebuild was due: from then on the child lived.
     rebuilt: Instant,
+}
+
+impl Crashes {
+    /// Counts a crash, and says how long to wait before the rebuild.
+    fn again(&mut self, now: Instant) -> Duration {
+        if now.duration_since(self.rebuilt) > REBUILD_FORGET {
+            self.in_a_row = 0;
+        }
+        let delay = match self.in_a_row {
+            0 => Duration::ZERO,
+            n => REBUILD_DELAY.saturating_mul(2_u32.saturating_pow(n - 1)).min(REBUILD_DELAY_MAX),
+        };
+        self.in_a_row += 1;
+        self.rebuilt = now + delay;
+        delay
+    }
 }
 
 /// Delay before the second rebuild in a row; doubles up to the maximum. The first is immediate.
@@ -80,7 +95,6 @@ impl Actor for Supervisor {
             children: HashMap::new(),
             crashes: HashMap::new(),
             first: Some((snapshot, registry)),
-            closing: false,
         })
     }
 
@@ -109,9 +123,6 @@ impl Actor for Supervisor {
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            // What is closing takes up nobody; the store keeps them for the next start.
-            SupervisorMsg::TakeUp { .. } | SupervisorMsg::Rebuild(_) | SupervisorMsg::RebuildRegistry
-                if state.closing => {}
             SupervisorMsg::TakeUp { record, port } => state.spawn_agent(&myself, *record, port).await?,
             SupervisorMsg::Rebuild(agent) => state.rebuild(&myself, agent).await?,
             SupervisorMsg::RebuildRegistry => state.rebuild_registry(&myself).await?,
@@ -128,6 +139,8 @@ impl Actor for Supervisor {
             SupervisorMsg::Shutdown(reply) => {
                 state.shutdown().await;
                 let _ = reply.send(());
+                // A stop comes before everything that waits in the mailbox, ends of children included: what is closing
+                // rebuilds and takes up nobody. The store keeps them for the next start.
                 myself.stop(None);
             }
         }
@@ -146,7 +159,7 @@ impl Actor for Supervisor {
                 // The state holds the agent's jobs and timers: they end here.
                 drop(boxed);
                 let asked = reason.as_deref() == Some(GONE);
-                if !asked && !state.closing {
+                if !asked {
                     state.services.counters.actor_killed();
                 }
                 (cell.get_id(), (!asked).then(|| reason.unwrap_or_else(|| "terminated".into())))
@@ -167,7 +180,7 @@ impl Actor for Supervisor {
             state.directory.remove_if(&agent, |_, actor| actor.get_id() == id);
         }
         match crash {
-            Some(crash) if !state.closing => {
+            Some(crash) => {
                 let delay = state.delay(child);
                 tracing::error!(?child, crash, delay_ms = delay.as_millis(), "an actor crashed and will be rebuilt");
                 myself.send_after(delay, move || match child {
@@ -175,7 +188,6 @@ impl Actor for Supervisor {
                     Child::Agent(agent) => SupervisorMsg::Rebuild(agent),
                 });
             }
-            Some(_) => {}
             None => {
                 state.crashes.remove(&child);
             }
@@ -263,17 +275,7 @@ impl SupervisorState {
     /// How long to wait before a child is rebuilt; counts the crash.
     fn delay(&mut self, child: Child) -> Duration {
         let now = Instant::now();
-        let crashes = self.crashes.entry(child).or_insert(Crashes { in_a_row: 0, rebuilt: now });
-        if now.duration_since(crashes.rebuilt) > REBUILD_FORGET {
-            crashes.in_a_row = 0;
-        }
-        let delay = match crashes.in_a_row {
-            0 => Duration::ZERO,
-            n => REBUILD_DELAY.saturating_mul(2_u32.saturating_pow(n - 1)).min(REBUILD_DELAY_MAX),
-        };
-        crashes.in_a_row += 1;
-        crashes.rebuilt = now + delay;
-        delay
+        self.crashes.entry(child).or_insert(Crashes { in_a_row: 0, rebuilt: now }).again(now)
     }
 
     /// All agents' actors, in the same order each time.
@@ -285,7 +287,6 @@ impl SupervisorState {
 
     /// Ends the children before the parent: a parent that ends first kills them in the middle of a commit.
     async fn shutdown(&mut self) {
-        self.closing = true;
         let agents = self.agents();
         for actor in &agents {
             actor.stop(None);
@@ -299,5 +300,40 @@ impl SupervisorState {
             registry.stop(None);
             let _ = registry.wait(Some(SHUTDOWN_PATIENCE)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A child that crashes as soon as it is rebuilt.
+    #[test]
+    fn first_rebuild_is_immediate_and_the_next_ones_wait_longer_and_longer() {
+        let mut now = Instant::now();
+        let mut crashes = Crashes { in_a_row: 0, rebuilt: now };
+        let mut delays = Vec::new();
+        for _ in 0..14 {
+            let delay = crashes.again(now);
+            delays.push(delay.as_millis());
+            now += delay;
+        }
+        assert_eq!(delays, [0, 50, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000]);
+    }
+
+    #[test]
+    fn child_that_lived_for_more_than_a_minute_starts_a_new_count() {
+        let begun = Instant::now();
+        let minute = Duration::from_secs(60);
+        for (lived, delay) in [(minute, REBUILD_DELAY), (minute + Duration::from_nanos(1), Duration::ZERO)] {
+            let mut crashes = Crashes { in_a_row: 0, rebuilt: begun };
+            crashes.again(begun);
+            assert_eq!(crashes.again(begun + lived), delay, "{lived:?}");
+        }
+        // What counts is how long it lived, not how long ago it crashed.
+        let mut crashes = Crashes { in_a_row: 12, rebuilt: begun };
+        assert_eq!(crashes.again(begun), minute);
+        assert_eq!(crashes.again(begun + minute + minute), minute);
+        assert_eq!(crashes.again(begun + minute * 4 + Duration::from_secs(1)), Duration::ZERO);
     }
 }

@@ -91,3 +91,25 @@ impl AgentHandle {
         self.tell(AgentMsg::Resync);
     }
 }
+
+#[cfg(all(test, feature = "server", feature = "testkit"))]
+mod tests {
+    use super::*;
+    use crate::domain::{Plan, Status};
+    use crate::testkit;
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_queues_for_an_agent_that_will_not_run() {
+        let (hold, patience) = (Duration::from_secs(5), Duration::from_secs(60));
+        let world = testkit::plane(1, Plan::Free).await;
+        let agent = world.running("Ada").await;
+        let turn = agent.turn(Instant::now() + hold, hold).await.unwrap();
+        let late = agent.turn(Instant::now() + hold, hold).await;
+        assert_eq!(late.err(), Some(DeliveryError::NotReady { status: Status::Running, held: hold }));
+        agent.stop().await.unwrap();
+        agent.wait(&[Status::Stopped], patience).await.unwrap();
+        let refused = agent.turn(Instant::now() + hold, hold).await;
+        assert!(matches!(refused, Err(DeliveryError::NotRunning { status: Status::Stopped, .. })));
+        drop(turn);
+    }
+}

@@ -189,4 +189,42 @@ mod tests {
         }
         assert_eq!(texts[2], "waiting before the next attempt: the instance ended by itself: exit code 1");
     }
+
+    #[test]
+    fn what_happens_next_is_another_sentence_in_each_phase() {
+        let (at, run_id) = (Timestamp::UNIX_EPOCH, RunId("b1".into()));
+        let starting = |step| Phase::Starting { step, stage: false, rebinds: 0, away_since: None };
+        let stopping = |then| Phase::Stopping { then, since: at, retry_at: None };
+        let failed = |resume, retry_at| Phase::Failed { resume, retry_at };
+        let phases = [
+            Phase::Pending,
+            starting(Step::Killing),
+            starting(Step::Creating),
+            starting(Step::Rebinding),
+            starting(Step::Launching),
+            starting(Step::Awaiting),
+            starting(Step::Probing { run_id: run_id.clone() }),
+            starting(Step::Pairing { run_id: run_id.clone() }),
+            starting(Step::BackingOff { until: at, kill: false }),
+            Phase::Running { run_id: run_id.clone(), misses: 0 },
+            Phase::Running { run_id, misses: 1 },
+            stopping(AfterStop::Stay),
+            stopping(AfterStop::Restart),
+            stopping(AfterStop::Delete),
+            Phase::Stopped,
+            failed(RetryTarget::Start, None),
+            failed(RetryTarget::Start, Some(at)),
+            failed(RetryTarget::Stop, Some(at)),
+            failed(RetryTarget::Delete, Some(at)),
+        ];
+        let sentences: Vec<_> = phases.iter().map(next).collect();
+        for (n, sentence) in sentences.iter().enumerate() {
+            assert!(!sentence.is_empty() && !sentences[..n].contains(sentence), "{:?}: {sentence}", phases[n]);
+        }
+        assert_eq!(
+            next(&failed(RetryTarget::Stop, None)),
+            next(&failed(RetryTarget::Start, None)),
+            "only a command helps"
+        );
+    }
 }

@@ -298,3 +298,30 @@ fn is_open(view: &AgentView) -> bool {
 fn closed(view: &AgentView) -> DeliveryError {
     DeliveryError::NotRunning { status: view.status(), allowed: allowed(&view.record.state.phase) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_may_be_repeated_only_where_nothing_of_it_was_sent() {
+        let held = Duration::from_secs(30);
+        for error in [
+            DeliveryError::Gone,
+            DeliveryError::Closing,
+            DeliveryError::NotRunning { status: Status::Stopped, allowed: vec!["start"] },
+            DeliveryError::NotReady { status: Status::Starting, held },
+            DeliveryError::QueueFull,
+        ] {
+            assert!(error.is_certainly_not_sent(), "{error}");
+        }
+        for error in [
+            DeliveryError::Unknown("connection closed".into()),
+            DeliveryError::TimedOut,
+            DeliveryError::Garbage("no HTTP".into()),
+            DeliveryError::Unauthorized,
+        ] {
+            assert!(!error.is_certainly_not_sent(), "{error}");
+        }
+    }
+}

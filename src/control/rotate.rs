@@ -272,3 +272,14 @@ pub fn resume(plane: ControlPlane) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_file_of_the_services_own_is_tidied_without_being_asked() {
+        assert!(!KeyFile::new("master.key").may_tidy());
+        assert!(KeyFile::new("master.key").with_own(true).may_tidy());
+    }
+}

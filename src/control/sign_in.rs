@@ -339,6 +339,23 @@ fn shown(client: String) -> String {
 mod tests {
     use super::*;
 
+    #[cfg(all(feature = "server", feature = "testkit"))]
+    #[tokio::test(start_paused = true)]
+    async fn last_use_of_a_session_is_stored_and_one_that_has_ended_does_not_come_back() {
+        let world = crate::testkit::plane(5, Plan::Pro).await;
+        let identity = Identity { issuer: "https://id.example.com".into(), subject: "ada".into() };
+        let signed_in = world.plane.sign_in_as(identity, "ada@example.com".into(), Visitor::default()).await.unwrap();
+        let stored = async || world.plane.store().load().await.unwrap().sessions;
+        let opened = stored().await.remove(0);
+        assert_eq!(opened.id, signed_in.session.id);
+        let used = SessionRecord { seen_at: later(opened.seen_at, Duration::from_secs(600)), ..opened };
+        world.plane.use_session(used.clone()).await;
+        assert_eq!(stored().await, [used.clone()]);
+        world.plane.end_session(used.user, used.id).await.unwrap();
+        world.plane.use_session(used).await;
+        assert_eq!(stored().await, []);
+    }
+
     #[test]
     fn a_line_is_one_address() {
         for (address, counted) in
@@ -346,5 +363,11 @@ mod tests {
         {
             assert_eq!(network(address.parse().unwrap()), counted.parse::<IpAddr>().unwrap());
         }
+    }
+
+    #[test]
+    fn a_browsers_name_is_shown_on_one_line_and_not_at_any_length() {
+        assert_eq!(shown("Fire\u{1b}[31mfox\r\n 1.0".into()), "Fire[31mfox 1.0");
+        assert_eq!(shown("ä".repeat(MAX_CLIENT + 1)), "ä".repeat(MAX_CLIENT));
     }
 }

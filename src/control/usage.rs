@@ -76,11 +76,11 @@ impl Book {
     async fn write(&mut self, plane: &ControlPlane, minute: Timestamp) {
         let (now, mut tallies) = (plane.now(), plane.services.tallies.take());
         let agents = plane.services.views.ids();
-        self.filling.retain(|agent, _| *agent == SERVICE || agents.binary_search(agent).is_ok());
+        self.forget_all_but(&agents);
         let spent = self.spent(plane, &agents).await;
         let (mut rows, mut sum) = (Vec::new(), Sum::default());
         for agent in agents {
-            let usage = plane.services.views.vitals(agent).usage.filter(|usage| elapsed(usage.at, now) < FRESH);
+            let usage = plane.services.views.vitals(agent).usage.filter(|usage| is_within(usage.at, now, FRESH));
             let used = usage.map(|usage| (usage.cpu_percent, usage.memory_mb));
             let (tally, spent) = (tallies.remove(&agent), spent.get(&agent).map(|it| (it.tokens, it.cost_usd)));
             if used.is_none() && tally.is_none() && spent.is_none_or(|(tokens, _)| tokens == 0) {
@@ -98,6 +98,13 @@ impl Book {
             rows.extend(self.rows(plane, SERVICE, minute, service).await);
         }
         commit(plane, rows).await;
+    }
+
+    /// Agents that are gone need no place. `agents` are in order.
+    fn forget_all_but(&mut self, agents: &[AgentId]) {
+        let is_there = |agent: &AgentId| agents.binary_search(agent).is_ok();
+        self.filling.retain(|agent, _| *agent == SERVICE || is_there(agent));
+        self.told.retain(|agent, _| is_there(agent));
     }
 
     /// The rows that this point changes.
@@ -131,7 +138,7 @@ impl Book {
     async fn spent(&mut self, plane: &ControlPlane, agents: &[AgentId]) -> HashMap<AgentId, Spent> {
         let now = plane.now();
         let running = agents.iter().filter_map(|agent| plane.services.views.get(*agent)).filter_map(|view| {
-            let is_new = elapsed(view.record.created_at, now) < NEW;
+            let is_new = is_within(view.record.created_at, now, NEW);
             Some((view.record.id, is_new, view.access.clone()?))
         });
         let running: Vec<(AgentId, bool, Arc<Access>)> = running.collect();
@@ -145,7 +152,6 @@ impl Book {
         let answers = stream::iter(running).map(ask).buffer_unordered(ASKED_AT_ONCE);
         let told: Vec<_> = answers.take_until(sleep(ALL_TOLD_WITHIN)).filter_map(std::future::ready).collect().await;
         let mut before = std::mem::take(&mut self.told);
-        before.retain(|agent, _| agents.binary_search(agent).is_ok());
         let mut since = HashMap::new();
         for (agent, is_new, now) in told {
             let spent = match before.insert(agent, now) {
@@ -171,6 +177,11 @@ impl Sum {
             self.spent = Some((all_tokens + tokens, all_cost + cost));
         }
     }
+}
+
+/// Whether less than `span` has passed since then.
+fn is_within(since: Timestamp, now: Timestamp, span: Duration) -> bool {
+    elapsed(since, now) < span
 }
 
 async fn commit(plane: &ControlPlane, rows: Vec<UsageRow>) {
@@ -227,5 +238,47 @@ impl ControlPlane {
             blocks.filter(|block| block.ring() == ring).flat_map(|block| block.points().collect::<Vec<_>>()).collect();
         points.sort_by_key(|(at, _)| *at);
         Ok(points)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_of_the_service_are_the_sums_of_all_agents() {
+        let mut sum = Sum::default();
+        let tally = Tally::default();
+        sum.add(&tally, None, None);
+        assert_eq!((sum.used, sum.spent), (None, None), "nothing was measured");
+        sum.add(&tally, Some((5.0, 300.0)), None);
+        sum.add(&tally, None, Some((1200, 0.5)));
+        sum.add(&tally, Some((7.5, 200.0)), Some((300, 0.25)));
+        assert_eq!((sum.used, sum.spent), (Some((12.5, 500.0)), Some((1500, 0.75))));
+    }
+
+    #[test]
+    fn agents_that_are_gone_are_forgotten_and_the_service_is_not() {
+        let (here, gone) = (AgentId::from_bytes([1; 16]), AgentId::from_bytes([2; 16]));
+        let at = Timestamp::UNIX_EPOCH;
+        let mut book = Book::default();
+        for agent in [SERVICE, here, gone] {
+            let filling = Filling { minutes: Block::at(Ring::Minutes, at), hours: Block::at(Ring::Hours, at) };
+            book.filling.insert(agent, filling);
+        }
+        book.told.extend([(here, Spent::default()), (gone, Spent::default())]);
+        book.forget_all_but(&[here]);
+        let mut filling: Vec<_> = book.filling.into_keys().collect();
+        filling.sort();
+        let mut kept = vec![SERVICE, here];
+        kept.sort();
+        assert_eq!((filling, book.told.into_keys().collect::<Vec<_>>()), (kept, vec![here]));
+    }
+
+    #[test]
+    fn figure_counts_for_less_than_its_span() {
+        let at = |secs| Timestamp::from_second(secs).unwrap();
+        assert!(is_within(at(0), at(89), FRESH) && !is_within(at(0), at(90), FRESH));
+        assert!(is_within(at(0), at(119), NEW) && !is_within(at(0), at(120), NEW));
     }
 }

@@ -67,14 +67,18 @@ pub(super) async fn await_run(services: &Services, key: &InstanceKey, cancel: &C
         if Instant::now() >= deadline {
             return Err(transient(Cause::because(Code::EngineBusy, why)));
         }
-        // What takes long is seen late by no more than an eighth of it. Thousands may wait.
-        let pause = (began.elapsed() / 8).clamp(LOOK, LATER_LOOK);
         tokio::select! {
             biased;
-            () = sleep(pause) => {}
+            () = sleep(pause_after(began.elapsed())) => {}
             () = cancel.cancelled() => return Err(superseded()),
         }
     }
+}
+
+/// How long to wait for the next look at a start that has taken so long: it is seen late by no more than an eighth of that.
+/// Thousands may wait.
+fn pause_after(waited: Duration) -> Duration {
+    (waited / 8).clamp(LOOK, LATER_LOOK)
 }
 
 /// The run of an instance that is started for this, and awaited.
@@ -123,4 +127,17 @@ fn not_started(state: InstanceState) -> Failure {
 
 const fn transient(cause: Cause) -> Failure {
     Failure { kind: FailureKind::Transient, cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_that_takes_long_is_looked_at_less_often() {
+        let looks = [(0, 250), (2000, 250), (4000, 500), (15_000, 1875), (16_000, 2000), (600_000, 2000)];
+        for (waited, pause) in looks {
+            assert_eq!(pause_after(Duration::from_millis(waited)), Duration::from_millis(pause), "{waited} ms");
+        }
+    }
 }

@@ -3,17 +3,17 @@
 use std::net::SocketAddr;
 
 use futures_util::StreamExt;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    JobInput, JobReport, JobResult, PROBE_PAUSE, endpoint_of, gateway_failure, key_of, longer, migration, no_endpoint,
-    runtime_failure, superseded, usability,
+    JobInput, JobReport, JobResult, answer_within, endpoint_of, key_of, migration, no_endpoint, runtime_failure,
+    superseded, usability,
 };
 use crate::actor::Services;
 use crate::domain::Secret;
 use crate::lifecycle::{Cause, Code, Failure, FailureKind, Outcome};
-use crate::runtime::LogQuery;
+use crate::runtime::{LogQuery, Run};
 use crate::zeroclaw::client::Pairing;
 use crate::zeroclaw::pairing::{Announcement, CodeScanner};
 
@@ -66,17 +66,7 @@ async fn make_usable(
 
 async fn token_accepted(services: &Services, at: SocketAddr, token: &Secret<String>) -> Result<bool, Failure> {
     let limits = &services.settings.limits;
-    let deadline = Instant::now() + limits.pairing;
-    let mut pause = PROBE_PAUSE;
-    loop {
-        match services.gateway.accepts_token(at, token, limits.health).await {
-            Ok(accepted) => return Ok(accepted),
-            // Asking changes nothing, so it may be asked again.
-            Err(error) if Instant::now() + pause >= deadline => return Err(gateway_failure(&error)),
-            Err(_) => sleep(pause).await,
-        }
-        pause = longer(pause);
-    }
+    answer_within(limits.pairing, || services.gateway.accepts_token(at, token, limits.health)).await
 }
 
 /// What `/health` says about pairing. A gateway that does not say is taken to require it: then a code must come.
@@ -89,15 +79,16 @@ async fn requires_pairing(services: &Services, at: SocketAddr) -> bool {
 /// The pairing code in the log of exactly this run.
 async fn await_code(services: &Services, input: &JobInput) -> Result<Secret<String>, Failure> {
     let Some(run) = &input.run else { return Err(no_endpoint()) };
-    let query =
-        LogQuery { run_id: Some(run.run_id.clone()), since: Some(run.started_at), follow: true, ..LogQuery::default() };
     let deadline = Instant::now() + services.settings.limits.pairing;
     let missing = |detail: &'static str| Failure {
         kind: FailureKind::Transient,
         cause: Cause::because(Code::PairingTimeout, detail),
     };
-    let mut lines =
-        services.runtime.logs(&key_of(&input.record), query).await.map_err(|error| runtime_failure(&error))?;
+    let mut lines = services
+        .runtime
+        .logs(&key_of(&input.record), announcements(run))
+        .await
+        .map_err(|error| runtime_failure(&error))?;
     let mut scanner = CodeScanner::new();
     loop {
         match timeout_at(deadline, lines.next()).await {
@@ -113,6 +104,12 @@ async fn await_code(services: &Services, input: &JobInput) -> Result<Secret<Stri
             Err(_elapsed) => return Err(missing("no code appeared in the log")),
         }
     }
+}
+
+/// What a run prints from its start on. The time as well as the run: a code of the run before was worth something for that one
+/// alone, and an engine may not tell the lines of two runs apart.
+fn announcements(run: &Run) -> LogQuery {
+    LogQuery { run_id: Some(run.run_id.clone()), since: Some(run.started_at), follow: true, ..LogQuery::default() }
 }
 
 /// Sends the code once: a failure counts towards the gateway's lockout.
@@ -134,5 +131,20 @@ async fn redeem(services: &Services, at: SocketAddr, code: &Secret<String>) -> J
             let cause = Cause::because(Code::PairingRefused, error.to_string());
             Err(Failure { kind: FailureKind::Transient, cause })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{RunId, Timestamp};
+
+    #[test]
+    fn code_is_looked_for_in_the_output_of_this_run_alone() {
+        let started_at = Timestamp::from_second(1000).unwrap();
+        let run = Run::new(RunId("b2".into()), started_at, ([127, 0, 0, 1], 40_000).into());
+        let query = announcements(&run);
+        assert_eq!((query.run_id, query.since), (Some(run.run_id), Some(started_at)));
+        assert!(query.follow && query.tail.is_none() && query.after.is_none(), "whenever it is printed");
     }
 }

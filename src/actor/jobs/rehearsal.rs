@@ -4,6 +4,7 @@
 //! configuration that it would get, takes the agent's token, finds the memory, and answers a message where the agent has what
 //! its model needs. A model that fails the present version too is no fault of the new one.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +17,14 @@ use super::migration::{MEMORY, migrate};
 use super::snapshot::snapshot;
 use super::{JobInput, instance_spec, key_of, launch, open_credentials, open_token, pairing, probe, runtime_failure};
 use crate::actor::Services;
-use crate::domain::{AgentId, Credentials, Exit, HostPort, Secret, Slug, Software, StagedFile, Upgrade, UpgradeStage};
+use crate::domain::{
+    AgentId, Credentials, Exit, HostPort, PortRange, Secret, Slug, Software, StagedFile, Upgrade, UpgradeStage,
+};
 use crate::lifecycle::{AgentState, Failure};
 use crate::runtime::{DataPolicy, InstanceKey, InstanceSpec, InstanceState, LogQuery, Run, RuntimeError};
 use crate::store::AgentRecord;
 use crate::view::AgentView;
-use crate::zeroclaw::client::{GatewayError, ModelFailure, SentMark, WebhookCall};
+use crate::zeroclaw::client::{GatewayError, ModelFailure, SentMark, WebhookAnswer, WebhookCall};
 use crate::zeroclaw::memory::MemoryEntry;
 use crate::zeroclaw::migration::{Carry, belongs, carry, folders, is_whole, layout, untold};
 use crate::zeroclaw::workspace::CONFIG_PATH;
@@ -90,19 +93,12 @@ impl Rehearsal {
         Err("no port is free for it".to_owned())
     }
 
-    /// From the end of the range: new agents get ports from its beginning.
     fn ports(&self, services: &Services) -> Vec<Option<HostPort>> {
         if !services.runtime.caps().host_ports {
             return vec![None];
         }
-        let taken: std::collections::HashSet<HostPort> =
-            services.views.ids().into_iter().filter_map(|id| services.views.get(id)?.port).collect();
-        let mut free: Vec<HostPort> =
-            HostPort::all().filter(|port| services.settings.ports.contains(*port) && !taken.contains(port)).collect();
-        free.reverse();
-        let first =
-            usize::try_from(self.instance.seed() % 64).unwrap_or_default().min(free.len().saturating_sub(PORTS));
-        free.into_iter().skip(first).take(PORTS).map(Some).collect()
+        let taken = services.views.ids().into_iter().filter_map(|id| services.views.get(id)?.port).collect();
+        candidates(services.settings.ports, &taken, self.instance.seed()).into_iter().map(Some).collect()
     }
 
     async fn perform(
@@ -147,12 +143,7 @@ impl Rehearsal {
         let (runtime, key) = (&services.runtime, self.key());
         runtime.remove(&key, DataPolicy::Remove).await?;
         let mut input = self.input(services, port, software);
-        let spec = InstanceSpec {
-            own_network: true,
-            origin: None,
-            host_name: None,
-            ..instance_spec(services, &input, credentials, Some(software))
-        };
+        let spec = apart(instance_spec(services, &input, credentials, Some(software)));
         runtime.ensure_created(&spec).await?;
         runtime.write_data(&key, files).await?;
         if *software == self.upgrade.to {
@@ -179,21 +170,8 @@ impl Rehearsal {
 
     fn input(&self, services: &Services, port: Option<HostPort>, software: &Software) -> JobInput {
         let original = &self.view.record;
-        let record = AgentRecord {
-            id: self.instance,
-            slug: self.key().slug,
-            api_key: None,
-            channels: None,
-            channel_kinds: Vec::new(),
-            token: None,
-            retired: None,
-            software: Some(Arc::new(software.clone())),
-            upgrade: None,
-            state: AgentState::new(),
-            ..original.clone()
-        };
         JobInput {
-            record,
+            record: copied(original, self.key(), software),
             port,
             limits: services.accounts.limits_of(original.user),
             stage: true,
@@ -204,20 +182,56 @@ impl Rehearsal {
 
     /// How an instance ended that should run, with its last words.
     async fn end(&self, services: &Services, key: &InstanceKey, run: &Run, exit: &Exit) -> String {
-        let code = exit.code.map_or_else(String::new, |code| format!(" with exit code {code}"));
-        let query = LogQuery { run_id: Some(run.run_id.clone()), tail: Some(LAST_LINES), ..LogQuery::default() };
-        let lines = match services.runtime.logs(key, query).await {
+        let lines = match services.runtime.logs(key, last_output(run)).await {
             Ok(lines) => lines.try_collect::<Vec<_>>().await.unwrap_or_default(),
             Err(_) => Vec::new(),
         };
-        let texts = lines.iter().map(|line| line.text.trim().chars().take(LINE_SHOWN).collect::<String>());
-        let said = texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" / ");
-        if said.is_empty() {
-            format!("it ended{code}")
-        } else {
-            format!("it ended{code}, and its last output was: {said}")
-        }
+        told(exit, lines.iter().map(|line| line.text.as_str()))
     }
+}
+
+/// Ports to try, from the end of the range: new agents get ports from its beginning. Rehearsals at the same time begin at
+/// different places, if there is room.
+fn candidates(range: PortRange, taken: &HashSet<HostPort>, seed: u64) -> Vec<HostPort> {
+    let mut free: Vec<HostPort> =
+        HostPort::all().filter(|port| range.contains(*port) && !taken.contains(port)).collect();
+    free.reverse();
+    let first = usize::try_from(seed % 64).unwrap_or_default().min(free.len().saturating_sub(PORTS));
+    free.into_iter().skip(first).take(PORTS).collect()
+}
+
+/// The agent as another instance of it: with none of its secrets, and never started.
+fn copied(original: &AgentRecord, key: InstanceKey, software: &Software) -> AgentRecord {
+    AgentRecord {
+        id: key.agent,
+        slug: key.slug,
+        api_key: None,
+        channels: None,
+        channel_kinds: Vec::new(),
+        token: None,
+        retired: None,
+        software: Some(Arc::new(software.clone())),
+        upgrade: None,
+        state: AgentState::new(),
+        ..original.clone()
+    }
+}
+
+/// Where it meets nobody: in a network of its own, without a public name, and nothing to make a record from.
+fn apart(spec: InstanceSpec) -> InstanceSpec {
+    InstanceSpec { own_network: true, origin: None, host_name: None, ..spec }
+}
+
+/// How an instance ended, and what it said at the end.
+fn told<'a>(exit: &Exit, lines: impl Iterator<Item = &'a str>) -> String {
+    let code = exit.code.map_or_else(String::new, |code| format!(" with exit code {code}"));
+    let texts = lines.map(|line| line.trim().chars().take(LINE_SHOWN).collect::<String>());
+    let said = texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" / ");
+    if said.is_empty() { format!("it ended{code}") } else { format!("it ended{code}, and its last output was: {said}") }
+}
+
+fn last_output(run: &Run) -> LogQuery {
+    LogQuery { run_id: Some(run.run_id.clone()), tail: Some(LAST_LINES), ..LogQuery::default() }
 }
 
 /// Why a rehearsal went no further.
@@ -285,8 +299,12 @@ async fn answers(services: &Services, at: SocketAddr, token: &Secret<String>) ->
         sent: SentMark::default(),
     };
     let answer = services.gateway.webhook(at, token, call, services.settings.limits.answer.min(ANSWER)).await;
-    let answer = answer.map_err(|error| error.to_string())?;
-    match ModelFailure::read(&answer) {
+    judged(&answer.map_err(|error| error.to_string())?)
+}
+
+/// Why this is no answer of a model.
+fn judged(answer: &WebhookAnswer) -> Result<(), String> {
+    match ModelFailure::read(answer) {
         Some(failure) => Err(failure.message),
         None if answer.status == 200 => Ok(()),
         None => Err(format!("its gateway answered {}", answer.status)),
@@ -314,4 +332,112 @@ async fn ended(services: &Services, key: &InstanceKey, run: &Run) -> Exit {
 /// What an image says may hold what it was given.
 fn redacted(text: &str, credentials: &Credentials) -> String {
     credentials.secrets().fold(text.to_owned(), |text, secret| text.replace(secret.expose().as_str(), "[redacted]"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{AgentSpec, ChannelKind, Limits, Origin, Plan, Profile, Provider, RunId, Timestamp, UserId};
+    use crate::vault::{Binding, MasterKey, MasterKeySource, Vault};
+
+    fn port(number: u16) -> HostPort {
+        HostPort::try_from(number).unwrap()
+    }
+
+    #[test]
+    fn ports_are_tried_from_the_end_of_the_range_and_none_that_an_agent_has() {
+        let hundred = PortRange::from(port(40_000), 100).unwrap();
+        let numbers = |range, taken: &[u16], seed| -> Vec<u16> {
+            let taken = taken.iter().copied().map(port).collect();
+            candidates(range, &taken, seed).into_iter().map(HostPort::get).collect()
+        };
+        let from = |first: u16| (0..8).map(|nth| first - nth).collect::<Vec<_>>();
+        assert_eq!(numbers(hundred, &[], 0), from(40_099));
+        assert_eq!(numbers(hundred, &[], 5), from(40_094), "rehearsals at the same time begin at different places");
+        assert_eq!(numbers(hundred, &[], 63), from(40_036));
+        assert_eq!(numbers(hundred, &[], 64 * 1000 + 5), from(40_094), "and none far from the end");
+        let around = [40_099, 40_097, 40_091];
+        let free = [40_098, 40_096, 40_095, 40_094, 40_093, 40_092, 40_090, 40_089];
+        assert_eq!(numbers(hundred, &around, 64), free);
+        let ten = PortRange::from(port(40_000), 10).unwrap();
+        assert_eq!(numbers(ten, &[], 63), from(40_007), "where there is little room, the lowest");
+        assert_eq!(numbers(PortRange::from(port(40_000), 2).unwrap(), &[40_001], 1), [40_000]);
+    }
+
+    #[test]
+    fn copy_that_is_tried_has_none_of_the_agents_secrets() {
+        let key = MasterKeySource::Value(Secret::new("5".repeat(64)));
+        let vault = Vault::new(&MasterKey::load(key).unwrap());
+        let spec = Arc::new(AgentSpec::new("Ada", Provider::Openai, "gpt"));
+        let ada = AgentId::new();
+        let (from, to) = (Software::new(Profile::V01), Software::new(Profile::V08));
+        let stage = UpgradeStage::Forward;
+        let since = Timestamp::UNIX_EPOCH;
+        let upgrade = Upgrade { from: from.clone(), to: to.clone(), stage, since, remembered: None, why: None };
+        let sealed = |field| Some(vault.seal(&Binding::agent(ada, field), b"secret"));
+        let original = AgentRecord {
+            api_key: sealed("api_key"),
+            channels: sealed("channels"),
+            channel_kinds: vec![ChannelKind::Telegram],
+            token: sealed("token"),
+            retired: sealed("retired"),
+            software: Some(Arc::new(from)),
+            upgrade: Some(Arc::new(upgrade)),
+            state: AgentState { generation: 7, ..AgentState::new() },
+            ..AgentRecord::new(ada, UserId::new(), Slug::parse("ada").unwrap(), since, Arc::clone(&spec))
+        };
+        let key = InstanceKey { agent: AgentId::new(), slug: Slug::parse("rehearsal-1").unwrap() };
+        let copy = copied(&original, key.clone(), &to);
+        // What a new agent of the same owner and wishes would be, but for what it is made from.
+        let new = AgentRecord::new(key.agent, original.user, key.slug, since, spec);
+        assert_eq!(copy, AgentRecord { software: Some(Arc::new(to)), ..new });
+    }
+
+    #[test]
+    fn instance_that_is_tried_meets_nobody() {
+        let key = InstanceKey { agent: AgentId::new(), slug: Slug::parse("rehearsal-1").unwrap() };
+        let spec = Arc::new(AgentSpec::new("Ada", Provider::Openai, "gpt"));
+        let (user, created_at, channels) = (UserId::new(), Timestamp::UNIX_EPOCH, Vec::new());
+        let limits: Limits = Plan::Free.limits();
+        let wanted = InstanceSpec::new(key, vec!["gateway".into()], limits)
+            .with_port(port(40_000))
+            .with_host_name("ada.example.org")
+            .with_origin(Arc::new(Origin { user, created_at, spec, channels }));
+        let tried = apart(wanted.clone());
+        assert!(tried.own_network);
+        assert_eq!((tried.host_name, tried.origin.is_none()), (None, true));
+        assert_eq!((tried.key, tried.command, tried.port), (wanted.key, wanted.command, wanted.port));
+    }
+
+    #[test]
+    fn of_an_image_that_ended_the_last_lines_of_that_run_are_shown() {
+        let run = Run::new(RunId("b2".into()), Timestamp::UNIX_EPOCH, ([127, 0, 0, 1], 40_000).into());
+        let query = last_output(&run);
+        assert_eq!((query.run_id, query.tail, query.follow), (Some(run.run_id), Some(3), false));
+    }
+
+    #[test]
+    fn end_is_told_with_the_exit_code_and_the_last_words() {
+        let exit = Exit::with_code(3);
+        assert_eq!(told(&Exit::default(), std::iter::empty()), "it ended");
+        assert_eq!(told(&exit, ["", "  "].into_iter()), "it ended with exit code 3");
+        let lines = ["  Error: no config ", "", "bye"];
+        let wanted = "it ended with exit code 3, and its last output was: Error: no config / bye";
+        assert_eq!(told(&exit, lines.into_iter()), wanted);
+        let long = "x".repeat(500);
+        assert!(told(&exit, std::iter::once(long.as_str())).ends_with(&format!(": {}", "x".repeat(LINE_SHOWN))));
+    }
+
+    #[test]
+    fn only_a_message_that_was_answered_counts() {
+        let answer = |status, body: &'static str| {
+            judged(&WebhookAnswer { status, content_type: None, body: bytes::Bytes::from_static(body.as_bytes()) })
+        };
+        assert_eq!(answer(200, r#"{"response":"OK"}"#), Ok(()));
+        for status in [202, 401, 429, 503] {
+            assert_eq!(answer(status, "{}"), Err(format!("its gateway answered {status}")));
+        }
+        let failed = answer(500, r#"{"error":"LLM request failed"}"#).unwrap_err();
+        assert!(failed.contains("the model failed"), "{failed}");
+    }
 }

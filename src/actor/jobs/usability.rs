@@ -2,9 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::time::{Instant, sleep};
-
-use super::{HealthCheck, PROBE_PAUSE, gateway_failure, longer};
+use super::{HealthCheck, answer_within};
 use crate::actor::Services;
 use crate::domain::{AgentId, Secret};
 use crate::lifecycle::{Cause, Code, Failure, FailureKind};
@@ -19,17 +17,7 @@ pub(super) async fn require(
     token: &Secret<String>,
 ) -> Result<(), Failure> {
     let limits = &services.settings.limits;
-    let deadline = Instant::now() + limits.pairing;
-    let mut pause = PROBE_PAUSE;
-    let report = loop {
-        match services.gateway.self_report(at, token, limits.health).await {
-            Ok(report) => break report,
-            // Asking changes nothing, so it may be asked again.
-            Err(error) if Instant::now() + pause >= deadline => return Err(gateway_failure(&error)),
-            Err(_) => sleep(pause).await,
-        }
-        pause = longer(pause);
-    };
+    let report = answer_within(limits.pairing, || services.gateway.self_report(at, token, limits.health)).await?;
     match objection(services, record, report) {
         None => Ok(()),
         Some(why) => Err(Failure { kind: FailureKind::Transient, cause: Cause::because(Code::Unusable, why) }),

@@ -122,3 +122,24 @@ fn an_agent_that_is_shown_twice_is_recorded_once() {
     let plan = planned(vec![found(1, "a", running(40_001), None), found(1, "a", InstanceState::Created, None)]);
     assert_eq!((plan.agents.len(), plan.agents[0].port.unwrap().get()), (1, 40_001));
 }
+
+#[tokio::test]
+async fn store_that_has_a_user_and_no_agent_is_not_empty() {
+    let store = Store::in_memory(MemoryDisk::new(), StoreOptions::default()).unwrap();
+    let grace = UserRecord::new(user(9), "grace@example.org", Plan::Free, Timestamp::UNIX_EPOCH);
+    store.commit(Batch::put_user(&grace)).await.unwrap();
+    let recovery = planned(vec![found(7, "ada", InstanceState::Created, of(1, "ollama", &[]))]);
+    assert!(matches!(write(&store, &recovery).await, Err(RecoverError::NotEmpty)));
+    assert!(store.load().await.unwrap().agents.is_empty());
+}
+
+#[test]
+fn record_tells_which_run_may_be_left_and_when_it_was_made() {
+    let now = Timestamp::from_second(1000).unwrap();
+    for (state, run) in [(running(40_001), Some(RunId("b".into()))), (InstanceState::Created, None)] {
+        let plan = plan(vec![found(7, "ada", state, of(1, "ollama", &[]))], "ada@example.org", now).unwrap();
+        let record = &plan.agents[0].record;
+        assert_eq!((record.created_at, record.updated_at), (Timestamp::UNIX_EPOCH, now));
+        assert_eq!((record.state.engine_id.as_deref(), &record.state.leftover), (Some("e"), &run));
+    }
+}
