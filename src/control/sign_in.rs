@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(opened.id, signed_in.session.id);
         let used = SessionRecord { seen_at: later(opened.seen_at, Duration::from_secs(600)), ..opened };
         world.plane.use_session(used.clone()).await;
-        assert_eq!(stored().await, [used.clone()]);
+        assert_eq!(stored().await, std::slice::from_ref(&used));
         world.plane.end_session(used.user, used.id).await.unwrap();
         world.plane.use_session(used).await;
         assert_eq!(stored().await, []);

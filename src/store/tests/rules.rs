@@ -347,7 +347,7 @@ async fn a_log_that_is_far_too_long_shrinks_faster_than_it_grows() {
         if revision == 1 {
             store.commit(create(1)).await.unwrap();
         }
-        for _ in revision..until {
+        while revision < until {
             revision += 1;
             store.commit(Batch::update_agent(&revised(&agent(1), revision), Some(&entry(revision)))).await.unwrap();
         }
