@@ -20,7 +20,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use dashmap::DashMap;
 use futures_util::future::{BoxFuture, FutureExt};
-use http::{HeaderValue, Request, Response};
+#[cfg(feature = "server")]
+use http::HeaderValue;
+use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -70,6 +72,7 @@ struct Parked<B> {
 /// An open connection.
 struct Open<B> {
     /// The `Host` of requests on it.
+    #[cfg(feature = "server")]
     host: HeaderValue,
     sender: SendRequest<B>,
     /// What moves its bytes; `None` once it has ended.
@@ -183,6 +186,7 @@ impl<B> Lease<B> {
     }
 
     /// The `Host` of a request to where it leads. It is made once: written anew, an address costs as much as reading a request.
+    #[cfg(feature = "server")]
     pub(crate) const fn host(&self) -> &HeaderValue {
         &self.open.host
     }
@@ -262,6 +266,10 @@ async fn connect<B: Outgoing>(to: SocketAddr) -> Result<Open<B>, std::io::Error>
             tracing::debug!(%error, "a connection to a gateway ended early");
         }
     });
-    let host = HeaderValue::try_from(to.to_string()).map_err(std::io::Error::other)?;
-    Ok(Open { host, sender, wire: Some(wire.boxed()) })
+    Ok(Open {
+        #[cfg(feature = "server")]
+        host: HeaderValue::try_from(to.to_string()).map_err(std::io::Error::other)?,
+        sender,
+        wire: Some(wire.boxed()),
+    })
 }
