@@ -17,13 +17,15 @@ mod suite;
 mod table;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use self::mutant::Mutant;
 
 const USAGE: &str = "mutants build [--suites lib,api] | reach | judge [--again] [--limit N] [--jobs N] | table";
 
@@ -48,7 +50,13 @@ impl Folder {
 }
 
 fn build(folder: &Folder, suites: &[&str]) -> Result<()> {
-    let mut mutants = mutant::list(&folder.root, folder.read("mutants.json").unwrap_or_default())?;
+    let known: Vec<Mutant> = folder.read("mutants.json").unwrap_or_default();
+    let numbers: BTreeSet<usize> = known.iter().map(|mutant| mutant.number).collect();
+    let mut mutants = mutant::list(&folder.root, known)?;
+    // What tests reach is noted by numbers, and those that are new nobody has looked for.
+    if mutants.iter().any(|mutant| !numbers.contains(&mutant.number)) {
+        let _ = fs::remove_file(folder.data.join("tests.json"));
+    }
     folder.write("mutants.json", &mutants)?;
     let built = tree::Tree::new(folder).build(suites, &mut mutants)?;
     folder.write("mutants.json", &mutants)?;

@@ -73,6 +73,8 @@ pub fn list(root: &Path, known: Vec<Mutant>) -> Result<Vec<Mutant>> {
     command.current_dir(root).args(["mutants", "--list", "--json"]);
     // What is shown to developers is no behaviour.
     command.arg("--exclude-re=fmt::(Debug|Display) for");
+    // A disk in memory, for tests and simulations.
+    command.arg("--exclude=src/store/memory.rs");
     for module in MODULES {
         command.arg(format!("--file=src/{module}.rs")).arg(format!("--file=src/{module}/**/*.rs"));
     }
