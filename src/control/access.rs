@@ -92,14 +92,15 @@ impl AgentHandle {
     }
 }
 
-#[cfg(all(test, feature = "server", feature = "testkit"))]
+#[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::domain::{Plan, Status};
-    use crate::testkit;
-
+    #[cfg(all(feature = "server", feature = "testkit"))]
     #[tokio::test(start_paused = true)]
     async fn nobody_queues_for_an_agent_that_will_not_run() {
+        use super::*;
+        use crate::domain::{Plan, Status};
+        use crate::testkit;
+
         let (hold, patience) = (Duration::from_secs(5), Duration::from_secs(60));
         let world = testkit::plane(1, Plan::Free).await;
         let agent = world.running("Ada").await;
