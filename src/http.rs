@@ -1,8 +1,8 @@
 //! The HTTP facade: turns requests into calls of the [control plane](crate::control), and their results into JSON.
 //!
 //! ```text
-//! serve ─► request: id, span, panics, problem bodies
-//!            └─► guard: key, scope, rate ─► idempotency (POST) ─► a resource's handler ─► ControlPlane
+//! serve ─► front ─► request: id, span, panics, problem bodies
+//!                     └─► guard: key, scope, rate ─► idempotency (POST) ─► a resource's handler ─► ControlPlane
 //! ```
 //! It decides nothing: what a command may do is the lifecycle's business. Every error becomes an RFC 9457 problem, in
 //! one place (`error.rs`). The OpenAPI document is made from the same table as the router, so that neither can lack what
@@ -23,6 +23,7 @@ mod entrance;
 mod error;
 mod events;
 mod explain;
+mod front;
 mod gateway;
 mod guard;
 mod health;
@@ -80,6 +81,7 @@ use crate::control::ControlPlane;
 pub(crate) use self::agent_host::label_of as agent_label;
 pub use self::agents::ListModels;
 pub use self::backup::BackupOptions;
+pub use self::front::Front;
 pub use self::metrics::Metrics;
 #[cfg(feature = "oidc")]
 pub use self::oidc::{OidcOptions, Provider as OidcProvider};
@@ -100,7 +102,17 @@ pub use crate::forwarded::Network;
 /// The whole API over a control plane, for a router with any state. It may be nested: locations, problems and the OpenAPI
 /// document keep the prefix.
 pub fn router<S: Clone + Send + Sync + 'static>(plane: ControlPlane, options: HttpOptions) -> Router<S> {
+    routed(Api::new(plane, options, openapi().to_string().into()))
+}
+
+/// The whole API over a control plane as a service of its own, for [`serve`]: what goes to agents takes a shorter way than by
+/// the [`router`].
+pub fn front(plane: ControlPlane, options: HttpOptions) -> Front {
     let api = Api::new(plane, options, openapi().to_string().into());
+    Front::new(routed(api.clone()), api)
+}
+
+fn routed<S: Clone + Send + Sync + 'static>(api: Api) -> Router<S> {
     let routes = table()
         .into_iter()
         .fold(OpenApiRouter::new(), |router, (rule, routes)| router.routes(guarded(&api, rule, routes)));

@@ -104,8 +104,8 @@ impl Service {
 
     /// Serves until `closing` is cancelled, lets requests end, ends the actors in order. Agents run on.
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let router = http::router(self.plane.clone(), self.http);
-        let serving = http::serve(self.listener, router, self.closing.clone(), self.serve);
+        let front = http::front(self.plane.clone(), self.http);
+        let serving = http::serve(self.listener, front, self.closing.clone(), self.serve);
         tokio::pin!(serving);
         let (served, superseded_by) = tokio::select! {
             served = &mut serving => (served, None),

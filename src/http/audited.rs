@@ -5,14 +5,13 @@
 //! agents are no changes. What was only not valid has changed nothing and is left out.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
@@ -20,7 +19,7 @@ use super::guard::KeyRule;
 use super::idempotency::{REPLAYED, Retry};
 use super::problem::{Code, Problem};
 use super::rate::{RateLimit, RateLimiter};
-use super::request::{Prefix, Trace, address_of};
+use super::request::{Seen, address_of, seen};
 use super::state::Api;
 use crate::accounts::Caller;
 use crate::audit::{Acting, acting};
@@ -75,69 +74,58 @@ struct Sketch {
     user: Option<UserId>,
     key: Option<KeyId>,
     session: Option<SessionId>,
-    address: Option<IpAddr>,
-    method: Method,
-    uri: Uri,
-    route: Option<MatchedPath>,
-    /// Below which the router is nested.
-    prefix: String,
-    request: String,
+    seen: Arc<Seen>,
 }
 
 impl Sketch {
-    fn of(api: &Api, request: &Request, caller: Option<&Caller>) -> Self {
-        let extensions = request.extensions();
+    fn of(api: &Api, seen: Arc<Seen>, caller: Option<&Caller>) -> Self {
         Self {
             time: api.plane.now(),
             user: caller.map(|caller| caller.user),
             key: caller.and_then(|caller| caller.key),
             session: caller.and_then(|caller| caller.session),
-            address: address_of(extensions),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            route: extensions.get::<MatchedPath>().cloned(),
-            prefix: extensions.get::<Prefix>().map_or_else(String::new, |prefix| prefix.0.clone()),
-            request: extensions.get::<Trace>().map_or_else(String::new, |trace| trace.request_id.clone()),
+            seen,
         }
     }
 
     /// Whose the thing is, where it is not the caller's.
     fn owner(&self, api: &Api) -> Option<UserId> {
-        owner(api, self.uri.path()).filter(|owner| Some(*owner) != self.user)
+        owner(api, self.seen.uri.path()).filter(|owner| Some(*owner) != self.user)
     }
 
     fn target(&self) -> String {
-        target(self.uri.path()).chars().take(MAX_TARGET).collect()
+        target(self.seen.uri.path()).chars().take(MAX_TARGET).collect()
     }
 
     fn record(&self, api: &Api) -> AuditRecord {
-        let route = self.route.as_ref().map_or(self.uri.path(), MatchedPath::as_str);
-        let route = route.strip_prefix(&self.prefix).unwrap_or(route).replace("{*", "{");
+        let seen = &self.seen;
+        let route = seen.matched().unwrap_or_else(|| seen.uri.path());
+        let route = route.strip_prefix(&seen.prefix).unwrap_or(route).replace("{*", "{");
         AuditRecord {
             offset: 0,
             time: self.time,
             user: self.user,
             key: self.key,
             session: self.session,
-            address: self.address,
-            action: format!("{} {route}", self.method),
+            address: seen.address,
+            action: format!("{} {route}", seen.method),
             target: self.target(),
             owner: self.owner(api),
             outcome: AuditOutcome::Done,
             code: None,
-            request: self.request.clone(),
+            request: seen.trace.request_id.clone(),
         }
     }
 }
 
 impl Audited {
-    pub fn of(api: &Api, request: &Request, caller: Option<&Caller>, told: bool) -> Self {
-        let sketch = Sketch::of(api, request, caller);
+    pub fn of(api: &Api, seen: Arc<Seen>, caller: Option<&Caller>, told: bool) -> Self {
+        let sketch = Sketch::of(api, seen, caller);
         // Others see nothing that is not their own.
         let administrator = caller.filter(|caller| caller.may(Scope::Admin)).map(|caller| caller.user);
-        let everyones = || sketch.uri.path().ends_with(EVERYONES_AGENTS);
+        let everyones = || sketch.seen.uri.path().ends_with(EVERYONES_AGENTS);
         let look = administrator.filter(|_| sketch.owner(api).is_some() || everyones());
-        let look = look.map(|user| (user, format!("{} {}", sketch.method, sketch.target())));
+        let look = look.map(|user| (user, format!("{} {}", sketch.seen.method, sketch.target())));
         let acting = (told || caller.is_none()).then(|| Acting::new(sketch.record(api)));
         Self { acting, user: sketch.user, sketch, told, look }
     }
@@ -193,7 +181,7 @@ pub async fn paired(api: &Api, agent: &AgentHandle, parts: &Parts, caller: Optio
         owner: agent.view().map(|view| view.record.user).filter(|owner| Some(*owner) != user),
         outcome: if caller.is_some() { AuditOutcome::Done } else { AuditOutcome::Refused },
         code: caller.is_none().then(|| Code::Unauthorized.as_str().to_owned()),
-        request: parts.extensions.get::<Trace>().map_or_else(String::new, |trace| trace.request_id.clone()),
+        request: seen(&parts.extensions).map_or_else(String::new, |seen| seen.trace.request_id.clone()),
     };
     write(api, Some(record)).await;
 }
@@ -232,7 +220,8 @@ pub fn is_told(method: &Method, rule: &KeyRule) -> bool {
 
 /// In front of the routes by which people come in, where nobody is known yet.
 pub async fn visit(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let audited = Audited::of(&api, &request, None, !request.method().is_safe());
+    let seen = Seen::noted(&api, &request);
+    let audited = Audited::of(&api, seen, None, !request.method().is_safe());
     let response = acting(audited.acting.clone(), next.run(request)).await;
     let rest = audited.rest(&api, &response);
     write(&api, rest).await;

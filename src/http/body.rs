@@ -53,8 +53,14 @@ impl<S: Send + Sync, T: DeserializeOwned, const LIMIT: usize> FromRequest<S> for
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let bytes = read(&parts.headers, body, LIMIT).await?;
-        if !is_json(&parts.headers) {
+        Self::read(&parts.headers, body).await
+    }
+}
+
+impl<T: DeserializeOwned, const LIMIT: usize> JsonBody<T, LIMIT> {
+    pub async fn read(headers: &HeaderMap, body: Body) -> Result<Self, Problem> {
+        let bytes = read(headers, body, LIMIT).await?;
+        if !is_json(headers) {
             return Err(Problem::new(Code::UnsupportedMediaType, "Send the body as application/json."));
         }
         parse(&bytes).map(Self)

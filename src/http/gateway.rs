@@ -20,7 +20,6 @@ use tokio::time::Instant;
 
 use super::agents::OwnedAgent;
 use super::dashboard::check_scope;
-use super::guard::Admitted;
 use super::prefer::hold_secs;
 use super::problem::{Code, Problem};
 use super::request::peer_of;
@@ -56,23 +55,24 @@ const PLACE_RETRY_SECS: u64 = 5;
     ),
     responses((status = 200, description = "The gateway's answer, whatever its status"))
 )]
-pub async fn gateway(
-    state: State<Api>,
-    own: OwnedAgent,
-    caller: Admitted,
-    request: Request,
-) -> Result<Response, Problem> {
-    let prefix = format!("/api/agents/{}/gateway", own.handle.id());
-    let path = below(request.uri().path());
-    let path = with_query(path, request.uri().query())?;
+pub async fn gateway(state: State<Api>, own: OwnedAgent, request: Request) -> Result<Response, Problem> {
+    let at = own_path(request.uri().path());
+    pass(&state, own, request, at).await
+}
+
+/// Passes it on. The gateway's own path begins at this place in the request's.
+pub async fn pass(api: &Api, own: OwnedAgent, request: Request, at: usize) -> Result<Response, Problem> {
+    let OwnedAgent { caller, handle, .. } = own;
+    let (prefix, path) = request.uri().path().split_at(at);
+    let (prefix, path) = (prefix.to_owned(), with_query(path, request.uri().query())?);
     let (parts, body) = request.into_parts();
     let websocket = proxy::is_websocket(&parts.method, parts.version, &parts.headers);
     let route = proxy::judge(&parts.method, path.path(), websocket).map_err(refused)?;
-    check_scope(&caller.0, route)?;
+    check_scope(&caller, route)?;
     let hold = Duration::from_secs(hold_secs(&parts.headers));
     let asks_model = parts.method == Method::POST && ASK_MODELS.contains(&path.path());
     let call = Call {
-        agent: own.handle.clone(),
+        agent: handle.clone(),
         path,
         body,
         client: client(&parts.headers, peer_of(&parts.extensions)),
@@ -80,11 +80,11 @@ pub async fn gateway(
         hold,
         deadline: Instant::now() + hold,
         turn: None,
-        until: Box::pin(state.over(caller.0)),
+        until: Box::pin(api.over(caller)),
         parts,
     };
-    let answer = state.proxy.forward(call).await?;
-    Ok(if asks_model { noted(&state, &own.handle, answer).await } else { answer })
+    let answer = api.proxy.forward(call).await?;
+    Ok(if asks_model { noted(api, &handle, answer).await } else { answer })
 }
 
 /// Notes what an answer says about the agent's model, and gives it on as it came. Of a stream only its beginning is known here.
@@ -123,21 +123,17 @@ async fn noted(api: &Api, agent: &AgentHandle, answer: Response) -> Response {
     params(("id" = uuid::Uuid, Path)),
     responses((status = 200, description = "The gateway's answer, whatever its status"))
 )]
-pub async fn gateway_root(
-    state: State<Api>,
-    own: OwnedAgent,
-    caller: Admitted,
-    request: Request,
-) -> Result<Response, Problem> {
-    gateway(state, own, caller, request).await
+pub async fn gateway_root(state: State<Api>, own: OwnedAgent, request: Request) -> Result<Response, Problem> {
+    gateway(state, own, request).await
 }
 
-/// The gateway's own path, as it was sent: what follows `/api/agents/{id}/gateway`.
-fn below(path: &str) -> &str {
-    path.match_indices('/').nth(4).map_or("/", |(at, _)| &path[at..])
+/// Where the gateway's own path begins, as it was sent: after `/api/agents/{id}/gateway`.
+fn own_path(path: &str) -> usize {
+    path.match_indices('/').nth(4).map_or(path.len(), |(at, _)| at)
 }
 
 fn with_query(path: &str, query: Option<&str>) -> Result<PathAndQuery, Problem> {
+    let path = if path.is_empty() { "/" } else { path };
     let text = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
     PathAndQuery::try_from(text).map_err(|_| Problem::new(Code::Malformed, "The path cannot be passed on."))
 }
@@ -202,7 +198,8 @@ mod tests {
             ("/api/agents/1/gateway/a%20b/", "/a%20b/"),
             ("/api/agents/1/gateway//pair", "//pair"),
         ] {
-            assert_eq!(below(path), rest, "{path}");
+            let below = with_query(&path[own_path(path)..], None).unwrap();
+            assert_eq!(below.as_str(), rest, "{path}");
         }
     }
 }

@@ -7,6 +7,9 @@
 //! A session comes as a cookie, which a browser sends along by itself: what changes something must then come from a page of
 //! this service.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use axum::extract::{Request, State};
 use axum::http::Method;
@@ -23,7 +26,7 @@ use super::error::{rate_limited, suspended, too_many_open, unauthorized};
 use super::idempotency::{self, FindAgent, MAX_BODY, Repeated, Retry};
 use super::problem::{Code, Problem};
 use super::rate::Allowance;
-use super::request::{Answering, Whose, address_of};
+use super::request::{Seen, Whose};
 use super::session;
 use super::state::Api;
 use crate::accounts::{Caller, Refused};
@@ -130,7 +133,12 @@ pub fn guarded(api: &Api, rule: Rule, (schemas, paths, methods): UtoipaMethodRou
         Rule::OpenAudited => (schemas, paths, methods.route_layer(from_fn_with_state(api.clone(), audited::visit))),
         Rule::Key(rule) => {
             let layer = from_fn_with_state((api.clone(), rule), |State((api, rule)), request, next: Next| async move {
-                admit(api, rule, request, |request| next.run(request).boxed()).await
+                let seen = Seen::noted(&api, &request);
+                admit(&api, seen, rule, request, |caller, mut request| {
+                    request.extensions_mut().insert(caller);
+                    next.run(request).boxed()
+                })
+                .await
             });
             (schemas, paths, methods.route_layer(layer))
         }
@@ -138,30 +146,43 @@ pub fn guarded(api: &Api, rule: Rule, (schemas, paths, methods): UtoipaMethodRou
 }
 
 /// Answers a request by `answer` as far as the rule lets its caller.
-pub async fn admit<A: Answering>(api: Api, rule: KeyRule, request: Request, answer: A) -> Response {
+pub async fn admit<F: Future<Output = Response> + Send + 'static>(
+    api: &Api,
+    seen: Arc<Seen>,
+    rule: KeyRule,
+    request: Request,
+    answer: impl FnOnce(Caller, Request) -> F + Send + 'static,
+) -> Response {
     let passed_on = matches!(rule.retry, Retry::PassedOn);
-    let caller = authenticate(&api, &request).or_else(|refused| socket_caller(&api, &request, passed_on, refused));
+    let caller = authenticate(api, &request).or_else(|refused| socket_caller(api, &request, passed_on, refused));
     let told = audited::is_told(request.method(), &rule);
-    let audited = Audited::of(&api, &request, caller.as_ref().ok(), told);
+    let address = seen.address;
+    let audited = Audited::of(api, seen, caller.as_ref().ok(), told);
     let response = match caller {
-        Ok(caller) => acting(audited.acting.clone(), follow(api.clone(), rule, caller, request, answer)).await,
-        Err(refused) => refusal(&api, refused, &request).into_response(),
+        Ok(caller) => acting(audited.acting.clone(), follow(api, rule, caller, request, answer)).await,
+        Err(refused) => refusal(api, refused, address).into_response(),
     };
-    let rest = audited.rest(&api, &response);
-    audited::write(&api, rest).await;
+    let rest = audited.rest(api, &response);
+    audited::write(api, rest).await;
     response
 }
 
 /// Follows a request whose caller is known, as far as the rule lets it.
-async fn follow<A: Answering>(api: Api, rule: KeyRule, caller: Caller, mut request: Request, answer: A) -> Response {
+async fn follow<F: Future<Output = Response> + Send + 'static>(
+    api: &Api,
+    rule: KeyRule,
+    caller: Caller,
+    request: Request,
+    answer: impl FnOnce(Caller, Request) -> F + Send + 'static,
+) -> Response {
     if caller.session.is_some()
-        && let Err(problem) = session::check(&api, &request)
+        && let Err(problem) = session::check(api, &request)
     {
         return problem.into_response();
     }
     // In one step: a formatter of JSON reads and writes all that is known of the span each time.
     tracing::record_all!(tracing::Span::current(), user = %caller.user, key = caller.key.map(display));
-    let allowance = match count(&api, &caller) {
+    let allowance = match count(api, &caller) {
         Ok(allowance) => allowance,
         Err(refused) => {
             let (problem, allowance) = *refused;
@@ -173,18 +194,18 @@ async fn follow<A: Answering>(api: Api, rule: KeyRule, caller: Caller, mut reque
     let Some(_open) = api.requests.open(caller.user) else {
         return too_many_open(api.requests.per_user()).into_response();
     };
+    let whose = Whose::of(&caller);
     let mut response = if let Some(scope) = rule.missing(&caller) {
         lacking(&caller, scope).into_response()
     } else if request.method() == Method::POST && !matches!(rule.retry, Retry::PassedOn | Retry::Unkept) {
-        request.extensions_mut().insert(caller.clone());
         let repeated = Repeated { retry: rule.retry, largest: rule.repeats };
-        idempotency::run(api, caller.clone(), repeated, request, answer).await
+        let answering = caller.clone();
+        idempotency::run(api.clone(), &caller, repeated, request, |request| answer(answering, request)).boxed().await
     } else {
-        request.extensions_mut().insert(caller.clone());
-        answer(request).await
+        answer(caller, request).await
     };
     if response.status().is_server_error() {
-        response.extensions_mut().insert(Whose(caller));
+        response.extensions_mut().insert(whose);
     }
     if let Some(allowance) = allowance {
         allowance.write(response.headers_mut());
@@ -251,9 +272,8 @@ fn socket_caller(api: &Api, request: &Request, passed_on: bool, refused: Refused
     }
 }
 
-fn refusal(api: &Api, refused: Refused, request: &Request) -> Problem {
+fn refusal(api: &Api, refused: Refused, address: Option<IpAddr>) -> Problem {
     // A key that works is let in whatever others at its address do: only failures are counted.
-    let address = address_of(request.extensions());
     if let (Some(failures), Some(address)) = (&api.failures, address)
         && let Err((wait, _)) = failures.count(address)
     {

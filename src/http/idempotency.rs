@@ -28,7 +28,7 @@ use super::body;
 use super::error::{bad_header, delivery_unknown};
 use super::in_flight::{Fingerprint, Underway, other_request};
 use super::problem::{Code, Problem};
-use super::request::{Answering, Trace, panicked, render};
+use super::request::{Trace, panicked, render, seen};
 use super::state::Api;
 use crate::accounts::Caller;
 use crate::actor::IdempotencyClaim;
@@ -104,9 +104,15 @@ pub struct Repeated {
 }
 
 /// Runs a POST, once for each key.
-pub async fn run<A: Answering>(api: Api, caller: Caller, repeated: Repeated, request: Request, answer: A) -> Response {
+pub async fn run<F: Future<Output = Response> + Send + 'static>(
+    api: Api,
+    caller: &Caller,
+    repeated: Repeated,
+    request: Request,
+    answer: impl FnOnce(Request) -> F + Send + 'static,
+) -> Response {
     let Some(key) = request.headers().get(IDEMPOTENCY_KEY).cloned() else { return answer(request).await };
-    match async move { begin(&api, &caller, repeated, key, request).await }.boxed().await {
+    match begin(&api, caller, repeated, key, request).boxed().await {
         Err(problem) => problem.into_response(),
         Ok((keyed, underway, request)) => {
             let work = keyed.follow(underway, request, answer);
@@ -141,14 +147,19 @@ async fn begin(
     }
     let fingerprint = digest.finalize().into();
     let underway = api.in_flight.enter(caller.user, &key, fingerprint)?;
-    let trace = parts.extensions.get::<Trace>().cloned().ok_or_else(Problem::not_found)?;
+    let trace = seen(&parts.extensions).map(|seen| seen.trace.clone()).ok_or_else(Problem::not_found)?;
     let expires_at = later(api.plane.now(), KEPT_FOR);
     let keyed = Keyed { api: api.clone(), caller: caller.clone(), key, fingerprint, retry, path, trace, expires_at };
     Ok((keyed, underway, Request::from_parts(parts, Body::from(body))))
 }
 
 impl Keyed {
-    async fn follow<A: Answering>(self, underway: Underway, mut request: Request, answer: A) -> Response {
+    async fn follow<F: Future<Output = Response>>(
+        self,
+        underway: Underway,
+        mut request: Request,
+        answer: impl FnOnce(Request) -> F,
+    ) -> Response {
         match self.earlier().await {
             Err(problem) => return problem.into_response(),
             Ok(Some(response)) => return response,

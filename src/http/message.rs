@@ -8,11 +8,11 @@
 
 use std::time::{Duration, Instant};
 
-use axum::extract::State;
-use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use futures_util::future::ready;
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Deserialize;
@@ -69,21 +69,21 @@ struct Said {
     responses((status = 200, description = "The answer of the agent's gateway, as it is",
         content((serde_json::Value = "application/json"), (String = "text/event-stream"))))
 )]
-pub async fn message(
-    state: State<Api>,
-    own: OwnedAgent,
-    trace: Extension<Trace>,
-    uri: Uri,
-    headers: HeaderMap,
-    extensions: Extensions,
-    body: JsonBody<MessageBody, MAX_MESSAGE_BODY>,
-) -> Result<Response, Problem> {
+pub async fn message(state: State<Api>, own: OwnedAgent, trace: Trace, request: Request) -> Result<Response, Problem> {
+    send(&state, own, &trace, request).await
+}
+
+/// Sends the message in the request's body.
+pub async fn send(api: &Api, own: OwnedAgent, trace: &Trace, request: Request) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let body = JsonBody::<MessageBody, MAX_MESSAGE_BODY>::read(&parts.headers, body).await?;
     let said = body.0.check()?;
-    let hold = hold_secs(&headers);
-    let (stream, model) = (sse::is_wanted(&headers), own.view.record.spec.model.clone());
+    let headers = &parts.headers;
+    let hold = hold_secs(headers);
+    let (stream, model) = (sse::is_wanted(headers), own.view.record.spec.model.clone());
     let converses = own.handle.profile().converses_by_socket();
     if stream || (said.session.is_some() && converses) {
-        let mut question = Question::new(&state, &own.caller, own.handle, &trace, &headers, &extensions);
+        let mut question = Question::new(api, &own.caller, own.handle, trace, headers, &parts.extensions);
         question.session = said.session;
         let pieces = match &question.session {
             Some(session) if converses => {
@@ -95,20 +95,20 @@ pub async fn message(
             _ => question.ask(&said.text, true).await?,
         };
         let mut response = if stream {
-            sse::answer(&state, &own.caller, events(pieces, uri.path(), &trace))?
+            sse::answer(api, &own.caller, events(pieces, parts.uri.path(), trace))?
         } else {
             Json(json!({ "model": model, "response": pieces::collect(pieces).await? })).into_response()
         };
-        applied(&headers, hold, &mut response);
+        applied(headers, hold, &mut response);
         return Ok(response);
     }
     let message = Message {
         body: said.body().into(),
-        request_id: Some(trace.0.request_id),
-        traceparent: trace.0.traceparent,
+        request_id: Some(trace.request_id.clone()),
+        traceparent: trace.traceparent.clone(),
         session: said.session,
         hold: Duration::from_secs(hold),
-        answer_within: state.options.answer_within,
+        answer_within: api.options.answer_within,
     };
     let began = Instant::now();
     let delivered = own.handle.deliver(message).await;
@@ -117,16 +117,16 @@ pub async fn message(
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     if !status.is_success() {
         if let Some(failure) = ModelFailure::read(&answer) {
-            state.metrics.model_failed(failure.class());
+            api.metrics.model_failed(failure.class());
         }
-        return Err(message_refusal(&answer, state.options.answer_within));
+        return Err(message_refusal(&answer, api.options.answer_within));
     }
     let kind = answer.content_type.as_deref().unwrap_or("application/json");
     let mut response = (status, answer.body).into_response();
     if let Ok(kind) = HeaderValue::try_from(kind) {
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
     }
-    applied(&headers, hold, &mut response);
+    applied(headers, hold, &mut response);
     Ok(response)
 }
 

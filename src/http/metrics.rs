@@ -1,5 +1,6 @@
 //! Numbers for Prometheus. Each control plane has its own: nothing is global.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -29,14 +30,14 @@ const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5,
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Requested {
     method: &'static str,
-    route: String,
+    route: Cow<'static, str>,
     status: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Timed {
     method: &'static str,
-    route: String,
+    route: Cow<'static, str>,
     class: &'static str,
 }
 
@@ -215,10 +216,10 @@ impl Metrics {
 }
 
 impl Metrics {
-    pub(super) fn count(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
+    pub(super) fn count(&self, method: &Method, route: Cow<'static, str>, status: StatusCode, took: Duration) {
         // Methods are free text in HTTP; those that nobody knows share a name.
         let known = KNOWN.iter().find(|(known, _)| known == method);
-        let (method, route) = (known.map_or("other", |(_, name)| *name), route.to_owned());
+        let method = known.map_or("other", |(_, name)| *name);
         let requested = Requested { method, route, status: status.as_u16() };
         self.requests.get_or_create(&requested).inc();
         let timed = Timed { method, route: requested.route, class: class(status) };

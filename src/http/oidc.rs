@@ -21,7 +21,7 @@ use super::audited::Behind;
 use super::host;
 use super::params::Params;
 use super::problem::{Code, Problem};
-use super::request::Prefix;
+use super::request::prefix_of;
 use super::session::{Outside, visitor_of};
 use super::sse::accepts;
 use super::state::Api;
@@ -60,7 +60,7 @@ impl FromRequestParts<Api> for Traveller {
             origin: public.map_or_else(|| format!("{scheme}://{host}"), |url| url.trim_end_matches('/').to_owned()),
             outside,
             headers: parts.headers.clone(),
-            prefix: parts.extensions.get::<Prefix>().map_or_else(String::new, |prefix| prefix.0.clone()),
+            prefix: prefix_of(&parts.extensions).to_owned(),
         })
     }
 }

@@ -13,7 +13,7 @@ mod request;
 mod responses;
 
 use axum::Json;
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
@@ -94,13 +94,8 @@ pub async fn model(state: State<Api>, caller: Admitted, model: Path<String>) -> 
     request_body = Value,
     responses((status = 200, content((Value = "application/json"), (String = "text/event-stream"))))
 )]
-pub async fn chat(
-    state: State<Api>,
-    caller: Admitted,
-    trace: Extension<Trace>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let asked = Asked::read(&state, &caller.0, &trace.0, request).await?;
+pub async fn chat(state: State<Api>, caller: Admitted, trace: Trace, request: Request) -> Result<Response, Problem> {
+    let asked = Asked::read(&state, &caller.0, &trace, request).await?;
     asked.answer(Kind::Chat).await
 }
 
@@ -113,10 +108,10 @@ pub async fn chat(
 pub async fn responses(
     state: State<Api>,
     caller: Admitted,
-    trace: Extension<Trace>,
+    trace: Trace,
     request: Request,
 ) -> Result<Response, Problem> {
-    let asked = Asked::read(&state, &caller.0, &trace.0, request).await?;
+    let asked = Asked::read(&state, &caller.0, &trace, request).await?;
     asked.answer(Kind::Responses).await
 }
 

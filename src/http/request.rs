@@ -3,19 +3,21 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{ConnectInfo, MatchedPath, OriginalUri, Request};
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, OriginalUri, Request};
+use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use tracing::{Instrument, Level, Span};
 use uuid::Uuid;
 
 use super::problem::{self, Code, Problem};
 use super::state::Api;
 use crate::accounts::Caller;
+use crate::domain::{KeyId, UserId};
 use crate::forwarded::{Network, client_address};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -24,6 +26,8 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const MAX_HEADERS: usize = 32 * 1024;
 /// Routes by which messages reach agents.
 const MESSAGES: [&str; 3] = ["/api/agents/{id}/message", "/v1/chat/completions", "/v1/responses"];
+/// Where there is no route.
+const UNMATCHED: Cow<'static, str> = Cow::Borrowed("unmatched");
 /// In routes of what is passed on to agents.
 const PASSED_ON: &str = "/gateway/";
 /// Short beside the wait that a client is told, long beside the work of a refusal.
@@ -42,10 +46,6 @@ pub struct Trace {
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// The path below which an embedder has nested the router; empty where it is not nested.
-#[derive(Debug, Clone)]
-pub struct Prefix(pub String);
-
 /// What is wrong with a request before any route is looked at; found where the connection is known.
 #[derive(Debug, Clone, Copy)]
 pub struct BadRequest(pub &'static str);
@@ -56,19 +56,25 @@ pub fn peer_of(extensions: &Extensions) -> Option<SocketAddr> {
     ours.or_else(|| extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0))
 }
 
-/// Whoever is at the other end, behind the proxies that are trusted; put into every request by [`observe`].
-#[derive(Debug, Clone, Copy)]
-struct ClientAddress(IpAddr);
-
 /// The address of whoever is at the other end: for it failures are counted, and it is in the audit.
 pub fn address_of(extensions: &Extensions) -> Option<IpAddr> {
-    extensions.get::<ClientAddress>().map(|client| client.0)
+    seen(extensions)?.address
+}
+
+/// The path below which an embedder has nested the router; empty where it is not nested.
+pub fn prefix_of(extensions: &Extensions) -> &str {
+    seen(extensions).map_or("", |seen| &seen.prefix)
+}
+
+/// What was noted of a request when it came.
+pub fn seen(extensions: &Extensions) -> Option<&Arc<Seen>> {
+    extensions.get()
 }
 
 /// A proxy on this machine is trusted in any case.
-fn client_of(extensions: &Extensions, headers: &HeaderMap, trusted: &[Network]) -> Option<ClientAddress> {
+fn client_of(extensions: &Extensions, headers: &HeaderMap, trusted: &[Network]) -> Option<IpAddr> {
     let is_proxy = |at: IpAddr| at.is_loopback() || trusted.iter().any(|network| network.contains(at));
-    peer_of(extensions).map(|peer| ClientAddress(client_address(peer.ip(), headers, is_proxy)))
+    peer_of(extensions).map(|peer| client_address(peer.ip(), headers, is_proxy))
 }
 
 /// What a request's log lines are found by. Of what is passed on to agents there are none at the usual level, so that this is
@@ -82,36 +88,72 @@ macro_rules! request_span {
     };
 }
 
-/// What is known of a request before anybody has looked into it.
-struct Seen {
+/// What is known of a request before anybody has looked into it: for the log, the figures, the audit and the handlers. It is
+/// among the extensions of every request that goes through the router.
+#[derive(Debug)]
+pub struct Seen {
     began: Instant,
-    trace: Trace,
-    method: Method,
-    uri: Uri,
+    pub trace: Trace,
+    pub method: Method,
+    pub uri: Uri,
     /// Below which the router is nested.
-    prefix: String,
+    pub prefix: String,
     /// The pattern, not the path: ids would make a time series each.
-    route: Option<MatchedPath>,
+    route: Option<Cow<'static, str>>,
+    /// Whoever is at the other end, behind the proxies that are trusted.
+    pub address: Option<IpAddr>,
 }
 
 /// Whose request failed, for the log line of one without a span.
-#[derive(Clone)]
-pub struct Whose(pub Caller);
+#[derive(Debug, Clone, Copy)]
+pub struct Whose {
+    user: UserId,
+    key: Option<KeyId>,
+}
+
+impl Whose {
+    pub const fn of(caller: &Caller) -> Self {
+        Self { user: caller.user, key: caller.key }
+    }
+}
 
 impl Seen {
-    fn of(request: &Request) -> Self {
+    /// A request that the router has matched, or found no route for.
+    pub fn routed(api: &Api, request: &Request) -> Arc<Self> {
+        let route = request.extensions().get::<MatchedPath>();
+        let route = route.map(|route| Cow::Owned(route.as_str().to_owned()));
+        Arc::new(Self { route, prefix: nested_below(request), ..Self::of(api, request) })
+    }
+
+    /// What was noted of the request when it came.
+    pub fn noted(api: &Api, request: &Request) -> Arc<Self> {
+        seen(request.extensions()).map_or_else(|| Self::routed(api, request), Arc::clone)
+    }
+
+    /// A request whose route is known without the router.
+    pub fn direct(api: &Api, request: &Request, route: &'static str) -> Arc<Self> {
+        Arc::new(Self { route: Some(route.into()), ..Self::of(api, request) })
+    }
+
+    fn of(api: &Api, request: &Request) -> Self {
         Self {
             began: Instant::now(),
             trace: Trace::of(request.headers()),
             method: request.method().clone(),
             uri: request.uri().clone(),
-            prefix: prefix_of(request),
-            route: request.extensions().get::<MatchedPath>().cloned(),
+            prefix: String::new(),
+            route: None,
+            address: client_of(request.extensions(), request.headers(), &api.options.trusted_proxies),
         }
     }
 
+    /// The route's pattern, where there is a route.
+    pub fn matched(&self) -> Option<&str> {
+        self.route.as_deref()
+    }
+
     fn route(&self) -> &str {
-        self.route.as_ref().map_or("unmatched", MatchedPath::as_str)
+        self.matched().unwrap_or(&UNMATCHED)
     }
 
     /// As the client knows it.
@@ -154,26 +196,20 @@ impl Seen {
     /// The span of a request that had none.
     fn late_span(&self, response: &Response) -> Span {
         let span = request_span!(Level::INFO, self);
-        if let Some(Whose(caller)) = response.extensions().get() {
-            tracing::record_all!(span, user = %caller.user, key = caller.key.map(display));
+        if let Some(whose) = response.extensions().get::<Whose>() {
+            tracing::record_all!(span, user = %whose.user, key = whose.key.map(display));
         }
         span
     }
 }
 
-/// What answers a request in the end: the rest of the router, or a handler that is known already.
-pub trait Answering: FnOnce(Request) -> BoxFuture<'static, Response> + Send + 'static {}
-
-impl<F: FnOnce(Request) -> BoxFuture<'static, Response> + Send + 'static> Answering for F {}
-
 /// Answers a request by `answer`, and does what every request needs.
-pub async fn observe<A: Answering>(api: Api, mut request: Request, answer: A) -> Response {
-    let seen = Seen::of(&request);
-    if let Some(client) = client_of(request.extensions(), request.headers(), &api.options.trusted_proxies) {
-        request.extensions_mut().insert(client);
-    }
-    request.extensions_mut().insert(seen.trace.clone());
-    request.extensions_mut().insert(Prefix(seen.prefix.clone()));
+pub async fn observe<F: Future<Output = Response>>(
+    api: &Api,
+    seen: &Seen,
+    request: Request,
+    answer: impl FnOnce(Request) -> F,
+) -> Response {
     let bad = request.extensions().get::<BadRequest>().copied();
     let span = seen.span();
     let answered = async move {
@@ -190,7 +226,8 @@ pub async fn observe<A: Answering>(api: Api, mut request: Request, answer: A) ->
     };
     let response = answered.instrument(span.clone()).await;
     span.in_scope(|| seen.log(&response, !span.is_disabled()));
-    api.metrics.count(&seen.method, seen.route(), response.status(), seen.began.elapsed());
+    let route = seen.route.clone().unwrap_or(UNMATCHED);
+    api.metrics.count(&seen.method, route, response.status(), seen.began.elapsed());
     if let Some(pause) = pause(&response) {
         tokio::time::sleep(pause).await;
     }
@@ -219,7 +256,7 @@ fn pause(response: &Response) -> Option<Duration> {
 }
 
 /// What the path had in front before the embedder's router took it away.
-fn prefix_of(request: &Request) -> String {
+fn nested_below(request: &Request) -> String {
     let original = request.extensions().get::<OriginalUri>().map_or("", |uri| uri.0.path());
     original.strip_suffix(request.uri().path()).unwrap_or_default().to_owned()
 }
@@ -285,6 +322,14 @@ impl Trace {
     }
 }
 
+impl<S: Sync> FromRequestParts<S> for Trace {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(seen(&parts.extensions).map_or_else(|| Self::of(&parts.headers), |seen| seen.trace.clone()))
+    }
+}
+
 fn is_request_id(id: &str) -> bool {
     (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
 }
@@ -326,7 +371,7 @@ mod tests {
             extensions.insert(Peer(peer.parse().unwrap()));
             headers
                 .extend(list.map(|list| (HeaderName::from_static("x-forwarded-for"), HeaderValue::from_static(list))));
-            let client = client_of(&extensions, &headers, &trusted).map(|client| client.0);
+            let client = client_of(&extensions, &headers, &trusted);
             assert_eq!(client, Some(seen.parse().unwrap()), "{peer} {list:?}");
         }
         assert!(client_of(&Extensions::new(), &HeaderMap::new(), &trusted).is_none());
@@ -352,12 +397,13 @@ mod tests {
             uri: Uri::from_static("/api/agents/1/message"),
             prefix: "/zeroone".into(),
             route: None,
+            address: None,
         };
-        let user = crate::domain::UserId::new();
+        let user = UserId::new();
         let lines = logged(|| {
             let mut failed = Problem::new(Code::Internal, "it broke").into_response();
             seen.log(&failed, false);
-            failed.extensions_mut().insert(Whose(Caller::new(user, crate::domain::Scopes::all())));
+            failed.extensions_mut().insert(Whose { user, key: None });
             seen.log(&failed, false);
             seen.log(&failed, true);
         });

@@ -1,13 +1,15 @@
 //! The service's listener: connections within bounds, ended in order.
 
+use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 
 use super::host;
 use super::request::{BadRequest, Peer};
@@ -52,16 +54,19 @@ const HEADER_BUFFER: usize = 512 * 1024;
 /// More lines than any client sends. For as many hyper has room on the stack; for more it would allocate two tables at each request.
 const HEADER_COUNT: usize = 100;
 
-/// Serves until `shutdown`; then lets requests under way end within the grace, and cuts off those that do not.
+/// Serves a [`front`](super::front), or any other service, until `shutdown`; then lets requests under way end within the grace, and cuts off those that do not.
 ///
 /// # Errors
 /// None at present: a listener that fails to accept is tried again. The type leaves room for listeners that break.
-pub async fn serve(
+pub async fn serve<S>(
     listener: TcpListener,
-    router: Router,
+    service: S,
     shutdown: CancellationToken,
     options: ServeOptions,
-) -> io::Result<()> {
+) -> io::Result<()>
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+{
     let bounds = Bounds {
         connections: options.max_connections,
         per_address: options.max_per_address,
@@ -77,7 +82,7 @@ pub async fn serve(
         if let Some(why) = host::check(request.version(), request.headers()) {
             request.extensions_mut().insert(BadRequest(why));
         }
-        router.clone().oneshot(request)
+        service.clone().oneshot(request)
     })
     .await;
     if !draining.finish(options.grace).await {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Extensions, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,7 +16,7 @@ use super::metrics::text_format;
 use super::params::Params;
 use super::problem::{Code, Problem};
 use super::readiness::Checked;
-use super::request::{Prefix, peer_of};
+use super::request::{peer_of, prefix_of};
 use super::sse::accepts;
 use super::state::Api;
 use crate::audit;
@@ -119,8 +119,8 @@ pub async fn metrics(state: State<Api>, request: Request) -> Result<Response, Pr
     get, path = "/api/openapi.json", tag = "service",
     responses((status = 200, body = serde_json::Value, content_type = "application/json"))
 )]
-pub async fn openapi_json(state: State<Api>, prefix: Extension<Prefix>) -> Response {
-    let text = with_servers(&state.document, &prefix.0.0);
+pub async fn openapi_json(state: State<Api>, extensions: Extensions) -> Response {
+    let text = with_servers(&state.document, prefix_of(&extensions));
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 

@@ -1,10 +1,10 @@
 //! `/api/agents/{id}/sessions`: the conversations that the agent's gateway keeps, in one form for all versions.
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::uri::PathAndQuery;
 use axum::http::{Extensions, HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
-use axum::{Extension, Json};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -68,7 +68,7 @@ pub struct Said {
 pub async fn list(
     state: State<Api>,
     own: OwnedAgent,
-    trace: Extension<Trace>,
+    trace: Trace,
     headers: HeaderMap,
     extensions: Extensions,
 ) -> Result<Json<SessionPage>, Problem> {
@@ -106,7 +106,7 @@ pub async fn get(
     state: State<Api>,
     own: OwnedAgent,
     path: Path<(String, String)>,
-    trace: Extension<Trace>,
+    trace: Trace,
     headers: HeaderMap,
     extensions: Extensions,
 ) -> Result<Json<SessionDetail>, Problem> {
@@ -144,7 +144,7 @@ pub async fn delete(
     state: State<Api>,
     own: OwnedAgent,
     path: Path<(String, String)>,
-    trace: Extension<Trace>,
+    trace: Trace,
     headers: HeaderMap,
     extensions: Extensions,
 ) -> Result<StatusCode, Problem> {

@@ -152,8 +152,9 @@ pub(super) struct Answer {
     unread: Option<Handover<Body>>,
     place: Place,
     ends: Ends,
-    silence: Pin<Box<Sleep>>,
-    /// Whether the next frame is waited for, with `silence` set for it. Most answers come without a wait.
+    /// `None` before the first wait: most answers come without one.
+    silence: Option<Pin<Box<Sleep>>>,
+    /// Whether the next frame is waited for, with `silence` set for it.
     waited: bool,
     /// Holds up those who may not have all at once.
     pace: Option<Box<Pace>>,
@@ -218,7 +219,7 @@ impl Answer {
             lease: Some(lease),
             unread,
             place,
-            silence: Box::pin(sleep(ends.idle)),
+            silence: None,
             waited: false,
             ends,
             pace: pace.map(|rate| Box::new(Pace::new(rate))),
@@ -293,11 +294,13 @@ impl HttpBody for Answer {
                 if self.ends.until.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(self.no_longer());
                 }
-                if !std::mem::replace(&mut self.waited, true) {
-                    let until = Instant::now() + self.ends.idle;
-                    self.silence.as_mut().reset(until);
+                let idle = self.ends.idle;
+                let waited = std::mem::replace(&mut self.waited, true);
+                let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(idle)));
+                if !waited {
+                    silence.as_mut().reset(Instant::now() + idle);
                 }
-                ready!(self.silence.as_mut().poll(cx));
+                ready!(silence.as_mut().poll(cx));
                 self.place.meets(Bound::Idle);
                 Poll::Ready(self.break_off(Broken::Idle, axum::Error::new("nothing came for too long")))
             }

@@ -20,26 +20,44 @@ const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix
 /// The way in which a browser's script, which cannot set headers, presents a token for a WebSocket.
 const BEARER_PROTOCOL: &str = "bearer.";
 
-/// Of one connection only.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+/// Whether a header is of one connection only.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// Whether a request's header ends with us. What the caller claims of itself is replaced: nobody has checked it.
+fn ends_here(name: &str) -> bool {
+    // Answered by ourselves: our server asks for a body when the gateway's connection does.
+    let expects = name == "expect";
+    let forwarded = matches!(
+        name,
+        "forwarded" | "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto" | "x-forwarded-prefix"
+    );
+    expects || forwarded || is_hop_by_hop(name)
+}
+
 /// What a gateway below our own origin may not say in its name.
-const OF_THE_ORIGIN: [HeaderName; 6] = [
-    header::STRICT_TRANSPORT_SECURITY,
-    HeaderName::from_static("clear-site-data"),
-    header::ALT_SVC,
-    HeaderName::from_static("service-worker-allowed"),
-    header::CONTENT_SECURITY_POLICY,
-    header::CONTENT_SECURITY_POLICY_REPORT_ONLY,
-];
+fn is_of_the_origin(name: &str) -> bool {
+    matches!(
+        name,
+        "strict-transport-security"
+            | "clear-site-data"
+            | "alt-svc"
+            | "service-worker-allowed"
+            | "content-security-policy"
+            | "content-security-policy-report-only"
+    ) || name.starts_with("access-control-")
+}
 
 /// A usual length of `Forwarded`.
 const LINE: usize = 96;
@@ -100,21 +118,19 @@ pub(super) fn to_gateway(
     host: &HeaderValue,
     token: &Secret<String>,
 ) {
-    strip_connection(headers);
-    // Answered by ourselves: our server asks for a body when the gateway's connection does.
-    headers.remove(header::EXPECT);
+    let below = matches!(mount, Mount::Path(_));
+    // The gateway compares its host with the page's origin, and the browser's page is ours.
+    keep_trailers(headers, |name| ends_here(name) || (below && name == "origin"));
     hide_session(headers);
     forwarded(headers, client, mount);
     if mount.adds_token() {
-        headers.remove(header::AUTHORIZATION);
-        if let Some(bearer) = bearer(token) {
-            headers.insert(header::AUTHORIZATION, bearer);
-        }
+        match bearer(token) {
+            Some(bearer) => headers.insert(header::AUTHORIZATION, bearer),
+            None => headers.remove(header::AUTHORIZATION),
+        };
     }
     match mount {
         Mount::Path(_) => {
-            // The gateway compares the two, and the browser's page is ours.
-            headers.remove(header::ORIGIN);
             headers.insert(header::HOST, host.clone());
         }
         Mount::Host { .. } => {
@@ -132,16 +148,11 @@ fn bearer(token: &Secret<String>) -> Option<HeaderValue> {
 
 /// Makes an answer's headers those of an answer of ours. Those of an upgrade go too: the caller of this puts them back.
 pub(super) fn to_client(headers: &mut HeaderMap, mount: &Mount, from: SocketAddr) {
-    remove_hop_by_hop(headers);
-    let Mount::Path(prefix) = mount else { return keep_cookies(headers, None) };
-    for name in &OF_THE_ORIGIN {
-        headers.remove(name);
-    }
-    let cors: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
-    for name in cors {
-        headers.remove(name);
-    }
+    let Mount::Path(prefix) = mount else {
+        remove_hop_by_hop(headers);
+        return keep_cookies(headers, None);
+    };
+    remove(headers, |name| is_hop_by_hop(name) || is_of_the_origin(name));
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
         if let Some(moved) = headers.get(&name).and_then(|value| moved(value, prefix, from)) {
             headers.insert(name, moved);
@@ -154,8 +165,12 @@ pub(super) fn to_client(headers: &mut HeaderMap, mount: &Mount, from: SocketAddr
 
 /// Takes off what belongs to the connection by which a request came. Who takes trailers still does.
 pub(crate) fn strip_connection(headers: &mut HeaderMap) {
+    keep_trailers(headers, is_hop_by_hop);
+}
+
+fn keep_trailers(headers: &mut HeaderMap, ends: impl Fn(&str) -> bool) {
     let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    remove_hop_by_hop(headers);
+    remove(headers, ends);
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
@@ -164,22 +179,33 @@ pub(crate) fn strip_connection(headers: &mut HeaderMap) {
 
 /// Headers of one connection, and those that `Connection` names.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
+    remove(headers, is_hop_by_hop);
+}
+
+/// Takes off the headers that end, and those that `Connection` names. Nearly always there are none, so that it is looked which
+/// there are before any is searched for.
+fn remove(headers: &mut HeaderMap, ends: impl Fn(&str) -> bool) {
+    let named = headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| HeaderName::try_from(name.trim()).ok())
         // These say what the request is; a caller who lists them wants to make them vanish.
-        .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::AUTHORIZATION | header::COOKIE))
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
+        .filter(|name| {
+            !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::AUTHORIZATION | header::COOKIE)
+        });
+    let ending: Vec<HeaderName> = headers.keys().filter(|name| ends(name.as_str())).cloned().chain(named).collect();
+    for name in ending {
         headers.remove(name);
     }
 }
 
 /// Takes our session out of `Cookie`; the agent's own cookies stay.
 fn hide_session(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::COOKIE) {
+        return;
+    }
     let theirs: Vec<String> = headers
         .get_all(header::COOKIE)
         .iter()
@@ -197,11 +223,8 @@ fn hide_session(headers: &mut HeaderMap) {
     }
 }
 
-/// Says who calls. What the caller itself claims is replaced: nobody checked it.
+/// Says who calls.
 fn forwarded(headers: &mut HeaderMap, client: &Client, mount: &Mount) {
-    for name in [&FORWARDED, &FORWARDED_FOR, &FORWARDED_HOST, &FORWARDED_PROTO, &FORWARDED_PREFIX] {
-        headers.remove(name);
-    }
     let mut line = String::with_capacity(LINE);
     if let Some(address) = client.address {
         let ip = address.ip().to_string();

@@ -13,6 +13,7 @@ mod connections;
 #[cfg(feature = "console")]
 mod console;
 mod data;
+mod front;
 mod gateway;
 mod hardening;
 #[path = "../support/http_client.rs"]

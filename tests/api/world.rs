@@ -18,7 +18,7 @@ use zeroone::domain::{
     AgentId, ApiKey, HostPort, ModelQuestion, ModelRefusal, Origin, Plan, PortRange, Profile, Scope, Scopes, Slug,
     UserId,
 };
-use zeroone::http::{BackupOptions, HttpOptions, ServeOptions, router, serve};
+use zeroone::http::{BackupOptions, HttpOptions, ServeOptions, front, router, serve};
 use zeroone::runtime::{ContainerRuntime as _, InstanceKey, InstanceSpec};
 use zeroone::store::{Store, StoreOptions};
 use zeroone::testkit::{self, FakeDisk, Fakes};
@@ -151,6 +151,15 @@ impl World {
         self.plane = testkit::start(&self.fakes, &self.disk, self.settings.clone()).await.unwrap();
         (self.at, self.server) = listen(&self.plane, &self.options).await;
         self.http = http_client(PATIENCE);
+    }
+
+    /// The same service by its router alone, as an embedder may have it.
+    pub async fn routed(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let app = router(self.plane.clone(), self.options.clone());
+        tokio::spawn(serve(listener, app, self.options.closing.clone(), ServeOptions::default()));
+        at
     }
 
     pub fn shut(&self) {
@@ -319,7 +328,7 @@ pub async fn next_event(stream: &mut Response, buffer: &mut String) -> Option<(S
 async fn listen(plane: &ControlPlane, options: &HttpOptions) -> (SocketAddr, JoinHandle<std::io::Result<()>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
-    let app = router(plane.clone(), options.clone());
+    let app = front(plane.clone(), options.clone());
     let serving = ServeOptions::default().with_grace(Duration::from_secs(1));
     (at, tokio::spawn(serve(listener, app, options.closing.clone(), serving)))
 }

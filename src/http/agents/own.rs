@@ -29,7 +29,13 @@ impl FromRequestParts<Api> for OwnedAgent {
         let params = RawPathParams::from_request_parts(parts, api).await.map_err(|_| Problem::not_found())?;
         let id = params.iter().find(|(name, _)| *name == "id").map(|(_, id)| id).ok_or_else(Problem::not_found)?;
         let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(Problem::not_found)?;
-        let handle = id.parse::<AgentId>().ok().and_then(|id| api.plane.agent(id)).ok_or_else(Problem::not_found)?;
+        Self::of(api, caller, id.parse().map_err(|_| Problem::not_found())?)
+    }
+}
+
+impl OwnedAgent {
+    pub fn of(api: &Api, caller: Caller, id: AgentId) -> Result<Self, Problem> {
+        let handle = api.plane.agent(id).ok_or_else(Problem::not_found)?;
         let may = |view: &AgentView| view.record.user == caller.user || caller.may(Scope::Admin);
         let view = handle.view().filter(|view| may(view)).ok_or_else(Problem::not_found)?;
         Ok(Self { caller, handle, view })
