@@ -26,7 +26,7 @@ use super::error::{rate_limited, suspended, too_many_open, unauthorized};
 use super::idempotency::{self, FindAgent, MAX_BODY, Repeated, Retry};
 use super::problem::{Code, Problem};
 use super::rate::Allowance;
-use super::request::{Seen, Whose};
+use super::request::{Seen, Trace, Whose};
 use super::session;
 use super::state::Api;
 use crate::accounts::{Caller, Refused};
@@ -156,11 +156,10 @@ pub async fn admit<F: Future<Output = Response> + Send + 'static>(
     let passed_on = matches!(rule.retry, Retry::PassedOn);
     let caller = authenticate(api, &request).or_else(|refused| socket_caller(api, &request, passed_on, refused));
     let told = audited::is_told(request.method(), &rule);
-    let address = seen.address;
-    let audited = Audited::of(api, seen, caller.as_ref().ok(), told);
+    let audited = Audited::of(api, Arc::clone(&seen), caller.as_ref().ok(), told);
     let response = match caller {
-        Ok(caller) => acting(audited.acting.clone(), follow(api, rule, caller, request, answer)).await,
-        Err(refused) => refusal(api, refused, address).into_response(),
+        Ok(caller) => acting(audited.acting.clone(), follow(api, &seen.trace, rule, caller, request, answer)).await,
+        Err(refused) => refusal(api, refused, seen.address).into_response(),
     };
     let rest = audited.rest(api, &response);
     audited::write(api, rest).await;
@@ -170,6 +169,7 @@ pub async fn admit<F: Future<Output = Response> + Send + 'static>(
 /// Follows a request whose caller is known, as far as the rule lets it.
 async fn follow<F: Future<Output = Response> + Send + 'static>(
     api: &Api,
+    trace: &Trace,
     rule: KeyRule,
     caller: Caller,
     request: Request,
@@ -200,7 +200,9 @@ async fn follow<F: Future<Output = Response> + Send + 'static>(
     } else if request.method() == Method::POST && !matches!(rule.retry, Retry::PassedOn | Retry::Unkept) {
         let repeated = Repeated { retry: rule.retry, largest: rule.repeats };
         let answering = caller.clone();
-        idempotency::run(api.clone(), &caller, repeated, request, |request| answer(answering, request)).boxed().await
+        idempotency::run(api.clone(), &caller, trace, repeated, request, |request| answer(answering, request))
+            .boxed()
+            .await
     } else {
         answer(caller, request).await
     };

@@ -28,7 +28,7 @@ use super::body;
 use super::error::{bad_header, delivery_unknown};
 use super::in_flight::{Fingerprint, Underway, other_request};
 use super::problem::{Code, Problem};
-use super::request::{Trace, panicked, render, seen};
+use super::request::{Trace, panicked, render};
 use super::state::Api;
 use crate::accounts::Caller;
 use crate::actor::IdempotencyClaim;
@@ -107,12 +107,13 @@ pub struct Repeated {
 pub async fn run<F: Future<Output = Response> + Send + 'static>(
     api: Api,
     caller: &Caller,
+    trace: &Trace,
     repeated: Repeated,
     request: Request,
     answer: impl FnOnce(Request) -> F + Send + 'static,
 ) -> Response {
     let Some(key) = request.headers().get(IDEMPOTENCY_KEY).cloned() else { return answer(request).await };
-    match begin(&api, caller, repeated, key, request).boxed().await {
+    match begin(&api, caller, trace, repeated, key, request).boxed().await {
         Err(problem) => problem.into_response(),
         Ok((keyed, underway, request)) => {
             let work = keyed.follow(underway, request, answer);
@@ -124,6 +125,7 @@ pub async fn run<F: Future<Output = Response> + Send + 'static>(
 async fn begin(
     api: &Api,
     caller: &Caller,
+    trace: &Trace,
     Repeated { retry, largest }: Repeated,
     key: HeaderValue,
     request: Request,
@@ -147,7 +149,7 @@ async fn begin(
     }
     let fingerprint = digest.finalize().into();
     let underway = api.in_flight.enter(caller.user, &key, fingerprint)?;
-    let trace = seen(&parts.extensions).map(|seen| seen.trace.clone()).ok_or_else(Problem::not_found)?;
+    let trace = trace.clone();
     let expires_at = later(api.plane.now(), KEPT_FOR);
     let keyed = Keyed { api: api.clone(), caller: caller.clone(), key, fingerprint, retry, path, trace, expires_at };
     Ok((keyed, underway, Request::from_parts(parts, Body::from(body))))
