@@ -264,7 +264,7 @@ impl RootKey {
 
 /// Whether others than its owner, and than those for whom root has put it there, can reach a file.
 pub(super) fn is_exposed(mode: u32, owner: u32, is_root: impl Fn() -> bool) -> bool {
-    let for_others = if owner == 0 && mode & 0o040 != 0 && !is_root() { 0o037 } else { 0o077 };
+    let for_others = if owner == 0 && !is_root() { 0o037 } else { 0o077 };
     mode & for_others != 0
 }
 
