@@ -4,7 +4,7 @@ use redb::ReadableTable;
 
 use super::*;
 use crate::store::apply::{IDEMPOTENCY_BYTES, IDEMPOTENCY_ROWS, keep_newest};
-use crate::store::tables::{DELETED, IDEMPOTENCY_USE};
+use crate::store::tables::{DELETED, IDEMPOTENCY_USE, joined};
 
 #[tokio::test]
 async fn what_is_committed_is_read_back() {
@@ -448,4 +448,12 @@ async fn a_copy_that_is_separated_keeps_users_and_keys_and_forgets_agents() {
     store.commit(create(1)).await.unwrap();
     store.close().await;
     assert_eq!(open(&disk).installation(), installation, "it stays what it became");
+}
+
+/// The checksum of a row is over its place as well: one that is copied to another place is not believed there.
+#[test]
+fn each_part_of_a_place_counts() {
+    let place = joined(&[1; 16], b"a");
+    assert_ne!(place, joined(&[1; 16], b"b"));
+    assert_ne!(place, joined(&[2; 16], b"a"));
 }
