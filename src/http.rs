@@ -105,7 +105,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(plane: ControlPlane, options: Ht
     routed(Api::new(plane, options, openapi().to_string().into()))
 }
 
-/// The whole API over a control plane as a service of its own, for [`serve`]: what goes to agents takes a shorter way than by
+/// The whole API over a control plane, for [`serve`]: what goes to agents takes a shorter way than by
 /// the [`router`].
 pub fn front(plane: ControlPlane, options: HttpOptions) -> Front {
     let api = Api::new(plane, options, openapi().to_string().into());

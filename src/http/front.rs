@@ -10,7 +10,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::Request;
@@ -18,7 +17,7 @@ use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tower::{Service, ServiceExt};
+use tower::ServiceExt;
 
 use super::agents::OwnedAgent;
 use super::guard::{KeyRule, admit};
@@ -35,8 +34,8 @@ const GATEWAY: &str = "/api/agents/{id}/gateway/{*path}";
 /// An id as everybody writes it; others take the longer way.
 const ID: usize = 36;
 
-/// The whole API, for [`serve`](super::serve) or whatever takes a service. It cannot be nested below a path: for that there is
-/// [`router`](super::router).
+/// What [`serve`](super::serve) serves: the whole API by [`front`](super::front), or a router. It cannot be nested below a path: for
+/// that there is [`router`](super::router).
 #[derive(Clone)]
 pub struct Front {
     router: Router,
@@ -64,18 +63,8 @@ impl Front {
         let api = Some(api).filter(|api| api.options.cors_origins.is_empty());
         Self { router, api }
     }
-}
 
-impl Service<Request> for Front {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
+    pub(super) fn answer(&self, request: Request) -> BoxFuture<'static, Result<Response, Infallible>> {
         if let Some(api) = &self.api
             && let Some(direct) = Direct::of(request.method(), request.uri().path())
             && agent_host::label(api, &request).is_none()
@@ -83,6 +72,12 @@ impl Service<Request> for Front {
             return direct.answer(api.clone(), request).map(Ok).boxed();
         }
         self.router.clone().oneshot(request).boxed()
+    }
+}
+
+impl From<Router> for Front {
+    fn from(router: Router) -> Self {
+        Self { router, api: None }
     }
 }
 

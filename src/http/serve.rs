@@ -1,16 +1,13 @@
 //! The service's listener: connections within bounds, ended in order.
 
-use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::Request;
-use axum::response::Response;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tower::{Service, ServiceExt};
 
+use super::front::Front;
 use super::host;
 use super::request::{BadRequest, Peer};
 use crate::listen::{self, Bounds};
@@ -54,19 +51,17 @@ const HEADER_BUFFER: usize = 512 * 1024;
 /// More lines than any client sends. For as many hyper has room on the stack; for more it would allocate two tables at each request.
 const HEADER_COUNT: usize = 100;
 
-/// Serves a [`front`](super::front), or any other service, until `shutdown`; then lets requests under way end within the grace, and cuts off those that do not.
+/// Serves the API by its [`front`](super::front), or a router, until `shutdown`; then lets requests under way end within the grace, and cuts off those that do not.
 ///
 /// # Errors
 /// None at present: a listener that fails to accept is tried again. The type leaves room for listeners that break.
-pub async fn serve<S>(
+pub async fn serve(
     listener: TcpListener,
-    service: S,
+    front: impl Into<Front>,
     shutdown: CancellationToken,
     options: ServeOptions,
-) -> io::Result<()>
-where
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
-{
+) -> io::Result<()> {
+    let front = front.into();
     let bounds = Bounds {
         connections: options.max_connections,
         per_address: options.max_per_address,
@@ -82,7 +77,7 @@ where
         if let Some(why) = host::check(request.version(), request.headers()) {
             request.extensions_mut().insert(BadRequest(why));
         }
-        service.clone().oneshot(request)
+        front.answer(request)
     })
     .await;
     if !draining.finish(options.grace).await {

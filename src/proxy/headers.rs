@@ -164,6 +164,7 @@ pub(super) fn to_client(headers: &mut HeaderMap, mount: &Mount, from: SocketAddr
 }
 
 /// Takes off what belongs to the connection by which a request came. Who takes trailers still does.
+#[cfg(feature = "cli")]
 pub(crate) fn strip_connection(headers: &mut HeaderMap) {
     keep_trailers(headers, is_hop_by_hop);
 }
