@@ -87,6 +87,13 @@ const ACTOR_PATIENCE: Duration = Duration::from_secs(10);
 /// A running control plane. Cheap to clone; all clones are the same one.
 #[derive(Clone)]
 pub struct ControlPlane {
+    shared: Arc<Shared>,
+    /// Dropped with the last clone outside of the control plane; its own tasks hold none.
+    _alive: Option<Arc<Alive>>,
+}
+
+/// What all clones share. Each request takes some: one count goes up for it, not one for each of these.
+struct Shared {
     services: Arc<Services>,
     supervisor: ActorRef<SupervisorMsg>,
     registry: crate::actor::RegistrySlot,
@@ -95,10 +102,8 @@ pub struct ControlPlane {
     closing: CancellationToken,
     key_keeper: Option<Arc<dyn KeyKeeper>>,
     rotating: Arc<tokio::sync::Mutex<()>>,
-    claimant: Arc<lease::Claimant>,
-    sign_ins: Arc<sign_in::SignIns>,
-    /// Dropped with the last clone outside of the control plane; its own tasks hold none.
-    _alive: Option<Arc<Alive>>,
+    claimant: lease::Claimant,
+    sign_ins: sign_in::SignIns,
 }
 
 /// Ends a control plane that nothing holds any more: its store is free then, as after a crash.
@@ -125,13 +130,13 @@ impl ControlPlane {
 
     /// The agent, if there is one.
     pub fn agent(&self, id: AgentId) -> Option<AgentHandle> {
-        self.services.views.get(id).map(|_| AgentHandle::new(self.clone(), id))
+        self.shared.services.views.get(id).map(|_| AgentHandle::new(self.clone(), id))
     }
 
     /// The agent with this slug, if there is one.
     pub fn agent_by_slug(&self, slug: &str) -> Option<AgentHandle> {
         let slug = Slug::parse(slug).ok()?;
-        self.services.views.by_slug(&slug).and_then(|id| self.agent(id))
+        self.shared.services.views.by_slug(&slug).and_then(|id| self.agent(id))
     }
 
     /// The agent that has this first label of a host name, which is its slug, and where there are cells the number of this one.
@@ -153,64 +158,64 @@ impl ControlPlane {
         limit: usize,
         wanted: impl Fn(&AgentView) -> bool,
     ) -> Page {
-        self.services.views.page(user, after, limit, wanted)
+        self.shared.services.views.page(user, after, limit, wanted)
     }
 
     /// Users, keys and sessions, as they were committed last.
     pub fn accounts(&self) -> &Accounts {
-        &self.services.accounts
+        &self.shared.services.accounts
     }
 
     /// The store that it works on, to be read. It is closed by [`ControlPlane::shutdown`].
     pub fn store(&self) -> &Store {
-        &self.services.store
+        &self.shared.services.store
     }
 
     /// What seals and opens the secrets in the store.
     pub fn vault(&self) -> &Vault {
-        &self.services.vault
+        &self.shared.services.vault
     }
 
     /// The time by its [`Clock`].
     pub fn now(&self) -> crate::domain::Timestamp {
-        self.services.clock.now()
+        self.shared.services.clock.now()
     }
 
     /// How many agents are in each status.
     pub fn count_by_status(&self) -> Vec<(Status, usize)> {
-        self.services.views.count_by_status()
+        self.shared.services.views.count_by_status()
     }
 
     /// How long agents took to recover, by what had gone wrong, since this control plane began.
     pub fn recoveries(&self) -> Vec<(Kind, Recovery)> {
-        self.services.recoveries.counted()
+        self.shared.services.recoveries.counted()
     }
 
     /// Instances of this installation that belong to no agent, as the last sweep left them.
     pub fn orphans(&self) -> u64 {
-        self.services.orphans.load(Ordering::Relaxed)
+        self.shared.services.orphans.load(Ordering::Relaxed)
     }
 
     /// What went wrong with actors, and how long commands waited for them, since this control plane began.
     pub fn actor_counts(&self) -> ActorCounts {
-        self.services.counters.now()
+        self.shared.services.counters.now()
     }
 
     /// Every committed transition from now on, as long as the reader keeps up: for progress on a screen. What must not miss
     /// anything reads [`ControlPlane::events`].
     pub fn feed(&self) -> broadcast::Receiver<Arc<FeedEntry>> {
-        self.services.feed.subscribe()
+        self.shared.services.feed.subscribe()
     }
 
     /// What new agents are made from; `None` where the runtime has no images, does not have this one yet, or is away.
     pub async fn default_software(&self) -> Option<Software> {
-        let asked = self.services.runtime.software(ImageChoice::Present, Arc::new(|_| ()));
-        tokio::time::timeout(self.services.settings.limits.engine_call, asked).await.ok()?.ok()?
+        let asked = self.shared.services.runtime.software(ImageChoice::Present, Arc::new(|_| ()));
+        tokio::time::timeout(self.shared.services.settings.limits.engine_call, asked).await.ok()?.ok()?
     }
 
     /// What the runtime can promise. Does not ask the engine.
     pub fn caps(&self) -> Caps {
-        self.services.runtime.caps()
+        self.shared.services.runtime.caps()
     }
 
     /// Whether the runtime answers now.
@@ -218,29 +223,29 @@ impl ControlPlane {
     /// # Errors
     /// What the runtime says, or that it says nothing.
     pub async fn ping_runtime(&self) -> Result<(), RuntimeError> {
-        let within = self.services.settings.limits.health;
-        timeout(within, self.services.runtime.ping())
+        let within = self.shared.services.settings.limits.health;
+        timeout(within, self.shared.services.runtime.ping())
             .await
             .unwrap_or_else(|_| Err(RuntimeError::Unavailable("no answer in time".into())))
     }
 
     /// Public host name suffix of agents, if configured.
     pub fn domain(&self) -> Option<&str> {
-        self.services.settings.domain.as_deref()
+        self.shared.services.settings.domain.as_deref()
     }
 
     /// An agent's public host name, if agents have some.
     pub fn host_of(&self, slug: &Slug) -> Option<String> {
-        self.services.settings.host_of(slug)
+        self.shared.services.settings.host_of(slug)
     }
 
     /// Which of several cells this is.
     pub fn cell(&self) -> Option<Cell> {
-        self.services.settings.cell
+        self.shared.services.settings.cell
     }
 
     /// Waits until another control plane has taken this installation; tells which one. This one shuts itself down then.
     pub async fn superseded(&self) -> String {
-        lease::in_use(&self.services.lease.lost().await)
+        lease::in_use(&self.shared.services.lease.lost().await)
     }
 }

@@ -28,11 +28,11 @@ impl AgentHandle {
     #[cfg(feature = "server")]
     pub(crate) async fn turn(&self, deadline: Instant, hold: Duration) -> Result<Turn, DeliveryError> {
         self.check_open()?;
-        let queue = self.plane.services.views.send_queue(self.id()).ok_or(DeliveryError::Gone)?;
+        let queue = self.plane.shared.services.views.send_queue(self.id()).ok_or(DeliveryError::Gone)?;
         let _waiting = queue.enter(MAX_HELD).ok_or(DeliveryError::QueueFull)?;
         tokio::select! {
             biased;
-            () = self.plane.closing.cancelled() => Err(DeliveryError::Closing),
+            () = self.plane.shared.closing.cancelled() => Err(DeliveryError::Closing),
             turn = timeout_at(deadline, Arc::clone(&queue.turn).acquire_owned()) => match turn {
                 Ok(Ok(permit)) => Ok(Turn { _permit: permit }),
                 Ok(Err(_closed)) => Err(DeliveryError::Gone),
@@ -57,11 +57,11 @@ impl AgentHandle {
             return Ok(Arc::clone(access));
         }
         // Those who wait are counted together with waiting messages: more would only wait to fail.
-        let queue = self.plane.services.views.send_queue(self.id()).ok_or(DeliveryError::Gone)?;
+        let queue = self.plane.shared.services.views.send_queue(self.id()).ok_or(DeliveryError::Gone)?;
         let _waiting = queue.enter(MAX_HELD).ok_or(DeliveryError::QueueFull)?;
         tokio::select! {
             biased;
-            () = self.plane.closing.cancelled() => Err(DeliveryError::Closing),
+            () = self.plane.shared.closing.cancelled() => Err(DeliveryError::Closing),
             waited = timeout_at(deadline, self.ready(after)) => match waited {
                 Ok(access) => access,
                 Err(_elapsed) => Err(self.not_ready(hold)),
@@ -72,13 +72,13 @@ impl AgentHandle {
     /// What is known of the version that this agent's gateway has: its own image's, where that is known.
     pub fn profile(&self) -> Profile {
         let software = self.view().and_then(|view| view.record.software.clone());
-        software.map_or(self.plane.services.profile, |software| software.profile)
+        software.map_or(self.plane.shared.services.profile, |software| software.profile)
     }
 
     /// Whether the gateway takes this token no longer. If so the agent is paired once more by itself.
     pub async fn is_token_refused(&self, access: &Access) -> bool {
-        let within = self.plane.services.settings.limits.health;
-        let gateway = &self.plane.services.gateway;
+        let within = self.plane.shared.services.settings.limits.health;
+        let gateway = &self.plane.shared.services.gateway;
         let refused = matches!(gateway.accepts_token(access.endpoint, &access.token, within).await, Ok(false));
         if refused {
             self.tell(AgentMsg::TokenRefused { attempt: access.attempt });

@@ -163,7 +163,7 @@ impl ControlPlane {
     }
 
     pub(super) async fn change_account(&self, change: AccountChange) -> Result<(), AccountError> {
-        let registry = self.registry.load_full();
+        let registry = self.shared.registry.load_full();
         Ok(ask(&registry, |reply| RegistryMsg::Account { change, acting: audit::current(), reply }, ACTOR_PATIENCE)
             .await??)
     }
@@ -173,6 +173,6 @@ impl ControlPlane {
     /// # Errors
     /// When the registry does not answer.
     pub async fn used(&self, user: UserId) -> Result<u32, AskError> {
-        ask(&self.registry.load_full(), |reply| RegistryMsg::Used { user, reply }, ACTOR_PATIENCE).await
+        ask(&self.shared.registry.load_full(), |reply| RegistryMsg::Used { user, reply }, ACTOR_PATIENCE).await
     }
 }

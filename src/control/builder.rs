@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::lease::{self, ClaimError, Claimant};
-use super::{Agents, Alive, ControlPlane, KeyKeeper, reconcile, rotate, usage, users};
+use super::sign_in::SignIns;
+use super::{Agents, Alive, ControlPlane, KeyKeeper, Shared, reconcile, rotate, usage, users};
 use crate::accounts::Accounts;
 use crate::actor::{Clock, Counters, CreationRule, JobQueues, Lease, Services, Settings, Supervisor, SupervisorArgs};
 use crate::incident::Recoveries;
@@ -220,20 +221,19 @@ impl Builder {
         reconcile::spawn(&services, changes, (supervisor.clone(), Arc::clone(&registry)), &closing);
         services.tasks.spawn(claimant.clone().keep(Arc::clone(&services), closing.clone()));
         let alive = Arc::new(Alive { supervisor: supervisor.clone(), closing: closing.clone() });
-        let (key_keeper, rotating, claimant) = (self.key_keeper, Arc::default(), Arc::new(claimant));
-        let plane = ControlPlane {
+        let shared = Shared {
             services,
             supervisor,
             registry,
             directory,
             closing,
-            key_keeper,
-            rotating,
+            key_keeper: self.key_keeper,
+            rotating: Arc::default(),
             claimant,
-            sign_ins: Arc::default(),
-            _alive: None,
+            sign_ins: SignIns::default(),
         };
-        if plane.services.settings.record_usage {
+        let plane = ControlPlane { shared: Arc::new(shared), _alive: None };
+        if plane.shared.services.settings.record_usage {
             usage::spawn(plane.clone());
         }
         users::spawn(plane.clone());
@@ -257,7 +257,7 @@ impl Builder {
 async fn end_without_lease(plane: ControlPlane) {
     tokio::select! {
         biased;
-        () = plane.closing.cancelled() => {}
-        _ = plane.services.lease.lost() => drop(plane.shutdown(Agents::Leave).await),
+        () = plane.shared.closing.cancelled() => {}
+        _ = plane.shared.services.lease.lost() => drop(plane.shutdown(Agents::Leave).await),
     }
 }

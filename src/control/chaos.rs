@@ -16,7 +16,7 @@ pub enum ActorCrash {
 impl ControlPlane {
     /// Crashes an agent's actor. False where it is not up at present.
     pub fn crash_actor(&self, agent: AgentId, crash: ActorCrash) -> bool {
-        let Some(actor) = self.directory.get(&agent).map(|entry| entry.value().clone()) else { return false };
+        let Some(actor) = self.shared.directory.get(&agent).map(|entry| entry.value().clone()) else { return false };
         match crash {
             ActorCrash::Panic => actor.cast(AgentMsg::Panic).is_ok(),
             ActorCrash::Kill => {
@@ -28,7 +28,7 @@ impl ControlPlane {
 
     /// Crashes the registry.
     pub fn crash_registry(&self, crash: ActorCrash) {
-        let registry = self.registry.load_full();
+        let registry = self.shared.registry.load_full();
         match crash {
             // One that has crashed already need not crash again.
             ActorCrash::Panic => drop(registry.cast(RegistryMsg::Panic)),

@@ -49,13 +49,13 @@ impl ControlPlane {
     /// # Errors
     /// See [`DataError`]; nothing is left then.
     pub async fn import_agent(&self, user: UserId, new: NewAgent, bundle: &Bundle) -> Result<AgentHandle, DataError> {
-        let _turn = self.services.transfers.acquire().await.map_err(|_closed| DataError::Gone)?;
+        let _turn = self.shared.services.transfers.acquire().await.map_err(|_closed| DataError::Gone)?;
         self.bring_in(user, new, bundle).await
     }
 
     async fn bring_in(&self, user: UserId, new: NewAgent, bundle: &Bundle) -> Result<AgentHandle, DataError> {
         let software = self.software_of_new_agents().await?;
-        let profile = software.as_ref().map_or(self.services.profile, |software| software.profile);
+        let profile = software.as_ref().map_or(self.shared.services.profile, |software| software.profile);
         let (files, untold) = bundle.files_for(profile)?;
         let runnable = !new.spec.provider.needs_key() || new.credentials.api_key.is_some();
         let importing =
@@ -80,18 +80,21 @@ impl ControlPlane {
     }
 
     async fn software_of_new_agents(&self) -> Result<Option<Software>, DataError> {
-        let asked =
-            self.services.runtime.software(ImageChoice::Default, Arc::new(|text: String| tracing::info!("{text}")));
+        let asked = self
+            .shared
+            .services
+            .runtime
+            .software(ImageChoice::Default, Arc::new(|text: String| tracing::info!("{text}")));
         let late = |_| RuntimeError::Unavailable("the image was not fetched in time".into());
-        Ok(timeout(self.services.settings.limits.prepare, asked).await.map_err(late)??)
+        Ok(timeout(self.shared.services.settings.limits.prepare, asked).await.map_err(late)??)
     }
 
     /// Removes agents whose import the service was stopped in the middle of: nobody was told of them.
     pub(super) fn remove_half_imported(&self) {
-        for id in self.services.views.ids() {
+        for id in self.shared.services.views.ids() {
             let agent = AgentHandle::new(Self { _alive: None, ..self.clone() }, id);
             if agent.is_being_imported() {
-                self.services.tasks.spawn(async move {
+                self.shared.services.tasks.spawn(async move {
                     tracing::warn!(agent = %agent.id(), "an import was cut short; its agent is removed");
                     if let Err(error) = agent.delete().await {
                         tracing::warn!(agent = %agent.id(), %error, "it could not be removed");
@@ -121,13 +124,13 @@ impl AgentHandle {
     /// [`RuntimeError::NotFound`] before its instance was ever created, [`RuntimeError::Conflict`] where it writes all the
     /// time.
     pub async fn export(&self) -> Result<Bundle, DataError> {
-        let services = &self.plane.services;
+        let services = &self.plane.shared.services;
         let _turn = services.transfers.acquire().await.map_err(|_closed| DataError::Gone)?;
         self.bundle().await
     }
 
     async fn bundle(&self) -> Result<Bundle, DataError> {
-        let services = &self.plane.services;
+        let services = &self.plane.shared.services;
         let view = self.view().ok_or(DataError::Gone)?;
         let record = &view.record;
         let software = record.software.as_deref();
@@ -150,7 +153,7 @@ impl AgentHandle {
     /// # Errors
     /// See [`DataError`]; nothing is left then.
     pub async fn duplicate(&self, new: NewAgent) -> Result<Self, DataError> {
-        let services = &self.plane.services;
+        let services = &self.plane.shared.services;
         let _turn = services.transfers.acquire().await.map_err(|_closed| DataError::Gone)?;
         let view = self.view().ok_or(DataError::Gone)?;
         let bundle = self.bundle().await?;
@@ -162,9 +165,9 @@ impl AgentHandle {
     /// Puts the data in, in the agent's turn: a command that comes meanwhile waits for it.
     async fn fill(&self, software: Option<&Software>, files: Vec<StagedFile>) -> Result<(), DataError> {
         let view = self.view().ok_or(DataError::Gone)?;
-        let (services, software) = (Arc::clone(&self.plane.services), software.cloned());
+        let (services, software) = (Arc::clone(&self.plane.shared.services), software.cloned());
         let (ended, end) = oneshot::channel();
-        self.plane.services.job_queues.run(self.id(), move |_cancel| async move {
+        self.plane.shared.services.job_queues.run(self.id(), move |_cancel| async move {
             let placed = place(&services, &view.record, view.port, software.as_ref(), &files);
             let within = services.settings.limits.prepare;
             let placed = timeout(within, placed).await.map_err(|_| "no answer in time".to_owned());

@@ -58,13 +58,13 @@ pub enum EventsError {
 impl ControlPlane {
     /// The events after this offset: 0 for all that are kept, [`ControlPlane::newest_event`] for those to come.
     pub fn events(&self, after: u64) -> EventStream {
-        let store = self.services.store.clone();
+        let store = self.shared.services.store.clone();
         EventStream { appended: store.appended(), store, waiting: VecDeque::new(), after }
     }
 
     /// The offset of the newest event; 0 where there is none.
     pub fn newest_event(&self) -> u64 {
-        *self.services.store.appended().borrow()
+        *self.shared.services.store.appended().borrow()
     }
 }
 

@@ -96,22 +96,22 @@ impl AgentHandle {
 
     /// The agent as it is now; `None` once it is gone.
     pub fn view(&self) -> Option<Arc<AgentView>> {
-        self.plane.services.views.get(self.id)
+        self.plane.shared.services.views.get(self.id)
     }
 
     /// The agent as it is now and whenever it changes, until it is gone.
     pub fn changes(&self) -> Option<watch::Receiver<Arc<AgentView>>> {
-        self.plane.services.views.subscribe(self.id)
+        self.plane.shared.services.views.subscribe(self.id)
     }
 
     /// What was measured of it last; empty once it is gone.
     pub fn vitals(&self) -> Vitals {
-        self.plane.services.views.vitals(self.id)
+        self.plane.shared.services.views.vitals(self.id)
     }
 
     /// The agent's secrets in clear text, for their owner; `None` where they cannot be opened.
     pub fn credentials(&self) -> Option<Credentials> {
-        open_credentials(&self.plane.services, &self.view()?.record).ok()
+        open_credentials(&self.plane.shared.services, &self.view()?.record).ok()
     }
 
     /// Starts an agent that is stopped or in ERROR. As with all commands, it is stored when this answers, and
@@ -197,7 +197,7 @@ impl AgentHandle {
     async fn actor(&self) -> Result<ActorRef<AgentMsg>, CommandError> {
         let deadline = Instant::now() + ACTOR_PATIENCE;
         loop {
-            if let Some(actor) = self.plane.directory.get(&self.id).map(|entry| entry.value().clone()) {
+            if let Some(actor) = self.plane.shared.directory.get(&self.id).map(|entry| entry.value().clone()) {
                 return Ok(actor);
             }
             if self.view().is_none() {
@@ -238,7 +238,7 @@ impl AgentHandle {
         hopeless: impl Fn(&AgentView) -> bool,
     ) -> Result<Arc<AgentView>, WaitError> {
         let deadline = Instant::now() + within;
-        let mut views = self.plane.services.views.subscribe(self.id).ok_or(WaitError::Gone)?;
+        let mut views = self.plane.shared.services.views.subscribe(self.id).ok_or(WaitError::Gone)?;
         loop {
             let view = Arc::clone(&views.borrow_and_update());
             if statuses.contains(&view.status()) {
@@ -258,7 +258,7 @@ impl AgentHandle {
     /// Waits until the agent is gone; false at the timeout.
     pub async fn gone(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
-        let Some(mut views) = self.plane.services.views.subscribe(self.id) else { return true };
+        let Some(mut views) = self.plane.shared.services.views.subscribe(self.id) else { return true };
         loop {
             match timeout_at(deadline, views.changed()).await {
                 Ok(Ok(())) => {}
@@ -273,7 +273,7 @@ impl AgentHandle {
     /// # Errors
     /// When the store cannot be read.
     pub async fn events(&self, after: u64, limit: usize) -> Result<Vec<LogEntry>, StoreError> {
-        self.plane.services.store.events(self.id, after, limit).await
+        self.plane.shared.services.store.events(self.id, after, limit).await
     }
 
     /// What went wrong with it and how it recovered, oldest first, as far back as the timeline goes.
@@ -290,7 +290,7 @@ impl AgentHandle {
     /// [`RuntimeError::NotFound`] before the instance was ever created.
     pub async fn logs(&self, query: LogQuery) -> RuntimeResult<BoxStream<'static, RuntimeResult<LogLine>>> {
         let view = self.view().ok_or(RuntimeError::NotFound)?;
-        self.plane.services.runtime.logs(&key_of(&view.record), query).await
+        self.plane.shared.services.runtime.logs(&key_of(&view.record), query).await
     }
 
     /// What the instance uses now.
@@ -299,10 +299,10 @@ impl AgentHandle {
     /// [`RuntimeError::NotFound`] before the instance was ever created, [`RuntimeError::Conflict`] when it does not run.
     pub async fn usage(&self) -> RuntimeResult<Usage> {
         let view = self.view().ok_or(RuntimeError::NotFound)?;
-        let permit = self.plane.services.engine_calls.acquire().await;
-        let usage = self.plane.services.runtime.usage(&key_of(&view.record)).await?;
+        let permit = self.plane.shared.services.engine_calls.acquire().await;
+        let usage = self.plane.shared.services.runtime.usage(&key_of(&view.record)).await?;
         drop(permit);
-        self.plane.services.views.update_vitals(self.id, |vitals| vitals.usage = Some(usage.clone()));
+        self.plane.shared.services.views.update_vitals(self.id, |vitals| vitals.usage = Some(usage.clone()));
         Ok(usage)
     }
 
@@ -312,8 +312,8 @@ impl AgentHandle {
     /// When the gateway does not answer.
     pub async fn health(&self) -> Option<Result<HealthReport, GatewayError>> {
         let access = self.view()?.access.clone()?;
-        let within = self.plane.services.settings.limits.health;
-        Some(self.plane.services.gateway.health(access.endpoint, within).await)
+        let within = self.plane.shared.services.settings.limits.health;
+        Some(self.plane.shared.services.gateway.health(access.endpoint, within).await)
     }
 }
 

@@ -132,7 +132,7 @@ impl AgentHandle {
     /// # Errors
     /// See [`DeliveryError`]; it says whether the message was sent.
     pub async fn deliver(&self, message: Message) -> Result<WebhookAnswer, DeliveryError> {
-        let queue = self.plane.services.views.send_queue(self.id()).ok_or(DeliveryError::Gone)?;
+        let queue = self.plane.shared.services.views.send_queue(self.id()).ok_or(DeliveryError::Gone)?;
         let _held = queue.enter(MAX_HELD).ok_or(DeliveryError::QueueFull)?;
         let deadline = Instant::now() + message.hold;
         let mut refused_in = None;
@@ -150,7 +150,7 @@ impl AgentHandle {
             }
             let at_once = view.access.as_ref().filter(|access| turn.is_some() && Some(access.attempt) > refused_in);
             let access = match at_once {
-                Some(access) if !self.plane.closing.is_cancelled() => Arc::clone(access),
+                Some(access) if !self.plane.shared.closing.is_cancelled() => Arc::clone(access),
                 Some(_) | None => {
                     let wait = async {
                         if turn.is_none() {
@@ -160,7 +160,7 @@ impl AgentHandle {
                     };
                     tokio::select! {
                         biased;
-                        () = self.plane.closing.cancelled() => return Err(DeliveryError::Closing),
+                        () = self.plane.shared.closing.cancelled() => return Err(DeliveryError::Closing),
                         waited = timeout_at(deadline, wait) => match waited {
                             Ok(access) => access?,
                             Err(_elapsed) => return Err(self.not_ready(message.hold)),
@@ -177,7 +177,7 @@ impl AgentHandle {
                 session: message.session.clone(),
                 sent: mark.clone(),
             };
-            let gateway = &self.plane.services.gateway;
+            let gateway = &self.plane.shared.services.gateway;
             let sending = gateway.webhook(access.endpoint, &access.token, call, message.answer_within);
             tokio::pin!(sending);
             let outcome = tokio::select! {
@@ -240,8 +240,9 @@ impl AgentHandle {
         if !ModelFailure::read(&answer).is_some_and(|failure| failure.is_unexplained()) {
             return answer;
         }
-        let lines =
-            timeout(self.plane.services.settings.limits.health, self.last_lines(since)).await.unwrap_or_default();
+        let lines = timeout(self.plane.shared.services.settings.limits.health, self.last_lines(since))
+            .await
+            .unwrap_or_default();
         let Some(mut failure) = ModelFailure::in_log(lines.iter().map(|line| line.text.as_str())) else {
             return answer;
         };
@@ -268,7 +269,7 @@ impl AgentHandle {
 
     /// Waits for a way to the gateway, of a later attempt than `after`.
     pub(super) async fn ready(&self, after: Option<u64>) -> Result<Arc<Access>, DeliveryError> {
-        let mut views = self.plane.services.views.subscribe(self.id()).ok_or(DeliveryError::Gone)?;
+        let mut views = self.plane.shared.services.views.subscribe(self.id()).ok_or(DeliveryError::Gone)?;
         loop {
             {
                 let view = views.borrow_and_update();
@@ -284,7 +285,7 @@ impl AgentHandle {
     }
 
     pub(super) fn tell(&self, message: AgentMsg) {
-        if let Some(actor) = self.plane.directory.get(&self.id()) {
+        if let Some(actor) = self.plane.shared.directory.get(&self.id()) {
             // An actor that is being rebuilt looks for itself when it is up.
             let _ = actor.value().cast(message);
         }

@@ -26,7 +26,7 @@ impl AgentHandle {
     /// Notes that the model answered a message, or why it did not.
     pub fn note_model(&self, outcome: Result<(), ModelFailure>) {
         let Some(view) = self.view().filter(|view| view.status() == Status::Running) else { return };
-        let (views, state) = (&self.plane.services.views, &view.record.state);
+        let (views, state) = (&self.plane.shared.services.views, &view.record.state);
         let attempt = state.attempt;
         match outcome {
             Err(mut failure) => {

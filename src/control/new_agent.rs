@@ -151,10 +151,10 @@ impl ControlPlane {
             channel_kinds: credentials.channels.kinds(),
             untold,
             state,
-            ..AgentRecord::new(id, user, slug, self.services.clock.now(), Arc::new(spec))
+            ..AgentRecord::new(id, user, slug, self.shared.services.clock.now(), Arc::new(spec))
         };
         let creation = Box::new(Creation { record, slug: wish, idempotency, adopted: false, acting: audit::current() });
-        let registry = self.registry.load_full();
+        let registry = self.shared.registry.load_full();
         let view = ask(&registry, |reply| RegistryMsg::Create { creation, reply }, ACTOR_PATIENCE)
             .await?
             .map_err(CreateError::refused)?;
@@ -162,13 +162,13 @@ impl ControlPlane {
     }
 
     fn seal_key(&self, agent: AgentId, key: &Secret<String>) -> Sealed {
-        self.services.vault.seal(&Binding::agent(agent, API_KEY_FIELD), key.expose().as_bytes())
+        self.shared.services.vault.seal(&Binding::agent(agent, API_KEY_FIELD), key.expose().as_bytes())
     }
 
     fn seal_channels(&self, agent: AgentId, channels: &Channels) -> Option<Sealed> {
         (!channels.is_empty()).then(|| {
             let json = Secret::new(channels.expose_json().to_string().into_bytes());
-            self.services.vault.seal(&Binding::agent(agent, CHANNELS_FIELD), json.expose())
+            self.shared.services.vault.seal(&Binding::agent(agent, CHANNELS_FIELD), json.expose())
         })
     }
 }
@@ -176,7 +176,7 @@ impl ControlPlane {
 impl AgentHandle {
     /// Secrets that the agent had and has no more, the newest last.
     pub fn retired_secrets(&self) -> Vec<Secret<String>> {
-        self.view().map(|view| open_retired(&self.plane.services, &view.record)).unwrap_or_default()
+        self.view().map(|view| open_retired(&self.plane.shared.services, &view.record)).unwrap_or_default()
     }
 
     /// What the agent's former secrets are after this change.
@@ -186,7 +186,7 @@ impl AgentHandle {
         api_key: &Option<Option<Secret<String>>>,
         channels: &Option<Channels>,
     ) -> Option<Sealed> {
-        let before = open_credentials(&self.plane.services, record).unwrap_or_default();
+        let before = open_credentials(&self.plane.shared.services, record).unwrap_or_default();
         let after = Credentials {
             api_key: api_key.clone().unwrap_or_else(|| before.api_key.clone()),
             channels: channels.clone().unwrap_or_else(|| before.channels.clone()),
@@ -196,13 +196,13 @@ impl AgentHandle {
         if gone.is_empty() {
             return record.retired.clone();
         }
-        let mut retired = open_retired(&self.plane.services, record);
+        let mut retired = open_retired(&self.plane.shared.services, record);
         retired.retain(|known| !gone.contains(&known));
         retired.extend(gone.into_iter().cloned());
         let newest = &retired[retired.len().saturating_sub(MAX_RETIRED)..];
         let texts: Vec<&String> = newest.iter().map(Secret::expose).collect();
         let json = Secret::new(serde_json::to_vec(&texts).unwrap_or_default());
-        Some(self.plane.services.vault.seal(&Binding::agent(record.id, RETIRED_FIELD), json.expose()))
+        Some(self.plane.shared.services.vault.seal(&Binding::agent(record.id, RETIRED_FIELD), json.expose()))
     }
 
     /// Changes what the agent is; one that runs is restarted if it must see the change.

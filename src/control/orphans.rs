@@ -57,7 +57,7 @@ impl ControlPlane {
     /// # Errors
     /// See [`OrphanError`].
     pub async fn orphaned(&self) -> Result<Vec<ObservedInstance>, OrphanError> {
-        let mut found = unclaimed(&self.services).await?;
+        let mut found = unclaimed(&self.shared.services).await?;
         found.sort_by_key(|seen| seen.key.agent);
         Ok(found)
     }
@@ -69,7 +69,7 @@ impl ControlPlane {
     pub async fn describe_orphan(&self, seen: ObservedInstance) -> Result<Orphan, OrphanError> {
         let deleted_here = self.store().was_deleted(seen.key.agent).await?;
         // What it tells is a help; that it is there is what counts.
-        let origin = origin(&self.services, &seen.key).await.unwrap_or_default();
+        let origin = origin(&self.shared.services, &seen.key).await.unwrap_or_default();
         Ok(Orphan { seen, origin, deleted_here })
     }
 
@@ -80,7 +80,7 @@ impl ControlPlane {
     /// See [`OrphanError`]; nothing was changed then.
     pub async fn adopt_orphan(&self, agent: AgentId, user: Option<UserId>) -> Result<AgentHandle, OrphanError> {
         let seen = self.orphan(agent).await?;
-        adopt(&self.services, &self.registry, seen, user).await?;
+        adopt(&self.shared.services, &self.shared.registry, seen, user).await?;
         Ok(AgentHandle::new(self.clone(), agent))
     }
 
@@ -92,14 +92,14 @@ impl ControlPlane {
         let seen = self.orphan(agent).await?;
         // Nothing in the store changes. Before it is gone, so that nothing goes without a trace.
         audit::commit(self.store(), Batch::touch()).await?;
-        Ok(remove(&self.services, &seen.key).await?)
+        Ok(remove(&self.shared.services, &seen.key).await?)
     }
 
     async fn orphan(&self, agent: AgentId) -> Result<ObservedInstance, OrphanError> {
-        if !self.services.lease.is_held() {
+        if !self.shared.services.lease.is_held() {
             return Err(OrphanError::NotHeld);
         }
-        let found = unclaimed(&self.services).await?.into_iter().find(|seen| seen.key.agent == agent);
+        let found = unclaimed(&self.shared.services).await?.into_iter().find(|seen| seen.key.agent == agent);
         let found = found.ok_or(OrphanError::NotFound)?;
         // From the store, not from memory, before anything is changed.
         match self.store().agent(agent).await? {

@@ -154,8 +154,8 @@ impl ControlPlane {
     /// # Errors
     /// See [`RotateError`].
     pub async fn rotate_master_key(&self) -> Result<Rotation, RotateError> {
-        let keeper = self.key_keeper.as_deref().ok_or(RotateError::NoKeeper)?;
-        let _one_at_a_time = self.rotating.try_lock().map_err(|_| RotateError::InProgress)?;
+        let keeper = self.shared.key_keeper.as_deref().ok_or(RotateError::NoKeeper)?;
+        let _one_at_a_time = self.shared.rotating.try_lock().map_err(|_| RotateError::InProgress)?;
         // Before there is a new key: what comes then goes on even if the service is killed, when nobody knows who began it.
         audit::commit(self.store(), Batch::touch()).await?;
         let ring = keeper.load().await?.with_new();
@@ -169,10 +169,10 @@ impl ControlPlane {
 
     /// Ends a rotation that was interrupted.
     async fn finish_rotation(&self) -> Result<(), RotateError> {
-        let _one_at_a_time = self.rotating.lock().await;
+        let _one_at_a_time = self.shared.rotating.lock().await;
         let resealed = self.seal_again().await?;
         tracing::info!(key = %self.vault().active_key(), resealed, "everything is sealed with the active master key");
-        match self.key_keeper.as_deref() {
+        match self.shared.key_keeper.as_deref() {
             Some(keeper) if keeper.may_tidy() => self.leave_active(keeper).await,
             Some(_) | None => {
                 tracing::info!("older master keys are not needed any more; they can be removed from the ring");
@@ -217,7 +217,7 @@ impl ControlPlane {
 
     async fn seal_agent_again(&self, id: AgentId) -> Result<usize, RotateError> {
         // One that is being rebuilt is found by the next pass.
-        let Some(actor) = self.directory.get(&id).map(|entry| entry.value().clone()) else { return Ok(1) };
+        let Some(actor) = self.shared.directory.get(&id).map(|entry| entry.value().clone()) else { return Ok(1) };
         match ask(&actor, AgentMsg::Reseal, ACTOR_PATIENCE).await {
             Ok(Ok(count)) => Ok(count),
             // Removed meanwhile, or written by a later actor: the next pass sees what is there.
@@ -256,9 +256,9 @@ pub fn resume(plane: ControlPlane) {
     if plane.vault().keys() < 2 {
         return;
     }
-    let tasks = plane.services.tasks.clone();
+    let tasks = plane.shared.services.tasks.clone();
     tasks.spawn(async move {
-        let closing = plane.closing.clone();
+        let closing = plane.shared.closing.clone();
         let work = async {
             while let Err(error) = plane.finish_rotation().await {
                 tracing::warn!(%error, "the change of the master key is not finished yet");

@@ -34,7 +34,7 @@ impl ControlPlane {
     pub async fn stop_all(&self, within: Duration) -> Vec<AgentId> {
         let deadline = Instant::now() + within;
         let agents: Vec<AgentHandle> =
-            self.services.views.ids().into_iter().map(|id| AgentHandle::new(self.clone(), id)).collect();
+            self.shared.services.views.ids().into_iter().map(|id| AgentHandle::new(self.clone(), id)).collect();
         // One after the other: a stop is a commit, and commits of one store come one after the other anyway.
         for agent in &agents {
             if let Err(error) = agent.stop().await {
@@ -68,19 +68,19 @@ impl ControlPlane {
             Agents::Leave => Vec::new(),
             Agents::Stop { within } => self.stop_all(within).await,
         };
-        self.closing.cancel();
-        if ask(&self.supervisor, SupervisorMsg::Shutdown, SHUTDOWN_PATIENCE).await.is_err() {
+        self.shared.closing.cancel();
+        if ask(&self.shared.supervisor, SupervisorMsg::Shutdown, SHUTDOWN_PATIENCE).await.is_err() {
             tracing::warn!("the actors did not end in time; what they had committed is safe");
         }
-        if !self.services.job_queues.shutdown(JOB_PATIENCE).await {
+        if !self.shared.services.job_queues.shutdown(JOB_PATIENCE).await {
             tracing::warn!("a job did not end in time; the next start repeats it");
         }
-        self.services.tasks.close();
-        if timeout(SHUTDOWN_PATIENCE, self.services.tasks.wait()).await.is_err() {
+        self.shared.services.tasks.close();
+        if timeout(SHUTDOWN_PATIENCE, self.shared.services.tasks.wait()).await.is_err() {
             tracing::warn!("a task of the control plane did not end in time");
         }
-        self.claimant.release(&self.services).await;
-        self.services.store.close().await;
+        self.shared.claimant.release(&self.shared.services).await;
+        self.shared.services.store.close().await;
         left
     }
 }

@@ -145,7 +145,7 @@ impl ControlPlane {
         invitation: Option<Secret<String>>,
         visitor: Visitor,
     ) -> Result<SignedIn, SignInError> {
-        let registration = self.services.settings.accounts.registration;
+        let registration = self.shared.services.settings.accounts.registration;
         if registration == Registration::Closed {
             return Err(SignInError::Closed);
         }
@@ -156,7 +156,7 @@ impl ControlPlane {
             None if registration == Registration::Invite => return Err(SignInError::InvitationNeeded),
             None => None,
         };
-        let password = self.sign_ins.passwords.hash(password).await?;
+        let password = self.shared.sign_ins.passwords.hash(password).await?;
         let plan = ticket.as_ref().map_or(Plan::Free, |(_, plan)| *plan);
         let new = NewUser { email, plan, limits: None };
         let user = UserRecord { password: Some(password), ..self.new_user(new) };
@@ -202,7 +202,7 @@ impl ControlPlane {
         let user = self.user_of(identity, email).await?;
         let signed_in = self.open_session(user, SignInBy::Provider, visitor, None).await?;
         if let Some(address) = address {
-            self.sign_ins.by_address.took_back(&network(address));
+            self.shared.sign_ins.by_address.took_back(&network(address));
         }
         Ok(signed_in)
     }
@@ -267,7 +267,7 @@ impl ControlPlane {
 
     /// Who may make an account for themselves.
     pub fn registration(&self) -> Registration {
-        self.services.settings.accounts.registration
+        self.shared.services.settings.accounts.registration
     }
 
     /// Whether somebody can administer the service, by a key or a password.
@@ -278,7 +278,7 @@ impl ControlPlane {
     fn begin_from(&self, address: Option<IpAddr>) -> Result<(), SignInError> {
         match address {
             Some(address) => {
-                self.sign_ins.by_address.begin(&network(address), self.now()).map_err(SignInError::TooSoon)
+                self.shared.sign_ins.by_address.begin(&network(address), self.now()).map_err(SignInError::TooSoon)
             }
             None => Ok(()),
         }
@@ -296,7 +296,7 @@ impl ControlPlane {
             return Err(SignInError::Suspended);
         }
         audit::identified(user.id);
-        let (now, settings) = (self.now(), &self.services.settings.accounts);
+        let (now, settings) = (self.now(), &self.shared.services.settings.accounts);
         let token = Token::generate_in(Token::SESSION, self.cell());
         let before = visitor.session.and_then(|token| self.accounts().session_by_token(token.expose()));
         let session = SessionRecord {

@@ -58,7 +58,7 @@ pub enum UpgradeError {
 impl ControlPlane {
     /// Goes on with the upgrades that the service was stopped in the middle of.
     pub(super) fn resume_upgrades(&self) {
-        let views = &self.services.views;
+        let views = &self.shared.services.views;
         for id in views.ids() {
             if views.get(id).is_some_and(|view| view.record.upgrade.is_some()) {
                 AgentHandle::new(self.clone(), id).follow_upgrade();
@@ -88,7 +88,7 @@ impl AgentHandle {
             return Ok(CommandOutcome::Unchanged);
         }
         let cause = Cause::because(Code::UpgradeRequested, format!("from {} to {}", named(&from), named(&to)));
-        let since = self.plane.services.clock.now();
+        let since = self.plane.shared.services.clock.now();
         let stage = UpgradeStage::Rehearsing { instance: AgentId::new() };
         let upgrade = Upgrade { from, to, stage, since, remembered: None, why: None };
         let step = UpgradeStep { upgrade: Some(Arc::new(upgrade)), untold: view.record.untold, cause };
@@ -98,7 +98,7 @@ impl AgentHandle {
     }
 
     async fn software(&self, choice: ImageChoice<'_>) -> Result<Software, UpgradeError> {
-        let services = &self.plane.services;
+        let services = &self.plane.shared.services;
         let asked = services.runtime.software(choice, Arc::new(|text: String| tracing::info!("{text}")));
         let late = |_| RuntimeError::Unavailable("the image was not fetched in time".into());
         timeout(services.settings.limits.prepare, asked).await.map_err(late)??.ok_or(UpgradeError::NoImages)
@@ -107,8 +107,8 @@ impl AgentHandle {
     /// Sees an upgrade of this agent to its end, in the background.
     fn follow_upgrade(&self) {
         let agent = Self::new(ControlPlane { _alive: None, ..self.plane.clone() }, self.id());
-        let closing = agent.plane.closing.clone();
-        let tasks = agent.plane.services.tasks.clone();
+        let closing = agent.plane.shared.closing.clone();
+        let tasks = agent.plane.shared.services.tasks.clone();
         tasks.spawn(closing.run_until_cancelled_owned(async move { agent.see_to_its_end().await }));
     }
 
@@ -161,7 +161,7 @@ impl AgentHandle {
 
     /// How many entries the gateway remembers; `None` where it cannot tell.
     async fn remembers(&self, view: &AgentView) -> Option<u64> {
-        remembered(&self.plane.services, view).await?.ok().map(|entries| entries.len() as u64)
+        remembered(&self.plane.shared.services, view).await?.ok().map(|entries| entries.len() as u64)
     }
 
     /// Tries the upgrade on a copy, and leaves with the agent what its next gateway is to be told. Gives how many entries
@@ -172,7 +172,7 @@ impl AgentHandle {
         upgrade: &Arc<Upgrade>,
         instance: AgentId,
     ) -> Result<Option<u64>, String> {
-        let services = &self.plane.services;
+        let services = &self.plane.shared.services;
         let _turn = services.transfers.acquire().await.map_err(|_closed| "the service ends".to_owned())?;
         let entries = self.entries(view, upgrade).await?;
         let rehearsal = Rehearsal { view: Arc::clone(view), upgrade: Arc::clone(upgrade), instance };
@@ -187,7 +187,7 @@ impl AgentHandle {
 
     /// What the agent remembers. A gateway that does not tell is an obstacle only where it is all that could be carried.
     async fn entries(&self, view: &AgentView, upgrade: &Upgrade) -> Result<Option<Vec<MemoryEntry>>, String> {
-        match remembered(&self.plane.services, view).await {
+        match remembered(&self.plane.shared.services, view).await {
             Some(Ok(entries)) => Ok(Some(entries)),
             Some(Err(error)) if is_told(view, upgrade) => {
                 Err(format!("what the agent remembers cannot be read: {error}"))

@@ -55,9 +55,9 @@ struct Sum {
 
 /// Runs until the control plane closes.
 pub fn spawn(plane: ControlPlane) {
-    let tasks = plane.services.tasks.clone();
+    let tasks = plane.shared.services.tasks.clone();
     tasks.spawn(async move {
-        let closing = plane.closing.clone();
+        let closing = plane.shared.closing.clone();
         let mut book = Book::default();
         loop {
             let into = plane.now().as_millisecond().rem_euclid(60_000);
@@ -74,13 +74,13 @@ pub fn spawn(plane: ControlPlane) {
 
 impl Book {
     async fn write(&mut self, plane: &ControlPlane, minute: Timestamp) {
-        let (now, mut tallies) = (plane.now(), plane.services.tallies.take());
-        let agents = plane.services.views.ids();
+        let (now, mut tallies) = (plane.now(), plane.shared.services.tallies.take());
+        let agents = plane.shared.services.views.ids();
         self.forget_all_but(&agents);
         let spent = self.spent(plane, &agents).await;
         let (mut rows, mut sum) = (Vec::new(), Sum::default());
         for agent in agents {
-            let usage = plane.services.views.vitals(agent).usage.filter(|usage| is_within(usage.at, now, FRESH));
+            let usage = plane.shared.services.views.vitals(agent).usage.filter(|usage| is_within(usage.at, now, FRESH));
             let used = usage.map(|usage| (usage.cpu_percent, usage.memory_mb));
             let (tally, spent) = (tallies.remove(&agent), spent.get(&agent).map(|it| (it.tokens, it.cost_usd)));
             if used.is_none() && tally.is_none() && spent.is_none_or(|(tokens, _)| tokens == 0) {
@@ -137,13 +137,13 @@ impl Book {
     /// What each agent's model has cost since it was last asked.
     async fn spent(&mut self, plane: &ControlPlane, agents: &[AgentId]) -> HashMap<AgentId, Spent> {
         let now = plane.now();
-        let running = agents.iter().filter_map(|agent| plane.services.views.get(*agent)).filter_map(|view| {
+        let running = agents.iter().filter_map(|agent| plane.shared.services.views.get(*agent)).filter_map(|view| {
             let is_new = is_within(view.record.created_at, now, NEW);
             Some((view.record.id, is_new, view.access.clone()?))
         });
         let running: Vec<(AgentId, bool, Arc<Access>)> = running.collect();
         let ask = |(agent, is_new, access): (AgentId, bool, Arc<Access>)| {
-            let gateway = Arc::clone(&plane.services.gateway);
+            let gateway = Arc::clone(&plane.shared.services.gateway);
             async move {
                 let told = gateway.spent(access.endpoint, &access.token, TOLD_WITHIN).await;
                 Some((agent, is_new, told.ok()??))
@@ -186,7 +186,7 @@ fn is_within(since: Timestamp, now: Timestamp, span: Duration) -> bool {
 
 async fn commit(plane: &ControlPlane, rows: Vec<UsageRow>) {
     if !rows.is_empty()
-        && let Err(error) = plane.services.store.commit(Batch::put_usage(rows)).await
+        && let Err(error) = plane.shared.services.store.commit(Batch::put_usage(rows)).await
     {
         tracing::debug!(%error, "figures of a minute are lost");
     }
@@ -195,7 +195,7 @@ async fn commit(plane: &ControlPlane, rows: Vec<UsageRow>) {
 /// What is there of an agent's present hour and day.
 async fn kept(plane: &ControlPlane, agent: AgentId, minute: Timestamp) -> Result<Filling, StoreError> {
     let mut filling = Filling { minutes: Block::at(Ring::Minutes, minute), hours: Block::at(Ring::Hours, minute) };
-    for (slot, bytes) in plane.services.store.usage(agent).await? {
+    for (slot, bytes) in plane.shared.services.store.usage(agent).await? {
         let Some(block) = Block::from_bytes(slot, &bytes).filter(|block| block.covers(minute)) else { continue };
         if slot == filling.minutes.slot() {
             filling.minutes = block;
@@ -209,7 +209,7 @@ async fn kept(plane: &ControlPlane, agent: AgentId, minute: Timestamp) -> Result
 impl AgentHandle {
     /// A message was answered within this time, or failed.
     pub fn note_message(&self, answered: bool, took: Duration) {
-        self.plane.services.tallies.note(self.id(), answered, took);
+        self.plane.shared.services.tallies.note(self.id(), answered, took);
     }
 
     /// What the agent used and answered in each minute of the last day, or in each hour of the last thirty days: begins and
@@ -232,7 +232,7 @@ impl ControlPlane {
     }
 
     async fn figures_of(&self, agent: AgentId, ring: Ring) -> Result<Vec<(Timestamp, Point)>, StoreError> {
-        let rows = self.services.store.usage(agent).await?;
+        let rows = self.shared.services.store.usage(agent).await?;
         let blocks = rows.into_iter().filter_map(|(slot, bytes)| Block::from_bytes(slot, &bytes));
         let mut points: Vec<_> =
             blocks.filter(|block| block.ring() == ring).flat_map(|block| block.points().collect::<Vec<_>>()).collect();

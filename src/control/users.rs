@@ -17,9 +17,9 @@ const AGENTS_PER_PASS: usize = 100;
 
 /// Runs until the control plane closes.
 pub fn spawn(plane: ControlPlane) {
-    let tasks = plane.services.tasks.clone();
+    let tasks = plane.shared.services.tasks.clone();
     tasks.spawn(async move {
-        let closing = plane.closing.clone();
+        let closing = plane.shared.closing.clone();
         let passes = async {
             loop {
                 let changed = plane.accounts().status_changed.notified();

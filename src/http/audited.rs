@@ -183,12 +183,11 @@ pub async fn paired(api: &Api, agent: &AgentHandle, parts: &Parts, caller: Optio
         code: caller.is_none().then(|| Code::Unauthorized.as_str().to_owned()),
         request: seen(&parts.extensions).map_or_else(String::new, |seen| seen.trace.request_id.clone()),
     };
-    write(api, Some(record)).await;
+    write(api, record).await;
 }
 
 /// Writes it. A store that cannot write has told the caller so already; here the log must do.
-pub async fn write(api: &Api, record: Option<AuditRecord>) {
-    let Some(record) = record else { return };
+pub async fn write(api: &Api, record: AuditRecord) {
     if let Err(error) = api.plane.store().commit(Batch::audit(record)).await {
         tracing::error!(%error, "the audit was not written");
     }
@@ -223,8 +222,9 @@ pub async fn visit(State(api): State<Api>, request: Request, next: Next) -> Resp
     let seen = Seen::noted(&api, &request);
     let audited = Audited::of(&api, seen, None, !request.method().is_safe());
     let response = acting(audited.acting.clone(), next.run(request)).await;
-    let rest = audited.rest(&api, &response);
-    write(&api, rest).await;
+    if let Some(rest) = audited.rest(&api, &response) {
+        write(&api, rest).await;
+    }
     response
 }
 

@@ -30,12 +30,12 @@ pub fn around(router: Router<Api>, api: &Api) -> Router<Api> {
 
 async fn observed_and_entered(State(api): State<Api>, request: Request, next: Next) -> Response {
     let (seen, request) = noted(&api, request);
-    observe(&api, &seen, request, |request| enter(api.clone(), request, next).boxed()).await
+    observe(&api, &seen, Box::new(request), |request| enter(api.clone(), *request, next).boxed()).await
 }
 
 async fn observed(State(api): State<Api>, request: Request, next: Next) -> Response {
     let (seen, request) = noted(&api, request);
-    observe(&api, &seen, request, |request| next.run(request).boxed()).await
+    observe(&api, &seen, Box::new(request), |request| next.run(*request).boxed()).await
 }
 
 async fn entered(State(api): State<Api>, request: Request, next: Next) -> Response {

@@ -57,11 +57,30 @@ const PLACE_RETRY_SECS: u64 = 5;
 )]
 pub async fn gateway(state: State<Api>, own: OwnedAgent, request: Request) -> Result<Response, Problem> {
     let at = own_path(request.uri().path());
-    pass(&state, own, request, at).await
+    pass(state.0, own, request, at).await
 }
 
 /// Passes it on. The gateway's own path begins at this place in the request's.
-pub async fn pass(api: &Api, own: OwnedAgent, request: Request, at: usize) -> Result<Response, Problem> {
+pub fn pass(
+    api: Api,
+    own: OwnedAgent,
+    request: Request,
+    at: usize,
+) -> impl Future<Output = Result<Response, Problem>> + Send + 'static {
+    // Made before the future, which would else hold what it is made from as well.
+    let call = call(&api, own, request, at);
+    async move {
+        let (call, asked) = call?;
+        let answer = api.proxy.forward(call).await?;
+        Ok(match asked {
+            Some(agent) => noted(&api, &agent, answer).await,
+            None => answer,
+        })
+    }
+}
+
+/// The request as a call, with the agent where its model is asked.
+fn call(api: &Api, own: OwnedAgent, request: Request, at: usize) -> Result<(Call, Option<AgentHandle>), Problem> {
     let OwnedAgent { caller, handle, .. } = own;
     let (prefix, path) = request.uri().path().split_at(at);
     let (prefix, path) = (prefix.to_owned(), with_query(path, request.uri().query())?);
@@ -71,8 +90,9 @@ pub async fn pass(api: &Api, own: OwnedAgent, request: Request, at: usize) -> Re
     check_scope(&caller, route)?;
     let hold = Duration::from_secs(hold_secs(&parts.headers));
     let asks_model = parts.method == Method::POST && ASK_MODELS.contains(&path.path());
+    let asked = asks_model.then(|| handle.clone());
     let call = Call {
-        agent: handle.clone(),
+        agent: handle,
         path,
         body,
         client: client(&parts.headers, peer_of(&parts.extensions)),
@@ -83,8 +103,7 @@ pub async fn pass(api: &Api, own: OwnedAgent, request: Request, at: usize) -> Re
         until: Box::pin(api.over(caller)),
         parts,
     };
-    let answer = api.proxy.forward(call).await?;
-    Ok(if asks_model { noted(api, &handle, answer).await } else { answer })
+    Ok((call, asked))
 }
 
 /// Notes what an answer says about the agent's model, and gives it on as it came. Of a stream only its beginning is known here.

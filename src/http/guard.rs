@@ -8,6 +8,7 @@
 //! this service.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -134,9 +135,9 @@ pub fn guarded(api: &Api, rule: Rule, (schemas, paths, methods): UtoipaMethodRou
         Rule::Key(rule) => {
             let layer = from_fn_with_state((api.clone(), rule), |State((api, rule)), request, next: Next| async move {
                 let seen = Seen::noted(&api, &request);
-                admit(&api, seen, rule, request, |caller, mut request| {
+                admit(&api, seen, rule, Box::new(request), |caller, mut request| {
                     request.extensions_mut().insert(caller);
-                    next.run(request).boxed()
+                    next.run(*request).boxed()
                 })
                 .await
             });
@@ -145,24 +146,29 @@ pub fn guarded(api: &Api, rule: Rule, (schemas, paths, methods): UtoipaMethodRou
     }
 }
 
-/// Answers a request by `answer` as far as the rule lets its caller.
+/// Answers a request by `answer` as far as the rule lets its caller. The request is in a box because each of the futures here would
+/// else hold it twice.
 pub async fn admit<F: Future<Output = Response> + Send + 'static>(
     api: &Api,
     seen: Arc<Seen>,
     rule: KeyRule,
-    request: Request,
-    answer: impl FnOnce(Caller, Request) -> F + Send + 'static,
+    request: Box<Request>,
+    answer: impl FnOnce(Caller, Box<Request>) -> F + Send + 'static,
 ) -> Response {
     let passed_on = matches!(rule.retry, Retry::PassedOn);
     let caller = authenticate(api, &request).or_else(|refused| socket_caller(api, &request, passed_on, refused));
     let told = audited::is_told(request.method(), &rule);
     let audited = Audited::of(api, Arc::clone(&seen), caller.as_ref().ok(), told);
     let response = match caller {
-        Ok(caller) => acting(audited.acting.clone(), follow(api, &seen.trace, rule, caller, request, answer)).await,
+        Ok(caller) => {
+            let following = pin!(follow(api, &seen.trace, rule, caller, request, answer));
+            acting(audited.acting.clone(), following).await
+        }
         Err(refused) => refusal(api, refused, seen.address).into_response(),
     };
-    let rest = audited.rest(api, &response);
-    audited::write(api, rest).await;
+    if let Some(rest) = audited.rest(api, &response) {
+        audited::write(api, rest).boxed().await;
+    }
     response
 }
 
@@ -172,8 +178,8 @@ async fn follow<F: Future<Output = Response> + Send + 'static>(
     trace: &Trace,
     rule: KeyRule,
     caller: Caller,
-    request: Request,
-    answer: impl FnOnce(Caller, Request) -> F + Send + 'static,
+    request: Box<Request>,
+    answer: impl FnOnce(Caller, Box<Request>) -> F + Send + 'static,
 ) -> Response {
     if caller.session.is_some()
         && let Err(problem) = session::check(api, &request)
@@ -195,16 +201,17 @@ async fn follow<F: Future<Output = Response> + Send + 'static>(
         return too_many_open(api.requests.per_user()).into_response();
     };
     let whose = Whose::of(&caller);
-    let mut response = if let Some(scope) = rule.missing(&caller) {
-        lacking(&caller, scope).into_response()
-    } else if request.method() == Method::POST && !matches!(rule.retry, Retry::PassedOn | Retry::Unkept) {
-        let repeated = Repeated { retry: rule.retry, largest: rule.repeats };
-        let answering = caller.clone();
-        idempotency::run(api.clone(), &caller, trace, repeated, request, |request| answer(answering, request))
-            .boxed()
-            .await
-    } else {
-        answer(caller, request).await
+    let once = request.method() == Method::POST && !matches!(rule.retry, Retry::PassedOn | Retry::Unkept);
+    let key = once.then(|| idempotency::key_of(&request)).flatten();
+    let mut response = match (rule.missing(&caller), key) {
+        (Some(scope), _) => lacking(&caller, scope).into_response(),
+        (None, Some(key)) => {
+            let repeated = Repeated { retry: rule.retry, largest: rule.repeats };
+            let answering = caller.clone();
+            let answer = |request| answer(answering, Box::new(request));
+            idempotency::run(api, &caller, trace, repeated, key, *request, answer).boxed().await
+        }
+        (None, None) => answer(caller, request).await,
     };
     if response.status().is_server_error() {
         response.extensions_mut().insert(whose);

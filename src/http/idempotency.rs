@@ -103,17 +103,22 @@ pub struct Repeated {
     pub largest: usize,
 }
 
-/// Runs a POST, once for each key.
+/// The key by which a request may be repeated.
+pub fn key_of(request: &Request) -> Option<HeaderValue> {
+    request.headers().get(IDEMPOTENCY_KEY).cloned()
+}
+
+/// Runs a POST with a key, once for each key.
 pub async fn run<F: Future<Output = Response> + Send + 'static>(
-    api: Api,
+    api: &Api,
     caller: &Caller,
     trace: &Trace,
     repeated: Repeated,
+    key: HeaderValue,
     request: Request,
     answer: impl FnOnce(Request) -> F + Send + 'static,
 ) -> Response {
-    let Some(key) = request.headers().get(IDEMPOTENCY_KEY).cloned() else { return answer(request).await };
-    match begin(&api, caller, trace, repeated, key, request).boxed().await {
+    match begin(api, caller, trace, repeated, key, request).boxed().await {
         Err(problem) => problem.into_response(),
         Ok((keyed, underway, request)) => {
             let work = keyed.follow(underway, request, answer);

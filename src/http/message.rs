@@ -6,13 +6,16 @@
 //! of a session, ZeroClaw 0.6, 0.8 ─► conversation: its WebSocket, which alone keeps what was said
 //! ```
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use futures_util::future::ready;
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Deserialize;
@@ -26,10 +29,10 @@ use super::pieces::{self, Piece, Pieces};
 use super::prefer::{applied, hold_secs};
 use super::problem::{Code, FieldError, Problem};
 use super::question::{MAX_WEBHOOK, Question};
-use super::request::Trace;
+use super::request::{Seen, Trace};
 use super::state::Api;
 use super::{conversation, sse};
-use crate::control::Message;
+use crate::control::{AgentHandle, Message};
 use crate::domain::SessionName;
 use crate::zeroclaw::client::ModelFailure;
 
@@ -69,50 +72,75 @@ struct Said {
     responses((status = 200, description = "The answer of the agent's gateway, as it is",
         content((serde_json::Value = "application/json"), (String = "text/event-stream"))))
 )]
-pub async fn message(state: State<Api>, own: OwnedAgent, trace: Trace, request: Request) -> Result<Response, Problem> {
-    send(&state, own, &trace, request).await
+pub async fn message(state: State<Api>, own: OwnedAgent, request: Request) -> Result<Response, Problem> {
+    let seen = Seen::noted(&state, &request);
+    send(state.0, own, seen, request).await
 }
 
 /// Sends the message in the request's body.
-pub async fn send(api: &Api, own: OwnedAgent, trace: &Trace, request: Request) -> Result<Response, Problem> {
+pub fn send(
+    api: Api,
+    own: OwnedAgent,
+    seen: Arc<Seen>,
+    request: Request,
+) -> impl Future<Output = Result<Response, Problem>> + Send + 'static {
+    // In its parts: as one thing the future would hold it twice.
     let (parts, body) = request.into_parts();
-    let body = JsonBody::<MessageBody, MAX_MESSAGE_BODY>::read(&parts.headers, body).await?;
-    let said = body.0.check()?;
-    let headers = &parts.headers;
-    let hold = hold_secs(headers);
-    let (stream, model) = (sse::is_wanted(headers), own.view.record.spec.model.clone());
-    let converses = own.handle.profile().converses_by_socket();
-    if stream || (said.session.is_some() && converses) {
-        let mut question = Question::new(api, &own.caller, own.handle, trace, headers, &parts.extensions);
-        question.session = said.session;
-        let pieces = match &question.session {
-            Some(session) if converses => {
-                let began = Instant::now();
-                let asked = conversation::ask(&question, session, &said.text).await;
-                question.agent.note_message(asked.is_ok(), began.elapsed());
-                question.noted(asked?)
-            }
-            _ => question.ask(&said.text, true).await?,
-        };
-        let mut response = if stream {
-            sse::answer(api, &own.caller, events(pieces, parts.uri.path(), trace))?
+    async move {
+        let said = JsonBody::<MessageBody, MAX_MESSAGE_BODY>::read(&parts.headers, body).await?.0.check()?;
+        let hold = hold_secs(&parts.headers);
+        let converses = said.session.is_some() && own.handle.profile().converses_by_socket();
+        let answered = if converses || sse::is_wanted(&parts.headers) {
+            in_pieces(&api, &own, &seen.trace, &parts, said, converses).boxed().await
         } else {
-            Json(json!({ "model": model, "response": pieces::collect(pieces).await? })).into_response()
+            whole(&api, &own.handle, &seen.trace, said, Duration::from_secs(hold)).await
         };
-        applied(headers, hold, &mut response);
-        return Ok(response);
+        let mut response = answered?;
+        applied(&parts.headers, hold, &mut response);
+        Ok(response)
     }
+}
+
+/// Asks by the way that streams, or by the one that keeps what was said.
+async fn in_pieces(
+    api: &Api,
+    own: &OwnedAgent,
+    trace: &Trace,
+    parts: &Parts,
+    said: Said,
+    converses: bool,
+) -> Result<Response, Problem> {
+    let mut question = Question::new(api, &own.caller, own.handle.clone(), trace, &parts.headers, &parts.extensions);
+    question.session = said.session;
+    let pieces = match &question.session {
+        Some(session) if converses => {
+            let began = Instant::now();
+            let asked = conversation::ask(&question, session, &said.text).await;
+            question.agent.note_message(asked.is_ok(), began.elapsed());
+            question.noted(asked?)
+        }
+        _ => question.ask(&said.text, true).await?,
+    };
+    if sse::is_wanted(&parts.headers) {
+        return sse::answer(api, &own.caller, events(pieces, parts.uri.path(), trace));
+    }
+    let model = &own.view.record.spec.model;
+    Ok(Json(json!({ "model": model, "response": pieces::collect(pieces).await? })).into_response())
+}
+
+/// Asks in order, and gives the gateway's answer as it is.
+async fn whole(api: &Api, agent: &AgentHandle, trace: &Trace, said: Said, hold: Duration) -> Result<Response, Problem> {
     let message = Message {
         body: said.body().into(),
         request_id: Some(trace.request_id.clone()),
         traceparent: trace.traceparent.clone(),
         session: said.session,
-        hold: Duration::from_secs(hold),
+        hold,
         answer_within: api.options.answer_within,
     };
     let began = Instant::now();
-    let delivered = own.handle.deliver(message).await;
-    own.handle.note_message(delivered.as_ref().is_ok_and(|answer| answer.status == 200), began.elapsed());
+    let delivered = agent.deliver(message).await;
+    agent.note_message(delivered.as_ref().is_ok_and(|answer| answer.status == 200), began.elapsed());
     let answer = delivered?;
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     if !status.is_success() {
@@ -126,7 +154,6 @@ pub async fn send(api: &Api, own: OwnedAgent, trace: &Trace, request: Request) -
     if let Ok(kind) = HeaderValue::try_from(kind) {
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
     }
-    applied(headers, hold, &mut response);
     Ok(response)
 }
 

@@ -203,12 +203,12 @@ impl Seen {
     }
 }
 
-/// Answers a request by `answer`, and does what every request needs.
+/// Answers a request by `answer`, and does what every request needs. It is in a box because each future would else hold it twice.
 pub async fn observe<F: Future<Output = Response>>(
     api: &Api,
     seen: &Seen,
-    request: Request,
-    answer: impl FnOnce(Request) -> F,
+    request: Box<Request>,
+    answer: impl FnOnce(Box<Request>) -> F,
 ) -> Response {
     let bad = request.extensions().get::<BadRequest>().copied();
     let span = seen.span();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -116,73 +116,74 @@ impl Proxy {
     ///
     /// # Errors
     /// See [`ForwardError`].
-    pub async fn forward(&self, call: Call) -> Result<Response<Body>, ForwardError> {
-        let user = call.agent.view().ok_or(DeliveryError::Gone)?.record.user;
-        let guest = matches!(call.mount, Mount::Host { visit: false });
-        let place =
-            if guest { self.limits.enter_guest(call.agent.id())? } else { self.limits.enter(call.agent.id(), user)? };
-        let Parts { method, version, headers, .. } = &call.parts;
-        let websocket = is_websocket(method, *version, headers);
-        let (max, idle) = (self.options.max_body, self.options.idle.min(SEND_WITHIN));
-        let announced =
-            call.parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    pub fn forward(&self, call: Call) -> impl Future<Output = Result<Response<Body>, ForwardError>> {
+        // In its parts: as one thing the future would hold it twice, as what was given and as what is worked with.
         let Call { agent, mut parts, path, body, client, mount, hold, deadline, mut turn, until } = call;
-        let caller = websocket.then(|| parts.extensions.remove::<hyper::upgrade::OnUpgrade>()).flatten();
-        let outgoing = if websocket {
-            Ok(Outgoing::Whole(bytes::Bytes::new()))
-        } else {
-            Outgoing::of(body, announced, max, idle).await
-        };
-        let unusable = |place: &Place, unusable| match unusable {
-            Unusable::TooLarge => {
-                place.meets(Bound::Body);
-                ForwardError::TooLarge(max)
-            }
-            Unusable::Broken => ForwardError::BrokenBody,
-            Unusable::Late => {
-                place.meets(Bound::Idle);
-                ForwardError::LateBody
-            }
-        };
-        let mut outgoing = outgoing.map_err(|why| unusable(&place, why))?;
-        let pace = self.options.bytes_per_sec;
-        let way = Way { proxy: self, agent: &agent, deadline, hold };
-        let mut refused_in = None;
-        loop {
-            let (access, mut lease) = way.connection(refused_in).await?;
-            let Some(body) = outgoing.take() else {
-                return Err(DeliveryError::Unknown("the body was given away".into()).into());
+        async move {
+            let user = agent.view().ok_or(DeliveryError::Gone)?.record.user;
+            let guest = matches!(mount, Mount::Host { visit: false });
+            let place =
+                if guest { self.limits.enter_guest(agent.id())? } else { self.limits.enter(agent.id(), user)? };
+            let websocket = is_websocket(&parts.method, parts.version, &parts.headers);
+            let caller = websocket.then(|| parts.extensions.remove::<hyper::upgrade::OnUpgrade>()).flatten();
+            let (max, idle) = (self.options.max_body, self.options.idle.min(SEND_WITHIN));
+            let outgoing = if websocket {
+                Ok(Outgoing::Whole(bytes::Bytes::new()))
+            } else {
+                Outgoing::of(body, announced(&parts.headers), max, idle).await
             };
-            let (head, swapped) = outbound(&parts, &path, &client, &mount, (lease.host(), &access.token), websocket);
-            match way.send(&mut lease, &access, (head, body), &mut turn).await {
-                Sent::Answered(response, unread)
-                    if response.status() == StatusCode::UNAUTHORIZED
-                        && mount.adds_token()
-                        && agent.is_token_refused(&access).await =>
-                {
-                    // The agent's own token was refused, the request unread: one new pairing, then once more.
-                    if let Some(unsent) = unread.and_then(|unread| unread.withdraw()) {
+            let unusable = |place: &Place, unusable| match unusable {
+                Unusable::TooLarge => {
+                    place.meets(Bound::Body);
+                    ForwardError::TooLarge(max)
+                }
+                Unusable::Broken => ForwardError::BrokenBody,
+                Unusable::Late => {
+                    place.meets(Bound::Idle);
+                    ForwardError::LateBody
+                }
+            };
+            let mut outgoing = outgoing.map_err(|why| unusable(&place, why))?;
+            let pace = self.options.bytes_per_sec;
+            let way = Way { proxy: self, agent: &agent, deadline, hold };
+            let mut refused_in = None;
+            loop {
+                let (access, mut lease) = way.connection(refused_in).await?;
+                let Some(body) = outgoing.take() else {
+                    return Err(DeliveryError::Unknown("the body was given away".into()).into());
+                };
+                let (head, swapped) =
+                    outbound(&parts, &path, &client, &mount, (lease.host(), &access.token), websocket);
+                match way.send(&mut lease, &access, (head, body), &mut turn).await {
+                    Sent::Answered(response, unread)
+                        if response.status() == StatusCode::UNAUTHORIZED
+                            && mount.adds_token()
+                            && agent.is_token_refused(&access).await =>
+                    {
+                        // The agent's own token was refused, the request unread: one new pairing, then once more.
+                        if let Some(unsent) = unread.and_then(|unread| unread.withdraw()) {
+                            outgoing.put_back(unsent);
+                        }
+                        if refused_in.is_some() || !outgoing.can_repeat() {
+                            return Err(DeliveryError::Unauthorized.into());
+                        }
+                        refused_in = Some(access.attempt);
+                    }
+                    Sent::Answered(response, unread) => {
+                        let idle = self.options.idle;
+                        let onward = Onward { lease, unread, place, caller, swapped, mount, access, idle, pace, until };
+                        return Ok(onward.answer(response));
+                    }
+                    Sent::Not(unsent, why) => {
+                        tracing::debug!(why, "a request did not reach its gateway");
                         outgoing.put_back(unsent);
+                        way.pause().await?;
                     }
-                    if refused_in.is_some() || !outgoing.can_repeat() {
-                        return Err(DeliveryError::Unauthorized.into());
+                    Sent::Late => return Err(DeliveryError::TimedOut.into()),
+                    Sent::Unknown(why) => {
+                        let fault = outgoing.fault().map(|fault| unusable(&place, fault));
+                        return Err(fault.unwrap_or_else(|| DeliveryError::Unknown(why).into()));
                     }
-                    refused_in = Some(access.attempt);
-                }
-                Sent::Answered(response, unread) => {
-                    let idle = self.options.idle;
-                    let onward = Onward { lease, unread, place, caller, swapped, mount, access, idle, pace, until };
-                    return Ok(onward.answer(response));
-                }
-                Sent::Not(unsent, why) => {
-                    tracing::debug!(why, "a request did not reach its gateway");
-                    outgoing.put_back(unsent);
-                    way.pause().await?;
-                }
-                Sent::Late => return Err(DeliveryError::TimedOut.into()),
-                Sent::Unknown(why) => {
-                    let fault = outgoing.fault().map(|fault| unusable(&place, fault));
-                    return Err(fault.unwrap_or_else(|| DeliveryError::Unknown(why).into()));
                 }
             }
         }
@@ -223,37 +224,41 @@ impl Way<'_> {
     }
 
     /// Sends a request, at most once. The turn ends when it is on the wire.
-    pub(super) async fn send(
-        &self,
-        lease: &mut Lease,
-        access: &Access,
+    pub(super) fn send<'a>(
+        &'a self,
+        lease: &'a mut Lease,
+        access: &'a Access,
         (head, body): (Request<()>, Body),
-        turn: &mut Option<Turn>,
-    ) -> Sent<Body> {
+        turn: &'a mut Option<Turn>,
+    ) -> impl Future<Output = Sent<Body>> {
         let within = self.proxy.options.answer_within;
         if body.is_end_stream() {
             *turn = None;
-            return match timeout(within, lease.send(head.map(|()| body))).await {
-                Ok(Ok(response)) => Sent::Answered(response, None),
-                Ok(Err(mut error)) => match error.take_message() {
-                    Some(request) => Sent::Not(request.into_body(), "the connection was closed".into()),
-                    None => Sent::Unknown(reason(&error.into_error())),
-                },
-                Err(_elapsed) => Sent::Late,
-            };
+            return Either::Left(async move {
+                match timeout(within, lease.send(head.map(|()| body))).await {
+                    Ok(Ok(response)) => Sent::Answered(response, None),
+                    Ok(Err(mut error)) => match error.take_message() {
+                        Some(request) => Sent::Not(request.into_body(), "the connection was closed".into()),
+                        None => Sent::Unknown(reason(&error.into_error())),
+                    },
+                    Err(_elapsed) => Sent::Late,
+                }
+            });
         }
         let (mark, deadline) = (SentMark::default(), Instant::now() + within);
-        let expectations = &self.proxy.expectations;
-        let sending = expectations.send(access.endpoint, lease, (head, body), Body::new, mark.clone(), deadline);
-        tokio::pin!(sending);
-        tokio::select! {
-            biased;
-            sent = &mut sending => sent,
-            () = mark.wait(), if turn.is_some() => {
-                *turn = None;
-                sending.await
+        Either::Right(async move {
+            let expectations = &self.proxy.expectations;
+            let sending = expectations.send(access.endpoint, lease, (head, body), Body::new, mark.clone(), deadline);
+            tokio::pin!(sending);
+            tokio::select! {
+                biased;
+                sent = &mut sending => sent,
+                () = mark.wait(), if turn.is_some() => {
+                    *turn = None;
+                    sending.await
+                }
             }
-        }
+        })
     }
 }
 
@@ -262,6 +267,11 @@ fn reason(error: &hyper::Error) -> String {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     }
+}
+
+/// How long the body will be, where the caller says so.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
 }
 
 /// The request as the gateway gets it.

@@ -66,26 +66,26 @@ impl ControlPlane {
         let known =
             address.filter(|address| user.is_some_and(|it| self.accounts().knows_address(it.id, *address, now)));
         let account = (Sha256::digest(email.as_bytes()).into(), known.map(network));
-        self.sign_ins.by_account.begin(&account, now).map_err(SignInError::TooSoon)?;
+        self.shared.sign_ins.by_account.begin(&account, now).map_err(SignInError::TooSoon)?;
         user.iter().for_each(|user| audit::concerns(user.id));
         let kept = user.and_then(|user| user.password.clone());
-        let verified = self.sign_ins.passwords.verify(password, kept).await;
+        let verified = self.shared.sign_ins.passwords.verify(password, kept).await;
         if matches!(verified, Ok(false)) {
             return Err(SignInError::Wrong);
         }
         if let Some(address) = address {
-            self.sign_ins.by_address.took_back(&network(address));
+            self.shared.sign_ins.by_address.took_back(&network(address));
         }
         if verified.is_err() {
-            self.sign_ins.by_account.took_back(&account);
+            self.shared.sign_ins.by_account.took_back(&account);
         } else {
-            self.sign_ins.by_account.succeeded(&account);
+            self.shared.sign_ins.by_account.succeeded(&account);
         }
         verified.map(drop).map_err(SignInError::Busy)
     }
 
     async fn put_password(&self, user: UserId, password: Password, keep: Option<SessionId>) -> Result<(), SignInError> {
-        let password = self.sign_ins.passwords.hash(password).await?;
+        let password = self.shared.sign_ins.passwords.hash(password).await?;
         Ok(self.change_account(AccountChange::SetPassword { user, password, keep }).await?)
     }
 }

@@ -166,16 +166,23 @@ impl<B: Outgoing> Lease<B> {
     ///
     /// # Errors
     /// The connection failed; the request is in the error where nothing of it was sent.
-    pub(crate) async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
-        let mut answer = pin!(self.open.sender.try_send_request(request));
+    pub(crate) fn send(
+        &mut self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> {
+        // Handed over before the future is made: it would else hold the request twice.
+        let answer = self.open.sender.try_send_request(request);
         let wire = &mut self.open.wire;
-        poll_fn(|cx| {
-            if wire.as_mut().is_some_and(|wire| wire.poll_unpin(cx).is_ready()) {
-                *wire = None;
-            }
-            answer.as_mut().poll(cx)
-        })
-        .await
+        async move {
+            let mut answer = pin!(answer);
+            poll_fn(|cx| {
+                if wire.as_mut().is_some_and(|wire| wire.poll_unpin(cx).is_ready()) {
+                    *wire = None;
+                }
+                answer.as_mut().poll(cx)
+            })
+            .await
+        }
     }
 }
 

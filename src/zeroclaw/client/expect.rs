@@ -13,6 +13,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +22,8 @@ use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::SentMark;
@@ -67,15 +70,15 @@ pub(crate) enum Sent<B> {
 impl Expectations {
     /// Sends a request over this connection, at most once. `mark` is set when the transport takes the body; `outgoing` makes it
     /// what the connection takes.
-    pub(crate) async fn send<B, O>(
-        &self,
+    pub(crate) fn send<'a, B, O>(
+        &'a self,
         at: SocketAddr,
-        lease: &mut Lease<O>,
+        lease: &'a mut Lease<O>,
         (head, body): (Request<()>, B),
         outgoing: impl FnOnce(HandedBody<B>) -> O,
         mark: SentMark,
         deadline: Instant,
-    ) -> Sent<B>
+    ) -> impl Future<Output = Sent<B>>
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
         O: Outgoing,
@@ -96,7 +99,21 @@ impl Expectations {
             handover.permit();
         }
         let patience = known.map_or(Patience::Permits(FIRST_ASK), |_| Patience::GivesUp(ASK));
-        match timeout_at(deadline, begun(lease, request, &handover, patience)).await {
+        async move {
+            let begun = timeout_at(deadline, begun(pin!(lease.send(request)), &handover, patience)).await;
+            self.came_of(at, asks, begun, handover)
+        }
+    }
+
+    /// What came of it in the time that it had.
+    fn came_of<B>(
+        &self,
+        at: SocketAddr,
+        asked: bool,
+        begun: Result<Begun<B>, Elapsed>,
+        handover: Handover<B>,
+    ) -> Sent<B> {
+        match begun {
             Ok(Ok(response)) => {
                 if response.status() == StatusCode::EXPECTATION_FAILED
                     && let Some(body) = handover.withdraw()
@@ -105,7 +122,7 @@ impl Expectations {
                     return Sent::Not(body, "it does not know the expectation".into());
                 }
                 if handover.is_taken() {
-                    self.learn(at, asks.then(|| handover.was_asked()));
+                    self.learn(at, asked.then(|| handover.was_asked()));
                 }
                 Sent::Answered(response, Some(handover))
             }
@@ -143,15 +160,14 @@ enum Patience {
     GivesUp(Duration),
 }
 
-/// Sends the request, and gives the beginning of the answer; else why there is none, with the body if it was taken back.
-async fn begun<B, O: Outgoing>(
-    lease: &mut Lease<O>,
-    request: Request<O>,
-    handover: &Handover<B>,
-    patience: Patience,
-) -> Result<Response<Incoming>, (Option<B>, String)> {
-    let sending = lease.send(request);
-    tokio::pin!(sending);
+/// The beginning of an answer; else why there is none, with the body if it was taken back.
+type Begun<B> = Result<Response<Incoming>, (Option<B>, String)>;
+
+/// Waits for the beginning of the answer to what is being sent.
+async fn begun<B, O, S>(mut sending: Pin<&mut S>, handover: &Handover<B>, patience: Patience) -> Begun<B>
+where
+    S: Future<Output = Result<Response<Incoming>, TrySendError<Request<O>>>>,
+{
     let (Patience::Permits(limit) | Patience::GivesUp(limit)) = patience;
     let response = tokio::select! {
         response = &mut sending => response,
