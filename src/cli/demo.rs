@@ -183,10 +183,13 @@ impl Folder {
         }
         let parent = variable(environment, "TMPDIR").filter(|parent| !parent.is_empty()).unwrap_or("/tmp");
         let path = Path::new(parent).join(format!("zeroone-demo-{:016x}", rand::random::<u64>()));
+        let why = || {
+            let path = path.display();
+            format!("cannot make the folder {path}; set TMPDIR to one that may be written to, or give --data")
+        };
         // Fails where it exists: nobody shall have prepared it.
-        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
-            .create(&path)
-            .with_context(|| format!("cannot make the folder {}", path.display()))?;
+        let made = std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&path);
+        made.with_context(why)?;
         Ok(Self { path, temporary: true })
     }
 }

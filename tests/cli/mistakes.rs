@@ -29,6 +29,15 @@ fn each_way_to_fail_has_its_exit_code() {
 }
 
 #[test]
+fn a_demo_without_a_folder_says_how_to_give_it_one() {
+    let world = World::new();
+    let nowhere = world.run(&["demo"], &[("TMPDIR", "/proc/nowhere")]);
+    assert_eq!(nowhere.code, Some(1), "{nowhere:?}");
+    assert!(nowhere.stderr.contains("cannot make the folder /proc/nowhere/zeroone-demo-"), "{}", nowhere.stderr);
+    assert!(nowhere.stderr.contains("set TMPDIR") && nowhere.stderr.contains("--data"), "{}", nowhere.stderr);
+}
+
+#[test]
 fn a_field_that_is_not_valid_is_named_by_its_flag() {
     let world = World::new();
     let serving = world.serve();
