@@ -203,10 +203,13 @@ pub(super) fn watch_exit(run: &Arc<LiveRun>, folder: Folder, changes: broadcast:
                 tracing::warn!(agent = %run.marker.agent, %error, "cannot look for what a run left behind");
                 return;
             }
-            // Without its output there is nothing left that the record would be about.
-            if fs::exists(folder.log(run.marker.started)).unwrap_or(false)
-                && let Err(error) =
-                    folder.write_run_record(run.marker.started, &RunRecord::over(run.run_id.clone(), &exit))
+            // Without its output there is nothing left that the record would be about. Whoever deletes the agent removes its folder
+            // at this moment.
+            let is_kept = || fs::exists(folder.log(run.marker.started)).unwrap_or(false);
+            let record = RunRecord::over(run.run_id.clone(), &exit);
+            if is_kept()
+                && let Err(error) = folder.write_run_record(run.marker.started, &record)
+                && is_kept()
             {
                 tracing::warn!(agent = %run.marker.agent, %error, "cannot write down how a run ended");
             }
