@@ -10,13 +10,14 @@ mod sessions;
 mod slowdown;
 mod tickets;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::by_id::LockedById;
 use crate::domain::{ApiKey, Identity, KeyId, Limits, Plan, Scope, Scopes, SessionId, Timestamp, UserId, UserStatus};
 use crate::store::{KeyRecord, Snapshot, TicketRecord, UserRecord};
 
@@ -35,10 +36,10 @@ pub struct Accounts {
 
 #[derive(Default)]
 struct Inner {
-    users: HashMap<UserId, UserRecord>,
-    keys: HashMap<[u8; 32], Key>,
-    sessions: HashMap<[u8; 32], Session>,
-    tickets: HashMap<[u8; 32], TicketRecord>,
+    users: LockedById<UserId, UserRecord>,
+    keys: LockedById<[u8; 32], Key>,
+    sessions: LockedById<[u8; 32], Session>,
+    tickets: LockedById<[u8; 32], TicketRecord>,
 }
 
 struct Key {

@@ -54,8 +54,10 @@ mod setters;
 
 pub mod accounts;
 mod actor;
+mod alarm;
 pub mod audit;
 mod backoff;
+mod by_id;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cli")]

@@ -9,24 +9,27 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+use crate::alarm::RequestTimer;
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4). No HTTP/1 request begins like it.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -51,16 +54,13 @@ pub struct Bounds {
 }
 
 /// Connections that are still open after the listener closed.
-pub struct Draining {
-    graceful: GracefulShutdown,
-    cut_off: CancellationToken,
-}
+pub struct Draining(Arc<Places>);
 
 impl Draining {
     /// Lets requests in flight finish, and cuts off those that take longer than `grace`. Whether none was cut off.
     pub async fn finish(self, grace: Duration) -> bool {
-        let finished = tokio::time::timeout(grace, self.graceful.shutdown()).await.is_ok();
-        self.cut_off.cancel();
+        let finished = tokio::time::timeout(grace, self.0.empty()).await.is_ok();
+        self.0.tell(Word::End);
         finished
     }
 }
@@ -75,8 +75,7 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
     E: Into<Box<dyn Error + Send + Sync>> + 'static,
 {
-    let draining = Draining { graceful: GracefulShutdown::new(), cut_off: CancellationToken::new() };
-    let places = Places::new(bounds.connections, bounds.per_address, draining.cut_off.clone());
+    let places = Places::new(bounds.connections, bounds.per_address);
     let http = builder(&bounds);
     loop {
         let next = async {
@@ -99,32 +98,47 @@ where
         let Some(place) = places.enter(peer.ip()) else { continue };
         // Answers are small and written whole: waiting to fill a packet only adds latency.
         let _ = stream.set_nodelay(true);
-        let (http, call, watcher) = (http.clone(), call.clone(), draining.graceful.watcher());
-        let (stop, within) = (stop.clone(), bounds.first_bytes_within);
+        let (mut http, call, within) = (http.clone(), call.clone(), bounds.first_bytes_within);
+        http.http1().timer(RequestTimer::default());
         tokio::spawn(async move {
+            let Some(stream) = place.unless_told(first_bytes(stream, within)).await else {
+                tracing::debug!(
+                    "a connection that had not asked for anything gave way to others, or to the end of the service"
+                );
+                return;
+            };
             let served = async {
-                let stream = tokio::select! {
-                    stream = first_bytes(stream, within) => stream?,
-                    // Nothing was asked yet: there is nothing to finish.
-                    () = stop.cancelled() => return Ok(()),
-                };
                 let service = service_fn(|request| {
                     place.request_began();
                     call(request, peer)
                 });
-                watcher.watch(http.serve_connection_with_upgrades(TokioIo::new(stream), service)).await
+                let mut connection = pin!(http.serve_connection_with_upgrades(TokioIo::new(stream?), service));
+                let mut finishing = false;
+                poll_fn(|cx| {
+                    match place.told.hear(cx) {
+                        Word::Serve => {}
+                        Word::Finish if finishing => {}
+                        Word::Finish => {
+                            finishing = true;
+                            connection.as_mut().graceful_shutdown();
+                        }
+                        Word::End => {
+                            tracing::debug!("a connection gave way to others, or to the end of the service");
+                            return Poll::Ready(Ok(()));
+                        }
+                    }
+                    connection.as_mut().poll(cx)
+                })
+                .await
             };
-            tokio::select! {
-                biased;
-                ended = served => if let Err(error) = ended {
-                    // The client's doing: a connection cut short, too slow, or bytes that are not HTTP.
-                    tracing::debug!(%error, "a connection ended early");
-                },
-                () = place.ended.cancelled() => tracing::debug!("a connection gave way to others, or to the end of the service"),
+            if let Err(error) = served.await {
+                // The client's doing: a connection cut short, too slow, or bytes that are not HTTP.
+                tracing::debug!(%error, "a connection ended early");
             }
         });
     }
-    draining
+    places.tell(Word::Finish);
+    Draining(places)
 }
 
 fn builder(bounds: &Bounds) -> auto::Builder<TokioExecutor> {
@@ -132,8 +146,8 @@ fn builder(bounds: &Bounds) -> auto::Builder<TokioExecutor> {
     if !bounds.http2 {
         http = http.http1_only();
     }
+    // A timer is that of one connection: see `accept`.
     http.http1()
-        .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_within)
         .max_buf_size(bounds.head_buffer)
         .max_headers(bounds.head_lines);
@@ -218,8 +232,6 @@ struct Places {
     freed: Notify,
     all: usize,
     per_address: usize,
-    /// Ends all of them.
-    cut_off: CancellationToken,
 }
 
 #[derive(Default)]
@@ -234,20 +246,59 @@ struct Table {
 
 struct Open {
     address: IpAddr,
-    ended: CancellationToken,
+    told: Arc<Told>,
+}
+
+/// What a connection is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum Word {
+    Serve,
+    /// The request in flight is the last; one that has not begun ends.
+    Finish,
+    End,
+}
+
+/// What one connection was told last. It is looked at whenever something comes on the connection: this costs a tenth of what a
+/// cancellation token does, which knows of children and of many who wait.
+#[derive(Default)]
+struct Told {
+    word: AtomicU8,
+    connection: AtomicWaker,
+}
+
+impl Told {
+    fn tell(&self, word: Word) {
+        self.word.fetch_max(word as u8, Ordering::AcqRel);
+        self.connection.wake();
+    }
+
+    fn word(&self) -> Word {
+        match self.word.load(Ordering::Acquire) {
+            0 => Word::Serve,
+            1 => Word::Finish,
+            _ => Word::End,
+        }
+    }
+
+    /// What was told; whoever asked last is woken when there is more.
+    fn hear(&self, cx: &Context<'_>) -> Word {
+        self.connection.register(cx.waker());
+        self.word()
+    }
 }
 
 /// One connection's place, given up when dropped.
 struct Place {
     id: u64,
-    ended: CancellationToken,
+    told: Arc<Told>,
     asked: AtomicBool,
     places: Arc<Places>,
 }
 
 impl Places {
-    fn new(all: usize, per_address: usize, cut_off: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { table: Mutex::default(), freed: Notify::new(), all, per_address, cut_off })
+    fn new(all: usize, per_address: usize) -> Arc<Self> {
+        Arc::new(Self { table: Mutex::default(), freed: Notify::new(), all, per_address })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -278,17 +329,33 @@ impl Places {
         if table.open.len() >= self.all {
             table.evict(None)?;
         }
-        let (id, ended) = (table.next, self.cut_off.child_token());
+        let (id, told) = (table.next, Arc::<Told>::default());
         table.next += 1;
-        table.open.insert(id, Open { address, ended: ended.clone() });
+        table.open.insert(id, Open { address, told: Arc::clone(&told) });
         table.silent.insert(id);
         *table.by_address.entry(address).or_default() += 1;
-        Some(Place { id, ended, asked: AtomicBool::new(false), places: Arc::clone(self) })
+        Some(Place { id, told, asked: AtomicBool::new(false), places: Arc::clone(self) })
     }
 
     /// Ends the oldest connection that has not asked for anything.
     fn give_way(&self, address: Option<IpAddr>) {
         self.table().evict(address);
+    }
+
+    /// Tells all of them.
+    fn tell(&self, word: Word) {
+        self.table().open.values().for_each(|open| open.told.tell(word));
+    }
+
+    /// Waits until nobody has a place any more. For the one who waits when nobody is let in.
+    async fn empty(&self) {
+        loop {
+            let freed = self.freed.notified();
+            if self.table().open.is_empty() {
+                return;
+            }
+            freed.await;
+        }
     }
 }
 
@@ -298,7 +365,7 @@ impl Table {
         let of_address =
             |id: &u64| address.is_none_or(|address| self.open.get(id).is_some_and(|it| it.address == address));
         let id = self.silent.iter().copied().find(of_address)?;
-        self.remove(id)?.ended.cancel();
+        self.remove(id)?.told.tell(Word::End);
         Some(())
     }
 
@@ -320,6 +387,16 @@ impl Place {
         if !self.asked.swap(true, Ordering::Relaxed) {
             self.places.table().silent.remove(&self.id);
         }
+    }
+
+    /// Does what is wanted before anything was asked for: there is nothing to finish. `None` where the connection ends first.
+    async fn unless_told<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|cx| match self.told.hear(cx) {
+            Word::Serve => work.as_mut().poll(cx).map(Some),
+            Word::Finish | Word::End => Poll::Ready(None),
+        })
+        .await
     }
 }
 
@@ -345,36 +422,40 @@ mod tests {
     const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
+    fn is_ended(place: &Place) -> bool {
+        place.told.word() == Word::End
+    }
+
     #[test]
     fn the_oldest_silent_connection_gives_way() {
-        let places = Places::new(3, 2, CancellationToken::new());
+        let places = Places::new(3, 2);
         let (first, second) = (places.enter(A).unwrap(), places.enter(A).unwrap());
         let third = places.enter(A).unwrap();
-        assert!(first.ended.is_cancelled(), "the address has two places");
-        assert!(!second.ended.is_cancelled() && !third.ended.is_cancelled());
+        assert!(is_ended(&first), "the address has two places");
+        assert!(!is_ended(&second) && !is_ended(&third));
         let other = places.enter(B).unwrap();
         let newest = places.enter(B).unwrap();
-        assert!(second.ended.is_cancelled() && !other.ended.is_cancelled(), "all have three places");
+        assert!(is_ended(&second) && !is_ended(&other), "all have three places");
         drop((first, second, third, other, newest));
         assert!(places.table().open.is_empty() && places.table().by_address.is_empty());
     }
 
     #[test]
     fn a_connection_with_a_request_stays() {
-        let places = Places::new(2, 1, CancellationToken::new());
+        let places = Places::new(2, 1);
         let busy = places.enter(A).unwrap();
         busy.request_began();
         assert!(places.enter(A).is_none());
         let other = places.enter(B).unwrap();
         other.request_began();
-        assert!(!busy.ended.is_cancelled());
+        assert!(!is_ended(&busy));
         drop(busy);
         assert!(places.enter(A).is_some());
     }
 
     #[tokio::test]
     async fn a_full_listener_waits_for_a_place() {
-        let places = Places::new(1, 1, CancellationToken::new());
+        let places = Places::new(1, 1);
         let only = places.enter(A).unwrap();
         places.room().await;
         only.request_began();

@@ -11,10 +11,10 @@ use std::net::SocketAddr;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use dashmap::DashMap;
 use tokio::sync::watch;
 
 pub use self::send_queue::{Held, SendQueue};
+use crate::by_id::ById;
 use crate::domain::{AgentId, HostPort, Secret, Slug, Status, Timestamp, UserId};
 pub use crate::lifecycle::{AfterStop, AgentState, Cause, Code, FailedModel, Phase, RetryTarget, Step};
 use crate::runtime::Usage;
@@ -85,9 +85,9 @@ struct Entry {
 /// All agents.
 #[derive(Default)]
 pub struct Views {
-    entries: DashMap<AgentId, Entry>,
+    entries: ById<AgentId, Entry>,
     order: RwLock<Order>,
-    slugs: DashMap<Slug, AgentId>,
+    slugs: dashmap::DashMap<Slug, AgentId>,
 }
 
 /// Agents by owner, in the order of creation, which is that of their ids.
@@ -144,6 +144,11 @@ impl Views {
     /// The agent as it was committed last.
     pub fn get(&self, id: AgentId) -> Option<Arc<AgentView>> {
         self.entries.get(&id).map(|entry| Arc::clone(&entry.view.borrow()))
+    }
+
+    /// Whether there is such an agent.
+    pub fn contains(&self, id: AgentId) -> bool {
+        self.entries.contains_key(&id)
     }
 
     /// The agent with this slug.

@@ -9,7 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by layer, lowest first. A module may use those of lower layers.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
+    &["alarm", "by_id"],
     &["domain", "forwarded", "listen", "plain", "setters"],
     &["backoff", "ledger"],
     &["lifecycle"],

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use dashmap::DashMap;
 use ractor::{ActorRef, RpcReplyPort};
 use tokio::time::Instant;
 
@@ -13,6 +12,7 @@ use super::account_change::{AccountChange, AccountRefusal};
 use super::creation_rule::Denied;
 use super::jobs::JobReport;
 use crate::audit::Acting;
+use crate::by_id::ById;
 use crate::domain::{AgentId, AgentSpec, ChannelKind, HostPort, Secret, Status, Upgrade, UserId};
 use crate::ledger::{Refusal, SlugRequest};
 use crate::lifecycle::{Cause, Command, Event, FailedModel, Job, Observation};
@@ -221,7 +221,7 @@ pub enum SupervisorMsg {
 pub type RegistrySlot = Arc<ArcSwap<ActorRef<RegistryMsg>>>;
 
 /// Where the agents' actors are at present.
-pub type Directory = Arc<DashMap<AgentId, ActorRef<AgentMsg>>>;
+pub type Directory = Arc<ById<AgentId, ActorRef<AgentMsg>>>;
 
 /// The reason with which an actor stops when its agent is gone: the one end after which it is not rebuilt.
 pub const GONE: &str = "gone";

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use dashmap::DashMap;
 use ractor::Actor;
 use tokio::sync::{Semaphore, broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -206,7 +205,7 @@ impl Builder {
             feed: broadcast::Sender::new(FEED_LENGTH),
         });
         let changes = services.runtime.watch();
-        let directory = Arc::new(DashMap::new());
+        let directory = Arc::default();
         let (found, registry) = oneshot::channel();
         let args = SupervisorArgs {
             services: Arc::clone(&services),

@@ -1,7 +1,7 @@
 //! Bodies on their way: bounded, with an end to silence, and never silently cut.
 
 use std::num::NonZeroU32;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use futures_util::poll;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -54,10 +55,13 @@ impl Outgoing {
             return Ok(Self::Whole(Bytes::new()));
         }
         if announced.is_some_and(|length| length <= MAX_REPLAYED as u64) {
-            let collected = timeout(within, body.collect()).await.map_err(|_elapsed| Unusable::Late)?;
-            let whole = collected.map_err(|_| Unusable::Broken)?;
-            // Trailers of a body with a length do not exist in HTTP/1.1.
-            return Ok(Self::Whole(whole.to_bytes()));
+            let mut all = pin!(whole(body));
+            // Nearly always it came with the head.
+            let all = match poll!(all.as_mut()) {
+                Poll::Ready(all) => all,
+                Poll::Pending => timeout(within, all).await.map_err(|_elapsed| Unusable::Late)?,
+            };
+            return Ok(Self::Whole(all.map_err(|_| Unusable::Broken)?));
         }
         let fault = Fault::default();
         let silence = Box::pin(sleep(within));
@@ -91,6 +95,18 @@ impl Outgoing {
             Self::Stream(_, fault) => fault.0.get().copied(),
         }
     }
+}
+
+/// All of a body whose length is announced, and small. Nearly every one is one piece and is not copied. Trailers of a body with a length do not exist in HTTP/1.1.
+async fn whole(mut body: Body) -> Result<Bytes, axum::Error> {
+    let mut pieces = Vec::new();
+    while let Some(frame) = body.frame().await {
+        pieces.extend(frame?.into_data());
+    }
+    Ok(match pieces.len() {
+        1 => pieces.remove(0),
+        _ => pieces.concat().into(),
+    })
 }
 
 struct Bounded {

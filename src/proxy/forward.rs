@@ -18,7 +18,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::Proxy;
 use super::body::{Answer, Ends, Outgoing, Unusable};
@@ -231,29 +231,32 @@ impl Way<'_> {
         (head, body): (Request<()>, Body),
         turn: &'a mut Option<Turn>,
     ) -> impl Future<Output = Sent<Body>> {
-        let within = self.proxy.options.answer_within;
+        let deadline = Instant::now() + self.proxy.options.answer_within;
         if body.is_end_stream() {
             *turn = None;
             return Either::Left(async move {
-                match timeout(within, lease.send(head.map(|()| body))).await {
-                    Ok(Ok(response)) => Sent::Answered(response, None),
-                    Ok(Err(mut error)) => match error.take_message() {
+                match lease.send_until(head.map(|()| body), deadline).await {
+                    Some(Ok(response)) => Sent::Answered(response, None),
+                    Some(Err(mut error)) => match error.take_message() {
                         Some(request) => Sent::Not(request.into_body(), "the connection was closed".into()),
                         None => Sent::Unknown(reason(&error.into_error())),
                     },
-                    Err(_elapsed) => Sent::Late,
+                    None => Sent::Late,
                 }
             });
         }
-        let (mark, deadline) = (SentMark::default(), Instant::now() + within);
+        let mark = SentMark::default();
         Either::Right(async move {
             let expectations = &self.proxy.expectations;
             let sending = expectations.send(access.endpoint, lease, (head, body), Body::new, mark.clone(), deadline);
             tokio::pin!(sending);
+            if turn.is_none() {
+                return sending.await;
+            }
             tokio::select! {
                 biased;
                 sent = &mut sending => sent,
-                () = mark.wait(), if turn.is_some() => {
+                () = mark.wait() => {
                     *turn = None;
                     sending.await
                 }
@@ -286,9 +289,8 @@ fn outbound(
     let mut request = Request::new(());
     *request.method_mut() = parts.method.clone();
     *request.version_mut() = Version::HTTP_11;
-    *request.headers_mut() = parts.headers.clone();
+    *request.headers_mut() = headers::to_gateway(&parts.headers, client, mount, host, token);
     let headers = request.headers_mut();
-    headers::to_gateway(headers, client, mount, host, token);
     let mut path = path.clone();
     let mut swapped = None;
     if websocket {

@@ -3,7 +3,7 @@
 //! Headers of one connection end with it (RFC 9110, 7.6.1). What the caller presented to us is taken off, what the gateway
 //! wants is put on. What the gateway says about the place where it believes to be is moved to the place where it is.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
@@ -59,6 +59,10 @@ fn is_of_the_origin(name: &str) -> bool {
     ) || name.starts_with("access-control-")
 }
 
+/// Headers that a gateway gets from us: token, host, and who calls.
+const ADDED: usize = 7;
+/// Headers that an answer gets: what a page may do, the request's id, and how it may be kept and read.
+const ADDED_TO_ANSWER: usize = 4;
 /// A usual length of `Forwarded`.
 const LINE: usize = 96;
 
@@ -110,128 +114,161 @@ impl Mount {
     }
 }
 
-/// Makes a request's headers those of a request to a gateway. `host` names it where it listens.
+/// The headers of a request to a gateway: what of the caller's goes on, and what is said of the caller. `host` names the gateway
+/// where it listens. In one pass into a new table: one that is copied and thinned out afterwards costs twice as much, at every request.
 pub(super) fn to_gateway(
-    headers: &mut HeaderMap,
+    from: &HeaderMap,
     client: &Client,
     mount: &Mount,
     host: &HeaderValue,
     token: &Secret<String>,
-) {
+) -> HeaderMap {
     let below = matches!(mount, Mount::Path(_));
-    // The gateway compares its host with the page's origin, and the browser's page is ours.
-    keep_trailers(headers, |name| ends_here(name) || (below && name == "origin"));
-    hide_session(headers);
-    forwarded(headers, client, mount);
-    if mount.adds_token() {
-        match bearer(token) {
-            Some(bearer) => headers.insert(header::AUTHORIZATION, bearer),
-            None => headers.remove(header::AUTHORIZATION),
-        };
-    }
-    match mount {
-        Mount::Path(_) => {
-            headers.insert(header::HOST, host.clone());
+    let adds_token = mount.adds_token();
+    let named = named_by_connection(from);
+    let mut to = HeaderMap::with_capacity(from.len() + ADDED);
+    let (mut trailers, mut cookies) = (false, false);
+    for (name, value) in from {
+        if *name == header::COOKIE {
+            cookies = true;
+        } else if *name == header::TE {
+            trailers |= value.as_bytes().eq_ignore_ascii_case(b"trailers");
+        } else {
+            let replaced = (below && *name == header::HOST) || (adds_token && *name == header::AUTHORIZATION);
+            // The gateway compares its host with the page's origin, and the browser's page is ours.
+            let of_our_page = below && *name == header::ORIGIN;
+            if !(replaced || of_our_page || ends_here(name.as_str()) || named.contains(name)) {
+                to.append(name, value.clone());
+            }
         }
-        Mount::Host { .. } => {
-            // As it is: links, cookies and checks of the origin go by the name that the browser shows.
-            headers.entry(header::HOST).or_insert_with(|| host.clone());
-        }
     }
+    if trailers {
+        take_trailers(&mut to);
+    }
+    if cookies && let Some(theirs) = without_session(from) {
+        to.insert(header::COOKIE, theirs);
+    }
+    forwarded(&mut to, client, mount);
+    if adds_token && let Some(bearer) = bearer(token) {
+        to.insert(header::AUTHORIZATION, bearer);
+    }
+    // At a host name of its own it stays as it is: links, cookies and checks of the origin go by the name that the browser shows.
+    if below || !to.contains_key(header::HOST) {
+        to.insert(header::HOST, host.clone());
+    }
+    to
 }
 
 fn bearer(token: &Secret<String>) -> Option<HeaderValue> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose())).ok()?;
+    let mut value = HeaderValue::try_from(["Bearer ", token.expose()].concat()).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
 /// Makes an answer's headers those of an answer of ours. Those of an upgrade go too: the caller of this puts them back.
 pub(super) fn to_client(headers: &mut HeaderMap, mount: &Mount, from: SocketAddr) {
-    let Mount::Path(prefix) = mount else {
-        remove_hop_by_hop(headers);
-        return keep_cookies(headers, None);
+    let prefix = match mount {
+        Mount::Path(prefix) => Some(prefix.as_str()),
+        Mount::Host { .. } => None,
     };
-    remove(headers, |name| is_hop_by_hop(name) || is_of_the_origin(name));
-    for name in [header::LOCATION, header::CONTENT_LOCATION] {
-        if let Some(moved) = headers.get(&name).and_then(|value| moved(value, prefix, from)) {
-            headers.insert(name, moved);
+    let below = prefix.is_some();
+    // For what is added here and on the rest of the way: in one step, and not as a table that grows twice.
+    headers.reserve(ADDED_TO_ANSWER);
+    let has = remove(headers, |name| is_hop_by_hop(name) || (below && is_of_the_origin(name)));
+    if let Some(prefix) = prefix.filter(|_| has.locations) {
+        for name in [header::LOCATION, header::CONTENT_LOCATION] {
+            if let Some(moved) = headers.get(&name).and_then(|value| moved(value, prefix, from)) {
+                headers.insert(name, moved);
+            }
         }
     }
-    keep_cookies(headers, Some(prefix));
-    // A page of an agent is shown without our origin's rights: it may be an answer that somebody made a model write.
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    if has.cookies {
+        keep_cookies(headers, prefix);
+    }
+    if below {
+        // A page of an agent is shown without our origin's rights: it may be an answer that somebody made a model write.
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    }
 }
 
 /// Takes off what belongs to the connection by which a request came. Who takes trailers still does.
 #[cfg(feature = "cli")]
 pub(crate) fn strip_connection(headers: &mut HeaderMap) {
-    keep_trailers(headers, is_hop_by_hop);
-}
-
-fn keep_trailers(headers: &mut HeaderMap, ends: impl Fn(&str) -> bool) {
     let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    remove(headers, ends);
+    remove(headers, is_hop_by_hop);
     if trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        take_trailers(headers);
     }
 }
 
+/// Who takes trailers says so on each connection anew.
+fn take_trailers(headers: &mut HeaderMap) {
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+}
+
 /// Headers of one connection, and those that `Connection` names.
+#[cfg(feature = "cli")]
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     remove(headers, is_hop_by_hop);
 }
 
-/// Takes off the headers that end, and those that `Connection` names. Nearly always there are none, so that it is looked which
-/// there are before any is searched for.
-fn remove(headers: &mut HeaderMap, ends: impl Fn(&str) -> bool) {
-    let named = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        // These say what the request is; a caller who lists them wants to make them vanish.
-        .filter(|name| {
-            !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::AUTHORIZATION | header::COOKIE)
-        });
-    let ending: Vec<HeaderName> = headers.keys().filter(|name| ends(name.as_str())).cloned().chain(named).collect();
+/// What there is among headers of what has to be looked at more closely. Nearly always there is nothing, and a look at the names is
+/// cheaper than a search for each of them.
+#[derive(Clone, Copy, Default)]
+struct Has {
+    locations: bool,
+    cookies: bool,
+}
+
+/// Takes off the headers that end, and those that `Connection` names.
+fn remove(headers: &mut HeaderMap, ends: impl Fn(&str) -> bool) -> Has {
+    let mut has = Has::default();
+    let mut ending = named_by_connection(headers);
+    for name in headers.keys() {
+        has.locations |= matches!(*name, header::LOCATION | header::CONTENT_LOCATION);
+        has.cookies |= *name == header::SET_COOKIE;
+        if ends(name.as_str()) {
+            ending.push(name.clone());
+        }
+    }
     for name in ending {
         headers.remove(name);
     }
+    has
 }
 
-/// Takes our session out of `Cookie`; the agent's own cookies stay.
-fn hide_session(headers: &mut HeaderMap) {
-    if !headers.contains_key(header::COOKIE) {
-        return;
+/// Headers that end with the connection because it says so.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    if headers.keys().all(|name| *name != header::CONNECTION) {
+        return Vec::new();
     }
-    let theirs: Vec<String> = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .map(str::trim)
-        .filter(|pair| !pair.is_empty() && pair.split('=').next().map(str::trim) != Some(SESSION_COOKIE))
-        .map(ToOwned::to_owned)
-        .collect();
-    headers.remove(header::COOKIE);
-    if let Some(value) = Some(theirs.join("; ")).filter(|joined| !joined.is_empty())
-        && let Ok(value) = HeaderValue::try_from(value)
-    {
-        headers.insert(header::COOKIE, value);
-    }
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        // These say what the request is; a caller who lists them wants to make them vanish.
+        .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::AUTHORIZATION | header::COOKIE))
+        .collect()
+}
+
+/// The cookies without our session; the agent's own stay.
+fn without_session(headers: &HeaderMap) -> Option<HeaderValue> {
+    let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let pairs = values.flat_map(|value| value.split(';')).map(str::trim);
+    let is_theirs = |pair: &&str| !pair.is_empty() && pair.split('=').next().map(str::trim) != Some(SESSION_COOKIE);
+    let theirs = pairs.filter(is_theirs).collect::<Vec<_>>().join("; ");
+    Some(theirs).filter(|theirs| !theirs.is_empty()).and_then(|theirs| HeaderValue::try_from(theirs).ok())
 }
 
 /// Says who calls.
 fn forwarded(headers: &mut HeaderMap, client: &Client, mount: &Mount) {
     let mut line = String::with_capacity(LINE);
     if let Some(address) = client.address {
-        let ip = address.ip().to_string();
+        let ip = text_of(address.ip());
         let quoted = if address.is_ipv6() { ["for=\"[", &ip, "]\";"] } else { ["for=", &ip, ";"] };
         line.extend(quoted);
-        insert(headers, FORWARDED_FOR, ip);
+        insert(headers, FORWARDED_FOR, &ip);
     }
     if let Some(value) = &client.host
         && let Some(host) = value.to_str().ok().filter(|host| is_host(host))
@@ -241,16 +278,30 @@ fn forwarded(headers: &mut HeaderMap, client: &Client, mount: &Mount) {
     }
     line.extend(["proto=", client.scheme]);
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
-    insert(headers, FORWARDED, line);
+    insert(headers, FORWARDED, &line);
     if let Mount::Path(prefix) = mount {
-        insert(headers, FORWARDED_PREFIX, prefix.clone());
+        insert(headers, FORWARDED_PREFIX, prefix);
     }
 }
 
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
-    if let Ok(value) = HeaderValue::try_from(value) {
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
+}
+
+/// An address as text. The usual way goes through the formatter for each of the four numbers, which at every request is five times
+/// what this takes.
+fn text_of(ip: IpAddr) -> String {
+    let IpAddr::V4(ip) = ip else { return ip.to_string() };
+    let mut text = String::with_capacity("255.255.255.255".len());
+    for (at, octet) in ip.octets().into_iter().enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        text.push_str(itoa::Buffer::new().format(octet));
+    }
+    text
 }
 
 fn is_host(text: &str) -> bool {
@@ -274,9 +325,6 @@ fn moved(value: &HeaderValue, prefix: &str, from: SocketAddr) -> Option<HeaderVa
 
 /// Cookies come back to the gateway alone: not to the service, and not to other agents below the same domain.
 fn keep_cookies(headers: &mut HeaderMap, prefix: Option<&str>) {
-    if !headers.contains_key(header::SET_COOKIE) {
-        return;
-    }
     let cookies: Vec<HeaderValue> =
         headers.get_all(header::SET_COOKIE).iter().filter_map(|cookie| kept_below(cookie, prefix)).collect();
     headers.remove(header::SET_COOKIE);

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use dashmap::DashMap;
+use dashmap::Entry;
 
+use crate::by_id::ById;
 use crate::domain::{AgentId, UserId};
 
 /// What bounds calls to gateways.
@@ -55,10 +56,10 @@ pub struct Limited {
 
 #[derive(Default)]
 struct Counts {
-    agents: DashMap<AgentId, usize>,
-    users: DashMap<UserId, usize>,
+    agents: ById<AgentId, usize>,
+    users: ById<UserId, usize>,
     /// Strangers' calls, by agent.
-    guests: DashMap<AgentId, usize>,
+    guests: ById<AgentId, usize>,
     open: AtomicUsize,
     /// Calls that met a bound, in the order of [`Bound::ALL`].
     met: [AtomicU64; Bound::ALL.len()],
@@ -154,7 +155,7 @@ impl Drop for Place {
     }
 }
 
-fn count_in<K: std::hash::Hash + Eq>(counts: &DashMap<K, usize>, key: K, limit: usize) -> bool {
+fn count_in<K: std::hash::Hash + Eq>(counts: &ById<K, usize>, key: K, limit: usize) -> bool {
     let mut count = counts.entry(key).or_insert(0);
     let free = *count < limit;
     if free {
@@ -164,11 +165,13 @@ fn count_in<K: std::hash::Hash + Eq>(counts: &DashMap<K, usize>, key: K, limit: 
 }
 
 /// Entries go with their last call, so that the table does not grow with every agent there ever was.
-fn count_out<K: std::hash::Hash + Eq + Copy>(counts: &DashMap<K, usize>, key: K) {
-    if let Some(mut count) = counts.get_mut(&key) {
-        *count = count.saturating_sub(1);
+fn count_out<K: std::hash::Hash + Eq>(counts: &ById<K, usize>, key: K) {
+    if let Entry::Occupied(mut entry) = counts.entry(key) {
+        match entry.get().checked_sub(1) {
+            Some(left @ 1..) => *entry.get_mut() = left,
+            _ => drop(entry.remove()),
+        }
     }
-    counts.remove_if(&key, |_, count| *count == 0);
 }
 
 #[cfg(test)]

@@ -105,7 +105,9 @@ fn decode(path: &str) -> Result<String, Refused> {
         bytes.push(byte.to_ascii_lowercase());
     }
     let plain = String::from_utf8(bytes).map_err(|_| Refused::Ambiguous)?;
-    if !plain.starts_with('/') || plain.contains("//") || plain.split('/').any(|part| matches!(part, "." | "..")) {
+    let (bytes, is_slash) = (plain.as_bytes(), |byte: &u8| *byte == b'/');
+    let dots = || bytes.split(is_slash).any(|part| matches!(part, b"." | b".."));
+    if !plain.starts_with('/') || bytes.windows(2).any(|two| two == b"//") || dots() {
         return Err(Refused::Ambiguous);
     }
     Ok(plain)

@@ -52,8 +52,7 @@ impl Proxy {
         let mut refused_in = None;
         loop {
             let (access, mut lease) = way.connection(refused_in).await?;
-            let mut headers = HeaderMap::new();
-            headers::to_gateway(&mut headers, client, &mount, lease.host(), &access.token);
+            let mut headers = headers::to_gateway(&HeaderMap::new(), client, &mount, lease.host(), &access.token);
             headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));

@@ -34,7 +34,7 @@ fn token() -> Secret<String> {
 
 #[test]
 fn the_callers_key_stays_with_us_and_the_agents_token_goes_on() {
-    let mut headers = map(&[
+    let headers = map(&[
         ("authorization", "Bearer zo_key"),
         ("cookie", "theirs=1; zeroone_session=secret; more=2"),
         ("connection", "keep-alive, X-Mine"),
@@ -48,7 +48,7 @@ fn the_callers_key_stays_with_us_and_the_agents_token_goes_on() {
         ("host", "zeroone.test:3001"),
         ("x-idempotency-key", "k"),
     ]);
-    to_gateway(&mut headers, &client(), &below(), &listens(), &token());
+    let headers = to_gateway(&headers, &client(), &below(), &listens(), &token());
     assert_eq!(headers[header::AUTHORIZATION], "Bearer zc_agent");
     assert_eq!(headers[header::COOKIE], "theirs=1; more=2");
     for gone in ["connection", "x-mine", "keep-alive", "proxy-authorization", "expect", "origin"] {
@@ -65,16 +65,16 @@ fn the_callers_key_stays_with_us_and_the_agents_token_goes_on() {
 
 #[test]
 fn a_caller_cannot_list_the_headers_away_that_we_rely_on() {
-    let mut headers = map(&[("connection", "authorization, host, cookie, content-length"), ("content-length", "5")]);
-    to_gateway(&mut headers, &client(), &below(), &listens(), &token());
+    let headers = map(&[("connection", "authorization, host, cookie, content-length"), ("content-length", "5")]);
+    let headers = to_gateway(&headers, &client(), &below(), &listens(), &token());
     assert!(headers.contains_key(header::AUTHORIZATION) && headers.contains_key(header::HOST));
     assert_eq!(headers[header::CONTENT_LENGTH], "5");
 }
 
 #[test]
 fn trailers_are_asked_for_on_the_next_connection_too() {
-    let mut headers = map(&[("te", "trailers"), ("connection", "te")]);
-    to_gateway(&mut headers, &client(), &below(), &listens(), &token());
+    let headers = map(&[("te", "trailers"), ("connection", "te")]);
+    let headers = to_gateway(&headers, &client(), &below(), &listens(), &token());
     assert_eq!(
         (&headers[header::TE], &headers[header::CONNECTION]),
         (&HeaderValue::from_static("trailers"), &HeaderValue::from_static("te"))
@@ -83,13 +83,13 @@ fn trailers_are_asked_for_on_the_next_connection_too() {
 
 #[test]
 fn by_its_own_name_a_gateway_gets_the_request_as_it_is() {
-    let mut headers = map(&[
+    let headers = map(&[
         ("authorization", "Bearer zc_theirs"),
         ("cookie", "zeroone_session=secret"),
         ("origin", "https://ada.zeroone.test"),
         ("host", "ada.zeroone.test"),
     ]);
-    to_gateway(&mut headers, &client(), &Mount::Host { visit: false }, &listens(), &token());
+    let headers = to_gateway(&headers, &client(), &Mount::Host { visit: false }, &listens(), &token());
     assert_eq!(headers[header::AUTHORIZATION], "Bearer zc_theirs");
     assert_eq!(headers[header::HOST], "ada.zeroone.test");
     assert_eq!(headers[header::ORIGIN], "https://ada.zeroone.test");
@@ -153,10 +153,18 @@ fn a_sockets_credential_is_replaced_wherever_it_stands() {
 #[test]
 fn a_host_that_is_none_is_not_told_to_the_gateway() {
     for host in ["", "zeroone.test\";by=\"x", "a b", "a/b"] {
-        let mut headers = map(&[("host", "zeroone.test")]);
+        let headers = map(&[("host", "zeroone.test")]);
         let client = Client { host: Some(HeaderValue::try_from(host).unwrap()), ..client() };
-        to_gateway(&mut headers, &client, &below(), &listens(), &token());
+        let headers = to_gateway(&headers, &client, &below(), &listens(), &token());
         assert_eq!(headers["forwarded"], "for=192.0.2.7;proto=https", "{host:?}");
         assert!(!headers.contains_key("x-forwarded-host"), "{host:?}");
+    }
+}
+
+#[test]
+fn an_address_is_written_as_usual() {
+    for ip in ["0.0.0.0", "127.0.0.1", "255.255.255.255", "192.0.2.70", "::1", "2001:db8::1", "::ffff:192.0.2.1"] {
+        let ip: IpAddr = ip.parse().unwrap();
+        assert_eq!(text_of(ip), ip.to_string());
     }
 }

@@ -18,7 +18,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dashmap::DashMap;
 use futures_util::future::{BoxFuture, FutureExt};
 #[cfg(feature = "server")]
 use http::HeaderValue;
@@ -30,6 +29,9 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::alarm::Alarm;
+use crate::by_id::ById;
 
 /// Kept open for one gateway: as many as callers that come at once have use for.
 const IDLE_PER_GATEWAY: usize = 64;
@@ -52,7 +54,7 @@ impl<B: HttpBody<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send
 pub(crate) struct Connections<K: Key, B>(Arc<Gateways<K, B>>);
 
 struct Gateways<K: Key, B> {
-    known: DashMap<K, Arc<Mutex<Idle<B>>>>,
+    known: ById<K, Arc<Mutex<Idle<B>>>>,
     /// Whether a task closes what nobody uses.
     swept: Mutex<bool>,
     /// How long a connection is kept that nobody uses.
@@ -75,6 +77,8 @@ struct Open<B> {
     #[cfg(feature = "server")]
     host: HeaderValue,
     sender: SendRequest<B>,
+    /// For the deadlines of its answers.
+    alarm: Alarm,
     /// What moves its bytes; `None` once it has ended.
     wire: Option<BoxFuture<'static, ()>>,
 }
@@ -97,7 +101,7 @@ impl<K: Key, B> Default for Connections<K, B> {
 impl<K: Key, B> Connections<K, B> {
     /// For servers with another patience: a connection that nobody uses is kept for so long.
     pub(crate) fn keeping(kept: Duration) -> Self {
-        Self(Arc::new(Gateways { known: DashMap::new(), swept: Mutex::new(false), kept }))
+        Self(Arc::new(Gateways { known: ById::default(), swept: Mutex::new(false), kept }))
     }
 }
 
@@ -149,9 +153,7 @@ async fn sweep<K: Key, B>(gateways: Weak<Gateways<K, B>>, kept: Duration) {
 impl<B> Open<B> {
     /// Moves what can be moved.
     fn drive(&mut self, cx: &mut Context<'_>) {
-        if self.wire.as_mut().is_some_and(|wire| wire.poll_unpin(cx).is_ready()) {
-            self.wire = None;
-        }
+        drive(&mut self.wire, cx);
     }
 
     /// Whether the next request can be sent. Its gateway may have closed it meanwhile.
@@ -176,10 +178,32 @@ impl<B: Outgoing> Lease<B> {
         async move {
             let mut answer = pin!(answer);
             poll_fn(|cx| {
-                if wire.as_mut().is_some_and(|wire| wire.poll_unpin(cx).is_ready()) {
-                    *wire = None;
-                }
+                drive(wire, cx);
                 answer.as_mut().poll(cx)
+            })
+            .await
+        }
+    }
+
+    /// The same; `None` where there is no answer at the deadline.
+    ///
+    /// # Errors
+    /// As [`Lease::send`].
+    pub(crate) fn send_until(
+        &mut self,
+        request: Request<B>,
+        deadline: Instant,
+    ) -> impl Future<Output = Option<Result<Response<Incoming>, TrySendError<Request<B>>>>> {
+        let answer = self.open.sender.try_send_request(request);
+        let (wire, alarm) = (&mut self.open.wire, &mut self.open.alarm);
+        async move {
+            let mut answer = pin!(answer);
+            poll_fn(|cx| {
+                drive(wire, cx);
+                match answer.as_mut().poll(cx) {
+                    Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                    Poll::Pending => alarm.poll(deadline, cx).map(|()| None),
+                }
             })
             .await
         }
@@ -236,6 +260,12 @@ impl<B> Lease<B> {
     }
 }
 
+fn drive(wire: &mut Option<BoxFuture<'static, ()>>, cx: &mut Context<'_>) {
+    if wire.as_mut().is_some_and(|wire| wire.poll_unpin(cx).is_ready()) {
+        *wire = None;
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -277,6 +307,7 @@ async fn connect<B: Outgoing>(to: SocketAddr) -> Result<Open<B>, std::io::Error>
         #[cfg(feature = "server")]
         host: HeaderValue::try_from(to.to_string()).map_err(std::io::Error::other)?,
         sender,
+        alarm: Alarm::default(),
         wire: Some(wire.boxed()),
     })
 }

@@ -17,19 +17,18 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dashmap::DashMap;
 use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use tokio::time::error::Elapsed;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::SentMark;
 use super::cause::chain;
 use super::connections::{Lease, Outgoing};
 use super::handover::{HandedBody, Handover};
+use crate::by_id::ById;
 
 /// How long a server of which nothing is known may take to ask for the body.
 const FIRST_ASK: Duration = Duration::from_secs(1);
@@ -51,7 +50,7 @@ struct Manners {
 /// How gateways treat the expectation.
 #[derive(Default)]
 pub(crate) struct Expectations {
-    known: DashMap<SocketAddr, Manners>,
+    known: ById<SocketAddr, Manners>,
 }
 
 /// How a request went.
@@ -100,21 +99,15 @@ impl Expectations {
         }
         let patience = known.map_or(Patience::Permits(FIRST_ASK), |_| Patience::GivesUp(ASK));
         async move {
-            let begun = timeout_at(deadline, begun(pin!(lease.send(request)), &handover, patience)).await;
+            let begun = begun(pin!(lease.send_until(request, deadline)), &handover, patience).await;
             self.came_of(at, asks, begun, handover)
         }
     }
 
     /// What came of it in the time that it had.
-    fn came_of<B>(
-        &self,
-        at: SocketAddr,
-        asked: bool,
-        begun: Result<Begun<B>, Elapsed>,
-        handover: Handover<B>,
-    ) -> Sent<B> {
+    fn came_of<B>(&self, at: SocketAddr, asked: bool, begun: Begun<B>, handover: Handover<B>) -> Sent<B> {
         match begun {
-            Ok(Ok(response)) => {
+            Some(Ok(response)) => {
                 if response.status() == StatusCode::EXPECTATION_FAILED
                     && let Some(body) = handover.withdraw()
                 {
@@ -126,13 +119,13 @@ impl Expectations {
                 }
                 Sent::Answered(response, Some(handover))
             }
-            Ok(Err((Some(body), why))) => Sent::Not(body, why),
+            Some(Err((Some(body), why))) => Sent::Not(body, why),
             // Whether it was delivered is told by its body's fate, whatever the failure.
-            Ok(Err((None, why))) => match handover.withdraw() {
+            Some(Err((None, why))) => match handover.withdraw() {
                 Some(body) => Sent::Not(body, why),
                 None => Sent::Unknown(why),
             },
-            Err(_elapsed) => match handover.withdraw() {
+            None => match handover.withdraw() {
                 Some(body) => Sent::Not(body, "it did not answer in time".into()),
                 None => Sent::Late,
             },
@@ -160,28 +153,34 @@ enum Patience {
     GivesUp(Duration),
 }
 
-/// The beginning of an answer; else why there is none, with the body if it was taken back.
-type Begun<B> = Result<Response<Incoming>, (Option<B>, String)>;
+/// How a sent request went on; `None` where it had no answer at its deadline.
+type Begun<B> = Option<Result<Response<Incoming>, (Option<B>, String)>>;
 
-/// Waits for the beginning of the answer to what is being sent.
+/// Waits until the answer begins. A body that was not asked for in time is permitted, or taken back.
 async fn begun<B, O, S>(mut sending: Pin<&mut S>, handover: &Handover<B>, patience: Patience) -> Begun<B>
 where
-    S: Future<Output = Result<Response<Incoming>, TrySendError<Request<O>>>>,
+    S: Future<Output = Option<Result<Response<Incoming>, TrySendError<Request<O>>>>>,
 {
-    let (Patience::Permits(limit) | Patience::GivesUp(limit)) = patience;
-    let response = tokio::select! {
-        response = &mut sending => response,
-        () = sleep(limit), if !handover.is_permitted() => {
-            if !handover.is_permitted() {
-                match patience {
-                    Patience::Permits(_) => handover.permit(),
-                    Patience::GivesUp(_) => if let Some(body) = handover.withdraw() {
-                        return Err((Some(body), "it does not read".into()));
-                    },
+    if !handover.is_permitted() {
+        let (Patience::Permits(limit) | Patience::GivesUp(limit)) = patience;
+        tokio::select! {
+            answer = &mut sending => return read(answer),
+            () = sleep(limit) => {}
+        }
+        if !handover.is_permitted() {
+            match patience {
+                Patience::Permits(_) => handover.permit(),
+                Patience::GivesUp(_) => {
+                    if let Some(body) = handover.withdraw() {
+                        return Some(Err((Some(body), "it does not read".into())));
+                    }
                 }
             }
-            sending.await
         }
-    };
-    response.map_err(|error| (None, chain(error.error())))
+    }
+    read(sending.await)
+}
+
+fn read<B, O>(answer: Option<Result<Response<Incoming>, TrySendError<Request<O>>>>) -> Begun<B> {
+    answer.map(|answer| answer.map_err(|error| (None, chain(error.error()))))
 }
