@@ -21,7 +21,7 @@ use tower::ServiceExt;
 
 use super::agents::OwnedAgent;
 use super::guard::{KeyRule, admit};
-use super::request::{Seen, observe};
+use super::request::{BadRequest, Peer, Seen, observe};
 use super::state::Api;
 use super::{agent_host, gateway, message};
 use crate::accounts::Caller;
@@ -64,12 +64,21 @@ impl Front {
         Self { router, api }
     }
 
-    pub(super) fn answer(&self, request: Request) -> BoxFuture<'static, Result<Response, Infallible>> {
+    pub(super) fn answer(
+        &self,
+        mut request: Request,
+        peer: Peer,
+        bad: Option<BadRequest>,
+    ) -> BoxFuture<'static, Result<Response, Infallible>> {
         if let Some(api) = &self.api
             && let Some(direct) = Direct::of(request.method(), request.uri().path())
             && agent_host::label(api, &request).is_none()
         {
-            return direct.answer(api.clone(), Box::new(request)).map(Ok).boxed();
+            return direct.answer(api.clone(), Box::new(request), (peer, bad)).map(Ok).boxed();
+        }
+        request.extensions_mut().insert(peer);
+        if let Some(bad) = bad {
+            request.extensions_mut().insert(bad);
         }
         self.router.clone().oneshot(request).boxed()
     }
@@ -95,12 +104,12 @@ impl Direct {
         Some(Self { agent: id.parse().ok()?, to })
     }
 
-    async fn answer(self, api: Api, request: Box<Request>) -> Response {
+    async fn answer(self, api: Api, request: Box<Request>, from: (Peer, Option<BadRequest>)) -> Response {
         let (route, rule) = match self.to {
             To::Message => (MESSAGE, KeyRule::SEND),
             To::Gateway(_) => (GATEWAY, KeyRule::PASSED),
         };
-        let seen = Seen::direct(&api, &request, route);
+        let seen = Seen::direct(&api, &request, route, from);
         observe(&api, &seen, request, |request| {
             let handling = (api.clone(), Arc::clone(&seen));
             admit(&api, Arc::clone(&seen), rule, request, move |caller, request| {
@@ -118,7 +127,7 @@ impl Direct {
             Err(problem) => return ready(problem.into_response()).boxed(),
         };
         match self.to {
-            To::Gateway(at) => gateway::pass(api, own, request, at).map(IntoResponse::into_response).boxed(),
+            To::Gateway(at) => gateway::pass(api, own, request, at, seen.peer).map(IntoResponse::into_response).boxed(),
             To::Message => message::send(api, own, seen, request).map(IntoResponse::into_response).boxed(),
         }
     }
@@ -136,8 +145,8 @@ mod tests {
     /// copies took half of each request's time.
     #[test]
     fn what_a_request_is_while_it_waits_is_small() {
-        let answer = size(|(direct, api, request): (Direct, _, _)| direct.answer(api, request));
-        let pass = size(|(api, own, request, at)| gateway::pass(api, own, request, at));
+        let answer = size(|(direct, api, request, from): (Direct, _, _, _)| direct.answer(api, request, from));
+        let pass = size(|(api, own, request, at, peer)| gateway::pass(api, own, request, at, peer));
         let send = size(|(api, own, seen, request)| message::send(api, own, seen, request));
         assert!(answer < 2048 && pass < 4 * 1024 && send < 3 * 1024, "{answer}, {pass}, {send} bytes");
     }

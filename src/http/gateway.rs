@@ -56,8 +56,8 @@ const PLACE_RETRY_SECS: u64 = 5;
     responses((status = 200, description = "The gateway's answer, whatever its status"))
 )]
 pub async fn gateway(state: State<Api>, own: OwnedAgent, request: Request) -> Result<Response, Problem> {
-    let at = own_path(request.uri().path());
-    pass(state.0, own, request, at).await
+    let (at, peer) = (own_path(request.uri().path()), peer_of(request.extensions()));
+    pass(state.0, own, request, at, peer).await
 }
 
 /// Passes it on. The gateway's own path begins at this place in the request's.
@@ -66,9 +66,10 @@ pub fn pass(
     own: OwnedAgent,
     request: Request,
     at: usize,
+    peer: Option<SocketAddr>,
 ) -> impl Future<Output = Result<Response, Problem>> + Send + 'static {
     // Made before the future, which would else hold what it is made from as well.
-    let call = call(&api, own, request, at);
+    let call = call(&api, own, request, at, peer);
     async move {
         let (call, asked) = call?;
         let answer = api.proxy.forward(call).await?;
@@ -80,7 +81,13 @@ pub fn pass(
 }
 
 /// The request as a call, with the agent where its model is asked.
-fn call(api: &Api, own: OwnedAgent, request: Request, at: usize) -> Result<(Call, Option<AgentHandle>), Problem> {
+fn call(
+    api: &Api,
+    own: OwnedAgent,
+    request: Request,
+    at: usize,
+    peer: Option<SocketAddr>,
+) -> Result<(Call, Option<AgentHandle>), Problem> {
     let OwnedAgent { caller, handle, .. } = own;
     let (prefix, path) = request.uri().path().split_at(at);
     let (prefix, path) = (prefix.to_owned(), with_query(path, request.uri().query())?);
@@ -95,7 +102,7 @@ fn call(api: &Api, own: OwnedAgent, request: Request, at: usize) -> Result<(Call
         agent: handle,
         path,
         body,
-        client: client(&parts.headers, peer_of(&parts.extensions)),
+        client: client(&parts.headers, peer),
         mount: Mount::Path(prefix),
         hold,
         deadline: Instant::now() + hold,
@@ -108,9 +115,9 @@ fn call(api: &Api, own: OwnedAgent, request: Request, at: usize) -> Result<(Call
 
 /// Notes what an answer says about the agent's model, and gives it on as it came. Of a stream only its beginning is known here.
 async fn noted(api: &Api, agent: &AgentHandle, answer: Response) -> Response {
-    let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(ToOwned::to_owned);
+    let kind = answer.headers().get(header::CONTENT_TYPE);
     if answer.status() == StatusCode::OK {
-        if kind.as_ref().is_some_and(|kind| kind.starts_with("application/json")) {
+        if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json")) {
             agent.note_model(Ok(()));
         }
         return answer;
@@ -119,6 +126,7 @@ async fn noted(api: &Api, agent: &AgentHandle, answer: Response) -> Response {
     if !short || !(answer.status().is_server_error() || answer.status() == StatusCode::REQUEST_TIMEOUT) {
         return answer;
     }
+    let kind = kind.and_then(|kind| kind.to_str().ok()).map(ToOwned::to_owned);
     let (head, body) = answer.into_parts();
     let body = match body.collect().await {
         Ok(whole) => whole.to_bytes(),

@@ -91,7 +91,7 @@ pub fn send(
         let hold = hold_secs(&parts.headers);
         let converses = said.session.is_some() && own.handle.profile().converses_by_socket();
         let answered = if converses || sse::is_wanted(&parts.headers) {
-            in_pieces(&api, &own, &seen.trace, &parts, said, converses).boxed().await
+            in_pieces(&api, &own, &seen, &parts, said, converses).boxed().await
         } else {
             whole(&api, &own.handle, &seen.trace, said, Duration::from_secs(hold)).await
         };
@@ -105,12 +105,13 @@ pub fn send(
 async fn in_pieces(
     api: &Api,
     own: &OwnedAgent,
-    trace: &Trace,
+    seen: &Seen,
     parts: &Parts,
     said: Said,
     converses: bool,
 ) -> Result<Response, Problem> {
-    let mut question = Question::new(api, &own.caller, own.handle.clone(), trace, &parts.headers, &parts.extensions);
+    let trace = &seen.trace;
+    let mut question = Question::new(api, &own.caller, own.handle.clone(), trace, &parts.headers, seen.peer);
     question.session = said.session;
     let pieces = match &question.session {
         Some(session) if converses => {

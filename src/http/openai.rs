@@ -27,7 +27,7 @@ use super::error::bad_header;
 use super::guard::Admitted;
 use super::problem::{Code, Problem};
 use super::question::{MAX_WEBHOOK, Question};
-use super::request::Trace;
+use super::request::{Trace, peer_of};
 use super::state::Api;
 use super::{body, pieces, sse};
 use crate::accounts::Caller;
@@ -130,7 +130,8 @@ impl Asked {
         let name = fields.get("model").and_then(Value::as_str);
         let name = name.ok_or_else(|| bad("model", "is required: the slug or the id of one of your agents"))?;
         let (agent, view) = agent(api, caller, name)?;
-        let mut question = Question::new(api, caller, agent, trace, &parts.headers, &parts.extensions);
+        let peer = peer_of(&parts.extensions);
+        let mut question = Question::new(api, caller, agent, trace, &parts.headers, peer);
         question.session = session(&parts.headers, &fields)?;
         Ok(Self { question, slug: view.record.slug.to_string(), fields })
     }

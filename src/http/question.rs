@@ -1,12 +1,13 @@
 //! A question to an agent's gateway that we put ourselves, rather than pass on: by `/message`, `/v1` and for sessions.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::uri::PathAndQuery;
-use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::future::ready;
@@ -19,7 +20,7 @@ use super::gateway::client;
 use super::pieces::{self, Piece, Pieces, Unanswered};
 use super::prefer::hold_secs;
 use super::problem::{Code, Problem};
-use super::request::{Trace, peer_of};
+use super::request::Trace;
 use super::state::Api;
 use crate::accounts::Caller;
 use crate::control::{AgentHandle, Turn};
@@ -104,7 +105,7 @@ impl Question {
         agent: AgentHandle,
         trace: &Trace,
         headers: &HeaderMap,
-        extensions: &Extensions,
+        peer: Option<SocketAddr>,
     ) -> Self {
         let hold = Duration::from_secs(hold_secs(headers));
         Self {
@@ -112,7 +113,7 @@ impl Question {
             caller: caller.clone(),
             agent,
             session: None,
-            client: client(headers, peer_of(extensions)),
+            client: client(headers, peer),
             hold,
             deadline: Instant::now() + hold,
             trace: trace.clone(),

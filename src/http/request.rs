@@ -72,9 +72,9 @@ pub fn seen(extensions: &Extensions) -> Option<&Arc<Seen>> {
 }
 
 /// A proxy on this machine is trusted in any case.
-fn client_of(extensions: &Extensions, headers: &HeaderMap, trusted: &[Network]) -> Option<IpAddr> {
+fn client_of(peer: SocketAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     let is_proxy = |at: IpAddr| at.is_loopback() || trusted.iter().any(|network| network.contains(at));
-    peer_of(extensions).map(|peer| client_address(peer.ip(), headers, is_proxy))
+    client_address(peer.ip(), headers, is_proxy)
 }
 
 /// What a request's log lines are found by. Of what is passed on to agents there are none at the usual level, so that this is
@@ -102,6 +102,9 @@ pub struct Seen {
     route: Option<Cow<'static, str>>,
     /// Whoever is at the other end, behind the proxies that are trusted.
     pub address: Option<IpAddr>,
+    /// Where the connection comes from.
+    pub peer: Option<SocketAddr>,
+    bad: Option<BadRequest>,
 }
 
 /// Whose request failed, for the log line of one without a span.
@@ -122,7 +125,8 @@ impl Seen {
     pub fn routed(api: &Api, request: &Request) -> Arc<Self> {
         let route = request.extensions().get::<MatchedPath>();
         let route = route.map(|route| Cow::Owned(route.as_str().to_owned()));
-        Arc::new(Self { route, prefix: nested_below(request), ..Self::of(api, request) })
+        let (peer, bad) = (peer_of(request.extensions()), request.extensions().get::<BadRequest>().copied());
+        Arc::new(Self { route, prefix: nested_below(request), ..Self::of(api, request, peer, bad) })
     }
 
     /// What was noted of the request when it came.
@@ -131,11 +135,16 @@ impl Seen {
     }
 
     /// A request whose route is known without the router.
-    pub fn direct(api: &Api, request: &Request, route: &'static str) -> Arc<Self> {
-        Arc::new(Self { route: Some(route.into()), ..Self::of(api, request) })
+    pub fn direct(
+        api: &Api,
+        request: &Request,
+        route: &'static str,
+        (peer, bad): (Peer, Option<BadRequest>),
+    ) -> Arc<Self> {
+        Arc::new(Self { route: Some(route.into()), ..Self::of(api, request, Some(peer.0), bad) })
     }
 
-    fn of(api: &Api, request: &Request) -> Self {
+    fn of(api: &Api, request: &Request, peer: Option<SocketAddr>, bad: Option<BadRequest>) -> Self {
         Self {
             began: Instant::now(),
             trace: Trace::of(request.headers()),
@@ -143,7 +152,9 @@ impl Seen {
             uri: request.uri().clone(),
             prefix: String::new(),
             route: None,
-            address: client_of(request.extensions(), request.headers(), &api.options.trusted_proxies),
+            address: peer.map(|peer| client_of(peer, request.headers(), &api.options.trusted_proxies)),
+            peer,
+            bad,
         }
     }
 
@@ -180,8 +191,8 @@ impl Seen {
 
     /// One line for each request: failures at WARN with their cause, changes at INFO, reads and what is passed on to agents
     /// at DEBUG. Its span says whose it is.
-    fn log(&self, response: &Response, has_span: bool) {
-        let (status, took_ms) = (response.status(), self.began.elapsed().as_millis());
+    fn log(&self, response: &Response, took: Duration, has_span: bool) {
+        let (status, took_ms) = (response.status(), took.as_millis());
         let (code, cause) = response.extensions().get::<Problem>().map_or(("", ""), Problem::cause);
         if status.is_server_error() {
             let line = || tracing::warn!(status = status.as_u16(), took_ms, code, cause, "the request failed");
@@ -210,12 +221,11 @@ pub async fn observe<F: Future<Output = Response>>(
     request: Box<Request>,
     answer: impl FnOnce(Box<Request>) -> F,
 ) -> Response {
-    let bad = request.extensions().get::<BadRequest>().copied();
     let span = seen.span();
     let answered = async move {
         if size(request.headers()) > MAX_HEADERS {
             Problem::new(Code::HeadersTooLarge, format!("Send at most {MAX_HEADERS} bytes of headers.")).into_response()
-        } else if let Some(BadRequest(why)) = bad {
+        } else if let Some(BadRequest(why)) = seen.bad {
             Problem::new(Code::Malformed, why).into_response()
         } else {
             match AssertUnwindSafe(answer(request)).catch_unwind().await {
@@ -225,9 +235,10 @@ pub async fn observe<F: Future<Output = Response>>(
         }
     };
     let response = answered.instrument(span.clone()).await;
-    span.in_scope(|| seen.log(&response, !span.is_disabled()));
+    let took = seen.began.elapsed();
+    span.in_scope(|| seen.log(&response, took, !span.is_disabled()));
     let route = seen.route.clone().unwrap_or(UNMATCHED);
-    api.metrics.count(&seen.method, route, response.status(), seen.began.elapsed());
+    api.metrics.count(&seen.method, route, response.status(), took);
     if let Some(pause) = pause(&response) {
         tokio::time::sleep(pause).await;
     }
@@ -367,14 +378,12 @@ mod tests {
             // An Ingress before the router of cells: both are ours.
             ("10.3.2.1:1", Some("192.0.2.9, 198.51.100.7, 10.0.0.2"), "198.51.100.7"),
         ] {
-            let (mut extensions, mut headers) = (Extensions::new(), HeaderMap::new());
-            extensions.insert(Peer(peer.parse().unwrap()));
+            let mut headers = HeaderMap::new();
             headers
                 .extend(list.map(|list| (HeaderName::from_static("x-forwarded-for"), HeaderValue::from_static(list))));
-            let client = client_of(&extensions, &headers, &trusted);
-            assert_eq!(client, Some(seen.parse().unwrap()), "{peer} {list:?}");
+            let client = client_of(peer.parse().unwrap(), &headers, &trusted);
+            assert_eq!(client, seen.parse::<IpAddr>().unwrap(), "{peer} {list:?}");
         }
-        assert!(client_of(&Extensions::new(), &HeaderMap::new(), &trusted).is_none());
     }
 
     /// What `write` leaves in the log at the usual level.
@@ -398,14 +407,16 @@ mod tests {
             prefix: "/zeroone".into(),
             route: None,
             address: None,
+            peer: None,
+            bad: None,
         };
         let user = UserId::new();
         let lines = logged(|| {
             let mut failed = Problem::new(Code::Internal, "it broke").into_response();
-            seen.log(&failed, false);
+            seen.log(&failed, Duration::ZERO, false);
             failed.extensions_mut().insert(Whose { user, key: None });
-            seen.log(&failed, false);
-            seen.log(&failed, true);
+            seen.log(&failed, Duration::ZERO, false);
+            seen.log(&failed, Duration::ZERO, true);
         });
         let span = |line: &serde_json::Value| line["span"].clone();
         let known = serde_json::json!({

@@ -72,12 +72,8 @@ pub async fn serve(
         http2: true,
     };
     let draining = listen::accept(listener, bounds, shutdown, move |request, peer| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Peer(peer));
-        if let Some(why) = host::check(request.version(), request.headers()) {
-            request.extensions_mut().insert(BadRequest(why));
-        }
-        front.answer(request)
+        let bad = host::check(request.version(), request.headers()).map(BadRequest);
+        front.answer(request.map(Body::new), Peer(peer), bad)
     })
     .await;
     if !draining.finish(options.grace).await {

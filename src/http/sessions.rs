@@ -14,7 +14,7 @@ use super::error::gateway_refusal;
 use super::pieces::MAX_ANSWER;
 use super::problem::{Code, Problem};
 use super::question::Question;
-use super::request::Trace;
+use super::request::{Trace, peer_of};
 use super::state::Api;
 use crate::domain::{SessionName, Timestamp};
 use crate::zeroclaw::client::WebhookAnswer;
@@ -166,7 +166,7 @@ fn question(
         let detail = "This version of the agent's gateway keeps no conversations that it could tell of; ZeroClaw does from 0.6 on.";
         return Err(Problem::new(Code::NotSupported, detail));
     }
-    Ok(Question::new(api, &own.caller, own.handle, trace, headers, extensions))
+    Ok(Question::new(api, &own.caller, own.handle, trace, headers, peer_of(extensions)))
 }
 
 /// One that cannot be a conversation's name is one that is not there.
