@@ -466,6 +466,28 @@ mod tests {
         waiting.await;
     }
 
+    #[tokio::test]
+    async fn who_is_told_to_end_ends_and_who_drains_waits_for_the_last() {
+        let places = Places::new(2, 2);
+        let (silent, busy) = (places.enter(A).unwrap(), places.enter(A).unwrap());
+        let mut empty = pin!(places.empty());
+        assert!(futures_util::poll!(&mut empty).is_pending());
+        {
+            let mut waiting = pin!(silent.unless_told(std::future::pending::<()>()));
+            assert!(futures_util::poll!(&mut waiting).is_pending());
+            places.tell(Word::Finish);
+            assert_eq!(waiting.await, None, "it is woken by the word alone");
+        }
+        assert_eq!(busy.unless_told(std::future::ready(1)).await, None, "nothing is begun any more");
+        places.tell(Word::End);
+        places.tell(Word::Finish);
+        assert!(is_ended(&busy), "no later word takes the end back");
+        drop(silent);
+        assert!(futures_util::poll!(&mut empty).is_pending(), "one is left");
+        drop(busy);
+        empty.await;
+    }
+
     #[test]
     fn an_ipv6_network_is_one_address() {
         let [a, b, c]: [IpAddr; 3] =

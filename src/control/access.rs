@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 #[cfg(feature = "server")]
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
@@ -56,6 +57,17 @@ impl AgentHandle {
         if let Some(access) = view.access.as_ref().filter(|access| Some(access.attempt) > after) {
             return Ok(Arc::clone(access));
         }
+        // In a box: nearly every call finds its agent running.
+        self.access_later(deadline, hold, after).boxed().await
+    }
+
+    /// As [`AgentHandle::access`], of an agent that does not run at this moment.
+    async fn access_later(
+        &self,
+        deadline: Instant,
+        hold: Duration,
+        after: Option<u64>,
+    ) -> Result<Arc<Access>, DeliveryError> {
         // Those who wait are counted together with waiting messages: more would only wait to fail.
         let queue = self.plane.shared.services.views.send_queue(self.id()).ok_or(DeliveryError::Gone)?;
         let _waiting = queue.enter(MAX_HELD).ok_or(DeliveryError::QueueFull)?;

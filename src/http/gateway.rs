@@ -11,6 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
+use futures_util::FutureExt;
 use futures_util::future::ready;
 use futures_util::stream;
 use http_body::Body as _;
@@ -126,7 +127,12 @@ async fn noted(api: &Api, agent: &AgentHandle, answer: Response) -> Response {
     if !short || !(answer.status().is_server_error() || answer.status() == StatusCode::REQUEST_TIMEOUT) {
         return answer;
     }
-    let kind = kind.and_then(|kind| kind.to_str().ok()).map(ToOwned::to_owned);
+    // In a box: what a refusal needs would else be kept with every request.
+    refused_by_model(api, agent, answer).boxed().await
+}
+
+async fn refused_by_model(api: &Api, agent: &AgentHandle, answer: Response) -> Response {
+    let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(ToOwned::to_owned);
     let (head, body) = answer.into_parts();
     let body = match body.collect().await {
         Ok(whole) => whole.to_bytes(),

@@ -274,8 +274,11 @@ fn nested_below(request: &Request) -> String {
 
 /// Puts the prefix in front of a location of ours.
 fn below(prefix: &str, headers: &mut HeaderMap) {
+    if prefix.is_empty() {
+        return;
+    }
     let location = headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
-    if let Some(location) = location.filter(|location| !prefix.is_empty() && location.starts_with('/'))
+    if let Some(location) = location.filter(|location| location.starts_with('/'))
         && let Ok(location) = HeaderValue::try_from(format!("{prefix}{location}"))
     {
         headers.insert(header::LOCATION, location);
@@ -323,7 +326,7 @@ impl Trace {
     pub fn of(headers: &HeaderMap) -> Self {
         let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
         Self {
-            request_id: given.map_or_else(|| Uuid::now_v7().to_string(), ToOwned::to_owned),
+            request_id: given.map_or_else(new_id, ToOwned::to_owned),
             traceparent: headers
                 .get(TRACEPARENT)
                 .and_then(|parent| parent.to_str().ok())
@@ -339,6 +342,11 @@ impl<S: Sync> FromRequestParts<S> for Trace {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         Ok(seen(&parts.extensions).map_or_else(|| Self::of(&parts.headers), |seen| seen.trace.clone()))
     }
+}
+
+/// An id that the client did not give. Written without the formatter, which at every request is more work than the id.
+fn new_id() -> String {
+    Uuid::now_v7().hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
 }
 
 fn is_request_id(id: &str) -> bool {

@@ -12,7 +12,7 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::hash::Hash;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -118,7 +118,8 @@ impl<K: Key + Send + Sync + 'static, B: Outgoing> Connections<K, B> {
                 return Ok(Lease { open, used: true, attempt, idle });
             }
         }
-        let open = connect(at).await?;
+        // In a box: a new connection is rare, and what it needs would else be kept with every request.
+        let open = connect(at).boxed().await?;
         Ok(Lease { open, used: false, attempt, idle })
     }
 
@@ -173,16 +174,12 @@ impl<B: Outgoing> Lease<B> {
         request: Request<B>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> {
         // Handed over before the future is made: it would else hold the request twice.
-        let answer = self.open.sender.try_send_request(request);
+        let mut answer = Box::pin(self.open.sender.try_send_request(request));
         let wire = &mut self.open.wire;
-        async move {
-            let mut answer = pin!(answer);
-            poll_fn(|cx| {
-                drive(wire, cx);
-                answer.as_mut().poll(cx)
-            })
-            .await
-        }
+        poll_fn(move |cx| {
+            drive(wire, cx);
+            answer.as_mut().poll(cx)
+        })
     }
 
     /// The same; `None` where there is no answer at the deadline.
@@ -194,19 +191,15 @@ impl<B: Outgoing> Lease<B> {
         request: Request<B>,
         deadline: Instant,
     ) -> impl Future<Output = Option<Result<Response<Incoming>, TrySendError<Request<B>>>>> {
-        let answer = self.open.sender.try_send_request(request);
+        let mut answer = Box::pin(self.open.sender.try_send_request(request));
         let (wire, alarm) = (&mut self.open.wire, &mut self.open.alarm);
-        async move {
-            let mut answer = pin!(answer);
-            poll_fn(|cx| {
-                drive(wire, cx);
-                match answer.as_mut().poll(cx) {
-                    Poll::Ready(answer) => Poll::Ready(Some(answer)),
-                    Poll::Pending => alarm.poll(deadline, cx).map(|()| None),
-                }
-            })
-            .await
-        }
+        poll_fn(move |cx| {
+            drive(wire, cx);
+            match answer.as_mut().poll(cx) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending => alarm.poll(deadline, cx).map(|()| None),
+            }
+        })
     }
 }
 

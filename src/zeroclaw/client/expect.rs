@@ -98,8 +98,9 @@ impl Expectations {
             handover.permit();
         }
         let patience = known.map_or(Patience::Permits(FIRST_ASK), |_| Patience::GivesUp(ASK));
+        let sending = lease.send_until(request, deadline);
         async move {
-            let begun = begun(pin!(lease.send_until(request, deadline)), &handover, patience).await;
+            let begun = begun(pin!(sending), &handover, patience).await;
             self.came_of(at, asks, begun, handover)
         }
     }
