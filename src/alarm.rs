@@ -5,8 +5,6 @@
 //! it rings too early, it is set to what is wanted by then.
 
 use std::pin::Pin;
-#[cfg(any(feature = "server", feature = "gateway"))]
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -31,44 +29,6 @@ impl Alarm {
         }
     }
 }
-
-/// hyper's timers of one HTTP/1 connection, of which it makes a new one for each request.
-#[cfg(any(feature = "server", feature = "gateway"))]
-#[derive(Clone, Default)]
-pub(crate) struct RequestTimer(Arc<Mutex<Alarm>>);
-
-#[cfg(any(feature = "server", feature = "gateway"))]
-struct Wait {
-    alarm: RequestTimer,
-    deadline: Instant,
-}
-
-#[cfg(any(feature = "server", feature = "gateway"))]
-impl hyper::rt::Timer for RequestTimer {
-    fn sleep(&self, duration: std::time::Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(Wait { alarm: self.clone(), deadline: Instant::now() + duration })
-    }
-
-    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(Wait { alarm: self.clone(), deadline: deadline.into() })
-    }
-
-    fn now(&self) -> std::time::Instant {
-        Instant::now().into()
-    }
-}
-
-#[cfg(any(feature = "server", feature = "gateway"))]
-impl Future for Wait {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.alarm.0.lock().unwrap_or_else(PoisonError::into_inner).poll(self.deadline, cx)
-    }
-}
-
-#[cfg(any(feature = "server", feature = "gateway"))]
-impl hyper::rt::Sleep for Wait {}
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,8 @@
 //! `axum::serve` has no bounds. hyper's own header deadline starts only once it has read enough bytes to tell HTTP/1 from
 //! HTTP/2, so a connection that sends nothing would stay open for ever: the first bytes are read here, with a deadline.
 
+mod timer;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
 use std::future::poll_fn;
@@ -29,7 +31,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::alarm::RequestTimer;
+use self::timer::RequestTimer;
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4). No HTTP/1 request begins like it.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
