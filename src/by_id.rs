@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
-/// A table by ids, addresses or hashes that this service made itself. Against keys that somebody chose so that they meet in one place
+/// A table by ids, addresses, hashes or names of routes that this service made itself. Against keys that somebody chose so that they meet in one place
 /// the standard library's hash is safe, for ten times the work at each look-up; nobody outside chooses these.
 pub(crate) type ById<K, V> = DashMap<K, V, RandomState>;
 

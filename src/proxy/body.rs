@@ -97,7 +97,8 @@ impl Outgoing {
     }
 }
 
-/// All of a body whose length is announced, and small. Nearly every one is one piece and is not copied. Trailers of a body with a length do not exist in HTTP/1.1.
+/// All of a body whose length is announced, and small. Nearly every one is one piece, and is not copied. Trailers of a body with a
+/// length do not exist in HTTP/1.1.
 async fn whole(mut body: Body) -> Result<Bytes, axum::Error> {
     let mut pieces = Vec::new();
     while let Some(frame) = body.frame().await {

@@ -92,6 +92,9 @@ pub(crate) struct Lease<B> {
     idle: Arc<Mutex<Idle<B>>>,
 }
 
+/// The beginning of an answer; else the request, where nothing of it was sent.
+type Begun<B> = Result<Response<Incoming>, TrySendError<Request<B>>>;
+
 impl<K: Key, B> Default for Connections<K, B> {
     fn default() -> Self {
         Self::keeping(IDLE)
@@ -169,17 +172,8 @@ impl<B: Outgoing> Lease<B> {
     ///
     /// # Errors
     /// The connection failed; the request is in the error where nothing of it was sent.
-    pub(crate) fn send(
-        &mut self,
-        request: Request<B>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>> {
-        // Handed over before the future is made: it would else hold the request twice.
-        let mut answer = Box::pin(self.open.sender.try_send_request(request));
-        let wire = &mut self.open.wire;
-        poll_fn(move |cx| {
-            drive(wire, cx);
-            answer.as_mut().poll(cx)
-        })
+    pub(crate) fn send(&mut self, request: Request<B>) -> impl Future<Output = Begun<B>> {
+        poll_fn(handed_over(&mut self.open.sender, &mut self.open.wire, request))
     }
 
     /// The same; `None` where there is no answer at the deadline.
@@ -190,15 +184,12 @@ impl<B: Outgoing> Lease<B> {
         &mut self,
         request: Request<B>,
         deadline: Instant,
-    ) -> impl Future<Output = Option<Result<Response<Incoming>, TrySendError<Request<B>>>>> {
-        let mut answer = Box::pin(self.open.sender.try_send_request(request));
-        let (wire, alarm) = (&mut self.open.wire, &mut self.open.alarm);
-        poll_fn(move |cx| {
-            drive(wire, cx);
-            match answer.as_mut().poll(cx) {
-                Poll::Ready(answer) => Poll::Ready(Some(answer)),
-                Poll::Pending => alarm.poll(deadline, cx).map(|()| None),
-            }
+    ) -> impl Future<Output = Option<Begun<B>>> {
+        let Open { sender, wire, alarm, .. } = &mut self.open;
+        let mut answer = handed_over(sender, wire, request);
+        poll_fn(move |cx| match answer(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending => alarm.poll(deadline, cx).map(|()| None),
         })
     }
 }
@@ -250,6 +241,19 @@ impl<B> Lease<B> {
         if open && idle.attempt == self.attempt && idle.parked.len() < IDLE_PER_GATEWAY {
             idle.parked.push(Parked { open: self.open, since: Instant::now() });
         }
+    }
+}
+
+/// Hands a request over, and asks for the beginning of its answer. In a box: what is made from this would else hold the request twice.
+fn handed_over<'a, B: Outgoing>(
+    sender: &mut SendRequest<B>,
+    wire: &'a mut Option<BoxFuture<'static, ()>>,
+    request: Request<B>,
+) -> impl FnMut(&mut Context<'_>) -> Poll<Begun<B>> + use<'a, B> {
+    let mut answer = Box::pin(sender.try_send_request(request));
+    move |cx| {
+        drive(wire, cx);
+        answer.as_mut().poll(cx)
     }
 }
 
