@@ -6,9 +6,12 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
+
+/// Written as a name once: text would be read as one at each request.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// A network of proxies whose `X-Forwarded-For` is believed: an address, or one with a prefix length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +53,7 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, is_proxy: impl Fn(IpAdd
 
 /// The last hop that is no proxy, else the peer. Whatever stands further left was written by the caller, and need not be read.
 pub fn named_by(peer: IpAddr, headers: &HeaderMap, is_proxy: impl Fn(IpAddr) -> bool) -> IpAddr {
-    let lines = headers.get_all("x-forwarded-for").iter().rev().filter_map(|value| value.to_str().ok());
+    let lines = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok());
     let mut hops = lines.flat_map(|line| line.rsplit(',')).map_while(named_address);
     hops.find(|hop| !is_proxy(*hop)).unwrap_or(peer)
 }

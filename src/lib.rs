@@ -91,6 +91,7 @@ pub mod testkit;
 pub mod usage;
 pub mod vault;
 pub mod view;
+mod woken;
 pub mod zeroclaw;
 
 /// For this crate's own tests and benches. Not part of the API: anything in it may change in any version.

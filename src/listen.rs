@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::places::{Places, Word};
 use self::timer::RequestTimer;
+use crate::woken::Woken;
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4). No HTTP/1 request begins like it.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -112,7 +113,8 @@ where
                     place.request_began();
                     call(request, peer)
                 });
-                let mut connection = pin!(http.serve_connection_with_upgrades(TokioIo::new(stream?), service));
+                let connection = pin!(http.serve_connection_with_upgrades(TokioIo::new(stream?), service));
+                let mut connection = Woken::new(connection);
                 let mut finishing = false;
                 poll_fn(|cx| {
                     match place.told.hear(cx) {
@@ -120,14 +122,14 @@ where
                         Word::Finish if finishing => {}
                         Word::Finish => {
                             finishing = true;
-                            connection.as_mut().graceful_shutdown();
+                            connection.change(|connection| connection.as_mut().graceful_shutdown());
                         }
                         Word::End => {
                             tracing::debug!("a connection gave way to others, or to the end of the service");
                             return Poll::Ready(Ok(()));
                         }
                     }
-                    connection.as_mut().poll(cx)
+                    Pin::new(&mut connection).poll(cx)
                 })
                 .await
             };

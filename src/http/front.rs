@@ -21,7 +21,7 @@ use tower::ServiceExt;
 
 use super::agents::OwnedAgent;
 use super::guard::{KeyRule, admit};
-use super::request::{BadRequest, Peer, Seen, observe};
+use super::request::{BadRequest, MeantFor, Peer, Seen, observe};
 use super::state::Api;
 use super::{agent_host, gateway, message};
 use crate::accounts::Caller;
@@ -106,8 +106,8 @@ impl Direct {
 
     async fn answer(self, api: Api, request: Box<Request>, from: (Peer, Option<BadRequest>)) -> Response {
         let (route, rule) = match self.to {
-            To::Message => (MESSAGE, KeyRule::SEND),
-            To::Gateway(_) => (GATEWAY, KeyRule::PASSED),
+            To::Message => ((MESSAGE, MeantFor::Model), KeyRule::SEND),
+            To::Gateway(_) => ((GATEWAY, MeantFor::Gateway), KeyRule::PASSED),
         };
         let seen = Seen::direct(&api, &request, route, from);
         observe(&api, &seen, request, |request| {

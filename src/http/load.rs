@@ -1,8 +1,8 @@
 //! How much each user may have open at once, so that one user does not take the places of all others.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::by_id::LockedById;
 use crate::domain::UserId;
 
 /// Counts what users have open.
@@ -15,7 +15,7 @@ pub struct Load {
 
 #[derive(Default)]
 struct Counts {
-    by_user: HashMap<UserId, usize>,
+    by_user: LockedById<UserId, usize>,
     all: usize,
 }
 

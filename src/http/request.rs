@@ -100,11 +100,35 @@ pub struct Seen {
     pub prefix: String,
     /// The pattern, not the path: ids would make a time series each.
     route: Option<Cow<'static, str>>,
+    meant_for: MeantFor,
     /// Whoever is at the other end, behind the proxies that are trusted.
     pub address: Option<IpAddr>,
     /// Where the connection comes from.
     pub peer: Option<SocketAddr>,
     bad: Option<BadRequest>,
+}
+
+/// Whose business a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MeantFor {
+    Us,
+    /// A message to an agent.
+    Model,
+    /// Passed on to an agent's gateway.
+    Gateway,
+}
+
+impl MeantFor {
+    /// By the route, without the path below which the router is nested.
+    fn of(route: &str) -> Self {
+        if MESSAGES.contains(&route) {
+            Self::Model
+        } else if route.contains(PASSED_ON) {
+            Self::Gateway
+        } else {
+            Self::Us
+        }
+    }
 }
 
 /// Whose request failed, for the log line of one without a span.
@@ -124,9 +148,12 @@ impl Seen {
     /// A request that the router has matched, or found no route for.
     pub fn routed(api: &Api, request: &Request) -> Arc<Self> {
         let route = request.extensions().get::<MatchedPath>();
-        let route = route.map(|route| Cow::Owned(route.as_str().to_owned()));
+        let route: Option<Cow<'static, str>> = route.map(|route| Cow::Owned(route.as_str().to_owned()));
         let (peer, bad) = (peer_of(request.extensions()), request.extensions().get::<BadRequest>().copied());
-        Arc::new(Self { route, prefix: nested_below(request), ..Self::of(api, request, peer, bad) })
+        let prefix = nested_below(request);
+        let ours = route.as_deref().and_then(|route| route.strip_prefix(prefix.as_str()));
+        let meant_for = ours.map_or(MeantFor::Us, MeantFor::of);
+        Arc::new(Self { route, prefix, meant_for, ..Self::of(api, request, peer, bad) })
     }
 
     /// What was noted of the request when it came.
@@ -138,10 +165,10 @@ impl Seen {
     pub fn direct(
         api: &Api,
         request: &Request,
-        route: &'static str,
+        (route, meant_for): (&'static str, MeantFor),
         (peer, bad): (Peer, Option<BadRequest>),
     ) -> Arc<Self> {
-        Arc::new(Self { route: Some(route.into()), ..Self::of(api, request, Some(peer.0), bad) })
+        Arc::new(Self { route: Some(route.into()), meant_for, ..Self::of(api, request, Some(peer.0), bad) })
     }
 
     fn of(api: &Api, request: &Request, peer: Option<SocketAddr>, bad: Option<BadRequest>) -> Self {
@@ -152,6 +179,7 @@ impl Seen {
             uri: request.uri().clone(),
             prefix: String::new(),
             route: None,
+            meant_for: MeantFor::Us,
             address: peer.map(|peer| client_of(peer, request.headers(), &api.options.trusted_proxies)),
             peer,
             bad,
@@ -161,10 +189,6 @@ impl Seen {
     /// The route's pattern, where there is a route.
     pub fn matched(&self) -> Option<&str> {
         self.route.as_deref()
-    }
-
-    fn route(&self) -> &str {
-        self.matched().unwrap_or(&UNMATCHED)
     }
 
     /// As the client knows it.
@@ -177,12 +201,12 @@ impl Seen {
     }
 
     fn is_message(&self) -> bool {
-        MESSAGES.contains(&self.route().strip_prefix(&self.prefix).unwrap_or_default())
+        self.meant_for == MeantFor::Model
     }
 
     /// Whether it is for an agent and not for us.
     fn is_passed_on(&self) -> bool {
-        self.is_message() || self.route().contains(PASSED_ON)
+        self.meant_for != MeantFor::Us
     }
 
     fn span(&self) -> Span {
@@ -404,6 +428,22 @@ mod tests {
         std::io::read_to_string(read).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    #[test]
+    fn a_request_is_meant_for_an_agent_or_for_us_by_its_route() {
+        for (route, meant_for) in [
+            ("/api/agents/{id}/message", MeantFor::Model),
+            ("/v1/chat/completions", MeantFor::Model),
+            ("/v1/responses", MeantFor::Model),
+            ("/v1/models", MeantFor::Us),
+            ("/api/agents/{id}/gateway/{*path}", MeantFor::Gateway),
+            ("/api/agents/{id}/gateway/", MeantFor::Gateway),
+            ("/api/agents/{id}/messages", MeantFor::Us),
+            ("/api/agents/{id}", MeantFor::Us),
+        ] {
+            assert_eq!(MeantFor::of(route), meant_for, "{route}");
+        }
+    }
+
     #[cfg(feature = "cli")]
     #[test]
     fn a_failure_is_told_with_whose_it_is_also_without_a_span() {
@@ -414,6 +454,7 @@ mod tests {
             uri: Uri::from_static("/api/agents/1/message"),
             prefix: "/zeroone".into(),
             route: None,
+            meant_for: MeantFor::Us,
             address: None,
             peer: None,
             bad: None,

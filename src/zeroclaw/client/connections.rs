@@ -14,7 +14,7 @@ use std::hash::Hash;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,10 +28,12 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::alarm::Alarm;
 use crate::by_id::ById;
+use crate::woken::Woken;
 
 /// Kept open for one gateway: as many as callers that come at once have use for.
 const IDLE_PER_GATEWAY: usize = 64;
@@ -80,8 +82,11 @@ struct Open<B> {
     /// For the deadlines of its answers.
     alarm: Alarm,
     /// What moves its bytes; `None` once it has ended.
-    wire: Option<BoxFuture<'static, ()>>,
+    wire: Option<Wire>,
 }
+
+/// It is driven only where it has something to do. A request is polled many times on its way, by which nothing happens here.
+type Wire = Woken<BoxFuture<'static, ()>>;
 
 /// A connection in use. [`Lease::give_back`] keeps it open for the next call; dropping it closes it.
 pub(crate) struct Lease<B> {
@@ -117,7 +122,7 @@ impl<K: Key + Send + Sync + 'static, B: Outgoing> Connections<K, B> {
         let known = self.0.known.get(&gateway).map(|idle| Arc::clone(&idle));
         let idle = known.unwrap_or_else(|| self.enter(gateway));
         while let Some(mut open) = take(&idle, attempt, self.0.kept) {
-            if poll_fn(|cx| Poll::Ready(open.is_usable(cx))).await {
+            if open.is_usable() {
                 return Ok(Lease { open, used: true, attempt, idle });
             }
         }
@@ -160,10 +165,11 @@ impl<B> Open<B> {
         drive(&mut self.wire, cx);
     }
 
-    /// Whether the next request can be sent. Its gateway may have closed it meanwhile.
-    fn is_usable(&mut self, cx: &mut Context<'_>) -> bool {
-        self.drive(cx);
-        self.wire.is_some() && matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(())))
+    /// Whether the next request can be sent. Its gateway may have closed it meanwhile. Nobody is told what happens from now on:
+    /// whoever sends drives it first, and should not be woken by the request itself.
+    fn is_usable(&mut self) -> bool {
+        self.drive(&mut nobody());
+        self.wire.is_some() && self.sender.is_ready()
     }
 }
 
@@ -212,13 +218,12 @@ impl<B> Lease<B> {
         body: &mut Incoming,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut body = Pin::new(body);
-        let frame = body.as_mut().poll_frame(cx);
-        if frame.is_ready() {
-            return frame;
-        }
         self.open.drive(cx);
-        body.poll_frame(cx)
+        let look = || Pin::new(body).poll_frame(&mut nobody());
+        match &self.open.wire {
+            Some(wire) => wire.look(cx, look),
+            None => look(),
+        }
     }
 
     /// The same as a future.
@@ -234,11 +239,12 @@ impl<B> Lease<B> {
         }
     }
 
-    /// Keeps the connection for the next call: the answer was read to its end.
-    pub(crate) fn give_back(self) {
+    /// Keeps the connection for the next call: the answer was read to its end. One whose answer came before the request's end is
+    /// closed: the next request would wait behind the rest, and who sends that would wait for nobody.
+    pub(crate) fn give_back(mut self) {
+        let usable = self.open.is_usable();
         let mut idle = lock(&self.idle);
-        let open = self.open.wire.is_some() && !self.open.sender.is_closed();
-        if open && idle.attempt == self.attempt && idle.parked.len() < IDLE_PER_GATEWAY {
+        if usable && idle.attempt == self.attempt && idle.parked.len() < IDLE_PER_GATEWAY {
             idle.parked.push(Parked { open: self.open, since: Instant::now() });
         }
     }
@@ -247,17 +253,23 @@ impl<B> Lease<B> {
 /// Hands a request over, and asks for the beginning of its answer. In a box: what is made from this would else hold the request twice.
 fn handed_over<'a, B: Outgoing>(
     sender: &mut SendRequest<B>,
-    wire: &'a mut Option<BoxFuture<'static, ()>>,
+    wire: &'a mut Option<Wire>,
     request: Request<B>,
 ) -> impl FnMut(&mut Context<'_>) -> Poll<Begun<B>> + use<'a, B> {
-    let mut answer = Box::pin(sender.try_send_request(request));
+    let mut answer = Box::pin(unconstrained(sender.try_send_request(request)));
     move |cx| {
         drive(wire, cx);
-        answer.as_mut().poll(cx)
+        answer.as_mut().poll(&mut nobody())
     }
 }
 
-fn drive(wire: &mut Option<BoxFuture<'static, ()>>, cx: &mut Context<'_>) {
+/// For what only the wire brings: whoever waits for it drives that, looks again, and need not be woken by it. It is asked outside of
+/// the runtime's budget, which would want to wake whoever has used it up.
+fn nobody() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+fn drive(wire: &mut Option<Wire>, cx: &mut Context<'_>) {
     if wire.as_mut().is_some_and(|wire| wire.poll_unpin(cx).is_ready()) {
         *wire = None;
     }
@@ -305,6 +317,9 @@ async fn connect<B: Outgoing>(to: SocketAddr) -> Result<Open<B>, std::io::Error>
         host: HeaderValue::try_from(to.to_string()).map_err(std::io::Error::other)?,
         sender,
         alarm: Alarm::default(),
-        wire: Some(wire.boxed()),
+        wire: Some(Woken::new(wire.boxed())),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,13 +135,16 @@ impl Expectations {
 
     /// Keeps in mind that it answered, and whether it asked where it could.
     fn learn(&self, at: SocketAddr, asked: Option<bool>) {
+        let now = Instant::now();
+        if let Some(mut manners) = self.known.get_mut(&at) {
+            manners.answered = now;
+            manners.asks = asked.unwrap_or(manners.asks);
+            return;
+        }
         if self.known.len() >= KNOWN {
             self.known.clear();
         }
-        let now = Instant::now();
-        let mut manners = self.known.entry(at).or_insert(Manners { asks: true, answered: now });
-        manners.answered = now;
-        manners.asks = asked.unwrap_or(manners.asks);
+        self.known.insert(at, Manners { asks: asked.unwrap_or(true), answered: now });
     }
 }
 
