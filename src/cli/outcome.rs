@@ -55,15 +55,18 @@ impl Failure {
 
     /// For programs: the service's problem as it came, or one of the command line's own.
     fn problem(&self) -> Value {
-        let code = match self {
+        let (code, title, retryable) = match self {
             Self::Service(refusal) => return refusal.problem.clone(),
-            Self::Failed(_) => "failed",
-            Self::Usage(_) => "usage",
-            Self::NotFound(_) => "not-found",
-            Self::Refused(_) => "refused",
-            Self::Unreachable(_) => "not-reachable",
+            Self::Failed(_) => ("failed", "Failed", false),
+            Self::Usage(_) => ("usage", "Not a command as it should be", false),
+            Self::NotFound(_) => ("not-found", "Not found", false),
+            Self::Refused(_) => ("refused", "Refused", false),
+            Self::Unreachable(_) => ("not-reachable", "The service cannot be reached", true),
         };
-        json!({ "code": code, "detail": self.to_string() })
+        // No `status`: no service has answered with one.
+        json!({
+            "type": "about:blank", "title": title, "code": code, "detail": self.to_string(), "retryable": retryable
+        })
     }
 
     fn code(&self) -> u8 {

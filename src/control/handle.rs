@@ -13,7 +13,7 @@ use crate::actor::{AgentMsg, AskError, Change, CommandMsg, CommandReply, ask, ke
 use crate::audit;
 use crate::domain::{AgentId, Credentials, Status};
 use crate::incident::{Incident, incidents};
-use crate::lifecycle::Command;
+use crate::lifecycle::{Command, allowed};
 use crate::runtime::{LogLine, LogQuery, RuntimeError, RuntimeResult, Usage};
 use crate::store::{LogEntry, StoreError};
 use crate::view::{AgentView, Vitals};
@@ -77,8 +77,14 @@ pub enum WaitError {
     TimedOut,
     /// It needs a new command, or failed: an agent in ERROR may try again by itself, see
     /// [`AgentHandle::wait_through_retries`].
-    #[error("out of reach: the agent is {0}")]
-    OutOfReach(Status),
+    #[error("out of reach: the agent is {status}")]
+    #[non_exhaustive]
+    OutOfReach {
+        /// What it is.
+        status: Status,
+        /// The commands that are possible.
+        allowed: Vec<&'static str>,
+    },
     /// It was deleted.
     #[error("the agent is gone")]
     Gone,
@@ -245,7 +251,8 @@ impl AgentHandle {
                 return Ok(view);
             }
             if hopeless(&view) {
-                return Err(WaitError::OutOfReach(view.status()));
+                let allowed = allowed(&view.record.state.phase);
+                return Err(WaitError::OutOfReach { status: view.status(), allowed });
             }
             match timeout_at(deadline, views.changed()).await {
                 Ok(Ok(())) => {}

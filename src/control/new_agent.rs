@@ -179,6 +179,22 @@ impl AgentHandle {
         self.view().map(|view| open_retired(&self.plane.shared.services, &view.record)).unwrap_or_default()
     }
 
+    /// What of these credentials is not the agent's already. Some that cannot be read are news: they are replaced.
+    fn news(
+        &self,
+        record: &AgentRecord,
+        api_key: Option<Option<Secret<String>>>,
+        channels: Option<Channels>,
+    ) -> AgentPatch {
+        let before = open_credentials(&self.plane.shared.services, record).ok();
+        let before = before.as_ref();
+        AgentPatch {
+            api_key: api_key.filter(|key| before.is_none_or(|before| before.api_key != *key)),
+            channels: channels.filter(|channels| before.is_none_or(|before| before.channels != *channels)),
+            ..AgentPatch::default()
+        }
+    }
+
     /// What the agent's former secrets are after this change.
     fn retire(
         &self,
@@ -205,13 +221,22 @@ impl AgentHandle {
         Some(self.plane.shared.services.vault.seal(&Binding::agent(record.id, RETIRED_FIELD), json.expose()))
     }
 
-    /// Changes what the agent is; one that runs is restarted if it must see the change.
+    /// Changes what the agent is; one that runs is restarted if it must see the change. [`CommandOutcome::Unchanged`] where it is so
+    /// already.
     ///
     /// # Errors
     /// See [`CommandError`].
     pub async fn update(&self, patch: AgentPatch) -> Result<CommandOutcome, CommandError> {
         let view = self.view().ok_or(CommandError::Gone)?;
         let record = &view.record;
+        let AgentPatch { if_generation, spec, api_key, channels } = patch;
+        let stale = if_generation.is_some_and(|wanted| wanted != record.state.generation);
+        let patch = AgentPatch { if_generation, spec, ..self.news(record, api_key, channels) };
+        let same_spec = patch.spec.as_ref().is_none_or(|spec| *spec == *record.spec);
+        if !stale && same_spec && patch.api_key.is_none() && patch.channels.is_none() {
+            // A restart for nothing would lose messages.
+            return Ok(CommandOutcome::Unchanged);
+        }
         let spec = patch.spec.map_or_else(|| Arc::clone(&record.spec), Arc::new);
         let inside = record.spec.differs_inside(&spec) || patch.api_key.is_some() || patch.channels.is_some();
         let api_key = match &patch.api_key {

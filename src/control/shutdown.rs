@@ -46,7 +46,7 @@ impl ControlPlane {
             let remaining = deadline.saturating_duration_since(Instant::now());
             match agent.wait_through_retries(&[Status::Stopped], remaining).await {
                 Ok(_) | Err(WaitError::Gone) => {}
-                Err(WaitError::TimedOut | WaitError::OutOfReach(_)) => left.push(agent.id()),
+                Err(WaitError::TimedOut | WaitError::OutOfReach { .. }) => left.push(agent.id()),
             }
         }
         left

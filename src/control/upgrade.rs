@@ -22,7 +22,7 @@ use super::ControlPlane;
 use super::handle::{AgentHandle, CommandError, CommandOutcome};
 use crate::actor::{Change, Rehearsal, UpgradeStep, key_of, remembered};
 use crate::domain::{AgentId, Software, Status, Upgrade, UpgradeStage};
-use crate::lifecycle::{Cause, Code, Command};
+use crate::lifecycle::{Cause, Code, Command, allowed};
 use crate::runtime::{ImageChoice, RuntimeError};
 use crate::view::AgentView;
 use crate::zeroclaw::memory::MemoryEntry;
@@ -80,7 +80,8 @@ impl AgentHandle {
         }
         if view.status() != Status::Running {
             // Only a run can prove that it was worth it.
-            return Err(CommandError::Illegal { status: view.status(), allowed: Vec::new() }.into());
+            let allowed = allowed(&view.record.state.phase);
+            return Err(CommandError::Illegal { status: view.status(), allowed }.into());
         }
         let to = self.software(image.map_or(ImageChoice::Default, ImageChoice::Named)).await?;
         let from = view.record.software.as_deref().cloned().ok_or(UpgradeError::NoImages)?;

@@ -41,7 +41,11 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for Optional<
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let bytes = read(&parts.headers, body, MAX_BODY).await?;
-        if bytes.is_empty() { Ok(Self(T::default())) } else { parse(&bytes).map(Self) }
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        check_kind(&parts.headers)?;
+        parse(&bytes).map(Self)
     }
 }
 
@@ -61,10 +65,19 @@ impl<T: DeserializeOwned, const LIMIT: usize> JsonBody<T, LIMIT> {
     pub async fn read(headers: &HeaderMap, body: Body) -> Result<Self, Problem> {
         let bytes = read(headers, body, LIMIT).await?;
         if !is_json(headers) {
-            return Err(Problem::new(Code::UnsupportedMediaType, "Send the body as application/json."));
+            return Err(not_json());
         }
         parse(&bytes).map(Self)
     }
+}
+
+/// For bodies that may be missing, and for clients of others: one without a kind is taken for JSON, one of another kind is refused.
+pub fn check_kind(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.contains_key(header::CONTENT_TYPE) && !is_json(headers) { Err(not_json()) } else { Ok(()) }
+}
+
+fn not_json() -> Problem {
+    Problem::new(Code::UnsupportedMediaType, "Send the body as application/json.")
 }
 
 impl<S: Send + Sync> FromRequest<S> for EmptyBody {
@@ -77,6 +90,7 @@ impl<S: Send + Sync> FromRequest<S> for EmptyBody {
         let (parts, body) = request.into_parts();
         let bytes = read(&parts.headers, body, MAX_BODY).await?;
         if !bytes.is_empty() {
+            check_kind(&parts.headers)?;
             parse::<Empty>(&bytes)?;
         }
         Ok(Self)
@@ -87,6 +101,11 @@ impl<S: Send + Sync> FromRequest<S> for EmptyBody {
 pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
     // A file may take longer than a form.
     let within = if limit >= MAX_ARCHIVE { READ_FILE_WITHIN } else { READ_WITHIN };
+    let coding =
+        headers.get(header::CONTENT_ENCODING).filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if coding.is_some() {
+        return Err(Problem::new(Code::UnsupportedMediaType, "Send the body as it is, without Content-Encoding."));
+    }
     let too_large = || Problem::new(Code::TooLarge, format!("The body may have at most {limit} bytes."));
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit.max(MAX_DRAINED) as u64) {
@@ -138,8 +157,11 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     }
     let mut json = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let message = error.inner().to_string();
         if error.inner().is_data() {
-            Problem::invalid(vec![fault(error.path(), &error.inner().to_string())])
+            Problem::invalid(vec![fault(error.path(), &message)])
+        } else if message.starts_with("number out of range") {
+            Problem::invalid(vec![FieldError::at(pointer(error.path()), "must be a number that fits into 64 bits")])
         } else {
             malformed("is nested too deep")
         }
@@ -230,6 +252,7 @@ mod tests {
             (r#"{"inner": "sk-planted"}"#, "/inner", "must be an object"),
             (r#"{"inner": {"a/b": 1}}"#, "/inner/a~1b", "is not a known field"),
             (r#"{"nmae": "x"}"#, "/nmae", "is not a known field"),
+            (r#"{"temperature": 1e999}"#, "/temperature", "must be a number that fits into 64 bits"),
             (r#"{"name": "a", "name": "sk-planted"}"#, "/name", "is there twice"),
             ("[1]", "", "must be a JSON object"),
             ("\"sk-planted\"", "", "must be a JSON object"),

@@ -167,5 +167,5 @@ impl Answer {
 /// The gateway's words for what failed, as its `/webhook` would have told it.
 fn failed(event: &Value) -> Unanswered {
     let model = json!({ "model": { "message": event["message"], "code": event["code"] } });
-    Unanswered::Refused(WebhookAnswer { status: 502, content_type: None, body: model.to_string().into() })
+    Unanswered::Refused(WebhookAnswer::new(502, model.to_string()))
 }

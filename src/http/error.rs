@@ -218,10 +218,14 @@ impl From<WaitError> for Problem {
     fn from(error: WaitError) -> Self {
         match error {
             WaitError::TimedOut => Self::new(Code::Timeout, "The status was not reached in time."),
-            WaitError::OutOfReach(status) => {
-                Self::new(Code::IllegalTransition, "The status cannot be reached at present.")
-                    .with("agentStatus", status.as_str())
-            }
+            WaitError::OutOfReach { status, allowed } => Self::new(
+                Code::IllegalTransition,
+                format!(
+                    "An agent that is {status} does not get there without a command; allowed lists those that it takes."
+                ),
+            )
+            .with("agentStatus", status.as_str())
+            .with("allowed", allowed),
             WaitError::Gone => Self::not_found(),
         }
     }
@@ -301,11 +305,12 @@ pub fn gateway_refusal(answer: &WebhookAnswer) -> Problem {
                 .retry_after(retry_after.unwrap_or(GATEWAY_RETRY_SECS))
         }
         Refusal::TooLarge => Problem::new(Code::TooLarge, "The message is too large for the agent."),
-        Refusal::Gateway { status, said: None } => {
-            Problem::new(Code::GatewayError, format!("The agent's gateway answered {status}."))
-        }
-        Refusal::Gateway { status, said: Some(said) } => {
-            Problem::new(Code::GatewayError, format!("The agent's gateway answered {status}: {said}"))
+        Refusal::Gateway { status, said } => {
+            let said = said.as_ref().map_or_else(|| ".".to_owned(), |said| format!(": {said}"));
+            let problem = Problem::new(Code::GatewayError, format!("The agent's gateway answered {status}{said}"));
+            // The same message is refused again.
+            let for_good = (400..500).contains(status) && !matches!(status, 401 | 408 | 409 | 425 | 429);
+            if for_good { problem.with("retryable", false) } else { problem }
         }
     };
     let problem = match &refusal {

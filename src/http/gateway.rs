@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use futures_util::FutureExt;
 use futures_util::future::ready;
@@ -35,6 +35,8 @@ const ASK_MODELS: [&str; 4] = ["/webhook", "/api/chat", "/v1/chat/completions", 
 /// What is passed on; CONNECT and TRACE are not, nor what nobody knows.
 pub const PASSED: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Whatever is longer is no refusal with a reason.
 const LONGEST_REFUSAL: u64 = 64 * 1024;
@@ -132,7 +134,6 @@ async fn noted(api: &Api, agent: &AgentHandle, answer: Response) -> Response {
 }
 
 async fn refused_by_model(api: &Api, agent: &AgentHandle, answer: Response) -> Response {
-    let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(ToOwned::to_owned);
     let (head, body) = answer.into_parts();
     let body = match body.collect().await {
         Ok(whole) => whole.to_bytes(),
@@ -141,7 +142,7 @@ async fn refused_by_model(api: &Api, agent: &AgentHandle, answer: Response) -> R
             return Response::from_parts(head, Body::from_stream(stream::once(ready(Err::<Bytes, _>(error)))));
         }
     };
-    let refused = WebhookAnswer { status: head.status.as_u16(), content_type: kind, body: body.clone() };
+    let refused = WebhookAnswer::of(head.status, &head.headers, body.clone());
     if let Some(failure) = ModelFailure::read(&refused) {
         api.metrics.model_failed(failure.class());
         agent.note_model(Err(failure));
@@ -173,7 +174,7 @@ fn with_query(path: &str, query: Option<&str>) -> Result<PathAndQuery, Problem> 
 
 /// Who calls, for the gateway's `Forwarded` headers.
 pub fn client(headers: &HeaderMap, address: Option<SocketAddr>) -> Client {
-    let https = headers.get("x-forwarded-proto").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https"));
+    let https = headers.get(FORWARDED_PROTO).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https"));
     Client { address, host: headers.get(header::HOST).cloned(), scheme: if https { "https" } else { "http" } }
 }
 

@@ -201,8 +201,13 @@ async fn follow<F: Future<Output = Response> + Send + 'static>(
         return too_many_open(api.requests.per_user()).into_response();
     };
     let whose = Whose::of(&caller);
-    let once = request.method() == Method::POST && !matches!(rule.retry, Retry::PassedOn | Retry::Unkept);
-    let key = once.then(|| idempotency::key_of(&request)).flatten();
+    // What is passed on has a key for the agent.
+    let ours = request.method() == Method::POST && !matches!(rule.retry, Retry::PassedOn);
+    let key = ours.then(|| idempotency::key_of(&request)).flatten();
+    if let Some(Err(problem)) = key.as_ref().map(idempotency::check) {
+        return problem.into_response();
+    }
+    let key = key.filter(|_| !matches!(rule.retry, Retry::Unkept));
     let mut response = match (rule.missing(&caller), key) {
         (Some(scope), _) => lacking(&caller, scope).into_response(),
         (None, Some(key)) => {

@@ -108,6 +108,16 @@ pub fn key_of(request: &Request) -> Option<HeaderValue> {
     request.headers().get(IDEMPOTENCY_KEY).cloned()
 }
 
+/// A key as it may be.
+///
+/// # Errors
+/// It is none.
+pub fn check(key: &HeaderValue) -> Result<&str, Problem> {
+    let visible = key.to_str().ok().filter(|key| key.bytes().all(|b| b.is_ascii_graphic()));
+    let key = visible.filter(|key| (1..=MAX_KEY).contains(&key.len()));
+    key.ok_or_else(|| bad_header(&IDEMPOTENCY_KEY, "must be 1 to 255 visible ASCII characters"))
+}
+
 /// Runs a POST with a key, once for each key.
 pub async fn run<F: Future<Output = Response> + Send + 'static>(
     api: &Api,
@@ -135,11 +145,7 @@ async fn begin(
     key: HeaderValue,
     request: Request,
 ) -> Result<(Keyed, Underway, Request), Problem> {
-    let visible = key.to_str().ok().filter(|key| key.bytes().all(|b| b.is_ascii_graphic()));
-    let key = visible
-        .filter(|key| (1..=MAX_KEY).contains(&key.len()))
-        .ok_or_else(|| bad_header(&IDEMPOTENCY_KEY, "must be 1 to 255 visible ASCII characters"))?
-        .to_owned();
+    let key = check(&key)?.to_owned();
     let (parts, body) = request.into_parts();
     let body = body::read(&parts.headers, body, largest).await?;
     let path = parts.uri.path().to_owned();

@@ -126,6 +126,7 @@ impl Asked {
     async fn read(api: &Api, caller: &Caller, trace: &Trace, request: Request) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let bytes = body::read(&parts.headers, body, MAX_BODY).await?;
+        body::check_kind(&parts.headers)?;
         let fields = request::fields(&bytes)?;
         let name = fields.get("model").and_then(Value::as_str);
         let name = name.ok_or_else(|| bad("model", "is required: the slug or the id of one of your agents"))?;
@@ -188,8 +189,13 @@ fn session(headers: &HeaderMap, fields: &Map<String, Value>) -> Result<Option<Se
         return name.map(Some).map_err(|remedy| bad_header(&SESSION, &remedy));
     }
     // A user name that cannot be a session's is no error: it is made for the caller's own records.
-    let user = fields.get("user").and_then(Value::as_str);
-    Ok(user.and_then(|user| SessionName::parse(user).ok()))
+    match fields.get("user") {
+        None => Ok(None),
+        Some(user) => {
+            let user = user.as_str().ok_or_else(|| bad("user", "must be text"))?;
+            Ok(SessionName::parse(user).ok())
+        }
+    }
 }
 
 /// A field that is wrong, or cannot be honoured.

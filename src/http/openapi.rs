@@ -129,8 +129,19 @@ fn statuses(path: &str, method: &Method, operation: &Operation, rule: Rule) -> V
     if path.ends_with("/wait") {
         statuses.extend([S::REQUEST_TIMEOUT, S::CONFLICT]);
     }
-    if path.ends_with("/message") || path.ends_with("/health") {
-        statuses.extend([S::BAD_GATEWAY, S::GATEWAY_TIMEOUT]);
+    // What an agent's gateway is asked for: it may be away, held up, or not in a status in which it has one.
+    let asks_agent = ["/message", "/health", "/gateway/", "/gateway/{*path}", "/sessions", "/sessions/{session}"]
+        .iter()
+        .any(|end| path.starts_with("/api/agents/") && path.ends_with(end));
+    let asks_model = matches!(path, "/v1/chat/completions" | "/v1/responses");
+    if asks_agent || asks_model {
+        statuses.extend([S::NOT_FOUND, S::CONFLICT, S::BAD_GATEWAY, S::GATEWAY_TIMEOUT]);
+    }
+    if path.starts_with("/api/agents/{id}/sessions") {
+        statuses.push(S::NOT_IMPLEMENTED);
+    }
+    if path.starts_with("/api/auth/oidc/") || path == "/api/admin/orphans" {
+        statuses.push(S::NOT_FOUND);
     }
     statuses
 }

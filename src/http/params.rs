@@ -77,10 +77,10 @@ impl Params {
             .ok()
     }
 
-    /// Statuses by comma; none where the parameter is not there.
+    /// Statuses by comma, or by several parameters of this name; none where there is none.
     pub fn statuses(&mut self, name: &'static str) -> Vec<Status> {
-        let Some(text) = self.text(name) else { return Vec::new() };
-        match text.split(',').map(|status| Status::parse(status.trim())).collect() {
+        let texts = self.pairs.iter().filter(|(known, _)| known == name).flat_map(|(_, text)| text.split(','));
+        match texts.map(|status| Status::parse(status.trim())).collect() {
             Ok(statuses) => statuses,
             Err(remedy) => {
                 self.faults.push(FieldError::parameter(name, remedy));
@@ -130,7 +130,9 @@ impl Params {
 /// # Errors
 /// The remedy.
 pub fn future(text: &str, now: Timestamp) -> Result<Timestamp, String> {
-    let time = text.parse::<Timestamp>().map_err(|_| "must be a time such as 2030-01-31T12:00:00Z".to_owned())?;
+    let time = text
+        .parse::<Timestamp>()
+        .map_err(|_| "must be a time such as 2030-01-31T12:00:00Z, before the last days of 9999".to_owned())?;
     if time > now { Ok(time) } else { Err("must be in the future".into()) }
 }
 
@@ -167,6 +169,14 @@ mod tests {
         let problem = query.finish().unwrap_err().body("/", "r");
         assert_eq!(problem["errors"].as_array().unwrap().len(), 4);
         assert!(!problem.to_string().contains("sk-planted"));
+    }
+
+    #[test]
+    fn a_filter_may_be_written_once_or_for_each_status() {
+        let both = [Status::Running, Status::Error];
+        assert_eq!(params("status=RUNNING,ERROR").statuses("status"), both);
+        assert_eq!(params("status=RUNNING&status=ERROR").statuses("status"), both);
+        assert_eq!(params("limit=1").statuses("status"), []);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::Response;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -72,11 +72,10 @@ fn is_events(response: &Response) -> bool {
 
 /// The text of a whole answer.
 pub async fn text(response: Response) -> Result<String, Unanswered> {
-    let status = response.status();
-    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(ToOwned::to_owned);
-    let body = axum::body::to_bytes(response.into_body(), MAX_ANSWER).await.map_err(|_| broken_off())?;
-    if status != StatusCode::OK {
-        return Err(Unanswered::Refused(WebhookAnswer { status: status.as_u16(), content_type: kind, body }));
+    let (head, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, MAX_ANSWER).await.map_err(|_| broken_off())?;
+    if head.status != StatusCode::OK {
+        return Err(Unanswered::Refused(WebhookAnswer::of(head.status, &head.headers, body)));
     }
     let answer: Value = serde_json::from_slice(&body).map_err(|_| unusable())?;
     answer.get("response").and_then(Value::as_str).map(ToOwned::to_owned).ok_or_else(|| unusable().into())
@@ -106,7 +105,7 @@ fn failed(event: &Value) -> Unanswered {
         Some(model) => (502, json!({ "model": model })),
         None => (500, json!({ "error": "LLM request failed" })),
     };
-    Unanswered::Refused(WebhookAnswer { status, content_type: None, body: Bytes::from(body.to_string()) })
+    Unanswered::Refused(WebhookAnswer::new(status, body.to_string()))
 }
 
 /// The pieces of a streamed answer.

@@ -15,7 +15,10 @@ pub fn hold_secs(headers: &HeaderMap) -> u64 {
     let wait = preferences.flat_map(|value| value.split([',', ';'])).find_map(|preference| {
         let (name, value) = preference.split_once('=')?;
         let named = name.trim().eq_ignore_ascii_case("wait");
-        if named { value.trim().trim_matches('"').parse::<u64>().ok() } else { None }
+        let value = value.trim().trim_matches('"');
+        let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+        // One with more digits than a number has is longer than any that is granted.
+        (named && digits).then(|| value.parse().unwrap_or(MAX_HOLD_SECS))
     });
     wait.map_or(DEFAULT_HOLD_SECS, |secs| secs.min(MAX_HOLD_SECS))
 }
@@ -39,6 +42,9 @@ mod tests {
             ("wait=5", 5),
             ("respond-async, WAIT = 7", 7),
             ("wait=100000", 120),
+            ("wait=99999999999999999999", 120),
+            ("wait=+5", 30),
+            ("wait=", 30),
             ("wait=0", 0),
             ("wait=soon", 30),
             ("return=minimal", 30),

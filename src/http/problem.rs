@@ -57,13 +57,14 @@ codes! {
     ConfigurationManaged = CONFLICT "configuration-managed" false, "The configuration is managed by zeroone";
     NameTaken = CONFLICT "name-taken" false, "The name is taken";
     InProgress = CONFLICT "in-progress" true, "A request with this key is in progress";
+    InstallationInUse = CONFLICT "installation-in-use" false, "The installation is in use";
     InUse = CONFLICT "in-use" false, "Still in use";
     LastAdministrator = CONFLICT "last-administrator" false, "The last administrator";
     AnswerNotKept = CONFLICT "answer-not-kept" false, "Done already, but the answer was not kept";
     Conflict = CONFLICT "conflict" true, "In conflict with its present state";
     PreconditionFailed = PRECONDITION_FAILED "precondition-failed" false, "Changed since it was read";
     TooLarge = PAYLOAD_TOO_LARGE "too-large" false, "Too large";
-    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" false, "Not JSON";
+    UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE "unsupported-media-type" false, "Not a kind of body that is read here";
     Invalid = UNPROCESSABLE_ENTITY "invalid" false, "Not valid";
     RateLimited = TOO_MANY_REQUESTS "rate-limited" true, "Too many requests";
     TooManyStreams = TOO_MANY_REQUESTS "too-many-streams" true, "Too many open streams to the agent";

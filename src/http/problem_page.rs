@@ -125,6 +125,10 @@ const fn explained(code: Code) -> (&'static str, &'static str) {
             "The first request with this idempotency key is still being worked on.",
             "Send it again after Retry-After to get its answer.",
         ),
+        Code::InstallationInUse => (
+            "Another control plane works with this installation: the same data folder, or a copy of it beside the same engine. No request is answered so; the service that was started second says it and ends.",
+            "Let one of them run. For a second installation give it a data folder of its own; for a copy see zeroone serve --new-installation and --take-over.",
+        ),
         Code::InUse => ("Something still depends on it.", "Remove what the detail names first."),
         Code::LastAdministrator => (
             "Without it nobody could administer the service.",

@@ -48,14 +48,23 @@ pub fn is_wanted(headers: &HeaderMap) -> bool {
     accepts(headers, "text/event-stream")
 }
 
-/// Whether `Accept` names this media type.
+/// Whether `Accept` names this media type, and not by `q=0` as one that is not wanted.
 pub fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
     headers
         .get_all(header::ACCEPT)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|range| range.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(media_type)))
+        .any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case(media_type)) && !parts.any(is_zero)
+        })
+}
+
+/// Whether a parameter of a media range is a weight of nothing: `q=0`, with at most three zeros behind a point.
+fn is_zero(parameter: &str) -> bool {
+    let weight = parameter.strip_prefix(['q', 'Q']).and_then(|rest| rest.trim_start().strip_prefix('='));
+    weight.and_then(|weight| weight.trim().parse::<f32>().ok()) == Some(0.0)
 }
 
 /// The event after which a client that comes back wants to go on.

@@ -81,17 +81,21 @@ pub struct NewUserBody {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UserPatchBody {
+    #[serde(default)]
     #[schema(required = false, schema_with = schema::plan)]
-    plan: Option<String>,
+    plan: Patch<String>,
     #[serde(default)]
     #[schema(value_type = Option<PlanLimits>)]
     limits: Patch<PlanLimits>,
     /// `suspended`: keys are refused and agents are stopped, all data is kept. `active`: keys work again; agents stay stopped
     /// until they are started.
+    #[serde(default)]
     #[schema(required = false, schema_with = schema::wanted_user_status)]
-    status: Option<String>,
+    status: Patch<String>,
     /// Whether they may do everything once they have signed in. Their keys stay as they are.
-    administrator: Option<bool>,
+    #[serde(default)]
+    #[schema(value_type = Option<bool>)]
+    administrator: Patch<bool>,
 }
 
 /// All users, oldest first.
@@ -239,18 +243,29 @@ impl NewUserBody {
     }
 }
 
+/// The new value of something that cannot be removed.
+fn kept<T>(sent: Patch<T>, pointer: &str, problems: &mut Problems) -> Option<T> {
+    if matches!(sent, Patch::Clear) {
+        problems.push(pointer, "cannot be removed");
+    }
+    sent.into_value()
+}
+
 impl UserPatchBody {
     fn check(self, user: &UserRecord) -> Result<UserChange, Problem> {
         let mut problems = Problems::default();
-        let plan = self.plan.and_then(|plan| problems.keep("/plan", Plan::parse(&plan)));
-        let status = self.status.and_then(|status| problems.keep("/status", UserStatus::parse(&status)));
+        let plan = kept(self.plan, "/plan", &mut problems);
+        let plan = plan.and_then(|plan| problems.keep("/plan", Plan::parse(&plan)));
+        let status = kept(self.status, "/status", &mut problems);
+        let status = status.and_then(|status| problems.keep("/status", UserStatus::parse(&status)));
+        let administrator = kept(self.administrator, "/administrator", &mut problems);
         let limits = match self.limits {
             Patch::Keep => None,
             Patch::Clear => Some(None),
             Patch::Set(limits) => Some(limits.check(Some(plan.unwrap_or(user.plan)), &mut problems)),
         };
         if problems.is_empty() {
-            Ok(UserChange { plan, limits, status, administrator: self.administrator, identity: None })
+            Ok(UserChange { plan, limits, status, administrator, identity: None })
         } else {
             Err(problems.into())
         }

@@ -211,7 +211,12 @@ impl ContainerRuntime for ProcessRuntime {
 
     fn ping(&self) -> BoxFuture<'_, RuntimeResult<()>> {
         let root = self.0.host.root.clone();
-        blocking(move || fs::read_dir(root).map(drop).map_err(failed("cannot read the agents' folder"))).boxed()
+        blocking(move || match fs::read_dir(root) {
+            // The first instance makes it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            read => read.map(drop).map_err(failed("cannot read the agents' folder")),
+        })
+        .boxed()
     }
 
     fn prepare<'a>(&'a self, _: &'a InstanceKey, progress: Progress) -> BoxFuture<'a, RuntimeResult<()>> {

@@ -174,7 +174,7 @@ fn persist(state: &mut State, agent: AgentId, hash: &str) -> bool {
 
 fn json(status: u16, body: &serde_json::Value) -> WebhookAnswer {
     let body = Bytes::from(body.to_string());
-    WebhookAnswer { status, content_type: Some("application/json".into()), body }
+    WebhookAnswer::new(status, body).with_content_type("application/json")
 }
 
 fn unauthorized() -> WebhookAnswer {
@@ -190,7 +190,7 @@ fn reply(gateway_fault: GatewayFault, body: &Bytes) -> Result<WebhookAnswer, Gat
     match gateway_fault {
         GatewayFault::HangsUp => Err(GatewayError::Unknown("connection closed".into())),
         GatewayFault::Garbage => Err(GatewayError::Garbage("no HTTP at all".into())),
-        GatewayFault::Fails(408) => Ok(WebhookAnswer { status: 408, content_type: None, body: Bytes::new() }),
+        GatewayFault::Fails(408) => Ok(WebhookAnswer::new(408, Bytes::new())),
         GatewayFault::Unusable => {
             Ok(json(503, &serde_json::json!({"error": "needs_quickstart", "url": "/quickstart"})))
         }

@@ -164,22 +164,22 @@ impl WebhookCall {
 
 /// Set once the transport took the message.
 #[derive(Debug, Clone, Default)]
-pub struct SentMark(std::sync::Arc<tokio_util::sync::CancellationToken>);
+pub struct SentMark(std::sync::Arc<tokio::sync::SetOnce<()>>);
 
 impl SentMark {
     /// Says that the transport has the message.
     pub fn set(&self) {
-        self.0.cancel();
+        let _ = self.0.set(());
     }
 
     /// Whether the transport has the message.
     pub fn is_set(&self) -> bool {
-        self.0.is_cancelled()
+        self.0.initialized()
     }
 
     /// Resolves when the message was handed to the transport.
     pub async fn wait(&self) {
-        self.0.cancelled().await;
+        self.0.wait().await;
     }
 }
 
@@ -191,6 +191,8 @@ pub struct WebhookAnswer {
     pub status: u16,
     /// Its `Content-Type`, where it has one.
     pub content_type: Option<String>,
+    /// Seconds of its `Retry-After`, where it has one.
+    pub retry_after: Option<u64>,
     /// The whole body.
     pub body: Bytes,
 }
@@ -198,10 +200,22 @@ pub struct WebhookAnswer {
 impl WebhookAnswer {
     /// Without a type.
     pub fn new(status: u16, body: impl Into<Bytes>) -> Self {
-        Self { status, content_type: None, body: body.into() }
+        Self { status, content_type: None, retry_after: None, body: body.into() }
+    }
+
+    /// An answer whose head is known.
+    pub(crate) fn of(status: ::http::StatusCode, headers: &::http::HeaderMap, body: Bytes) -> Self {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        Self {
+            status: status.as_u16(),
+            content_type: text(::http::header::CONTENT_TYPE).map(ToOwned::to_owned),
+            retry_after: text(::http::header::RETRY_AFTER).and_then(|secs| secs.trim().parse().ok()),
+            body,
+        }
     }
 
     setters! {
+        with_retry_after(retry_after: impl Into<Option<u64>> => retry_after.into());
         with_content_type(content_type: impl Into<String> => Some(content_type.into()));
     }
 }

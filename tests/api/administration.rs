@@ -51,6 +51,10 @@ async fn a_suspended_user_is_refused_and_their_agents_stop() {
         let wrong = world.as_admin(Method::PATCH, &path, Some(&json!({"status": status}))).await;
         assert_eq!(wrong.pointers(), ["/status"]);
     }
+    for field in ["plan", "status", "administrator"] {
+        let removed = world.as_admin(Method::PATCH, &path, Some(&json!({field: null}))).await;
+        assert_eq!(removed.pointers(), [format!("/{field}")], "{removed:?}");
+    }
 }
 
 #[tokio::test]

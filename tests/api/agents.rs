@@ -209,6 +209,13 @@ async fn a_patch_changes_what_it_names_and_restarts_only_for_what_must_be_seen()
     assert_eq!(changed.body["channels"]["slack"]["botToken"], "xoxb-planted");
     world.reach(&id, "RUNNING").await;
     assert_ne!(attempt().await, first);
+    // What it is already is no change, however it is written.
+    let (tag, second) = (world.get(&path).await.header("etag").to_owned(), attempt().await);
+    for same in [json!({"channels": {"slack": {"botToken": "xoxb-planted"}}}), json!({"userName": "Ada"})] {
+        let same_as_before = world.patch(&path, &same).await;
+        assert_eq!((same_as_before.status, same_as_before.header("etag")), (200, tag.as_str()), "{same}");
+    }
+    assert_eq!(attempt().await, second);
     let removed = world.patch(&path, &json!({"userName": null, "channels": null})).await;
     assert_eq!((&removed.body["userName"], &removed.body["channels"]), (&Value::Null, &json!({})), "{removed:?}");
     for (body, pointer) in [
@@ -232,6 +239,10 @@ async fn a_patch_changes_what_it_names_and_restarts_only_for_what_must_be_seen()
     assert_eq!((&cleared.body["maxTokens"], &cleared.body["temperature"]), (&Value::Null, &json!(0.7)), "{cleared:?}");
     let away = world.patch(&path, &json!({"provider": "ollama", "apiKey": null})).await;
     assert_eq!((away.status, &away.body["hasApiKey"]), (200, &json!(false)), "{away:?}");
+    for none in [json!({"apiKey": null}), json!({"channels": null}), json!({"channels": {"telegram": null}})] {
+        let again = world.patch(&path, &none).await;
+        assert_eq!(again.header("etag"), away.header("etag"), "it has none: {none}");
+    }
 }
 
 #[tokio::test]
@@ -311,7 +322,9 @@ async fn a_wait_ends_when_reached_at_the_timeout_or_when_out_of_reach() {
     world.command(&id, "stop").await;
     world.reach(&id, "STOPPED").await;
     let problem = wait("status=RUNNING&timeout=30").await;
-    assert_eq!(problem.problem(409, "illegal-transition")["agentStatus"], "STOPPED");
+    let told = problem.problem(409, "illegal-transition");
+    assert_eq!(told["agentStatus"], "STOPPED");
+    assert!(told["allowed"].as_array().unwrap().contains(&json!("start")), "{told}");
     for query in ["timeout=0", "timeout=301", "status=UP"] {
         wait(query).await.problem(422, "invalid");
     }

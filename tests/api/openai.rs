@@ -47,6 +47,7 @@ async fn errors_have_openais_form() {
         (json!({"messages": []}), 400, "model"),
         (json!({"model": null, "messages": []}), 400, "model"),
         (json!({"model": "nobody", "messages": []}), 404, "model"),
+        (json!({"model": "ada", "messages": [{"role": "user", "content": "hi"}], "user": 5}), 400, "user"),
     ] {
         let refused = world.post("/v1/chat/completions", &body).await;
         assert_eq!(error(&refused, status)["param"], param, "{body}");

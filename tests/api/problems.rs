@@ -31,6 +31,16 @@ async fn every_refusal_is_a_problem() {
     post(json, b"[]".into()).await.problem(422, "invalid");
     post(json, vec![b'['; 100_000]).await.problem(400, "malformed");
     post(json, vec![b' '; 10_000_000]).await.problem(413, "too-large");
+    let packed = world.request(Method::POST, "/api/agents").header("content-type", "application/json");
+    answer(packed.header("content-encoding", "gzip").body("{}")).await.problem(415, "unsupported-media-type");
+    // Also where a body may be missing, and for clients of others.
+    let id = world.running("a").await;
+    for path in [format!("/api/agents/{id}/restart"), format!("/api/agents/{id}/clone"), "/v1/responses".to_owned()] {
+        let typed = world.request(Method::POST, &path).header("content-type", "text/plain").body("{}");
+        assert_eq!(answer(typed).await.status, 415, "{path}");
+    }
+    let check = world.request(Method::POST, "/api/agents/check").json(&json!({}));
+    answer(check.header("idempotency-key", "x".repeat(256))).await.problem(400, "malformed");
     let huge = world.request(Method::GET, "/api/agents").header("x-large", "x".repeat(40_000));
     answer(huge).await.problem(431, "headers-too-large");
 }

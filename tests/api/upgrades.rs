@@ -67,7 +67,9 @@ async fn what_cannot_be_meant_is_refused() {
     }
     world.command(&id, "stop").await;
     world.reach(&id, "STOPPED").await;
-    world.post(&path, &json!({"image": "zeroclaw:0.8.7"})).await.problem(409, "illegal-transition");
+    let refused = world.post(&path, &json!({"image": "zeroclaw:0.8.7"})).await;
+    let allowed = &refused.problem(409, "illegal-transition")["allowed"];
+    assert!(allowed.as_array().unwrap().contains(&json!("start")), "{allowed}");
     let bare = World::new(Plan::Pro).await;
     let id = bare.running("Ada").await;
     bare.command(&id, "upgrade").await.problem(409, "conflict");

@@ -85,6 +85,10 @@ fn a_backup_under_load_brings_agents_back_elsewhere_with_their_memory() {
     std::fs::write(elsewhere.path("cut.tar"), &archive[..archive.len() / 2]).unwrap();
     let cut = elsewhere.run(&["restore", "cut.tar", "--master-key-file", key_file], &[]);
     assert!(cut.code == Some(4) && cut.stderr.contains("not a whole backup"), "{cut:?}");
+    std::fs::write(elsewhere.path("any.txt"), "password=sk-planted\n".repeat(50)).unwrap();
+    let any = elsewhere.run(&["restore", "any.txt", "--master-key-file", key_file], &[]);
+    assert!(any.code == Some(4) && any.stderr.contains("no tar archive"), "{any:?}");
+    assert!(!any.stderr.contains("sk-planted"), "what is in the file is nobody's business: {any:?}");
     let wrong = elsewhere.run(&["restore", file], &[("ZEROONE_MASTER_KEY", &"5e0c".repeat(16))]);
     assert!(wrong.code == Some(4) && wrong.stderr.contains("master key"), "{wrong:?}");
     assert!(!elsewhere.path("zeroone-data/zeroone.redb").exists(), "a restore that is refused leaves no store");

@@ -15,11 +15,15 @@ async fn only_what_the_instance_must_see_restarts_it() {
     let mut warmer = renamed.clone();
     warmer.temperature = Some(1.1);
     let patch = AgentPatch::default;
+    let slack = || serde_json::from_str::<Channels>(r#"{"slack": {"botToken": "xoxb-1"}}"#).unwrap();
     for (what, patch, restarts) in [
         ("its name", patch().with_spec(renamed), false),
         ("its temperature", patch().with_spec(warmer), true),
         ("its key", patch().with_api_key(Secret::new("sk-another".to_owned())), true),
-        ("its channels", patch().with_channels(Channels::default()), true),
+        ("the key that it has", patch().with_api_key(Secret::new("sk-another".to_owned())), false),
+        ("the channels that it has", patch().with_channels(Channels::default()), false),
+        ("its channels", patch().with_channels(slack()), true),
+        ("these channels again", patch().with_channels(slack()), false),
         ("nothing", patch(), false),
     ] {
         let before = agent.view().unwrap().record.state.attempt;
@@ -65,7 +69,7 @@ async fn wait_that_a_stop_makes_hopeless_ends_with_the_stop_and_one_for_its_end_
     let agent = world.running("Ada").await;
     agent.stop().await.unwrap();
     let running = agent.wait(&[Status::Running], PATIENCE).await;
-    assert_eq!(running.err(), Some(WaitError::OutOfReach(Status::Stopping)));
+    assert!(matches!(running, Err(WaitError::OutOfReach { status: Status::Stopping, .. })), "{running:?}");
     let early = agent.wait(&[Status::Stopped], Duration::from_millis(1)).await;
     assert_eq!(early.err(), Some(WaitError::TimedOut), "a stop takes its time");
     let failed_stop = agent.wait(&[Status::Error], Duration::from_millis(1)).await;

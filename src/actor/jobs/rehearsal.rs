@@ -430,9 +430,7 @@ mod tests {
 
     #[test]
     fn only_a_message_that_was_answered_counts() {
-        let answer = |status, body: &'static str| {
-            judged(&WebhookAnswer { status, content_type: None, body: bytes::Bytes::from_static(body.as_bytes()) })
-        };
+        let answer = |status, body: &'static str| judged(&WebhookAnswer::new(status, body));
         assert_eq!(answer(200, r#"{"response":"OK"}"#), Ok(()));
         for status in [202, 401, 429, 503] {
             assert_eq!(answer(status, "{}"), Err(format!("its gateway answered {status}")));

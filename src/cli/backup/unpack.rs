@@ -46,8 +46,8 @@ fn read(from: impl Read, mut each: impl FnMut(&Path, u32, &mut dyn Read) -> io::
     let (mut described, mut complete) = (None, false);
     let mut archive = tar::Archive::new(from);
     for entry in archive.entries()? {
-        let mut entry = entry.map_err(|error| refused(&error.to_string()))?;
-        let path = entry.path().map_err(|error| refused(&error.to_string()))?.into_owned();
+        let mut entry = entry.map_err(|error| refused(unreadable(&error)))?;
+        let path = entry.path().map_err(|error| refused(unreadable(&error)))?.into_owned();
         let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
         if !plain || entry.header().entry_type() != tar::EntryType::Regular {
             return Err(refused("it has something that no backup has"));
@@ -66,6 +66,17 @@ fn read(from: impl Read, mut each: impl FnMut(&Path, u32, &mut dyn Read) -> io::
     match described {
         Some(described) if complete => Ok(described),
         _ => Err(refused("its end is missing")),
+    }
+}
+
+/// Why an archive cannot be read. What its reader says quotes the file, which may be any, and one full of secrets.
+fn unreadable(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "it ends too early",
+        io::ErrorKind::Other | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+            "it is no tar archive, or a broken one"
+        }
+        _ => "the file cannot be read",
     }
 }
 

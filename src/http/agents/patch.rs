@@ -38,9 +38,6 @@ pub async fn patch(
         let generation = view.record.state.generation;
         let wanted = if_match(&headers, generation)?;
         let change = change(body.0.clone(), &view.record)?;
-        if change.changes_nothing(&view.record) {
-            return answer(StatusCode::OK, &state, &own.caller, &own.handle);
-        }
         let server = |spec: &AgentSpec| (spec.provider, spec.provider_url.clone());
         if let Some(spec) = change.spec.as_ref().filter(|spec| server(spec) != server(&view.record.spec)) {
             provider_urls::check(&state, spec).await?;
@@ -60,12 +57,4 @@ fn change(patch: SpecPatch, record: &AgentRecord) -> Result<AgentPatch, Problem>
     let api_key = api_key.into_option();
     let channels = channels.into_option().map(Option::unwrap_or_default);
     Ok(AgentPatch { if_generation: None, spec: Some(spec), api_key, channels })
-}
-
-impl AgentPatch {
-    /// Whether the agent is so already; a restart for nothing would lose messages.
-    fn changes_nothing(&self, record: &AgentRecord) -> bool {
-        let same_spec = self.spec.as_ref().is_none_or(|spec| *spec == *record.spec);
-        same_spec && self.api_key.is_none() && self.channels.is_none()
-    }
 }

@@ -86,8 +86,7 @@ impl Messages {
 /// The whole answer, if it is no longer than one may be.
 async fn whole(response: Response<Incoming>, lease: &mut Lease<Body>) -> Result<WebhookAnswer, GatewayError> {
     let (head, body) = answer::read(response, lease, LONGEST).await?;
-    let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(ToOwned::to_owned);
-    Ok(WebhookAnswer { status: head.status.as_u16(), content_type: kind, body })
+    Ok(WebhookAnswer::of(head.status, &head.headers, body))
 }
 
 fn headers(at: SocketAddr, authorization: HeaderValue, call: &WebhookCall) -> HeaderMap {

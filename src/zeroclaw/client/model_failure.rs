@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, body: &Value) -> WebhookAnswer {
-        WebhookAnswer { status, content_type: None, body: body.to_string().into() }
+        WebhookAnswer::new(status, body.to_string())
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn silent_gateway_that_gave_up_waiting_tells_of_the_model() {
-        let empty = WebhookAnswer { status: 408, content_type: None, body: bytes::Bytes::new() };
+        let empty = WebhookAnswer::new(408, bytes::Bytes::new());
         let failure = ModelFailure::read(&empty).unwrap();
         assert_eq!((failure.class(), failure.retryable, failure.is_unexplained()), ("timeout", true, false));
     }

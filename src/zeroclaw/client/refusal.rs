@@ -68,7 +68,7 @@ impl Refusal {
         match (answer.status, said) {
             (503, Some(said)) if said.starts_with("needs_quickstart") => Self::NotConfigured(said),
             (503, Some(said)) if said.starts_with("gateway_restarting") => Self::Restarting,
-            (429, _) => Self::TooMany { retry_after: body["retry_after"].as_u64() },
+            (429, _) => Self::TooMany { retry_after: body["retry_after"].as_u64().or(answer.retry_after) },
             (413, _) => Self::TooLarge,
             (status, said) => Self::Gateway { status, said },
         }
@@ -95,7 +95,7 @@ mod tests {
     fn what_failed_is_told_apart() {
         let read = |status, body: &Value| {
             let body = if body.is_null() { String::new() } else { body.to_string() };
-            Refusal::read(&WebhookAnswer { status, content_type: None, body: body.into() })
+            Refusal::read(&WebhookAnswer::new(status, body))
         };
         let table = [
             (500, json!({ "error": "LLM request failed" }), Failed::Model),
@@ -112,6 +112,8 @@ mod tests {
             assert_eq!(read(status, &body).failed(), failed, "{status} {body}");
         }
         assert_eq!(read(429, &json!({ "retry_after": 7 })), Refusal::TooMany { retry_after: Some(7) });
+        let by_header = WebhookAnswer::new(429, "slow down").with_retry_after(9);
+        assert_eq!(Refusal::read(&by_header), Refusal::TooMany { retry_after: Some(9) });
         let words = read(500, &json!({ "error": "disk\u{1b} full" }));
         assert_eq!(words, Refusal::Gateway { status: 500, said: Some("disk full".into()) });
     }

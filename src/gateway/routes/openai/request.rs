@@ -230,6 +230,9 @@ fn message(said: &Value) -> Result<Message, Invalid> {
             }))
         }
         "user" => {
+            if said["content"].is_null() {
+                return Err(invalid("a user's message needs its content"));
+            }
             let text = content(&said["content"])?;
             Ok(match name(said)? {
                 Some(name) => Message::Named { name: name.to_owned(), text },
@@ -398,6 +401,8 @@ mod tests {
             ("stream", json!("yes")),
             ("tools", json!([{ "type": "web_search" }])),
             ("messages", json!([])),
+            ("messages", json!([{ "role": "user" }])),
+            ("messages", json!([{ "role": "user", "content": null }])),
             ("messages", json!([{ "role": "user", "content": [{ "type": "image_url" }] }])),
         ] {
             let invalid = with(name, value).err().unwrap();
