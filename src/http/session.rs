@@ -1,8 +1,8 @@
 //! The cookie of a session, and where requests that carry it may come from.
 //!
 //! ```text
-//! HttpOnly       no script reads it                 SameSite=Lax   no other site's form sends it
-//! Secure         where the browser came by https    host only      no agent's own host name gets it
+//! HttpOnly       no script reads it                 SameSite=Strict   no other site's page sends it
+//! Secure         where the browser came by https    host only         no agent's own host name gets it
 //! ```
 //! SameSite is not enough: an agent's page at `<slug>.<domain>` is of the same site. So what changes something, and a
 //! WebSocket, must say that it comes from this very origin; browsers say it by themselves, and no page can make them lie.
@@ -132,7 +132,7 @@ impl Outside {
     }
 
     fn attributes(self) -> &'static str {
-        if self.https { "Path=/; HttpOnly; SameSite=Lax; Secure" } else { "Path=/; HttpOnly; SameSite=Lax" }
+        if self.https { "Path=/; HttpOnly; SameSite=Strict; Secure" } else { "Path=/; HttpOnly; SameSite=Strict" }
     }
 
     /// What gives the browser its session.
@@ -209,7 +209,7 @@ mod tests {
             let gone = Outside::of(&headers(&pairs)).no_cookie().unwrap();
             let gone = gone.to_str().unwrap();
             assert_eq!(gone.ends_with("; Secure"), https, "{pairs:?}");
-            assert!(gone.starts_with("zeroone_session=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax"));
+            assert!(gone.starts_with("zeroone_session=; Max-Age=0; Path=/; HttpOnly; SameSite=Strict"));
         }
     }
 }

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::agents::OwnedAgent;
 use super::error::gateway_refusal;
+use super::params::{Params, page_of};
 use super::pieces::MAX_ANSWER;
 use super::problem::{Code, Problem};
 use super::question::Question;
@@ -24,7 +25,6 @@ use crate::zeroclaw::client::WebhookAnswer;
 #[serde(rename_all = "camelCase")]
 pub struct SessionPage {
     data: Vec<Session>,
-    /// Always null: a gateway gives all of them at once.
     next_cursor: Option<String>,
 }
 
@@ -57,21 +57,62 @@ pub struct Said {
     time: Option<Timestamp>,
 }
 
-/// The conversations that the agent's gateway keeps, those used last first.
+/// The conversations that the agent's gateway keeps, oldest first.
 ///
 /// ZeroClaw 0.1 keeps none: 501 `not-supported`.
 #[utoipa::path(
     get, path = "/api/agents/{id}/sessions", tag = "agents",
-    params(("id" = uuid::Uuid, Path)),
+    params(
+        ("id" = uuid::Uuid, Path),
+        ("limit" = Option<u8>, Query, minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query)
+    ),
     responses((status = 200, body = SessionPage))
 )]
 pub async fn list(
     state: State<Api>,
     own: OwnedAgent,
     trace: Trace,
+    mut params: Params,
     headers: HeaderMap,
     extensions: Extensions,
 ) -> Result<Json<SessionPage>, Problem> {
+    let (limit, after) = (params.limit(), params.cursor::<String>());
+    params.finish()?;
+    let question = question(&state, own, &trace, &headers, &extensions)?;
+    let mut sessions = all(&question).await?;
+    sessions.sort_by_cached_key(Session::place);
+    let (data, next_cursor) = page_of(sessions, after, limit, Session::place);
+    Ok(Json(SessionPage { data, next_cursor }))
+}
+
+/// Forgets all conversations that the agent's gateway keeps. One that is begun meanwhile stays.
+#[utoipa::path(
+    delete, path = "/api/agents/{id}/sessions", tag = "agents",
+    params(("id" = uuid::Uuid, Path)),
+    responses((status = 204, description = "They are forgotten"))
+)]
+pub async fn delete_all(
+    state: State<Api>,
+    own: OwnedAgent,
+    trace: Trace,
+    headers: HeaderMap,
+    extensions: Extensions,
+) -> Result<StatusCode, Problem> {
+    let question = question(&state, own, &trace, &headers, &extensions)?;
+    for session in all(&question).await? {
+        // One whose name is none of ours cannot be asked for by it, neither here nor alone.
+        let Ok(name) = SessionName::parse(&session.id) else { continue };
+        match forget(&question, &name).await {
+            Err(problem) if problem.code() != Code::NotFound => return Err(problem),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// All that the gateway tells of.
+async fn all(question: &Question) -> Result<Vec<Session>, Problem> {
     #[derive(Deserialize)]
     struct Answer {
         sessions: Vec<Listed>,
@@ -84,16 +125,23 @@ pub async fn list(
         #[serde(default)]
         message_count: u64,
     }
-    let question = question(&state, own, &trace, &headers, &extensions)?;
-    let body = ask(&question, Method::GET, "/api/sessions").await?;
+    let body = ask(question, Method::GET, "/api/sessions").await?;
     let Answer { sessions } = serde_json::from_slice(&body).map_err(|_| unusable())?;
-    let data = sessions.into_iter().map(|listed| Session {
+    let sessions = sessions.into_iter().map(|listed| Session {
         id: listed.session_id,
         created_at: time(listed.created_at),
         last_activity: time(listed.last_activity),
         message_count: listed.message_count,
     });
-    Ok(Json(SessionPage { data: data.collect(), next_cursor: None }))
+    Ok(sessions.collect())
+}
+
+impl Session {
+    /// Where it stands in the list: by its beginning, in microseconds, and where that is not known before all others.
+    fn place(&self) -> String {
+        let began = self.created_at.map_or(0, |time| time.as_microsecond().max(0));
+        format!("{began:020} {}", self.id)
+    }
 }
 
 /// What was said in a conversation.
@@ -150,8 +198,12 @@ pub async fn delete(
 ) -> Result<StatusCode, Problem> {
     let name = named(&path.1)?;
     let question = question(&state, own, &trace, &headers, &extensions)?;
-    ask(&question, Method::DELETE, &format!("/api/sessions/{name}")).await?;
+    forget(&question, &name).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn forget(question: &Question, name: &SessionName) -> Result<(), Problem> {
+    ask(question, Method::DELETE, &format!("/api/sessions/{name}")).await.map(drop)
 }
 
 /// A question to a gateway that keeps conversations.
@@ -177,13 +229,14 @@ fn named(id: &str) -> Result<SessionName, Problem> {
 async fn ask(question: &Question, method: Method, path: &str) -> Result<Bytes, Problem> {
     let path = PathAndQuery::try_from(path).map_err(|_| Problem::not_found())?;
     let response = question.send(method, path, Bytes::new()).await?;
-    let (status, json) = (response.status(), is_json(&response));
-    let body = axum::body::to_bytes(response.into_body(), MAX_ANSWER).await.map_err(|_| unusable())?;
-    match status {
+    let json = is_json(&response);
+    let (head, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, MAX_ANSWER).await.map_err(|_| unusable())?;
+    match head.status {
         StatusCode::OK if json => Ok(body),
         StatusCode::NOT_FOUND => Err(Problem::not_found()),
         StatusCode::OK => Err(unusable()),
-        status => Err(gateway_refusal(&WebhookAnswer { status: status.as_u16(), content_type: None, body })),
+        status => Err(gateway_refusal(&WebhookAnswer::of(status, &head.headers, body))),
     }
 }
 

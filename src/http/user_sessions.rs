@@ -60,6 +60,19 @@ pub async fn list_sessions(
     page(&state, caller.0.user, caller.0.session, params)
 }
 
+/// One of the caller's sessions.
+#[utoipa::path(
+    get, path = "/api/me/sessions/{id}", tag = "account",
+    params(("id" = uuid::Uuid, Path)),
+    responses((status = 200, body = UserSession))
+)]
+pub async fn get_session(state: State<Api>, caller: Admitted, id: Path<String>) -> Result<Json<UserSession>, Problem> {
+    let id = id.parse::<SessionId>().map_err(|_| Problem::not_found())?;
+    let mut sessions = state.plane.accounts().sessions_of(caller.0.user, state.plane.now()).into_iter();
+    let session = sessions.find(|session| session.id == id).ok_or_else(Problem::not_found)?;
+    Ok(Json(UserSession::of(session, caller.0.session)))
+}
+
 /// Ends all of the caller's sessions but the one that asks.
 #[utoipa::path(delete, path = "/api/me/sessions", tag = "account", responses((status = 204)))]
 pub async fn delete_sessions(state: State<Api>, caller: Admitted) -> Result<StatusCode, Problem> {
@@ -137,15 +150,21 @@ fn page(
     params.finish()?;
     let sessions = api.plane.accounts().sessions_of(user, api.plane.now());
     let (sessions, next_cursor) = page_of(sessions, after, limit, |session| session.id);
-    let shown = |it: SessionRecord| UserSession {
-        current: Some(it.id) == current,
-        id: it.id,
-        created_at: it.created_at,
-        last_used_at: it.seen_at,
-        expires_at: it.expires_at,
-        address: it.address,
-        client: it.client,
-        by: it.by,
-    };
-    Ok(Json(UserSessionPage { data: sessions.into_iter().map(shown).collect(), next_cursor }))
+    let data = sessions.into_iter().map(|session| UserSession::of(session, current)).collect();
+    Ok(Json(UserSessionPage { data, next_cursor }))
+}
+
+impl UserSession {
+    fn of(it: SessionRecord, current: Option<SessionId>) -> Self {
+        Self {
+            current: Some(it.id) == current,
+            id: it.id,
+            created_at: it.created_at,
+            last_used_at: it.seen_at,
+            expires_at: it.expires_at,
+            address: it.address,
+            client: it.client,
+            by: it.by,
+        }
+    }
 }

@@ -148,6 +148,11 @@ impl Stage {
             (&M::POST, "/api/agents/{id}/clone") => {
                 (owner(&(self.agent("RUNNING").await + "/clone")).json(&json!({"name": "Eve"})), WithIt)
             }
+            (&M::DELETE, "/api/agents/{id}/sessions") => {
+                let agent = self.agent("RUNNING").await;
+                self.keeps_a_session(&agent).await;
+                (owner(&format!("{agent}/sessions")), After)
+            }
             (&M::DELETE, "/api/agents/{id}/sessions/{session}") => {
                 let agent = self.agent("RUNNING").await;
                 self.keeps_a_session(&agent).await;

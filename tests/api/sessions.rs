@@ -165,11 +165,36 @@ async fn conversations_are_listed_read_and_forgotten() {
 }
 
 #[tokio::test]
+async fn conversations_come_by_pages_and_go_all_at_once() {
+    let world = World::with_free_ports(HttpOptions::default()).await;
+    let id = world.running("a").await;
+    let _gateway = TestGateway::of(&world, &id).await;
+    let sessions = format!("/api/agents/{id}/sessions");
+    for name in ["s.3", "s.1", "s.2"] {
+        stream(&world, &id, &json!({"message": "hi", "session": name})).await;
+    }
+    let names = |body: &Value| -> Vec<String> {
+        let of = body["data"].as_array().unwrap().iter();
+        of.map(|session| session["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = world.get(&format!("{sessions}?limit=2")).await.body;
+    let next = first["nextCursor"].as_str().unwrap();
+    let rest = world.get(&format!("{sessions}?limit=2&cursor={next}")).await.body;
+    assert_eq!([names(&first), names(&rest)].concat(), ["s.1", "s.2", "s.3"]);
+    assert_eq!(rest["nextCursor"], Value::Null);
+    for wrong in ["limit=0", "limit=201", "limit=x", "cursor=!"] {
+        world.get(&format!("{sessions}?{wrong}")).await.problem(422, "invalid");
+    }
+    assert_eq!(answer(world.request(Method::DELETE, &sessions)).await.status, 204);
+    assert_eq!(names(&world.get(&sessions).await.body), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_version_that_keeps_no_conversations_says_so() {
     let world = World::of_version(Profile::V01).await;
     let id = world.running("a").await;
     let _gateway = TestGateway::of(&world, &id).await;
-    for (method, path) in [(Method::GET, ""), (Method::GET, "/s"), (Method::DELETE, "/s")] {
+    for (method, path) in [(Method::GET, ""), (Method::DELETE, ""), (Method::GET, "/s"), (Method::DELETE, "/s")] {
         let refused = answer(world.request(method, &format!("/api/agents/{id}/sessions{path}"))).await;
         refused.problem(501, "not-supported");
     }

@@ -88,7 +88,7 @@ async fn a_person_signs_in_uses_the_api_and_signs_out() {
     let welcome = browser.sign_in(&world, " Ada@Example.org", PASSWORD).await;
     assert_eq!((welcome.status, &welcome.body["email"]), (200, &json!("ada@example.org")), "{welcome:?}");
     let cookie = welcome.header("set-cookie");
-    for attribute in ["zeroone_session=zs_", "; HttpOnly", "; SameSite=Lax", "; Path=/", "; Max-Age=2592000"] {
+    for attribute in ["zeroone_session=zs_", "; HttpOnly", "; SameSite=Strict", "; Path=/", "; Max-Age=2592000"] {
         assert!(cookie.contains(attribute), "{cookie}");
     }
     assert!(!cookie.contains("Secure") && !cookie.contains("Domain"), "{cookie}");
@@ -125,7 +125,10 @@ async fn sessions_outlive_a_restart_and_are_listed_and_ended() {
     assert_eq!((&sessions[0]["address"], &sessions[0]["by"]), (&json!("127.0.0.1"), &json!("password")));
     assert!(!list.text.contains("zs_") && !list.text.contains("hash"), "{list:?}");
     let path = format!("/api/me/sessions/{}", sessions[1]["id"].as_str().unwrap());
-    answer(world.raw(Method::DELETE, &path).bearer_auth(world.stranger().await)).await.problem(404, "not-found");
+    assert_eq!(first.get(&world, &path).await.body, sessions[1]);
+    let stranger = world.stranger().await;
+    answer(world.raw(Method::GET, &path).bearer_auth(&stranger)).await.problem(404, "not-found");
+    answer(world.raw(Method::DELETE, &path).bearer_auth(&stranger)).await.problem(404, "not-found");
     assert_eq!(first.ask(&world, Method::DELETE, &path, &Value::Null).await.status, 204);
     second.get(&world, "/api/me").await.problem(401, "unauthorized");
     second.sign_in(&world, "ada@example.org", PASSWORD).await;

@@ -14,7 +14,8 @@ export async function startIdentityProvider() {
   let handle = (_, response) => response.writeHead(503).end();
   const server = createServer((request, response) => handle(request, response));
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  identity.issuer = `http://127.0.0.1:${server.address().port}`;
+  // To the browser another site than the service at 127.0.0.1, as a provider is.
+  identity.issuer = `http://localhost:${server.address().port}`;
   identity.close = () => {
     server.close();
     server.closeAllConnections();

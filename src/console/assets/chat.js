@@ -58,8 +58,12 @@ async function kept(path = "") {
 }
 
 async function listSessions() {
-  const answer = await kept();
-  sessions = (answer?.data ?? []).map((it) => ({ id: it.id, at: it.lastActivity }));
+  sessions = [];
+  let answer;
+  do {
+    answer = await kept(`?limit=200${answer ? `&cursor=${answer.nextCursor}` : ""}`);
+    sessions.push(...(answer?.data ?? []).map((it) => ({ id: it.id, at: it.lastActivity })));
+  } while (answer?.nextCursor);
   const local = Object.keys(memory().all ?? {}).filter((id) => !sessions.some((it) => it.id === id));
   const all = [...sessions, ...local.map((id) => ({ id, at: memory().all[id].at(-1)?.time ?? null }))];
   if (!all.some((it) => it.id === session)) all.unshift({ id: session, at: null });
