@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 /// Written as a name once: text would be read as one at each request.
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// A network of proxies whose `X-Forwarded-For` is believed: an address, or one with a prefix length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

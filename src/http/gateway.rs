@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use futures_util::FutureExt;
 use futures_util::future::ready;
@@ -24,6 +24,7 @@ use super::dashboard::check_scope;
 use super::prefer::hold_secs;
 use super::problem::{Code, Problem};
 use super::request::peer_of;
+use super::session::FORWARDED_PROTO;
 use super::state::Api;
 use crate::control::AgentHandle;
 use crate::proxy::{self, Bound, Call, Client, ForwardError, Mount, Refused};
@@ -35,8 +36,6 @@ const ASK_MODELS: [&str; 4] = ["/webhook", "/api/chat", "/v1/chat/completions", 
 /// What is passed on; CONNECT and TRACE are not, nor what nobody knows.
 pub const PASSED: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
-
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Whatever is longer is no refusal with a reason.
 const LONGEST_REFUSAL: u64 = 64 * 1024;

@@ -20,7 +20,7 @@ use crate::domain::{Secret, elapsed};
 
 pub const COOKIE: &str = "zeroone_session";
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The session's token.
 pub fn token(headers: &HeaderMap) -> Option<Secret<String>> {

@@ -9,11 +9,11 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 
 use crate::domain::{ApiKey, Secret};
+use crate::forwarded::FORWARDED_FOR;
 
 /// The cookie of our own sign-in, which no agent may see.
 const SESSION_COOKIE: &str = "zeroone_session";
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
