@@ -12,7 +12,7 @@ mod tickets;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -44,8 +44,9 @@ struct Inner {
 
 struct Key {
     record: KeyRecord,
-    /// Cancelled once the key no longer works, for what its holder has open.
-    ended: CancellationToken,
+    /// Cancelled once the key no longer works, for what its holder has open. A clone of the token itself takes a lock that all
+    /// requests with the key would share.
+    ended: Arc<CancellationToken>,
     /// Milliseconds since 1970; 0 before the first use. Written under the lock for readers, so that requests do not wait for each
     /// other.
     used_at: AtomicI64,
@@ -53,7 +54,7 @@ struct Key {
 
 impl Key {
     fn new(record: KeyRecord) -> Self {
-        Self { record, ended: CancellationToken::new(), used_at: AtomicI64::new(0) }
+        Self { record, ended: Arc::default(), used_at: AtomicI64::new(0) }
     }
 
     fn last_used(&self) -> Option<Timestamp> {
@@ -76,7 +77,7 @@ pub struct Caller {
     pub scopes: Scopes,
     /// When the key or the session stops working by itself; `None` for never.
     pub expires_at: Option<Timestamp>,
-    ended: CancellationToken,
+    ended: Arc<CancellationToken>,
 }
 
 /// Why a presented key is not accepted.
@@ -92,7 +93,7 @@ pub enum Refused {
 impl Caller {
     /// A caller whom somebody else has authenticated, for routers that trust their embedder.
     pub fn new(user: UserId, scopes: Scopes) -> Self {
-        Self { user, key: None, session: None, scopes, expires_at: None, ended: CancellationToken::new() }
+        Self { user, key: None, session: None, scopes, expires_at: None, ended: Arc::default() }
     }
 
     /// Whether the scope is among those of the caller. What a user's role allows is not looked at.
@@ -156,7 +157,7 @@ impl Accounts {
             session: None,
             scopes: key.record.scopes.clone(),
             expires_at: key.record.expires_at,
-            ended: key.ended.clone(),
+            ended: Arc::clone(&key.ended),
         })
     }
 
@@ -244,7 +245,7 @@ impl Accounts {
             for key in inner.keys.values_mut().filter(|key| key.record.user == user.id) {
                 key.ended.cancel();
                 // The key may work again later.
-                key.ended = CancellationToken::new();
+                key.ended = Arc::default();
             }
             inner.interrupt_sessions_of(user.id);
         }

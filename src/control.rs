@@ -130,7 +130,7 @@ impl ControlPlane {
 
     /// The agent, if there is one.
     pub fn agent(&self, id: AgentId) -> Option<AgentHandle> {
-        self.shared.services.views.contains(id).then(|| AgentHandle::new(self.clone(), id))
+        AgentHandle::existing(self, id)
     }
 
     /// The agent with this slug, if there is one.

@@ -77,6 +77,7 @@ mod ledger;
 mod lifecycle;
 #[cfg(any(feature = "server", feature = "gateway"))]
 mod listen;
+mod packed;
 mod plain;
 #[cfg(feature = "server")]
 pub mod proxy;

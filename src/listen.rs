@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::places::{Places, Word};
 use self::timer::RequestTimer;
+use crate::packed::Packed;
 use crate::woken::Woken;
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4). No HTTP/1 request begins like it.
@@ -113,7 +114,7 @@ where
                     place.request_began();
                     call(request, peer)
                 });
-                let connection = pin!(http.serve_connection_with_upgrades(TokioIo::new(stream?), service));
+                let connection = pin!(http.serve_connection_with_upgrades(TokioIo::new(Packed::new(stream?)), service));
                 let mut connection = Woken::new(connection);
                 let mut finishing = false;
                 poll_fn(|cx| {

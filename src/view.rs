@@ -76,10 +76,64 @@ pub struct Vitals {
     pub model_told: Option<(Timestamp, u32)>,
 }
 
+/// One agent, for whoever asks after it more than once: a request does so again and again, and each look-up is a lock that all
+/// threads share.
+pub(crate) struct Known {
+    /// An agent never changes its owner.
+    pub(crate) user: UserId,
+    /// Closed once the agent is gone.
+    view: watch::Receiver<Arc<AgentView>>,
+    vitals: RwLock<Vitals>,
+    send_queue: Arc<SendQueue>,
+}
+
+impl Known {
+    /// The agent as it was committed last; `None` once it is gone.
+    pub(crate) fn view(&self) -> Option<Arc<AgentView>> {
+        self.there().map(|known| Arc::clone(&known.view.borrow()))
+    }
+
+    /// Every later view; a slow reader sees the latest alone. It ends when the agent is gone.
+    pub(crate) fn subscribe(&self) -> Option<watch::Receiver<Arc<AgentView>>> {
+        let mut views = self.there()?.view.clone();
+        views.mark_unchanged();
+        Some(views)
+    }
+
+    /// The queue of messages to the agent.
+    pub(crate) fn send_queue(&self) -> Option<&Arc<SendQueue>> {
+        self.there().map(|known| &known.send_queue)
+    }
+
+    /// What of its vitals is asked for, without a copy of them.
+    pub(crate) fn look_at_vitals<T>(&self, look: impl FnOnce(&Vitals) -> T) -> Option<T> {
+        let known = self.there()?;
+        Some(look(&known.vitals.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Changes what was measured.
+    pub(crate) fn update_vitals(&self, change: impl FnOnce(&mut Vitals)) {
+        change(&mut self.vitals.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Itself, unless the agent is gone.
+    fn there(&self) -> Option<&Self> {
+        self.view.has_changed().is_ok().then_some(self)
+    }
+}
+
 struct Entry {
     view: watch::Sender<Arc<AgentView>>,
-    vitals: Arc<RwLock<Vitals>>,
-    send_queue: Arc<SendQueue>,
+    known: Arc<Known>,
+}
+
+impl Entry {
+    fn new(view: Arc<AgentView>) -> Self {
+        let user = view.record.user;
+        let (sender, view) = watch::channel(view);
+        let known = Known { user, view, vitals: RwLock::default(), send_queue: Arc::default() };
+        Self { view: sender, known: Arc::new(known) }
+    }
 }
 
 /// All agents.
@@ -115,9 +169,8 @@ impl Views {
             entry.view.send_replace(view);
             return;
         }
-        let entry = Entry { view: watch::Sender::new(view), vitals: Arc::default(), send_queue: Arc::default() };
         self.slugs.insert(slug, id);
-        self.entries.insert(id, entry);
+        self.entries.insert(id, Entry::new(view));
         let mut order = self.order.write().unwrap_or_else(PoisonError::into_inner);
         order.all.insert(id);
         order.by_user.entry(user).or_default().insert(id);
@@ -146,9 +199,9 @@ impl Views {
         self.entries.get(&id).map(|entry| Arc::clone(&entry.view.borrow()))
     }
 
-    /// Whether there is such an agent.
-    pub fn contains(&self, id: AgentId) -> bool {
-        self.entries.contains_key(&id)
+    /// The agent, to be asked after without a look-up each time.
+    pub(crate) fn known(&self, id: AgentId) -> Option<Arc<Known>> {
+        self.entries.get(&id).map(|entry| Arc::clone(&entry.known))
     }
 
     /// The agent with this slug.
@@ -156,34 +209,15 @@ impl Views {
         self.slugs.get(slug).map(|id| *id.value())
     }
 
-    /// Every later view; a slow reader sees the latest alone. It ends when the agent is gone.
-    pub fn subscribe(&self, id: AgentId) -> Option<watch::Receiver<Arc<AgentView>>> {
-        self.entries.get(&id).map(|entry| entry.view.subscribe())
-    }
-
-    /// The queue of messages to the agent.
-    pub fn send_queue(&self, id: AgentId) -> Option<Arc<SendQueue>> {
-        self.entries.get(&id).map(|entry| Arc::clone(&entry.send_queue))
-    }
-
     /// A copy of what was measured; empty for an agent that is gone.
     pub fn vitals(&self, id: AgentId) -> Vitals {
-        let vitals = self.entries.get(&id).map(|entry| Arc::clone(&entry.vitals));
-        vitals.map(|v| v.read().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default()
-    }
-
-    /// What of an agent's vitals is asked for, without a copy of them.
-    pub fn look_at_vitals<T>(&self, id: AgentId, look: impl FnOnce(&Vitals) -> T) -> Option<T> {
-        let vitals = self.entries.get(&id).map(|entry| Arc::clone(&entry.vitals))?;
-        let vitals = vitals.read().unwrap_or_else(PoisonError::into_inner);
-        Some(look(&vitals))
+        self.known(id).and_then(|known| known.look_at_vitals(Vitals::clone)).unwrap_or_default()
     }
 
     /// Changes what was measured; nothing happens where the agent is gone.
     pub fn update_vitals(&self, id: AgentId, change: impl FnOnce(&mut Vitals)) {
-        let vitals = self.entries.get(&id).map(|entry| Arc::clone(&entry.vitals));
-        if let Some(vitals) = vitals {
-            change(&mut vitals.write().unwrap_or_else(PoisonError::into_inner));
+        if let Some(known) = self.known(id) {
+            known.update_vitals(change);
         }
     }
 

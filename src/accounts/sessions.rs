@@ -1,6 +1,7 @@
 //! People who have signed in.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ pub(super) struct Session {
     /// The last use; `record.seen_at` is the last that is in the store.
     used_at: Timestamp,
     /// Cancelled once the session ends, for what is open under it.
-    ended: CancellationToken,
+    ended: Arc<CancellationToken>,
 }
 
 impl Accounts {
@@ -50,7 +51,7 @@ impl Accounts {
             session: Some(session.record.id),
             scopes: user.scopes(),
             expires_at: Some(session.record.expires_at),
-            ended: session.ended.clone(),
+            ended: Arc::clone(&session.ended),
         };
         Ok((caller, due.then(|| session.record.clone())))
     }
@@ -86,7 +87,7 @@ impl Accounts {
 
     pub(crate) fn put_session(&self, record: SessionRecord) {
         let mut inner = self.write();
-        let ended = inner.sessions.remove(&record.hash).map_or_else(CancellationToken::new, |before| before.ended);
+        let ended = inner.sessions.remove(&record.hash).map_or_else(Arc::default, |before| before.ended);
         inner.sessions.insert(record.hash, Session { used_at: record.seen_at, record, ended });
     }
 
@@ -116,7 +117,7 @@ impl Inner {
         for record in sessions {
             let session = match before.remove(&record.hash) {
                 Some(known) => Session { used_at: known.used_at.max(record.seen_at), record, ended: known.ended },
-                None => Session { used_at: record.seen_at, record, ended: CancellationToken::new() },
+                None => Session { used_at: record.seen_at, record, ended: Arc::default() },
             };
             self.sessions.insert(session.record.hash, session);
         }
@@ -127,7 +128,7 @@ impl Inner {
     pub(super) fn interrupt_sessions_of(&mut self, user: UserId) {
         for session in self.sessions.values_mut().filter(|session| session.record.user == user) {
             session.ended.cancel();
-            session.ended = CancellationToken::new();
+            session.ended = Arc::default();
         }
     }
 

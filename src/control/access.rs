@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::message::MAX_HELD;
 use super::{AgentHandle, DeliveryError};
 use crate::actor::AgentMsg;
-use crate::view::Access;
+use crate::view::{Access, Known};
 use crate::zeroclaw::profile::Profile;
 
 /// The turn of a message that is not sent by [`AgentHandle::deliver`]: until it is dropped no other is sent.
@@ -29,7 +29,7 @@ impl AgentHandle {
     #[cfg(feature = "server")]
     pub(crate) async fn turn(&self, deadline: Instant, hold: Duration) -> Result<Turn, DeliveryError> {
         self.check_open()?;
-        let queue = self.plane.shared.services.views.send_queue(self.id()).ok_or(DeliveryError::Gone)?;
+        let queue = self.known().and_then(Known::send_queue).ok_or(DeliveryError::Gone)?;
         let _waiting = queue.enter(MAX_HELD).ok_or(DeliveryError::QueueFull)?;
         tokio::select! {
             biased;
@@ -69,7 +69,7 @@ impl AgentHandle {
         after: Option<u64>,
     ) -> Result<Arc<Access>, DeliveryError> {
         // Those who wait are counted together with waiting messages: more would only wait to fail.
-        let queue = self.plane.shared.services.views.send_queue(self.id()).ok_or(DeliveryError::Gone)?;
+        let queue = self.known().and_then(Known::send_queue).ok_or(DeliveryError::Gone)?;
         let _waiting = queue.enter(MAX_HELD).ok_or(DeliveryError::QueueFull)?;
         tokio::select! {
             biased;

@@ -11,12 +11,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{ACTOR_PATIENCE, ControlPlane};
 use crate::actor::{AgentMsg, AskError, Change, CommandMsg, CommandReply, ask, key_of, open_credentials};
 use crate::audit;
+#[cfg(feature = "server")]
+use crate::domain::UserId;
 use crate::domain::{AgentId, Credentials, Status};
 use crate::incident::{Incident, incidents};
 use crate::lifecycle::{Command, allowed};
 use crate::runtime::{LogLine, LogQuery, RuntimeError, RuntimeResult, Usage};
 use crate::store::{LogEntry, StoreError};
-use crate::view::{AgentView, Vitals};
+use crate::view::{AgentView, Known, Vitals};
 use crate::zeroclaw::client::{GatewayError, HealthReport};
 
 /// Pause before an actor that is not up yet is looked for again: it takes microseconds, unless it keeps crashing.
@@ -31,6 +33,8 @@ const REPEAT_PAUSE: Duration = Duration::from_millis(10);
 pub struct AgentHandle {
     pub(super) plane: ControlPlane,
     id: AgentId,
+    /// `None` where it was gone already.
+    known: Option<Arc<Known>>,
 }
 
 /// How a command went.
@@ -91,8 +95,26 @@ pub enum WaitError {
 }
 
 impl AgentHandle {
-    pub(super) const fn new(plane: ControlPlane, id: AgentId) -> Self {
-        Self { plane, id }
+    pub(super) fn new(plane: ControlPlane, id: AgentId) -> Self {
+        let known = plane.shared.services.views.known(id);
+        Self { plane, id, known }
+    }
+
+    /// Of an agent that there is.
+    pub(super) fn existing(plane: &ControlPlane, id: AgentId) -> Option<Self> {
+        let known = plane.shared.services.views.known(id)?;
+        Some(Self { plane: plane.clone(), id, known: Some(known) })
+    }
+
+    /// What is known of it, also of one that is gone since.
+    pub(super) fn known(&self) -> Option<&Known> {
+        self.known.as_deref()
+    }
+
+    /// Whose agent it is; `None` where it was gone when the handle was made.
+    #[cfg(feature = "server")]
+    pub(crate) fn owner(&self) -> Option<UserId> {
+        self.known().map(|known| known.user)
     }
 
     /// Whose handle this is.
@@ -102,17 +124,17 @@ impl AgentHandle {
 
     /// The agent as it is now; `None` once it is gone.
     pub fn view(&self) -> Option<Arc<AgentView>> {
-        self.plane.shared.services.views.get(self.id)
+        self.known()?.view()
     }
 
     /// The agent as it is now and whenever it changes, until it is gone.
     pub fn changes(&self) -> Option<watch::Receiver<Arc<AgentView>>> {
-        self.plane.shared.services.views.subscribe(self.id)
+        self.known()?.subscribe()
     }
 
     /// What was measured of it last; empty once it is gone.
     pub fn vitals(&self) -> Vitals {
-        self.plane.shared.services.views.vitals(self.id)
+        self.known().and_then(|known| known.look_at_vitals(Vitals::clone)).unwrap_or_default()
     }
 
     /// The agent's secrets in clear text, for their owner; `None` where they cannot be opened.
@@ -244,7 +266,7 @@ impl AgentHandle {
         hopeless: impl Fn(&AgentView) -> bool,
     ) -> Result<Arc<AgentView>, WaitError> {
         let deadline = Instant::now() + within;
-        let mut views = self.plane.shared.services.views.subscribe(self.id).ok_or(WaitError::Gone)?;
+        let mut views = self.changes().ok_or(WaitError::Gone)?;
         loop {
             let view = Arc::clone(&views.borrow_and_update());
             if statuses.contains(&view.status()) {
@@ -265,7 +287,7 @@ impl AgentHandle {
     /// Waits until the agent is gone; false at the timeout.
     pub async fn gone(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
-        let Some(mut views) = self.plane.shared.services.views.subscribe(self.id) else { return true };
+        let Some(mut views) = self.changes() else { return true };
         loop {
             match timeout_at(deadline, views.changed()).await {
                 Ok(Ok(())) => {}
@@ -309,7 +331,9 @@ impl AgentHandle {
         let permit = self.plane.shared.services.engine_calls.acquire().await;
         let usage = self.plane.shared.services.runtime.usage(&key_of(&view.record)).await?;
         drop(permit);
-        self.plane.shared.services.views.update_vitals(self.id, |vitals| vitals.usage = Some(usage.clone()));
+        if let Some(known) = self.known() {
+            known.update_vitals(|vitals| vitals.usage = Some(usage.clone()));
+        }
         Ok(usage)
     }
 

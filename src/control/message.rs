@@ -18,7 +18,7 @@ use crate::actor::AgentMsg;
 use crate::domain::{SessionName, Status, Timestamp};
 use crate::lifecycle::allowed;
 use crate::runtime::{LogLine, LogQuery};
-use crate::view::{Access, AgentView};
+use crate::view::{Access, AgentView, Known};
 use crate::zeroclaw::client::{GatewayError, ModelFailure, Refusal, SentMark, WebhookAnswer, WebhookCall};
 
 /// A message with how long its sender waits.
@@ -132,7 +132,7 @@ impl AgentHandle {
     /// # Errors
     /// See [`DeliveryError`]; it says whether the message was sent.
     pub async fn deliver(&self, message: Message) -> Result<WebhookAnswer, DeliveryError> {
-        let queue = self.plane.shared.services.views.send_queue(self.id()).ok_or(DeliveryError::Gone)?;
+        let queue = self.known().and_then(Known::send_queue).ok_or(DeliveryError::Gone)?;
         let _held = queue.enter(MAX_HELD).ok_or(DeliveryError::QueueFull)?;
         let deadline = Instant::now() + message.hold;
         let mut refused_in = None;
@@ -269,7 +269,7 @@ impl AgentHandle {
 
     /// Waits for a way to the gateway, of a later attempt than `after`.
     pub(super) async fn ready(&self, after: Option<u64>) -> Result<Arc<Access>, DeliveryError> {
-        let mut views = self.plane.shared.services.views.subscribe(self.id()).ok_or(DeliveryError::Gone)?;
+        let mut views = self.changes().ok_or(DeliveryError::Gone)?;
         loop {
             {
                 let view = views.borrow_and_update();

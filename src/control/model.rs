@@ -26,7 +26,8 @@ impl AgentHandle {
     /// Notes that the model answered a message, or why it did not.
     pub fn note_model(&self, outcome: Result<(), ModelFailure>) {
         let Some(view) = self.view().filter(|view| view.status() == Status::Running) else { return };
-        let (views, state) = (&self.plane.shared.services.views, &view.record.state);
+        let Some(known) = self.known() else { return };
+        let state = &view.record.state;
         let attempt = state.attempt;
         match outcome {
             Err(mut failure) => {
@@ -38,7 +39,7 @@ impl AgentHandle {
                 let model = FailedModel { class: failure.class().into(), why: failure.message.as_str().into() };
                 let news = state.failed_model.as_ref().is_none_or(|known| known.class != model.class);
                 let (now, mut tells) = (self.plane.now(), false);
-                views.update_vitals(self.id(), |vitals| {
+                known.update_vitals(|vitals| {
                     if news {
                         (vitals.model_told, tells) = told(vitals.model_told, now);
                     }
@@ -50,9 +51,9 @@ impl AgentHandle {
             }
             Ok(()) => {
                 // Told already, or being told.
-                let failed = views.look_at_vitals(self.id(), |vitals| matches!(vitals.model, Some((_, Err(_)))));
+                let failed = known.look_at_vitals(|vitals| matches!(vitals.model, Some((_, Err(_)))));
                 if failed == Some(true) || state.failed_model.is_some() {
-                    views.update_vitals(self.id(), |vitals| vitals.model = Some((attempt, Ok(()))));
+                    known.update_vitals(|vitals| vitals.model = Some((attempt, Ok(()))));
                     self.tell(AgentMsg::ModelAnswered { attempt });
                 }
             }

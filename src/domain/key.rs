@@ -102,25 +102,25 @@ impl Scope {
     }
 }
 
-/// A set of scopes.
+/// A set of scopes. In place, since each request has a copy of its caller's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Scopes(Vec<Scope>);
+#[serde(from = "Vec<Scope>", into = "Vec<Scope>")]
+pub struct Scopes([Option<Scope>; Scope::ALL.len()]);
 
 impl Scopes {
     /// Everything a user may do with agents of their own.
     pub fn user() -> Self {
-        Self(vec![Scope::AgentsRead, Scope::AgentsWrite, Scope::MessagesSend])
+        [Scope::AgentsRead, Scope::AgentsWrite, Scope::MessagesSend].into_iter().collect()
     }
 
     /// Every scope there is: an administrator's.
     pub fn all() -> Self {
-        Self(Scope::ALL.to_vec())
+        Scope::ALL.iter().copied().collect()
     }
 
     /// Whether this one is among them.
     pub fn contains(&self, scope: Scope) -> bool {
-        self.0.contains(&scope)
+        self.0.contains(&Some(scope))
     }
 
     /// Whether everything in `other` is in here too.
@@ -130,16 +130,29 @@ impl Scopes {
 
     /// Each once, in the order in which they were given.
     pub fn iter(&self) -> impl Iterator<Item = Scope> + '_ {
-        self.0.iter().copied()
+        self.0.iter().flatten().copied()
+    }
+}
+
+impl From<Vec<Scope>> for Scopes {
+    fn from(scopes: Vec<Scope>) -> Self {
+        scopes.into_iter().collect()
+    }
+}
+
+impl From<Scopes> for Vec<Scope> {
+    fn from(scopes: Scopes) -> Self {
+        scopes.iter().collect()
     }
 }
 
 impl FromIterator<Scope> for Scopes {
     fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
-        let mut kept = Vec::new();
+        let mut kept = [None; Scope::ALL.len()];
         for scope in scopes {
-            if !kept.contains(&scope) {
-                kept.push(scope);
+            // There is room for each of them once.
+            if let Some(place) = kept.iter_mut().find(|kept| kept.is_none_or(|kept| kept == scope)) {
+                *place = Some(scope);
             }
         }
         Self(kept)

@@ -240,7 +240,7 @@ fn owner(api: &Api, path: &str) -> Option<UserId> {
         return user.parse().ok().filter(|user| api.plane.accounts().user(*user).is_some());
     }
     let agent = after("/api/agents/")?.parse::<AgentId>().ok()?;
-    api.plane.agent(agent)?.view().map(|view| view.record.user)
+    api.plane.agent(agent)?.owner()
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ impl Direct {
             Err(problem) => return ready(problem.into_response()).boxed(),
         };
         match self.to {
-            To::Gateway(at) => gateway::pass(api, own, request, at, seen.peer).map(IntoResponse::into_response).boxed(),
+            To::Gateway(at) => Box::pin(gateway::pass(api, own, request, at, seen.peer)),
             To::Message => message::send(api, own, seen, request).map(IntoResponse::into_response).boxed(),
         }
     }

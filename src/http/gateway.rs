@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use futures_util::future::ready;
 use futures_util::stream;
@@ -59,7 +59,7 @@ const PLACE_RETRY_SECS: u64 = 5;
 )]
 pub async fn gateway(state: State<Api>, own: OwnedAgent, request: Request) -> Result<Response, Problem> {
     let (at, peer) = (own_path(request.uri().path()), peer_of(request.extensions()));
-    pass(state.0, own, request, at, peer).await
+    Ok(pass(state.0, own, request, at, peer).await)
 }
 
 /// Passes it on. The gateway's own path begins at this place in the request's.
@@ -69,16 +69,19 @@ pub fn pass(
     request: Request,
     at: usize,
     peer: Option<SocketAddr>,
-) -> impl Future<Output = Result<Response, Problem>> + Send + 'static {
+) -> impl Future<Output = Response> + Send + 'static {
     // Made before the future, which would else hold what it is made from as well.
     let call = call(&api, own, request, at, peer);
     async move {
-        let (call, asked) = call?;
-        let answer = api.proxy.forward(call).await?;
-        Ok(match asked {
-            Some(agent) => noted(&api, &agent, answer).await,
-            None => answer,
-        })
+        let (call, asked) = match call {
+            Ok(call) => call,
+            Err(problem) => return problem.into_response(),
+        };
+        match (api.proxy.forward(call).await, asked) {
+            (Ok(answer), Some(agent)) => noted(&api, &agent, answer).await,
+            (Ok(answer), None) => answer,
+            (Err(error), _) => Problem::from(error).into_response(),
+        }
     }
 }
 

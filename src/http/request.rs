@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusC
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tracing::{Instrument, Level, Span};
-use uuid::Uuid;
+use uuid::{NoContext, Uuid};
 
 use super::problem::{self, Code, Problem};
 use super::state::Api;
@@ -246,18 +247,20 @@ pub async fn observe<F: Future<Output = Response>>(
     answer: impl FnOnce(Box<Request>) -> F,
 ) -> Response {
     let span = seen.span();
-    let answered = async move {
+    // Pinned where they are made: whatever waits for them would else copy them into itself.
+    let answered = pin!(async move {
         if size(request.headers()) > MAX_HEADERS {
             Problem::new(Code::HeadersTooLarge, format!("Send at most {MAX_HEADERS} bytes of headers.")).into_response()
         } else if let Some(BadRequest(why)) = seen.bad {
             Problem::new(Code::Malformed, why).into_response()
         } else {
-            match AssertUnwindSafe(answer(request)).catch_unwind().await {
+            let answering = pin!(answer(request));
+            match AssertUnwindSafe(answering).catch_unwind().await {
                 Ok(response) => response,
                 Err(_) => panicked(),
             }
         }
-    };
+    });
     let response = answered.instrument(span.clone()).await;
     let took = seen.began.elapsed();
     span.in_scope(|| seen.log(&response, took, !span.is_disabled()));
@@ -368,9 +371,10 @@ impl<S: Sync> FromRequestParts<S> for Trace {
     }
 }
 
-/// An id that the client did not give. Written without the formatter, which at every request is more work than the id.
+/// An id that the client did not give. Written without the formatter, which at every request is more work than the id; and not
+/// strictly in order, for which all threads would have to agree.
 fn new_id() -> String {
-    Uuid::now_v7().hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
+    Uuid::new_v7(uuid::Timestamp::now(NoContext)).hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
 }
 
 fn is_request_id(id: &str) -> bool {

@@ -163,6 +163,8 @@ pub struct Shared {
     /// The OpenAPI document.
     pub document: Box<str>,
     commands: Semaphore,
+    /// That of the options. A clone of the token itself takes a lock that all requests would share.
+    closing: Arc<CancellationToken>,
 }
 
 impl Api {
@@ -184,6 +186,7 @@ impl Api {
             checks: RateLimiter::new(CHECKS),
             document,
             commands: Semaphore::new(MAX_COMMANDS),
+            closing: Arc::new(options.closing.clone()),
             options,
         }));
         // An embedder may keep the figures for longer than the router.
@@ -208,7 +211,7 @@ impl Api {
 
     /// Waits until nothing more may be sent to the caller: the service shuts down, or the key no longer works.
     pub fn over(&self, caller: Caller) -> impl Future<Output = ()> + Send + 'static {
-        let closing = self.options.closing.clone();
+        let closing = Arc::clone(&self.closing);
         let expires_in = caller.expires_at.map(|expiry| elapsed(self.plane.now(), expiry));
         async move {
             let expired = async {

@@ -7,6 +7,7 @@
 //! ```
 
 use std::num::NonZeroU32;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,7 +121,7 @@ impl Proxy {
         // In its parts: as one thing the future would hold it twice, as what was given and as what is worked with.
         let Call { agent, mut parts, path, body, client, mount, hold, deadline, mut turn, until } = call;
         async move {
-            let user = agent.view().ok_or(DeliveryError::Gone)?.record.user;
+            let user = agent.owner().ok_or(DeliveryError::Gone)?;
             let guest = matches!(mount, Mount::Host { visit: false });
             let place =
                 if guest { self.limits.enter_guest(agent.id())? } else { self.limits.enter(agent.id(), user)? };
@@ -245,17 +246,17 @@ impl Way<'_> {
                 }
             });
         }
-        let mark = SentMark::default();
         Either::Right(async move {
-            let expectations = &self.proxy.expectations;
-            let sending = expectations.send(access.endpoint, lease, (head, body), Body::new, mark.clone(), deadline);
-            tokio::pin!(sending);
+            let (mark, expectations) = (SentMark::default(), &self.proxy.expectations);
+            let request = (head, body);
+            let mut sending =
+                pin!(expectations.send(access.endpoint, lease, request, Body::new, mark.clone(), deadline));
             if turn.is_none() {
                 return sending.await;
             }
             tokio::select! {
                 biased;
-                sent = &mut sending => sent,
+                sent = sending.as_mut() => sent,
                 () = mark.wait() => {
                     *turn = None;
                     sending.await

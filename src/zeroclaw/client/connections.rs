@@ -33,6 +33,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::alarm::Alarm;
 use crate::by_id::ById;
+use crate::packed::Packed;
 use crate::woken::Woken;
 
 /// Kept open for one gateway: as many as callers that come at once have use for.
@@ -305,7 +306,7 @@ async fn connect<B: Outgoing>(to: SocketAddr) -> Result<Open<B>, std::io::Error>
     let stream = timeout(CONNECT_WITHIN, TcpStream::connect(to)).await.map_err(|_| late())??;
     stream.set_nodelay(true)?;
     let (sender, connection) =
-        http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+        http1::Builder::new().handshake(TokioIo::new(Packed::new(stream))).await.map_err(std::io::Error::other)?;
     let wire = connection.with_upgrades().map(|ended| {
         // Its end is seen by whoever holds the sender.
         if let Err(error) = ended {

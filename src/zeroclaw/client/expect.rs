@@ -36,6 +36,8 @@ const FIRST_ASK: Duration = Duration::from_secs(1);
 const ASK: Duration = Duration::from_secs(5);
 /// An answer so recent proves that the gateway is there.
 const RECENT: Duration = Duration::from_millis(20);
+/// How old that knowledge may be before it is written anew. Under load each answer would else make all threads wait for its entry.
+const NOTED_EVERY: Duration = Duration::from_millis(5);
 /// Gateways of which it is kept in mind how they treat the expectation.
 const KNOWN: usize = 4096;
 
@@ -101,12 +103,18 @@ impl Expectations {
         let sending = lease.send_until(request, deadline);
         async move {
             let begun = begun(pin!(sending), &handover, patience).await;
-            self.came_of(at, asks, begun, handover)
+            self.came_of(at, (known, asks), begun, handover)
         }
     }
 
     /// What came of it in the time that it had.
-    fn came_of<B>(&self, at: SocketAddr, asked: bool, begun: Begun<B>, handover: Handover<B>) -> Sent<B> {
+    fn came_of<B>(
+        &self,
+        at: SocketAddr,
+        (known, asked): (Option<Manners>, bool),
+        begun: Begun<B>,
+        handover: Handover<B>,
+    ) -> Sent<B> {
         match begun {
             Some(Ok(response)) => {
                 if response.status() == StatusCode::EXPECTATION_FAILED
@@ -115,7 +123,8 @@ impl Expectations {
                     self.learn(at, Some(false));
                     return Sent::Not(body, "it does not know the expectation".into());
                 }
-                if handover.is_taken() {
+                let noted = !asked && known.is_some_and(|known| known.answered.elapsed() < NOTED_EVERY);
+                if !noted && handover.is_taken() {
                     self.learn(at, asked.then(|| handover.was_asked()));
                 }
                 Sent::Answered(response, Some(handover))
