@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by layer, lowest first. A module may use those of lower layers.
 const LAYERS: [&[&str]; 10] = [
-    &["alarm", "by_id", "woken"],
+    &["alarm", "by_id", "packed", "woken"],
     &["domain", "forwarded", "listen", "plain", "setters"],
     &["backoff", "ledger"],
     &["lifecycle"],

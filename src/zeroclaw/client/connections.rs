@@ -19,9 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
-#[cfg(feature = "server")]
-use http::HeaderValue;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -77,7 +75,6 @@ struct Parked<B> {
 /// An open connection.
 struct Open<B> {
     /// The `Host` of requests on it.
-    #[cfg(feature = "server")]
     host: HeaderValue,
     sender: SendRequest<B>,
     /// For the deadlines of its answers.
@@ -208,7 +205,6 @@ impl<B> Lease<B> {
     }
 
     /// The `Host` of a request to where it leads. It is made once: written anew, an address costs as much as reading a request.
-    #[cfg(feature = "server")]
     pub(crate) const fn host(&self) -> &HeaderValue {
         &self.open.host
     }
@@ -314,7 +310,6 @@ async fn connect<B: Outgoing>(to: SocketAddr) -> Result<Open<B>, std::io::Error>
         }
     });
     Ok(Open {
-        #[cfg(feature = "server")]
         host: HeaderValue::try_from(to.to_string()).map_err(std::io::Error::other)?,
         sender,
         alarm: Alarm::default(),

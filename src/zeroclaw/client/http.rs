@@ -287,7 +287,7 @@ fn pairing(answer: &Answer) -> Result<Pairing, GatewayError> {
 }
 
 fn bearer(token: &Secret<String>) -> Result<HeaderValue, GatewayError> {
-    sensitive(Secret::new(format!("Bearer {}", token.expose())).expose())
+    sensitive(Secret::new(["Bearer ", token.expose()].concat()).expose())
 }
 
 fn sensitive(value: &str) -> Result<HeaderValue, GatewayError> {

@@ -58,7 +58,7 @@ impl Messages {
         let mut head = Request::new(());
         *head.method_mut() = Method::POST;
         *head.uri_mut() = Uri::from_static(WEBHOOK);
-        *head.headers_mut() = headers(at, authorization, &call);
+        *head.headers_mut() = headers(lease.host().clone(), authorization, &call);
         let message = (head, Full::new(call.body));
         match self.expectations.send(at, &mut lease, message, |body| body, call.sent, deadline).await {
             Sent::Answered(response, handover) => {
@@ -89,11 +89,9 @@ async fn whole(response: Response<Incoming>, lease: &mut Lease<Body>) -> Result<
     Ok(WebhookAnswer::of(head.status, &head.headers, body))
 }
 
-fn headers(at: SocketAddr, authorization: HeaderValue, call: &WebhookCall) -> HeaderMap {
+fn headers(host: HeaderValue, authorization: HeaderValue, call: &WebhookCall) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
-    if let Ok(host) = HeaderValue::try_from(at.to_string()) {
-        headers.insert(header::HOST, host);
-    }
+    headers.insert(header::HOST, host);
     headers.insert(header::AUTHORIZATION, authorization);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let (id, traceparent) = (call.request_id.as_deref(), call.traceparent.as_deref());
