@@ -11,9 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{ACTOR_PATIENCE, ControlPlane};
 use crate::actor::{AgentMsg, AskError, Change, CommandMsg, CommandReply, ask, key_of, open_credentials};
 use crate::audit;
-#[cfg(feature = "server")]
-use crate::domain::UserId;
-use crate::domain::{AgentId, Credentials, Status};
+use crate::domain::{AgentId, Credentials, Status, UserId};
 use crate::incident::{Incident, incidents};
 use crate::lifecycle::{Command, allowed};
 use crate::runtime::{LogLine, LogQuery, RuntimeError, RuntimeResult, Usage};
@@ -112,8 +110,7 @@ impl AgentHandle {
     }
 
     /// Whose agent it is; `None` where it was gone when the handle was made.
-    #[cfg(feature = "server")]
-    pub(crate) fn owner(&self) -> Option<UserId> {
+    pub fn owner(&self) -> Option<UserId> {
         self.known().map(|known| known.user)
     }
 
@@ -357,5 +354,35 @@ fn out_of_reach(view: &AgentView, statuses: &[Status]) -> bool {
             !statuses.contains(&Status::Stopped) && !statuses.contains(&Status::Error)
         }
         Status::Pending | Status::Starting | Status::Running | Status::Stopping => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(feature = "testkit")]
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_a_handle_sees_each_change_and_the_end() {
+        use super::*;
+        use crate::domain::Plan;
+        use crate::testkit;
+
+        let patience = Duration::from_secs(60);
+        let world = testkit::plane(1, Plan::Free).await;
+        let agent = world.running("Ada").await;
+        let other = world.plane.agent(agent.id()).unwrap();
+        let mut changes = other.changes().unwrap();
+        assert!(matches!(changes.has_changed(), Ok(false)), "what was before is no news");
+        agent.stop().await.unwrap();
+        agent.wait(&[Status::Stopped], patience).await.unwrap();
+        assert_eq!(other.view().unwrap().status(), Status::Stopped);
+        assert_eq!(changes.borrow_and_update().status(), Status::Stopped);
+        assert_eq!(other.owner(), Some(world.user));
+        agent.delete().await.unwrap();
+        assert!(other.gone(patience).await);
+        // Nobody waits for ever for an agent that is gone.
+        while changes.changed().await.is_ok() {}
+        assert!(other.view().is_none() && other.changes().is_none() && other.vitals().last_health_at.is_none());
+        assert_eq!(other.start().await, Err(CommandError::Gone));
+        assert!(world.plane.agent(agent.id()).is_none());
     }
 }

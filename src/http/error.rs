@@ -298,13 +298,17 @@ pub fn gateway_refusal(answer: &WebhookAnswer) -> Problem {
             Problem::new(Code::AgentNotReady, detail).retry_after(READY_RETRY_SECS)
         }
         Refusal::Restarting => {
-            Problem::new(Code::AgentNotReady, "The agent's gateway is restarting.").retry_after(READY_RETRY_SECS)
+            Problem::new(Code::AgentNotReady, "The agent's gateway is restarting; send it again in a few seconds.")
+                .retry_after(READY_RETRY_SECS)
         }
-        Refusal::TooMany { retry_after } => {
-            Problem::new(Code::RateLimited, "The agent's gateway has too many requests.")
-                .retry_after(retry_after.unwrap_or(GATEWAY_RETRY_SECS))
+        Refusal::TooMany { retry_after } => Problem::new(
+            Code::RateLimited,
+            "The agent's gateway has too many requests; wait as long as Retry-After says.",
+        )
+        .retry_after(retry_after.unwrap_or(GATEWAY_RETRY_SECS)),
+        Refusal::TooLarge => {
+            Problem::new(Code::TooLarge, "The message is too large for the agent; send a shorter one.")
         }
-        Refusal::TooLarge => Problem::new(Code::TooLarge, "The message is too large for the agent."),
         Refusal::Gateway { status, said } => {
             let said = said.as_ref().map_or_else(|| ".".to_owned(), |said| format!(": {said}"));
             let problem = Problem::new(Code::GatewayError, format!("The agent's gateway answered {status}{said}"));
@@ -333,22 +337,28 @@ fn model_error(failure: &ModelFailure) -> Problem {
 
 /// It was sent once, and nobody knows what became of it.
 pub fn delivery_unknown() -> Problem {
-    Problem::new(Code::DeliveryUnknown, "The message was sent, and its answer was lost. It is not sent again.")
+    Problem::new(
+        Code::DeliveryUnknown,
+        "The message was sent, and its answer was lost. It is not sent again by itself: look whether the agent has acted on it first.",
+    )
 }
 
 /// A read of something that only a running agent has.
 pub fn not_running() -> Problem {
-    Problem::new(Code::AgentNotReady, "The agent is not running.").retry_after(READY_RETRY_SECS)
+    Problem::new(Code::AgentNotReady, "The agent is not running: start it, or wait until it is RUNNING.")
+        .retry_after(READY_RETRY_SECS)
 }
 
 pub fn overloaded() -> Problem {
-    Problem::new(Code::Overloaded, "The service is overloaded.").retry_after(BUSY_RETRY_SECS)
+    Problem::new(Code::Overloaded, "The service is overloaded; try again as Retry-After says.")
+        .retry_after(BUSY_RETRY_SECS)
 }
 
 /// `what` is too many: requests of a key, of a user, or with keys that do not work.
 pub fn rate_limited(what: &str, wait: Duration) -> Problem {
     let secs = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    Problem::new(Code::RateLimited, format!("Too many {what}.")).retry_after(secs.max(1))
+    Problem::new(Code::RateLimited, format!("Too many {what}; wait as long as Retry-After says."))
+        .retry_after(secs.max(1))
 }
 
 pub fn suspended() -> Problem {
@@ -362,7 +372,7 @@ pub fn too_many_streams(limit: usize) -> Problem {
 }
 
 pub fn too_many_open(limit: usize) -> Problem {
-    let detail = format!("A user may have {limit} requests open at once.");
+    let detail = format!("A user may have {limit} requests open at once; wait until one has its answer.");
     Problem::new(Code::RateLimited, detail).retry_after(BUSY_RETRY_SECS)
 }
 
@@ -388,7 +398,7 @@ pub fn bad_header(name: &HeaderName, remedy: &str) -> Problem {
 }
 
 fn illegal(status: Status, allowed: &[&'static str]) -> Problem {
-    Problem::new(Code::IllegalTransition, format!("Not possible while the agent is {status}."))
+    Problem::new(Code::IllegalTransition, format!("Not possible while the agent is {status}; allowed lists what is."))
         .with("agentStatus", status.as_str())
         .with("allowed", allowed)
 }
@@ -399,7 +409,11 @@ fn outcome_unknown() -> Problem {
 }
 
 fn store_away() -> Problem {
-    Problem::new(Code::StoreUnavailable, "The store cannot write at present.").retry_after(AWAY_RETRY_SECS)
+    Problem::new(
+        Code::StoreUnavailable,
+        "The store cannot write at present, so nothing was changed; its cause is in the service's log.",
+    )
+    .retry_after(AWAY_RETRY_SECS)
 }
 
 #[cfg(test)]

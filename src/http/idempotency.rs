@@ -345,7 +345,7 @@ fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {
 /// It was done, and its answer is not there to be given again.
 fn not_kept(status: u16) -> Problem {
     let detail = "The request was done before, but its answer was not kept: it showed a secret, was too long, or the user's \
-                  room for kept answers is used up.";
+                  room for kept answers is used up. Read what it made, or repeat it with a new key.";
     Problem::new(Code::AnswerNotKept, detail).with("originalStatus", status)
 }
 

@@ -110,7 +110,7 @@ struct Span {
 impl Span {
     fn asked(mut params: Params, now: Timestamp) -> Result<Self, Problem> {
         let (from, to) = (params.time("from"), params.time("to").unwrap_or(now));
-        let step = params.part("step");
+        let step = params.text("step").map(|step| step.trim().to_owned());
         params.finish()?;
         let back = |secs: i64| Timestamp::from_second(to.as_second() - secs).unwrap_or(Timestamp::MIN);
         let from = from.unwrap_or_else(|| back(HOUR));
