@@ -60,6 +60,7 @@ async fn a_request_says_what_it_wants_or_hears_what_is_wrong() {
     for (query, name) in [
         ("from=2020-01-01T00:00:00Z&to=2019-01-01T00:00:00Z", "from"),
         ("from=2020-01-01T00:00:00Z&to=2021-01-01T00:00:00Z", "from"),
+        ("step=", "step"),
         ("step=1s", "step"),
         ("from=soon", "from"),
     ] {
