@@ -158,3 +158,25 @@ impl FromIterator<Scope> for Scopes {
         Self(kept)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_are_kept_once_each_in_the_order_in_which_they_were_given() {
+        let given =
+            [Scope::Admin, Scope::AgentsRead, Scope::Admin, Scope::MessagesSend, Scope::AgentsWrite, Scope::AgentsRead];
+        let scopes: Scopes = given.into_iter().collect();
+        let once = [Scope::Admin, Scope::AgentsRead, Scope::MessagesSend, Scope::AgentsWrite];
+        assert_eq!(scopes.iter().collect::<Vec<_>>(), once);
+        assert!(Scope::ALL.iter().all(|scope| scopes.contains(*scope)) && scopes.covers(&Scopes::all()));
+        let few: Scopes = [Scope::AgentsRead].into_iter().collect();
+        assert!(!few.contains(Scope::Admin) && !few.covers(&scopes) && scopes.covers(&few));
+        // As it was written by earlier versions, which kept a list.
+        let written = serde_json::to_string(&few).unwrap();
+        assert_eq!(written, r#"["agents:read"]"#);
+        assert_eq!(serde_json::from_str::<Scopes>(r#"["agents:read","agents:read"]"#).unwrap(), few);
+        assert_eq!(Scopes::from(Vec::new()).iter().count(), 0);
+    }
+}

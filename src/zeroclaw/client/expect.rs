@@ -49,6 +49,18 @@ struct Manners {
     answered: Instant,
 }
 
+impl Manners {
+    /// Whether it is asked first, before it gets a body now.
+    fn are_asked(&self, now: Instant) -> bool {
+        self.asks && now.duration_since(self.answered) > RECENT
+    }
+
+    /// Whether an answer now says nothing new.
+    fn are_fresh(&self, now: Instant) -> bool {
+        now.duration_since(self.answered) < NOTED_EVERY
+    }
+}
+
 /// How gateways treat the expectation.
 #[derive(Default)]
 pub(crate) struct Expectations {
@@ -85,7 +97,7 @@ impl Expectations {
         O: Outgoing,
     {
         let known = self.known.get(&at).map(|manners| *manners);
-        let asks = known.is_none_or(|known| known.asks && known.answered.elapsed() > RECENT);
+        let asks = known.is_none_or(|known| known.are_asked(Instant::now()));
         let (handover, body) = Handover::of(body, mark);
         let mut request = head.map(|()| outgoing(body));
         if asks {
@@ -123,7 +135,7 @@ impl Expectations {
                     self.learn(at, Some(false));
                     return Sent::Not(body, "it does not know the expectation".into());
                 }
-                let noted = !asked && known.is_some_and(|known| known.answered.elapsed() < NOTED_EVERY);
+                let noted = !asked && known.is_some_and(|known| known.are_fresh(Instant::now()));
                 if !noted && handover.is_taken() {
                     self.learn(at, asked.then(|| handover.was_asked()));
                 }
@@ -196,4 +208,25 @@ where
 
 fn read<B, O>(answer: Option<Result<Response<Incoming>, TrySendError<Request<O>>>>) -> Begun<B> {
     answer.map(|answer| answer.map_err(|error| (None, chain(error.error()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_goes_on_answering_is_not_asked_and_its_answers_are_seldom_noted() {
+        let began = Instant::now();
+        let (mut known, mut noted) = (Manners { asks: true, answered: began }, 0);
+        for at in (1..1000).map(|ms| began + Duration::from_millis(ms)) {
+            assert!(!known.are_asked(at), "{:?}", at - began);
+            if !known.are_fresh(at) {
+                (known.answered, noted) = (at, noted + 1);
+            }
+        }
+        assert!(noted <= 200, "{noted}");
+        let later = known.answered + 2 * RECENT;
+        assert!(known.are_asked(later) && !known.are_fresh(later));
+        assert!(!Manners { asks: false, ..known }.are_asked(later), "one that knows no expectations");
+    }
 }
